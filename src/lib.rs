@@ -1,0 +1,1 @@
+//! Carillon: tells every connected CMS editor, at once and reliably, that something changed.

@@ -1,0 +1,2 @@
+//! The `carillon` program.
+fn main() {}
