@@ -1,1 +1,14 @@
-//! Carillon: tells every connected CMS editor, at once and reliably, that something changed.
+//! Carillon tells every connected CMS editor, at once and reliably, that something changed.
+//!
+//! The way of one event: a publisher's `FCALL` → Redis → [`bus`] → [`relay`] → [`hub`] → outbox → socket → `realtime.js`.
+//! A module may name only modules on lower rungs (`tests/layering.rs`):
+//!
+//! ```text
+//! 7 cli    6 app    5 http    4 session    3 relay    2 hub, bus, auth, telemetry
+//! 1 protocol, config, metrics, shutdown
+//! ```
+
+pub mod bus;
+pub mod metrics;
+pub mod protocol;
+pub mod shutdown;

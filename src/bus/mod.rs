@@ -1,0 +1,279 @@
+//! The bus: everything that reaches a node from the outside world of publishers, and the only door to Redis.
+//!
+//! It turns what arrives into [`BusEvent`]s in the order of arrival, and answers questions about logs. It keeps the
+//! set of subjects that are wanted, and sees to it that Redis agrees. It knows nothing of sessions; what to do about
+//! a gap is decided by `relay`.
+
+pub mod keys;
+pub mod memory;
+pub mod redis;
+
+use std::{collections::BTreeMap, time::Duration};
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+
+use crate::{
+    metrics::Metrics,
+    protocol::{EntryId, Event, EventError, Lineage, Subject, Topic},
+    shutdown::Tasks,
+};
+
+/// What arrives from publishers, in the order of arrival.
+#[derive(Debug, Clone)]
+pub enum BusEvent {
+    /// An event, or what pretended to be one.
+    Delivery(Delivery),
+    /// A probe came back: everything that Redis accepted up to `at` has been handed over before this.
+    Proof {
+        /// Redis' clock when the probe was published, ms.
+        at: u64,
+    },
+    /// The link to Redis is lost, or is back. After `Down` nothing is delivered until `Up`, and what is delivered after
+    /// `Up` may follow a gap: every head must be compared.
+    Link(Link),
+    /// Messages of one subject may be missing although the link is up (its subscription was lost, or our own queue
+    /// overflowed: then `None`, for all subjects).
+    Doubt(Option<Subject>),
+    /// An operator closes the sessions of an editor on all nodes.
+    Disconnect {
+        /// The editor, as in the token's `sub`.
+        user: String,
+    },
+    /// Redis cannot be used as configured (found out after the start): the node must stop.
+    Fatal(String),
+}
+
+/// Something that was published to a topic.
+#[derive(Debug, Clone)]
+pub struct Delivery {
+    /// Where to.
+    pub topic: Topic,
+    /// Whether it came by the whole-area subscription (`area:*`) and not by the topic's own. The bus has dropped the
+    /// second copy where both subscriptions are held.
+    pub every: bool,
+    /// What.
+    pub content: Content,
+}
+
+/// The content of a delivery.
+#[derive(Debug, Clone)]
+pub enum Content {
+    /// A recorded event.
+    Recorded(EntryId, Event),
+    /// A live event.
+    Live(Event),
+    /// A recorded message that is not an event; it was counted and logged.
+    Invalid(EntryId),
+}
+
+/// Whether events arrive from Redis.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Link {
+    /// Every wanted subject is subscribed to (confirmed by Redis) and a probe has come back.
+    Up,
+    /// Events may be missed from now on.
+    Down {
+        /// For operators, one line, without secrets.
+        reason: String,
+        /// Whether the history of Redis is not the one it was (restart, failover): positions of the old one are void.
+        lineage_changed: bool,
+    },
+}
+
+/// The end of a log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Head {
+    /// The history that `top` belongs to.
+    pub lineage: Lineage,
+    /// Id of the last entry ever added; `seq` 0 where there was none.
+    pub top: EntryId,
+}
+
+/// A piece of a log.
+#[derive(Debug, Clone)]
+pub struct History {
+    /// The log's end when it was read.
+    pub head: Head,
+    /// Entries after the asked position, oldest first, up to `head.top`.
+    /// Where the log was trimmed the first one is not the successor of what was asked for.
+    pub entries: Vec<(EntryId, Result<Event, EventError>)>,
+}
+
+/// Until when each area has had live events: ms of Redis' clock, ahead of the last live event.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Marks {
+    /// Redis' clock when the marks were read, ms.
+    pub now: u64,
+    /// Mark by area; areas without live events are absent.
+    pub marks: BTreeMap<String, u64>,
+}
+
+/// How well Redis is at this moment, for `/readyz`, `/status` and metrics.
+#[derive(Debug, Clone, Default)]
+pub struct Health {
+    /// Whether the link is up (proven by a probe that came back).
+    pub live: bool,
+    /// Why the node is not ready: link down, Redis refuses writes, … `None` when all is well.
+    pub trouble: Option<String>,
+    /// Round trip of the last probe.
+    pub round_trip: Option<Duration>,
+    /// The server's version.
+    pub version: Option<String>,
+    /// Since when `live` is as it is, ms since 1970 by this machine's clock.
+    pub since: u64,
+}
+
+/// Why the bus did not do what was asked.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum BusError {
+    /// Redis cannot be reached, or did not answer in time. Trying again later may work.
+    #[error("Redis cannot be reached: {0}")]
+    Away(String),
+    /// Redis answers but refuses (`OOM`, `NOREPLICAS`, `NOPERM`, …). The text is Redis' own.
+    #[error("Redis refuses: {0}")]
+    Refused(String),
+    /// The event or topic was refused by the publish function.
+    #[error("{0}")]
+    Event(String),
+}
+
+/// Why the bus cannot start as configured. Each text says what happened, where, and what to do.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct StartError(pub String);
+
+/// Settings of the bus, plain values; `app` makes them from the configuration.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The prefix of everything in Redis, and the name of the function library.
+    pub prefix: String,
+    /// This node's name, unique among the nodes on this Redis.
+    pub node: String,
+    /// The configured areas.
+    pub areas: crate::protocol::Areas,
+    /// Events that a log keeps at least.
+    pub log_length: usize,
+    /// How long a log lives after the last event or follower.
+    pub log_ttl: Duration,
+    /// The largest event, bytes.
+    pub event_bytes: usize,
+    /// Time between probes.
+    pub probe_interval: Duration,
+    /// How Redis is reached; `None` for the memory bus.
+    pub redis: Option<redis::Target>,
+}
+
+/// The door to publishers. Cheap to clone.
+#[derive(Debug, Clone)]
+pub enum Bus {
+    /// One node, nothing survives it.
+    Memory(memory::MemoryBus),
+    /// Any number of nodes on one Redis.
+    Redis(redis::RedisBus),
+}
+
+macro_rules! either {
+    ($self:ident . $method:ident ( $($arg:expr),* )) => {
+        match $self {
+            Bus::Memory(bus) => bus.$method($($arg),*).await,
+            Bus::Redis(bus) => bus.$method($($arg),*).await,
+        }
+    };
+}
+
+/// How many deliveries may wait between the bus and the relay. The reader of the link never waits for room: an
+/// overflow is a [`BusEvent::Doubt`], because Redis cuts off a subscriber that reads too slowly.
+pub const QUEUE: usize = 16_384;
+
+impl Bus {
+    /// Starts the bus. With Redis out of reach it starts all the same, with the link down, and keeps trying; what can
+    /// only be mended by an operator (wrong password, Redis before 7, missing rights, other settings in the library)
+    /// is an error.
+    pub async fn start(
+        settings: Settings,
+        metrics: Metrics,
+        tasks: &Tasks,
+    ) -> Result<(Self, mpsc::Receiver<BusEvent>), StartError> {
+        if settings.redis.is_some() {
+            let (bus, events) = redis::RedisBus::start(settings, metrics, tasks).await?;
+            return Ok((Self::Redis(bus), events));
+        }
+        let (bus, events) = memory::MemoryBus::start(settings, metrics, tasks);
+        Ok((Self::Memory(bus), events))
+    }
+
+    /// Adds subjects to the wanted set; comes back when Redis has confirmed each (or with the link down: then `Up`
+    /// will only come after they are confirmed). One result for each subject, in order. Idempotent.
+    pub async fn subscribe(&self, subjects: Vec<Subject>) -> Vec<Result<(), BusError>> {
+        either!(self.subscribe(subjects))
+    }
+
+    /// Takes subjects out of the wanted set. Late deliveries are possible.
+    pub async fn unsubscribe(&self, subjects: Vec<Subject>) {
+        either!(self.unsubscribe(subjects));
+    }
+
+    /// The ends of logs, one for each topic, in order; batches of any size. Opens missing logs and refreshes their
+    /// time to live.
+    pub async fn heads(&self, topics: Vec<Topic>) -> Result<Vec<Head>, BusError> {
+        either!(self.heads(topics))
+    }
+
+    /// The entries of a log after `after` (all of the log where `after` is of another epoch). One read in Redis.
+    pub async fn history(&self, topic: Topic, after: EntryId) -> Result<History, BusError> {
+        either!(self.history(topic, after))
+    }
+
+    /// Publishes a recorded event: one atomic step in Redis. A duplicate gets the first id.
+    /// Tried again after a lost connection only where the event has an `id`.
+    pub async fn publish(&self, topic: Topic, event: Event) -> Result<EntryId, BusError> {
+        either!(self.publish(topic, event))
+    }
+
+    /// Publishes a live event.
+    pub async fn publish_live(&self, topic: Topic, event: Event) -> Result<(), BusError> {
+        either!(self.publish_live(topic, event))
+    }
+
+    /// The marks of all areas, read now (not from a cache).
+    pub async fn marks(&self) -> Result<Marks, BusError> {
+        either!(self.marks())
+    }
+
+    /// Sets the marks of these areas to Redis' clock plus `ahead` where that is later; the result has all marks.
+    pub async fn mark(&self, areas: Vec<String>, ahead: Duration) -> Result<Marks, BusError> {
+        either!(self.mark(areas, ahead))
+    }
+
+    /// Tells every node (this one too, as [`BusEvent::Disconnect`]) to close an editor's sessions.
+    pub async fn disconnect(&self, user: String) -> Result<(), BusError> {
+        either!(self.disconnect(user))
+    }
+
+    /// Leaves this node's state (a JSON object) for the others, for three probe intervals.
+    pub async fn announce(&self, state: Bytes) -> Result<(), BusError> {
+        either!(self.announce(state))
+    }
+
+    /// The states of all nodes that announced themselves lately, by node name.
+    pub async fn nodes(&self) -> Result<BTreeMap<String, Bytes>, BusError> {
+        either!(self.nodes())
+    }
+
+    /// How well Redis is at this moment.
+    pub fn health(&self) -> Health {
+        match self {
+            Self::Memory(bus) => bus.health(),
+            Self::Redis(bus) => bus.health(),
+        }
+    }
+
+    /// Whether `area:*` cannot be followed here (sharded pub/sub has no patterns).
+    pub fn is_sharded(&self) -> bool {
+        match self {
+            Self::Memory(_) => false,
+            Self::Redis(bus) => bus.is_sharded(),
+        }
+    }
+}

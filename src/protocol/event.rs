@@ -1,0 +1,302 @@
+//! Events: small JSON objects that say *what* changed.
+//!
+//! An event is checked once per node and then passes through as the bytes that the publisher wrote. The same verdict
+//! is given by the Redis function (`bus/publish.lua`); `tests/` holds one corpus for all doors.
+
+use std::{borrow::Cow, fmt};
+
+use bytes::Bytes;
+use serde::{
+    Deserialize, Deserializer,
+    de::{DeserializeSeed, Error as _, MapAccess, SeqAccess, Visitor},
+};
+
+/// The deepest nesting of an event; the object itself is level 1.
+pub const MAX_DEPTH: usize = 64;
+
+/// Why something is not an event.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EventError {
+    /// Larger than `limits.event_bytes`.
+    #[error("the event has {bytes} bytes, at most {limit} are allowed: send what changed, not the content")]
+    TooLarge {
+        /// Its size.
+        bytes: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// Not UTF-8 (RFC 8259, 8.1).
+    #[error("the event is not valid UTF-8 at byte {0}")]
+    Utf8(usize),
+    /// Not an object, or not JSON (RFC 8259) at all.
+    #[error("the event is not a JSON object: {0}")]
+    Json(String),
+    /// `type` is missing or not `<noun>.<verb>`.
+    #[error("the event needs a \"type\" of the form <noun>.<verb> in lower case, for example \"comment.created\"")]
+    Type,
+    /// `id` or `source` is there but not a string, so that duplicates could not be told.
+    #[error("the event's {0:?} must be a non-empty string")]
+    Attribute(&'static str),
+}
+
+/// A checked event: a JSON object on one line, otherwise the publisher's bytes. Cheap to clone.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Event {
+    json: Bytes,
+}
+
+/// The attributes that Carillon itself looks at.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+pub struct Attributes<'a> {
+    /// `<noun>.<verb>`.
+    #[serde(borrow, rename = "type")]
+    pub kind: Cow<'a, str>,
+    /// With `source`, what de-duplication goes by.
+    #[serde(borrow, default)]
+    pub id: Option<Cow<'a, str>>,
+    /// Who publishes.
+    #[serde(borrow, default)]
+    pub source: Option<Cow<'a, str>>,
+}
+
+impl Event {
+    /// Checks an event. `limit` is `limits.event_bytes`.
+    pub fn parse(json: Bytes, limit: usize) -> Result<Self, EventError> {
+        if json.len() > limit {
+            return Err(EventError::TooLarge { bytes: json.len(), limit });
+        }
+        let text = std::str::from_utf8(&json).map_err(|e| EventError::Utf8(e.valid_up_to()))?;
+        let mut found = Found::default();
+        let mut reader = serde_json::Deserializer::from_str(text);
+        let read = TopLevel(&mut found).deserialize(&mut reader).and_then(|()| reader.end());
+        read.map_err(|e| EventError::Json(e.to_string()))?;
+        found.check()?;
+        Ok(Self { json: on_one_line(json) })
+    }
+
+    /// The object as JSON on one line.
+    pub fn json(&self) -> &Bytes {
+        &self.json
+    }
+
+    /// Reads the attributes anew from the bytes; not for the delivery path.
+    pub fn attributes(&self) -> Attributes<'_> {
+        serde_json::from_slice(&self.json).unwrap_or_default()
+    }
+}
+
+impl fmt::Debug for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&String::from_utf8_lossy(&self.json))
+    }
+}
+
+/// Line breaks can stand between the tokens of JSON only, where a space means the same; SSE and `tail` want one line.
+fn on_one_line(json: Bytes) -> Bytes {
+    if !json.iter().any(|b| matches!(b, b'\n' | b'\r')) {
+        return json;
+    }
+    json.iter().map(|b| if matches!(b, b'\n' | b'\r') { b' ' } else { *b }).collect()
+}
+
+/// Whether `text` is `<noun>.<verb>`: at least two dot-separated parts of a-z, 0-9, `_` and `-`, the first starting with
+/// a letter. More parts are the reverse-DNS names of other `CloudEvents` producers (`com.example.thing.created`).
+fn is_type(text: &str) -> bool {
+    let part = |p: &str| {
+        !p.is_empty() && p.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_' || b == b'-')
+    };
+    text.len() <= 255
+        && text.as_bytes().first().is_some_and(u8::is_ascii_lowercase)
+        && text.contains('.')
+        && text.split('.').all(part)
+}
+
+#[derive(Default)]
+struct Found {
+    kind: Attribute,
+    id: Attribute,
+    source: Attribute,
+}
+
+#[derive(Default, PartialEq)]
+enum Attribute {
+    #[default]
+    Absent,
+    Good,
+    Bad,
+}
+
+impl Found {
+    fn check(&self) -> Result<(), EventError> {
+        if self.kind != Attribute::Good {
+            return Err(EventError::Type);
+        }
+        if self.id == Attribute::Bad {
+            return Err(EventError::Attribute("id"));
+        }
+        if self.source == Attribute::Bad {
+            return Err(EventError::Attribute("source"));
+        }
+        Ok(())
+    }
+}
+
+struct TopLevel<'a>(&'a mut Found);
+
+impl<'de> DeserializeSeed<'de> for TopLevel<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for TopLevel<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        while let Some(name) = map.next_key::<Cow<'de, str>>()? {
+            let slot = match &*name {
+                "type" => &mut self.0.kind,
+                "id" => &mut self.0.id,
+                "source" => &mut self.0.source,
+                _ => {
+                    map.next_value_seed(Value { depth: 1, text: None })?;
+                    continue;
+                }
+            };
+            let mut good = false;
+            let grammar: fn(&str) -> bool = if name == "type" { is_type } else { |text| !text.is_empty() };
+            map.next_value_seed(Value { depth: 1, text: Some((&mut good, grammar)) })?;
+            *slot = if good { Attribute::Good } else { Attribute::Bad };
+        }
+        Ok(())
+    }
+}
+
+/// Any JSON value below `depth` levels; where `text` is set, says whether it is a string that fits the grammar.
+struct Value<'a> {
+    depth: usize,
+    text: Option<(&'a mut bool, fn(&str) -> bool)>,
+}
+
+impl Value<'_> {
+    fn below<E: serde::de::Error>(&self) -> Result<usize, E> {
+        if self.depth >= MAX_DEPTH {
+            return Err(E::custom(format!("nested more than {MAX_DEPTH} levels deep")));
+        }
+        Ok(self.depth + 1)
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Value<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Value<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<(), E> {
+        if let Some((good, grammar)) = self.text {
+            *good = grammar(text);
+        }
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
+        let depth = self.below()?;
+        while seq.next_element_seed(Value { depth, text: None })?.is_some() {}
+        Ok(())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let depth = self.below()?;
+        while map.next_key::<Cow<'de, str>>()?.is_some() {
+            map.next_value_seed(Value { depth, text: None }).map_err(A::Error::custom)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(json: &str) -> Result<Event, EventError> {
+        Event::parse(Bytes::copy_from_slice(json.as_bytes()), 65536)
+    }
+
+    #[test]
+    fn what_a_publisher_wrote_passes_untouched() {
+        for good in [
+            r#"{"type":"comment.created"}"#,
+            r#" {"type":"project_item.saved","data":{"a":[1,2.5e3,null,true,"\u00e9"]},"x-own":1} "#,
+            r#"{"specversion":"1.0","id":"A-1","source":"/ctx","type":"com.example.some-event.v2","data":{}}"#,
+        ] {
+            assert_eq!(parse(good).unwrap().json(), good.as_bytes());
+        }
+        assert_eq!(parse("{\n\"type\":\r\n\"a.b\"}").unwrap().json(), &b"{ \"type\":  \"a.b\"}"[..]);
+    }
+
+    #[test]
+    fn nesting_ends_at_the_limit() {
+        let nested = |n: usize| format!(r#"{{"type":"a.b","data":{}{}}}"#, "[".repeat(n), "]".repeat(n));
+        assert!(parse(&nested(MAX_DEPTH - 1)).is_ok());
+        assert!(matches!(parse(&nested(MAX_DEPTH)), Err(EventError::Json(_))));
+        assert!(parse(&nested(20_000)).is_err());
+    }
+
+    #[test]
+    fn every_refusal_has_its_reason() {
+        use EventError as E;
+        assert!(matches!(parse("[]"), Err(E::Json(_))));
+        for bad in ["", "nonsense", "42", "{", r#"{"type":"a.b"} x"#, r#"{"type":"a.b","n":NaN}"#] {
+            assert!(matches!(parse(bad), Err(E::Json(_))), "{bad}");
+        }
+        for bad in [r#"{"type":"a.b","n":0x1F}"#, r#"{"type":"a.b","n":01}"#, r#"{"type":"a.b","n":1e999}"#] {
+            assert!(matches!(parse(bad), Err(E::Json(_))), "{bad}");
+        }
+        for bad in ["{\"type\":\"a.b\",\"s\":\"\t\"}", r#"{"type":"a.b","s":"\ud800"}"#, r#"{"type":"a.b",}"#] {
+            assert!(matches!(parse(bad), Err(E::Json(_))), "{bad}");
+        }
+        for bad in ["{}", r#"{"type":1}"#, r#"{"type":"x"}"#, r#"{"type":"A.b"}"#, r#"{"type":"a."}"#] {
+            assert_eq!(parse(bad), Err(E::Type), "{bad}");
+        }
+        assert_eq!(parse(r#"{"type":"a.b","id":7}"#), Err(E::Attribute("id")));
+        assert_eq!(parse(r#"{"type":"a.b","source":""}"#), Err(E::Attribute("source")));
+        assert!(matches!(Event::parse(Bytes::from_static(b"{\"type\":\"a.b\",\"s\":\"\xff\"}"), 99), Err(E::Utf8(_))));
+        assert!(matches!(Event::parse(Bytes::from(vec![b' '; 100]), 99), Err(E::TooLarge { .. })));
+    }
+}

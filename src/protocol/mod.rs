@@ -1,0 +1,19 @@
+//! The words of the wire: topics, events, positions, messages, close codes and problems.
+//!
+//! Pure values with their grammar and nothing else, so that every door (WebSocket, SSE, long-poll, HTTP, Redis,
+//! command line) speaks exactly the same language. Must not know sockets, Redis, tasks or clocks.
+
+pub mod close;
+pub mod event;
+pub mod message;
+pub mod position;
+pub mod problem;
+pub mod time;
+pub mod topic;
+
+pub use close::CloseCode;
+pub use event::{Event, EventError};
+pub use message::{ClientMessage, NodeMessage, Reason, Refused, RefusedCode, Resume};
+pub use position::{EntryId, Lineage, Position};
+pub use problem::Problem;
+pub use topic::{Areas, Subject, Topic, TopicError};
