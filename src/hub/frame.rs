@@ -1,0 +1,151 @@
+//! Frames: an event encoded once per node, as the bytes that go to every socket.
+//!
+//! Server frames are not masked (RFC 6455, 5.1), so the same bytes serve all sessions. Must not know who reads them.
+
+use std::{fmt, sync::Arc};
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use crate::protocol::{EntryId, Event, Lineage, Topic};
+
+/// Opcode of a text frame with FIN set (RFC 6455, 5.2).
+const TEXT: u8 = 0x81;
+/// Opcode of a close frame with FIN set.
+const CLOSE: u8 = 0x88;
+/// A Ping without payload.
+pub const PING: &[u8] = &[0x89, 0x00];
+
+/// An event as a ready `event` message. Cheap to clone.
+#[derive(Clone)]
+pub struct Frame(Arc<Encoded>);
+
+struct Encoded {
+    topic: Topic,
+    position: Option<(Lineage, EntryId)>,
+    event: Event,
+    header: u8,
+    bytes: Vec<u8>,
+}
+
+impl Frame {
+    /// Encodes an event. `at` is the last proof, ms of Redis' clock; `position` is absent on a live event.
+    pub fn new(topic: Topic, position: Option<(Lineage, EntryId)>, at: u64, event: Event) -> Self {
+        let mut json = Vec::with_capacity(event.json().len() + topic.as_str().len() + 112);
+        json.extend_from_slice(br#"{"type":"event","topic":"#);
+        // Writing into a vector does not fail.
+        let _ = serde_json::to_writer(&mut json, topic.as_str());
+        if let Some((lineage, id)) = &position {
+            json.extend_from_slice(format!(r#","position":"{lineage}.{id}""#).as_bytes());
+        }
+        json.extend_from_slice(format!(r#","at":{at},"event":"#).as_bytes());
+        json.extend_from_slice(event.json());
+        json.push(b'}');
+        let mut bytes = Vec::with_capacity(json.len() + 10);
+        put_header(&mut bytes, TEXT, json.len());
+        let header = bytes.len() as u8;
+        bytes.extend_from_slice(&json);
+        Self(Arc::new(Encoded { topic, position, event, header, bytes }))
+    }
+
+    /// The same event with another `at`, for a session that is owed something.
+    #[must_use]
+    pub fn with_at(&self, at: u64) -> Self {
+        Self::new(self.0.topic.clone(), self.0.position.clone(), at, self.0.event.clone())
+    }
+
+    /// Where it was published.
+    pub fn topic(&self) -> &Topic {
+        &self.0.topic
+    }
+
+    /// Its place in the log; `None` for a live event.
+    pub fn position(&self) -> Option<&(Lineage, EntryId)> {
+        self.0.position.as_ref()
+    }
+
+    /// Its number in the log's epoch; `None` for a live event.
+    pub fn seq(&self) -> Option<u64> {
+        self.0.position.as_ref().map(|(_, id)| id.seq)
+    }
+
+    /// The publisher's object.
+    pub fn event(&self) -> &Event {
+        &self.0.event
+    }
+
+    /// The WebSocket frame.
+    pub fn bytes(&self) -> &[u8] {
+        &self.0.bytes
+    }
+
+    /// The message as JSON on one line.
+    pub fn json(&self) -> &[u8] {
+        &self.0.bytes[usize::from(self.0.header)..]
+    }
+}
+
+impl fmt::Debug for Frame {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&String::from_utf8_lossy(self.json()))
+    }
+}
+
+/// A text frame around `json`.
+pub fn text_frame(json: &str) -> Bytes {
+    let mut bytes = BytesMut::with_capacity(json.len() + 10);
+    put_header(&mut bytes, TEXT, json.len());
+    bytes.put_slice(json.as_bytes());
+    bytes.freeze()
+}
+
+/// A close frame; `reason` is cut to what fits into a control frame (RFC 6455, 5.5: 125 bytes).
+pub fn close_frame(code: u16, reason: &str) -> Bytes {
+    let reason = &reason[..reason.floor_char_boundary(123)];
+    let mut bytes = BytesMut::with_capacity(reason.len() + 4);
+    put_header(&mut bytes, CLOSE, reason.len() + 2);
+    bytes.put_u16(code);
+    bytes.put_slice(reason.as_bytes());
+    bytes.freeze()
+}
+
+/// Opcode and payload length (RFC 6455, 5.2).
+fn put_header(out: &mut impl BufMut, opcode: u8, length: usize) {
+    out.put_u8(opcode);
+    match length {
+        0..=125 => out.put_u8(length as u8),
+        126..=0xFFFF => {
+            out.put_u8(126);
+            out.put_u16(length as u16);
+        }
+        _ => {
+            out.put_u8(127);
+            out.put_u64(length as u64);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frame_is_the_message_behind_its_header() {
+        let event = Event::parse(Bytes::from_static(br#"{"type":"a.b"}"#), 99).unwrap();
+        let areas = crate::protocol::Areas::new(["comments"], [], []).unwrap();
+        let topic = Topic::parse("comments:\"4\"", &areas).unwrap();
+        let at = (Lineage::new("0f"), EntryId { epoch: 5, seq: 1 });
+        let frame = Frame::new(topic, Some(at), 7, event);
+        let json = r#"{"type":"event","topic":"comments:\"4\"","position":"0f.5-1","at":7,"event":{"type":"a.b"}}"#;
+        assert_eq!(std::str::from_utf8(frame.json()).unwrap(), json);
+        assert_eq!(frame.bytes()[..2], [0x81, json.len() as u8]);
+        assert!(std::str::from_utf8(frame.with_at(9).json()).unwrap().contains(r#""at":9,"#));
+    }
+
+    #[test]
+    fn lengths_take_one_three_or_nine_bytes() {
+        for (length, header) in [(125, 2), (126, 4), (65535, 4), (65536, 10)] {
+            assert_eq!(text_frame(&"x".repeat(length)).len(), length + header);
+        }
+        assert_eq!(close_frame(1012, &"ä".repeat(100)).len(), 4 + 122);
+    }
+}

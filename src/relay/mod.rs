@@ -1,0 +1,156 @@
+//! The relay: the only place where bus and hub meet.
+//!
+//! For each followed subject it keeps a [`feed::Feed`]: last position, a short tail of encoded frames, and whether it is
+//! in step. One task, the [`switch::Switch`], owns all feeds and the hub, so that joining, leaving and delivering
+//! happen in one order and need no locks. Sessions talk to it through [`Relay`], and get every answer through their
+//! outbox, in order with the events. Must not know transports.
+
+pub mod feed;
+mod heads;
+mod join;
+mod link;
+mod live;
+mod owed;
+mod switch;
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::sync::mpsc;
+
+use crate::{
+    bus::{Bus, BusEvent},
+    hub::Outbox,
+    metrics::Metrics,
+    protocol::{Refused, Resume, Subject, message::Welcome},
+    shutdown::Tasks,
+};
+
+/// Commands that may wait. Senders wait for room, which slows down who asks and nobody else.
+const QUEUE: usize = 1024;
+
+/// Settings of the relay, plain values; `app` makes them from the configuration.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Events that a log keeps (`log.length`): how much a history read fetches at least, where it is that long.
+    pub log_length: usize,
+    /// How long a log lives untouched (`log.ttl_seconds`).
+    pub log_ttl: Duration,
+    /// Refetches per second that the CMS can take (`resync.refetches_per_second`).
+    pub refetches_per_second: u64,
+    /// How long a subject stays subscribed after its last follower left.
+    pub linger: Duration,
+}
+
+/// What a session asks to follow.
+#[derive(Debug, Clone, Default)]
+pub struct Request {
+    /// What it may follow; area-wide topics are added by the relay.
+    pub subjects: Vec<Subject>,
+    /// What was refused already; repeated in the answer.
+    pub refused: Vec<Refused>,
+    /// Where it left off.
+    pub resume: Option<Resume>,
+}
+
+/// What sessions ask of the relay.
+#[derive(Debug)]
+pub(crate) enum Command {
+    Connect { outbox: Arc<Outbox>, welcome: Box<Welcome>, request: Request },
+    Subscribe { outbox: Arc<Outbox>, request: Request },
+    Unsubscribe { outbox: Arc<Outbox>, subjects: Vec<Subject> },
+    Ping(Arc<Outbox>),
+    Drained(Arc<Outbox>),
+    Leave(Arc<Outbox>),
+}
+
+/// What everybody may look at without asking.
+#[derive(Debug, Default)]
+struct Shared {
+    at: AtomicU64,
+    live: AtomicBool,
+    marks: RwLock<BTreeMap<String, u64>>,
+}
+
+/// The relay as sessions see it. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Relay {
+    commands: mpsc::Sender<Command>,
+    shared: Arc<Shared>,
+}
+
+impl Relay {
+    /// Starts the relay. `fatal` in the result ends with the reason when the bus cannot go on.
+    pub fn start(
+        settings: Settings,
+        bus: Bus,
+        events: mpsc::Receiver<BusEvent>,
+        metrics: Metrics,
+        tasks: &Tasks,
+    ) -> (Self, tokio::sync::oneshot::Receiver<String>) {
+        let (commands, inbox) = mpsc::channel(QUEUE);
+        let (fatal, stopped) = tokio::sync::oneshot::channel();
+        let shared = Arc::new(Shared::default());
+        let switch = switch::Switch::new(settings, bus, metrics, Arc::clone(&shared), tasks.clone());
+        tasks.spawn_until_end(switch.run(events, inbox, fatal));
+        (Self { commands, shared }, stopped)
+    }
+
+    /// Welcomes a session: fills in `at`, `positions`, `refused` and `live` of `welcome` and writes it into the outbox
+    /// when all topics are in step (at once while Redis is away), then the `resync`s and events that it missed.
+    pub async fn connect(&self, outbox: &Arc<Outbox>, welcome: Box<Welcome>, request: Request) {
+        self.ask(Command::Connect { outbox: Arc::clone(outbox), welcome, request }).await;
+    }
+
+    /// Follows more; answered by `subscribed` in the outbox.
+    pub async fn subscribe(&self, outbox: &Arc<Outbox>, request: Request) {
+        self.ask(Command::Subscribe { outbox: Arc::clone(outbox), request }).await;
+    }
+
+    /// Follows less; answered by `unsubscribed` in the outbox.
+    pub async fn unsubscribe(&self, outbox: &Arc<Outbox>, subjects: Vec<Subject>) {
+        self.ask(Command::Unsubscribe { outbox: Arc::clone(outbox), subjects }).await;
+    }
+
+    /// Answered by `pong` in the outbox.
+    pub async fn ping(&self, outbox: &Arc<Outbox>) {
+        self.ask(Command::Ping(Arc::clone(outbox))).await;
+    }
+
+    /// The outbox said [`crate::hub::Notice::Drained`]: the owed `resync` can be written.
+    pub async fn drained(&self, outbox: &Arc<Outbox>) {
+        self.ask(Command::Drained(Arc::clone(outbox))).await;
+    }
+
+    /// The session has ended. Must be called for each session that connected.
+    pub async fn leave(&self, outbox: &Arc<Outbox>) {
+        outbox.end();
+        self.ask(Command::Leave(Arc::clone(outbox))).await;
+    }
+
+    /// Redis' clock (ms) of the last proof that everything was handed over; 0 before the first.
+    pub fn at(&self) -> u64 {
+        self.shared.at.load(Ordering::Acquire)
+    }
+
+    /// Whether Redis is in sight and all topics are in step.
+    pub fn is_live(&self) -> bool {
+        self.shared.live.load(Ordering::Acquire)
+    }
+
+    /// Until when an area has had live events, ms of Redis' clock, as this node last read it.
+    pub fn mark(&self, area: &str) -> Option<u64> {
+        self.shared.marks.read().unwrap_or_else(PoisonError::into_inner).get(area).copied()
+    }
+
+    async fn ask(&self, command: Command) {
+        // The relay is gone only when the node ends, and then sessions end as well.
+        let _ = self.commands.send(command).await;
+    }
+}
