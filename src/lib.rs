@@ -9,6 +9,8 @@
 //! ```
 
 pub mod bus;
+pub mod hub;
 pub mod metrics;
 pub mod protocol;
+pub mod relay;
 pub mod shutdown;

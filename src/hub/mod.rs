@@ -5,6 +5,8 @@
 
 pub mod frame;
 mod outbox;
+mod rooms;
 
 pub use frame::Frame;
 pub use outbox::{Closing, Item, Notice, Outbox, Replay, Taken};
+pub use rooms::{Delivered, Follow, Hub, Member, MemberId, RoomId, Standing};

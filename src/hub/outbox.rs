@@ -38,6 +38,16 @@ impl Replay {
     pub fn new(frames: Arc<[Frame]>, next: usize, end: usize) -> Self {
         Self { frames, next, end }
     }
+
+    /// How many events are still to be written.
+    pub fn len(&self) -> usize {
+        self.end - self.next
+    }
+
+    /// Whether there is nothing to replay.
+    pub fn is_empty(&self) -> bool {
+        self.next >= self.end
+    }
 }
 
 /// Something to write.

@@ -1,0 +1,356 @@
+//! Rooms: the sessions that follow one subject, and the members that stand in several rooms.
+//!
+//! A follower is kept twice, in its room (for delivery) and in its member (for leaving), each with the other's index,
+//! so that delivering is a walk over one vector and leaving does not search.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use rustc_hash::FxHashMap;
+use slab::Slab;
+
+use super::{Frame, Outbox, Taken};
+use crate::protocol::{Reason, Subject, Topic};
+
+/// Index of a member.
+pub type MemberId = u32;
+/// Index of a room.
+pub type RoomId = u32;
+
+/// How a follower stands in its room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// Events are delivered.
+    InStep,
+    /// Not yet joined: nothing is delivered.
+    Waiting,
+    /// A `resync` is owed: nothing is delivered before it.
+    Owed(Reason),
+}
+
+#[derive(Debug)]
+struct Follower {
+    outbox: Arc<Outbox>,
+    member: MemberId,
+    standing: Standing,
+    /// The member is owed something, here or elsewhere: its events repeat the old `at`.
+    frozen: bool,
+    /// Recorded events up to this number were received before, or are not wanted.
+    after: u64,
+}
+
+#[derive(Debug)]
+struct Room {
+    subject: Subject,
+    followers: Vec<Follower>,
+}
+
+/// A member's place in a room.
+#[derive(Debug, Clone, Copy)]
+pub struct Follow {
+    /// The room.
+    pub room: RoomId,
+    /// Asked for by name, and not only implied by a key of its area.
+    pub explicit: bool,
+    /// Where its stream began: what is later comes by this room, what is not may come by `area:*`.
+    pub from: u64,
+    index: u32,
+}
+
+/// A session as the hub sees it.
+#[derive(Debug)]
+pub struct Member {
+    /// Where its messages go.
+    pub outbox: Arc<Outbox>,
+    /// The editor.
+    pub user: Box<str>,
+    /// The rooms it stands in.
+    pub follows: Vec<Follow>,
+    /// The `at` that is repeated while anything is owed.
+    pub at: Option<u64>,
+    /// Whether it was welcomed.
+    pub welcomed: bool,
+}
+
+/// Who follows what.
+#[derive(Debug, Default)]
+pub struct Hub {
+    members: Slab<Member>,
+    rooms: Slab<Room>,
+    names: FxHashMap<Subject, RoomId>,
+    dirty: Vec<MemberId>,
+}
+
+/// What came of a delivery.
+#[derive(Debug, Default)]
+pub struct Delivered {
+    /// To how many sessions the event was handed.
+    pub count: u64,
+    /// Members whose outbox overflowed, and the topics whose events were dropped.
+    pub overflows: Vec<(MemberId, BTreeSet<Topic>)>,
+}
+
+impl Hub {
+    /// Takes a session in.
+    pub fn admit(&mut self, outbox: Arc<Outbox>, user: &str) -> MemberId {
+        let member =
+            Member { outbox: Arc::clone(&outbox), user: user.into(), follows: Vec::new(), at: None, welcomed: false };
+        let id = self.members.insert(member) as MemberId;
+        outbox.set_slot(Some(id));
+        id
+    }
+
+    /// The member of an outbox, if it was admitted and has not left.
+    pub fn member_of(&self, outbox: &Arc<Outbox>) -> Option<MemberId> {
+        let id = outbox.slot()?;
+        self.members.get(id as usize).filter(|member| Arc::ptr_eq(&member.outbox, outbox)).map(|_| id)
+    }
+
+    /// A member.
+    pub fn member(&self, id: MemberId) -> Option<&Member> {
+        self.members.get(id as usize)
+    }
+
+    /// A member, to change its `at`.
+    pub fn member_mut(&mut self, id: MemberId) -> Option<&mut Member> {
+        self.members.get_mut(id as usize)
+    }
+
+    /// All members.
+    pub fn members(&self) -> impl Iterator<Item = (MemberId, &Member)> {
+        self.members.iter().map(|(id, member)| (id as MemberId, member))
+    }
+
+    /// Lets a session go; returns the rooms that it left empty.
+    pub fn dismiss(&mut self, id: MemberId) -> Vec<RoomId> {
+        let rooms: Vec<RoomId> = self.member(id).map(|m| m.follows.iter().map(|f| f.room).collect()).unwrap_or_default();
+        for room in &rooms {
+            self.leave(id, *room);
+        }
+        if let Some(member) = self.members.try_remove(id as usize) {
+            member.outbox.set_slot(None);
+        }
+        if self.members.is_empty() {
+            self.members = Slab::new();
+        }
+        rooms.into_iter().filter(|room| self.is_empty(*room)).collect()
+    }
+
+    /// The room of a subject, made where there is none.
+    pub fn room(&mut self, subject: &Subject) -> RoomId {
+        if let Some(room) = self.names.get(subject) {
+            return *room;
+        }
+        let room = self.rooms.insert(Room { subject: subject.clone(), followers: Vec::new() }) as RoomId;
+        self.names.insert(subject.clone(), room);
+        room
+    }
+
+    /// The room of a subject, if there is one.
+    pub fn find(&self, subject: &Subject) -> Option<RoomId> {
+        self.names.get(subject).copied()
+    }
+
+    /// The subject of a room.
+    pub fn subject(&self, room: RoomId) -> Option<&Subject> {
+        self.rooms.get(room as usize).map(|room| &room.subject)
+    }
+
+    /// Takes an empty room down.
+    pub fn close(&mut self, room: RoomId) {
+        if self.is_empty(room)
+            && let Some(room) = self.rooms.try_remove(room as usize)
+        {
+            self.names.remove(&room.subject);
+        }
+    }
+
+    /// Whether nobody stands in the room.
+    pub fn is_empty(&self, room: RoomId) -> bool {
+        self.rooms.get(room as usize).is_none_or(|room| room.followers.is_empty())
+    }
+
+    /// How many stand in the room.
+    pub fn len(&self, room: RoomId) -> usize {
+        self.rooms.get(room as usize).map_or(0, |room| room.followers.len())
+    }
+
+    /// The members that stand in a room.
+    pub fn followers(&self, room: RoomId) -> Vec<MemberId> {
+        self.rooms.get(room as usize).map(|r| r.followers.iter().map(|f| f.member).collect()).unwrap_or_default()
+    }
+
+    /// Lets a member into a room, waiting. Returns false where it stands there already (then only `explicit` is added).
+    pub fn enter(&mut self, id: MemberId, room: RoomId, explicit: bool) -> bool {
+        let (Some(member), Some(place)) = (self.members.get_mut(id as usize), self.rooms.get_mut(room as usize)) else {
+            return false;
+        };
+        if let Some(follow) = member.follows.iter_mut().find(|follow| follow.room == room) {
+            follow.explicit |= explicit;
+            return false;
+        }
+        let index = place.followers.len() as u32;
+        member.follows.push(Follow { room, explicit, from: 0, index });
+        place.followers.push(Follower {
+            outbox: Arc::clone(&member.outbox),
+            member: id,
+            standing: Standing::Waiting,
+            frozen: member.at.is_some(),
+            after: 0,
+        });
+        true
+    }
+
+    /// Takes a member out of a room.
+    pub fn leave(&mut self, id: MemberId, room: RoomId) {
+        let (Some(member), Some(place)) = (self.members.get_mut(id as usize), self.rooms.get_mut(room as usize)) else {
+            return;
+        };
+        let Some(at) = member.follows.iter().position(|follow| follow.room == room) else { return };
+        let index = member.follows.swap_remove(at).index;
+        place.followers.swap_remove(index as usize);
+        if let Some(moved) = place.followers.get(index as usize).map(|follower| follower.member)
+            && let Some(follow) = self.members[moved as usize].follows.iter_mut().find(|follow| follow.room == room)
+        {
+            follow.index = index;
+        }
+        if place.followers.is_empty() {
+            place.followers = Vec::new();
+        }
+    }
+
+    /// A member's place in a room.
+    pub fn follow(&self, id: MemberId, room: RoomId) -> Option<&Follow> {
+        self.member(id)?.follows.iter().find(|follow| follow.room == room)
+    }
+
+    /// No longer asked for by name.
+    pub fn make_implied(&mut self, id: MemberId, room: RoomId) {
+        if let Some(member) = self.members.get_mut(id as usize)
+            && let Some(follow) = member.follows.iter_mut().find(|follow| follow.room == room)
+        {
+            follow.explicit = false;
+        }
+    }
+
+    /// How a member stands in a room.
+    pub fn standing(&self, id: MemberId, room: RoomId) -> Option<Standing> {
+        let index = self.follow(id, room)?.index;
+        Some(self.rooms.get(room as usize)?.followers.get(index as usize)?.standing)
+    }
+
+    /// Puts a member in step from `after` on. `from`: where its stream began, which is earlier with a replay.
+    pub fn put_in_step(&mut self, id: MemberId, room: RoomId, from: u64, after: u64) {
+        if let Some(follow) =
+            self.members.get_mut(id as usize).and_then(|m| m.follows.iter_mut().find(|follow| follow.room == room))
+        {
+            follow.from = from;
+        }
+        if let Some(follower) = self.follower_mut(id, room) {
+            follower.standing = Standing::InStep;
+            follower.after = after;
+        }
+    }
+
+    /// Owes a member a `resync`; an earlier reason of the table stays.
+    pub fn owe(&mut self, id: MemberId, room: RoomId, reason: Reason) {
+        if let Some(follower) = self.follower_mut(id, room) {
+            follower.standing = match follower.standing {
+                Standing::Owed(old) => Standing::Owed(old.min(reason)),
+                _ => Standing::Owed(reason),
+            };
+        }
+    }
+
+    /// Owes a `resync` to all in a room that were in step or are owed one already; returns them.
+    pub fn owe_all(&mut self, room: RoomId, reason: Reason) -> Vec<MemberId> {
+        let Some(place) = self.rooms.get_mut(room as usize) else { return Vec::new() };
+        let mut owed = Vec::new();
+        for follower in &mut place.followers {
+            follower.standing = match follower.standing {
+                Standing::Waiting => continue,
+                Standing::InStep => Standing::Owed(reason),
+                Standing::Owed(old) => Standing::Owed(old.min(reason)),
+            };
+            owed.push(follower.member);
+        }
+        owed
+    }
+
+    /// From now on (or no longer, with `None`) the member's events repeat this `at`.
+    pub fn freeze(&mut self, id: MemberId, at: Option<u64>) {
+        let Some(member) = self.members.get_mut(id as usize) else { return };
+        if member.at.is_some() == at.is_some() {
+            return;
+        }
+        member.at = at;
+        for follow in &member.follows {
+            if let Some(follower) =
+                self.rooms.get_mut(follow.room as usize).and_then(|room| room.followers.get_mut(follow.index as usize))
+            {
+                follower.frozen = at.is_some();
+            }
+        }
+    }
+
+    fn follower_mut(&mut self, id: MemberId, room: RoomId) -> Option<&mut Follower> {
+        let index = self.follow(id, room)?.index;
+        self.rooms.get_mut(room as usize)?.followers.get_mut(index as usize)
+    }
+
+    /// Hands an event to everyone in a room who is in step and has not passed it. A `lone` event is written at once;
+    /// others wait for [`Hub::flush`].
+    pub fn deliver(&mut self, room: RoomId, frame: &Frame, lone: bool) -> Delivered {
+        self.deliver_where(room, frame, lone, |_, _| true)
+    }
+
+    /// Hands an event of topic room `topic` to those who follow the whole area, but for those who get it by key.
+    pub fn deliver_every(&mut self, every: RoomId, topic: Option<RoomId>, frame: &Frame, lone: bool) -> Delivered {
+        let seq = frame.seq();
+        self.deliver_where(every, frame, lone, |members, id| {
+            let by_key = topic.and_then(|topic| members.get(id as usize)?.follows.iter().find(|f| f.room == topic));
+            by_key.is_none_or(|follow| seq.is_some_and(|seq| seq <= follow.from))
+        })
+    }
+
+    fn deliver_where(
+        &mut self,
+        room: RoomId,
+        frame: &Frame,
+        lone: bool,
+        wanted: impl Fn(&Slab<Member>, MemberId) -> bool,
+    ) -> Delivered {
+        let mut delivered = Delivered::default();
+        let Some(place) = self.rooms.get(room as usize) else { return delivered };
+        let seq = frame.seq().unwrap_or(u64::MAX);
+        for follower in &place.followers {
+            if follower.standing != Standing::InStep || seq <= follower.after || !wanted(&self.members, follower.member) {
+                continue;
+            }
+            let frozen = follower.frozen.then(|| self.members.get(follower.member as usize)?.at).flatten();
+            let own = frozen.map(|at| frame.with_at(at));
+            let frame = own.as_ref().unwrap_or(frame);
+            let taken = if lone { follower.outbox.send(frame) } else { follower.outbox.push(frame) };
+            match taken {
+                Taken::Yes => delivered.count += 1,
+                Taken::First => {
+                    delivered.count += 1;
+                    if !lone {
+                        self.dirty.push(follower.member);
+                    }
+                }
+                Taken::Overflow(topics) => delivered.overflows.push((follower.member, topics)),
+                Taken::Ended => {}
+            }
+        }
+        delivered
+    }
+
+    /// Writes what deliveries have left waiting.
+    pub fn flush(&mut self) {
+        for id in self.dirty.drain(..) {
+            if let Some(member) = self.members.get(id as usize) {
+                member.outbox.flush();
+            }
+        }
+    }
+}

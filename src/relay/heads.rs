@@ -1,0 +1,315 @@
+//! What the relay asks of logs: opening feeds, reading what is missing, and checking heads now and then.
+//!
+//! One read per topic is under way at a time, whoever waits for it.
+
+use std::time::{Duration, Instant};
+
+use rand::RngExt;
+
+use super::{
+    feed::{Merged, State},
+    switch::{Answer, Switch},
+};
+use crate::{
+    bus::{BusError, Content, Head, History},
+    hub::RoomId,
+    protocol::{EntryId, Reason, Subject, Topic},
+};
+
+/// Entries that a read fetches at least, where the log has them: what one session lacks others will lack as well.
+const LOOKBACK: usize = 1000;
+/// How long what was read is kept for sessions that come next.
+const KEEP: Duration = Duration::from_secs(15);
+/// Heads in one question.
+const HEADS: usize = 200;
+/// How often every head is checked at least.
+const CHECK: Duration = Duration::from_secs(45);
+
+/// Which heads are to be checked next.
+#[derive(Debug)]
+pub(super) struct Check {
+    next: Instant,
+    running: bool,
+    /// Heads that were ahead of the feed, and how many proofs have come since.
+    suspects: Vec<(RoomId, EntryId, u8)>,
+}
+
+impl Check {
+    pub(super) fn new() -> Self {
+        Self { next: Instant::now() + CHECK, running: false, suspects: Vec::new() }
+    }
+}
+
+impl Switch {
+    /// Subscribes to and unsubscribes from what the turn has left to do; one question at a time keeps them in order.
+    pub(super) fn open_and_close(&mut self) {
+        if self.opening || !self.connection.is_settled() {
+            return;
+        }
+        if !self.to_close.is_empty() {
+            let rooms = std::mem::take(&mut self.to_close);
+            let subjects = rooms.iter().filter_map(|room| self.take_down(*room)).collect::<Vec<_>>();
+            if !subjects.is_empty() {
+                self.opening = true;
+                let bus = self.bus.clone();
+                self.ask(async move {
+                    bus.unsubscribe(subjects).await;
+                    Answer::Closed
+                });
+                return;
+            }
+        }
+        if self.to_open.is_empty() {
+            return;
+        }
+        let rooms: Vec<RoomId> = std::mem::take(&mut self.to_open).into_iter().collect();
+        let rooms: Vec<(RoomId, Subject)> =
+            rooms.into_iter().filter_map(|room| Some((room, self.hub.subject(room)?.clone()))).collect();
+        self.opening = true;
+        let bus = self.bus.clone();
+        self.ask(async move {
+            let subscribed = bus.subscribe(rooms.iter().map(|(_, subject)| subject.clone()).collect()).await;
+            let topics = rooms.iter().zip(&subscribed).filter_map(|((_, subject), result)| match (subject, result) {
+                (Subject::Topic(topic), Ok(())) => Some(topic.clone()),
+                _ => None,
+            });
+            let mut heads = bus.heads(topics.collect()).await.map(Vec::into_iter);
+            let opened = rooms.into_iter().zip(subscribed).map(|((room, subject), result)| {
+                let head = result.and_then(|()| match (&subject, &mut heads) {
+                    (Subject::Every(_), _) => Ok(None),
+                    (Subject::Topic(_), Ok(heads)) => Ok(heads.next()),
+                    (Subject::Topic(_), Err(error)) => Err(error.clone()),
+                });
+                (room, head)
+            });
+            Answer::Opened(opened.collect())
+        });
+    }
+
+    /// Forgets a room that nobody stands in; the subject to unsubscribe from.
+    fn take_down(&mut self, room: RoomId) -> Option<Subject> {
+        if !self.hub.is_empty(room) {
+            return None;
+        }
+        let subject = self.hub.subject(room)?.clone();
+        self.feeds.remove(&room);
+        self.held.remove(&room);
+        self.reads.remove(&room);
+        self.hub.close(room);
+        Some(subject)
+    }
+
+    /// A room that was left empty is closed after a while, unless somebody comes.
+    pub(super) fn left_empty(&mut self, rooms: Vec<RoomId>) {
+        let due = Instant::now() + self.settings.linger;
+        self.idle.extend(rooms.into_iter().map(|room| (room, due)));
+    }
+
+    pub(super) fn close_idle(&mut self, now: Instant) {
+        let due: Vec<RoomId> = self.idle.iter().filter(|(_, due)| **due <= now).map(|(room, _)| *room).collect();
+        for room in due {
+            self.idle.remove(&room);
+            self.to_open.remove(&room);
+            self.to_close.insert(room);
+        }
+    }
+
+    pub(super) fn take_opened(&mut self, results: Vec<(RoomId, Result<Option<Head>, BusError>)>, stale: bool) {
+        self.opening = false;
+        for (room, result) in results {
+            let Some(feed) = self.feeds.get_mut(&room).filter(|feed| feed.state == State::Opening) else { continue };
+            match result {
+                // The link was lost meanwhile: all heads are read when it is back.
+                _ if stale => {}
+                Ok(Some(head)) => {
+                    feed.start(head);
+                    self.release(room);
+                    self.wake_joins(room);
+                }
+                Ok(None) => {
+                    feed.state = State::Live;
+                    self.wake_joins(room);
+                }
+                Err(error) => {
+                    let subject = self.hub.subject(room).map(ToString::to_string).unwrap_or_default();
+                    tracing::warn!(topic = subject, %error, "a topic cannot be followed; trying again");
+                }
+            }
+        }
+    }
+
+    /// Feeds whose subscription was refused are tried again.
+    pub(super) fn retry_opening(&mut self) {
+        if self.opening || !self.connection.is_settled() {
+            return;
+        }
+        let stuck = self.feeds.iter().filter(|(_, feed)| feed.state == State::Opening).map(|(room, _)| *room);
+        self.to_open.extend(stuck);
+    }
+
+    /// Closes a gap: what arrives is held until the log was read from after the feed's head.
+    pub(super) fn fill(&mut self, room: RoomId) {
+        let Some(feed) = self.feeds.get_mut(&room) else { return };
+        feed.state = State::Filling;
+        let seq = feed.head().map_or(0, |head| head.top.seq);
+        self.read_log(room, seq);
+    }
+
+    /// Reads a log from after a number, or further back, unless a read is under way.
+    pub(super) fn read_log(&mut self, room: RoomId, seq: u64) {
+        let Some(Subject::Topic(topic)) = self.hub.subject(room) else { return };
+        let Some(head) = self.feeds.get(&room).and_then(|feed| feed.head()) else { return };
+        if self.reads.contains_key(&room) {
+            return;
+        }
+        let lookback = self.settings.log_length.min(LOOKBACK) as u64;
+        let asked = if seq < head.top.seq { seq.min(head.top.seq.saturating_sub(lookback)) } else { seq };
+        let after = EntryId { epoch: head.top.epoch, seq: asked };
+        self.reads.insert(room, asked);
+        self.metrics.history_reads.inc();
+        let (bus, topic) = (self.bus.clone(), topic.clone());
+        self.ask(async move { Answer::Read(room, asked, bus.history(topic, after).await) });
+    }
+
+    pub(super) fn take_read(&mut self, room: RoomId, asked: u64, result: Result<History, BusError>, stale: bool) {
+        if stale || self.reads.remove(&room).is_none() {
+            return;
+        }
+        let Some(Subject::Topic(topic)) = self.hub.subject(room).cloned() else { return };
+        let (now, at) = (Instant::now(), self.at());
+        let Some(feed) = self.feeds.get_mut(&room) else { return };
+        match result {
+            Ok(history) => {
+                let was = feed.state;
+                let merged = feed.merge(&topic, asked, history, at, now);
+                feed.keep_until(now + KEEP);
+                match merged {
+                    Merged::Replaced(reason) => self.owe_all(room, reason),
+                    Merged::Forward(entries) => {
+                        feed.state = State::Live;
+                        self.take_forward(room, &topic, entries, was == State::Filling);
+                    }
+                }
+                self.release(room);
+            }
+            Err(error) => {
+                tracing::warn!(topic = %topic, %error, "the log of a topic cannot be read");
+                if feed.state == State::Filling {
+                    // The next tick reads it again: until then nothing is delivered, and nothing is lost.
+                    feed.state = State::Doubt;
+                }
+            }
+        }
+        self.wake_joins(room);
+        self.hub.flush();
+        self.end_settling();
+    }
+
+    /// Entries after the feed's head are delivered as if they had come by the wire.
+    fn take_forward(&mut self, room: RoomId, topic: &Topic, entries: Vec<(EntryId, Option<crate::protocol::Event>)>, gap: bool) {
+        if gap {
+            self.metrics.backfilled.inc_by(entries.len() as u64);
+        }
+        for (id, event) in entries {
+            self.advance(room, topic, id, event, false);
+        }
+    }
+
+    /// Delivers what was held while a log was read.
+    pub(super) fn release(&mut self, room: RoomId) {
+        let Some(Subject::Topic(topic)) = self.hub.subject(room).cloned() else { return };
+        for (id, content) in self.held.remove(&room).unwrap_or_default() {
+            let event = if let Content::Recorded(_, event) = content { Some(event) } else { None };
+            self.advance(room, &topic, id, event, false);
+        }
+        self.hub.flush();
+    }
+
+    /// Feeds whose log could not be read are read again.
+    pub(super) fn retry_reads(&mut self) {
+        if !self.connection.is_settled() {
+            return;
+        }
+        let stuck: Vec<RoomId> =
+            self.feeds.iter().filter(|(_, feed)| feed.state == State::Doubt).map(|(room, _)| *room).collect();
+        for room in stuck.into_iter().filter(|room| !self.reads.contains_key(room)) {
+            self.fill(room);
+        }
+    }
+
+    /// Compares every head once in a while: a subscription may have died on a live link, or a log been replaced.
+    pub(super) fn check_heads(&mut self, now: Instant) {
+        if now < self.check.next || self.check.running || !self.connection.is_settled() {
+            return;
+        }
+        let period = CHECK.min(self.settings.log_ttl / 3).max(Duration::from_secs(1));
+        self.check.next = now + period.mul_f64(rand::rng().random_range(0.8..1.0));
+        let live: Vec<(RoomId, EntryId, Topic)> = self
+            .feeds
+            .iter()
+            .filter(|(_, feed)| feed.state == State::Live)
+            .filter_map(|(room, feed)| match self.hub.subject(*room)? {
+                Subject::Topic(topic) => Some((*room, feed.head()?.top, topic.clone())),
+                Subject::Every(_) => None,
+            })
+            .collect();
+        if live.is_empty() {
+            return;
+        }
+        self.check.running = true;
+        let bus = self.bus.clone();
+        self.ask(async move {
+            let mut heads = Vec::with_capacity(live.len());
+            for piece in live.chunks(HEADS) {
+                match bus.heads(piece.iter().map(|(_, _, topic)| topic.clone()).collect()).await {
+                    Ok(more) => heads.extend(more),
+                    Err(error) => return Answer::Checked(Vec::new(), Err(error)),
+                }
+            }
+            Answer::Checked(live.into_iter().map(|(room, id, _)| (room, id)).collect(), Ok(heads))
+        });
+    }
+
+    pub(super) fn take_checked(&mut self, rooms: &[(RoomId, EntryId)], result: Result<Vec<Head>, BusError>) {
+        self.check.running = false;
+        let Ok(heads) = result else { return };
+        for ((room, asked), head) in rooms.iter().zip(heads) {
+            let Some(feed) = self.feeds.get_mut(room).filter(|feed| feed.state == State::Live) else { continue };
+            let Some(mine) = feed.head().cloned() else { continue };
+            if head.lineage != mine.lineage {
+                // The bus sees it too, and interrupts the link.
+                continue;
+            }
+            let replaced = head.top.epoch > mine.top.epoch || (head.top.epoch == asked.epoch && head.top.seq < asked.seq);
+            if replaced {
+                feed.start(head);
+                self.owe_all(*room, Reason::LogReplaced);
+                self.wake_joins(*room);
+            } else if head.top.epoch == mine.top.epoch && head.top.seq > mine.top.seq {
+                // It may be on its way: it is missing when two probes have come back before it.
+                self.check.suspects.push((*room, head.top, 0));
+            }
+        }
+    }
+
+    /// A probe has come back: suspects that are still behind have lost something.
+    pub(super) fn check_suspects(&mut self) {
+        for (room, top, proofs) in std::mem::take(&mut self.check.suspects) {
+            let Some(feed) = self.feeds.get(&room).filter(|feed| feed.state == State::Live) else { continue };
+            if feed.head().is_none_or(|head| head.top.epoch != top.epoch || head.top.seq >= top.seq) {
+                continue;
+            }
+            if proofs == 0 {
+                self.check.suspects.push((room, top, 1));
+            } else if let Some(subject) = self.hub.subject(room).cloned() {
+                tracing::warn!(topic = %subject, "events of a topic did not arrive on a live link: reading its log");
+                self.metrics.gaps.inc();
+                self.doubt(Some(&subject));
+            }
+        }
+    }
+
+    pub(super) fn forget_checks(&mut self) {
+        self.check = Check::new();
+    }
+}

@@ -1,0 +1,331 @@
+//! The link to Redis, as sessions are told of it, and how the relay gets back into step after it was lost.
+//!
+//! Up again means: every wanted subject is subscribed to and a probe has come back. Only then are heads compared, gaps
+//! read, marks looked at, and only after that is `live:true` said.
+
+use std::{collections::BTreeSet, sync::atomic::Ordering, time::Instant};
+
+use super::{
+    Command,
+    feed::State,
+    live::AHEAD,
+    switch::{Answer, Switch},
+};
+use crate::{
+    bus::{Bus, BusError, Head, Link, Marks},
+    hub::RoomId,
+    protocol::{NodeMessage, Reason, Subject, Topic, time},
+};
+
+/// Heads in one question.
+const HEADS: usize = 200;
+
+/// The state of the link.
+#[derive(Debug)]
+pub(super) struct Connection {
+    up: bool,
+    /// Rooms that must get back into step before `live:true`; `None` when all are.
+    settling: Option<BTreeSet<RoomId>>,
+    /// Whether the heads of the whole link are being compared.
+    asking: bool,
+    since: u64,
+}
+
+impl Connection {
+    pub(super) fn new() -> Self {
+        Self { up: false, settling: None, asking: false, since: time::now_ms() }
+    }
+
+    /// Whether the link is up.
+    pub(super) fn is_up(&self) -> bool {
+        self.up
+    }
+
+    /// Whether the link is up and its heads have been compared.
+    pub(super) fn is_settled(&self) -> bool {
+        self.up && !self.asking
+    }
+}
+
+impl Switch {
+    pub(super) fn take_link(&mut self, link: Link) {
+        match link {
+            Link::Down { reason, .. } => self.lose_link(&reason),
+            Link::Up => self.regain_link(),
+        }
+    }
+
+    fn lose_link(&mut self, reason: &str) {
+        self.generation += 1;
+        let was_live = self.is_live();
+        self.connection.up = false;
+        self.connection.settling = None;
+        self.connection.asking = false;
+        self.opening = false;
+        self.reads.clear();
+        self.held.clear();
+        self.forget_checks();
+        self.forget_live();
+        let lost_marks = std::mem::take(&mut self.mark_reads.0);
+        self.mark_reads.1.extend(lost_marks);
+        let mut rooms = Vec::new();
+        for (room, feed) in &mut self.feeds {
+            if feed.state != State::Opening {
+                feed.state = State::Doubt;
+            }
+            rooms.push(*room);
+        }
+        for room in rooms {
+            if matches!(self.hub.subject(room), Some(Subject::Every(_))) {
+                self.owe_all(room, Reason::Gap);
+            }
+        }
+        self.shared.live.store(false, Ordering::Release);
+        if was_live {
+            self.connection.since = time::now_ms();
+            tracing::warn!(reason, "Redis is out of sight: sessions stay connected and are told");
+            self.tell_status(false);
+        }
+        self.answer_all_without_redis();
+    }
+
+    fn regain_link(&mut self) {
+        self.generation += 1;
+        self.connection.up = true;
+        self.connection.asking = true;
+        let rooms: BTreeSet<RoomId> = self.feeds.keys().copied().collect();
+        self.connection.settling = Some(rooms.clone());
+        self.compare(rooms.into_iter().collect());
+    }
+
+    /// Reads the heads of rooms and all marks, and renews the marks that there are.
+    fn compare(&self, rooms: Vec<RoomId>) {
+        let topics: Vec<Topic> = rooms.iter().filter_map(|room| self.topic_of(*room)).collect();
+        let bus = self.bus.clone();
+        self.ask(async move {
+            let result = look(&bus, &topics).await;
+            Answer::Settled(rooms, result)
+        });
+    }
+
+    fn topic_of(&self, room: RoomId) -> Option<Topic> {
+        match self.hub.subject(room)? {
+            Subject::Topic(topic) => Some(topic.clone()),
+            Subject::Every(_) => None,
+        }
+    }
+
+    pub(super) fn take_settled(&mut self, rooms: &[RoomId], result: Result<(Vec<Head>, Marks), BusError>) {
+        let whole = std::mem::take(&mut self.connection.asking);
+        let (heads, marks) = match result {
+            Ok(found) => found,
+            Err(error) => {
+                tracing::warn!(%error, "the heads of the followed topics cannot be read; trying again");
+                self.connection.asking = whole;
+                self.compare_later(rooms.to_vec());
+                return;
+            }
+        };
+        self.learn_marks(&marks);
+        let mut heads = heads.into_iter();
+        for room in rooms {
+            let head = self.topic_of(*room).and_then(|_| heads.next());
+            self.compare_room(*room, head);
+            self.owe_live(*room, &marks.marks);
+        }
+        if whole {
+            self.retry_joins();
+        }
+        self.end_settling();
+    }
+
+    fn compare_room(&mut self, room: RoomId, head: Option<Head>) {
+        let Some(feed) = self.feeds.get_mut(&room) else { return };
+        let Some(head) = head else {
+            // `area:*` was subscribed to again with the link; who was in step is owed a `resync` already.
+            feed.state = State::Live;
+            self.owe_all(room, Reason::Gap);
+            return;
+        };
+        if feed.state == State::Opening {
+            feed.start(head);
+            self.release(room);
+            return;
+        }
+        match feed.compare(&head) {
+            Ok(true) => {
+                feed.state = State::Live;
+                self.release(room);
+            }
+            Ok(false) => {
+                self.metrics.gaps.inc();
+                self.fill(room);
+            }
+            Err(reason) => {
+                feed.start(head);
+                self.owe_all(room, reason);
+                self.release(room);
+            }
+        }
+        self.wake_joins(room);
+    }
+
+    fn compare_later(&self, rooms: Vec<RoomId>) {
+        let topics: Vec<Topic> = rooms.iter().filter_map(|room| self.topic_of(*room)).collect();
+        let bus = self.bus.clone();
+        self.ask(async move {
+            tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+            let result = look(&bus, &topics).await;
+            Answer::Settled(rooms, result)
+        });
+    }
+
+    /// Says `live:true` when every room is in step.
+    pub(super) fn end_settling(&mut self) {
+        let Some(rooms) = &mut self.connection.settling else { return };
+        if self.connection.asking {
+            return;
+        }
+        let feeds = &self.feeds;
+        rooms.retain(|room| feeds.get(room).is_some_and(|feed| feed.state != State::Live));
+        if !rooms.is_empty() {
+            return;
+        }
+        self.connection.settling = None;
+        self.connection.since = time::now_ms();
+        self.shared.live.store(true, Ordering::Release);
+        self.pay_owed();
+        tracing::info!(topics = self.feeds.len(), "Redis is in sight and all topics are in step");
+        self.tell_status(true);
+        self.retry_joins();
+    }
+
+    fn tell_status(&self, live: bool) {
+        self.tell_all(&NodeMessage::Status { live, since: time::rfc3339(self.connection.since) });
+    }
+
+    /// Messages of a subject (or of all) may be missing although the link is up.
+    pub(super) fn doubt(&mut self, subject: Option<&Subject>) {
+        if !self.connection.is_settled() {
+            return;
+        }
+        let rooms: Vec<RoomId> = match subject {
+            Some(subject) => self.hub.find(subject).into_iter().collect(),
+            None => self.feeds.keys().copied().collect(),
+        };
+        for room in &rooms {
+            if let Some(feed) = self.feeds.get_mut(room).filter(|feed| feed.state == State::Live) {
+                feed.state = State::Doubt;
+            }
+        }
+        let rooms = rooms.into_iter().filter(|room| self.feeds.get(room).is_some_and(|f| f.state != State::Opening));
+        self.compare(rooms.collect());
+    }
+
+    /// A probe has come back: everything before it was handed over.
+    pub(super) fn prove(&mut self, at: u64) {
+        if !self.is_live() || self.withholds_live() {
+            return;
+        }
+        let behind: Vec<RoomId> =
+            self.feeds.iter().filter(|(_, feed)| feed.state != State::Live).map(|(room, _)| *room).collect();
+        let old = self.at();
+        for room in behind {
+            // Who follows what is not in step is not told everything: the others are.
+            for member in self.hub.followers(room) {
+                if self.hub.member(member).is_some_and(|member| member.welcomed) {
+                    self.hub.freeze(member, Some(old));
+                    self.owed.insert(member);
+                }
+            }
+        }
+        self.shared.at.store(at, Ordering::Release);
+        self.check_suspects();
+    }
+
+    pub(super) fn is_live(&self) -> bool {
+        self.shared.live.load(Ordering::Acquire)
+    }
+
+    pub(super) fn obey(&mut self, command: Command) {
+        match command {
+            Command::Connect { outbox, welcome, request } => self.connect(outbox, welcome, request),
+            Command::Subscribe { outbox, request } => self.subscribe(outbox, request),
+            Command::Unsubscribe { outbox, subjects } => self.unsubscribe(&outbox, &subjects),
+            Command::Ping(outbox) => {
+                let at = self.hub.member_of(&outbox).map_or_else(|| self.at(), |member| self.member_at(member));
+                outbox.message(NodeMessage::Pong { at });
+            }
+            Command::Drained(outbox) => self.drained(&outbox),
+            Command::Leave(outbox) => {
+                if let Some(member) = self.hub.member_of(&outbox) {
+                    self.owed.remove(&member);
+                    let empty = self.hub.dismiss(member);
+                    self.left_empty(empty);
+                }
+            }
+        }
+    }
+
+    fn unsubscribe(&mut self, outbox: &std::sync::Arc<crate::hub::Outbox>, subjects: &[Subject]) {
+        let Some(member) = self.hub.member_of(outbox) else { return };
+        let mut gone = Vec::new();
+        for subject in subjects {
+            let Some(room) = self.hub.find(subject).filter(|room| self.hub.follow(member, *room).is_some()) else {
+                continue;
+            };
+            if *subject == Subject::Topic(subject.wide()) {
+                self.hub.make_implied(member, room);
+            } else {
+                self.hub.leave(member, room);
+                gone.push(subject.clone());
+                self.left_empty_one(room);
+            }
+        }
+        let areas: BTreeSet<Topic> = subjects.iter().map(Subject::wide).collect();
+        for wide in areas {
+            if let Some(room) = self.implied_no_longer(member, &wide) {
+                self.hub.leave(member, room);
+                gone.push(Subject::Topic(wide));
+                self.left_empty_one(room);
+            }
+        }
+        outbox.message(NodeMessage::Unsubscribed { topics: gone });
+    }
+
+    /// The area-wide room that a member stands in for no reason any more.
+    fn implied_no_longer(&self, id: crate::hub::MemberId, wide: &Topic) -> Option<RoomId> {
+        let room = self.hub.find(&Subject::Topic(wide.clone()))?;
+        if self.hub.follow(id, room)?.explicit {
+            return None;
+        }
+        let member = self.hub.member(id)?;
+        let implied = member.follows.iter().any(|follow| {
+            follow.room != room && self.hub.subject(follow.room).is_some_and(|subject| subject.wide() == *wide)
+        });
+        (!implied).then_some(room)
+    }
+
+    fn left_empty_one(&mut self, room: RoomId) {
+        if self.hub.is_empty(room) {
+            self.left_empty(vec![room]);
+        }
+    }
+
+    pub(super) fn tick_link(&mut self, now: Instant) {
+        self.retry_reads();
+        self.check_heads(now);
+    }
+}
+
+/// Heads and marks; marks are renewed, so that who is away is told as well.
+async fn look(bus: &Bus, topics: &[Topic]) -> Result<(Vec<Head>, Marks), BusError> {
+    let mut heads = Vec::with_capacity(topics.len());
+    for piece in topics.chunks(HEADS) {
+        heads.extend(bus.heads(piece.to_vec()).await?);
+    }
+    let marks = bus.marks().await?;
+    let areas: Vec<String> = marks.marks.keys().cloned().collect();
+    let marks = if areas.is_empty() { marks } else { bus.mark(areas, AHEAD).await? };
+    Ok((heads, marks))
+}

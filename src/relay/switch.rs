@@ -1,0 +1,385 @@
+//! The switch: the one task that owns all feeds and the hub.
+//!
+//! Everything that changes who receives what passes through here in one order: deliveries, sessions' requests, and the
+//! answers of the bus, which is asked by tasks of their own so that nothing here ever waits. Must not know transports.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use rustc_hash::FxHashMap;
+use tokio::sync::{mpsc, oneshot};
+
+use super::{Command, Settings, Shared, feed::Feed, heads::Check, join::Join, link::Connection, live::LiveArea};
+use crate::{
+    bus::{Bus, BusError, BusEvent, Content, Delivery, Head, History, Marks},
+    hub::{Closing, Frame, Hub, MemberId, RoomId, Standing},
+    metrics::{AreaLabels, Metrics},
+    protocol::{CloseCode, EntryId, Event, NodeMessage, Reason, Subject, Topic},
+    relay::feed::{State, Step},
+    shutdown::Tasks,
+};
+
+/// Deliveries that are taken in one turn: they leave in one write per session.
+const BATCH: usize = 64;
+/// Bytes of deliveries in one turn, well below any outbox's bound.
+const BATCH_BYTES: usize = 65_536;
+/// Recorded messages that are held for a feed that is being read; what is more is read from the log again.
+const HELD: usize = 512;
+
+/// What the bus has answered.
+#[derive(Debug)]
+pub(super) enum Answer {
+    /// Subjects were subscribed to, and the heads of topics read.
+    Opened(Vec<(RoomId, Result<Option<Head>, BusError>)>),
+    /// Subjects were unsubscribed from.
+    Closed,
+    /// A log was read from after a number.
+    Read(RoomId, u64, Result<History, BusError>),
+    /// Marks were read for sessions that came back.
+    Marks(Result<Marks, BusError>),
+    /// An area's mark was written.
+    Marked(String, Result<Marks, BusError>),
+    /// After an interruption: heads of these rooms, and all marks (renewed).
+    Settled(Vec<RoomId>, Result<(Vec<Head>, Marks), BusError>),
+    /// The heads of these rooms, which had these ids when they were asked for.
+    Checked(Vec<(RoomId, EntryId)>, Result<Vec<Head>, BusError>),
+}
+
+pub(super) struct Switch {
+    pub(super) settings: Settings,
+    pub(super) bus: Bus,
+    pub(super) metrics: Metrics,
+    pub(super) shared: Arc<Shared>,
+    pub(super) tasks: Tasks,
+    pub(super) hub: Hub,
+    pub(super) feeds: FxHashMap<RoomId, Feed>,
+    pub(super) held: FxHashMap<RoomId, Vec<(EntryId, Content)>>,
+    /// Reads of logs that are under way, and the earliest number that waiting sessions need.
+    pub(super) reads: FxHashMap<RoomId, u64>,
+    pub(super) connection: Connection,
+    /// Counts interruptions of the link: an answer to a question of before is not used.
+    pub(super) generation: u64,
+    pub(super) joins: BTreeMap<u64, Join>,
+    pub(super) next_join: u64,
+    /// Joins that wait for a room.
+    pub(super) waiting: FxHashMap<RoomId, Vec<u64>>,
+    /// Joins that wait for marks: for the read under way, and for the next.
+    pub(super) mark_reads: (Vec<u64>, Vec<u64>),
+    pub(super) to_open: BTreeSet<RoomId>,
+    pub(super) to_close: BTreeSet<RoomId>,
+    pub(super) opening: bool,
+    pub(super) idle: BTreeMap<RoomId, Instant>,
+    pub(super) live_areas: BTreeMap<String, LiveArea>,
+    pub(super) owed: BTreeSet<MemberId>,
+    pub(super) check: Check,
+    answers: mpsc::Sender<(u64, Answer)>,
+    answered: Option<mpsc::Receiver<(u64, Answer)>>,
+    area_events: FxHashMap<(String, bool), prometheus_client::metrics::counter::Counter>,
+}
+
+impl Switch {
+    pub(super) fn new(settings: Settings, bus: Bus, metrics: Metrics, shared: Arc<Shared>, tasks: Tasks) -> Self {
+        let (answers, answered) = mpsc::channel(1024);
+        Self {
+            settings,
+            bus,
+            metrics,
+            shared,
+            tasks,
+            hub: Hub::default(),
+            feeds: FxHashMap::default(),
+            held: FxHashMap::default(),
+            reads: FxHashMap::default(),
+            connection: Connection::new(),
+            generation: 0,
+            joins: BTreeMap::new(),
+            next_join: 0,
+            waiting: FxHashMap::default(),
+            mark_reads: (Vec::new(), Vec::new()),
+            to_open: BTreeSet::new(),
+            to_close: BTreeSet::new(),
+            opening: false,
+            idle: BTreeMap::new(),
+            live_areas: BTreeMap::new(),
+            owed: BTreeSet::new(),
+            check: Check::new(),
+            answers,
+            answered: Some(answered),
+            area_events: FxHashMap::default(),
+        }
+    }
+
+    pub(super) async fn run(
+        mut self,
+        mut events: mpsc::Receiver<BusEvent>,
+        mut inbox: mpsc::Receiver<Command>,
+        fatal: oneshot::Sender<String>,
+    ) {
+        let Some(mut answered) = self.answered.take() else { return };
+        let mut batch = Vec::with_capacity(BATCH);
+        let mut tick = tokio::time::interval(Duration::from_secs(1));
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                count = events.recv_many(&mut batch, BATCH) => {
+                    if count == 0 {
+                        return;
+                    }
+                    if let Some(reason) = self.take_events(&mut batch) {
+                        let _ = fatal.send(reason);
+                        return;
+                    }
+                }
+                Some(command) = inbox.recv() => self.obey(command),
+                Some((generation, answer)) = answered.recv() => self.take_answer(generation, answer),
+                _ = tick.tick() => self.tick(),
+            }
+            self.finish_turn();
+        }
+    }
+
+    /// Asks the bus in a task of its own; the answer comes back into the loop.
+    pub(super) fn ask(&self, question: impl Future<Output = Answer> + Send + 'static) {
+        let answers = self.answers.clone();
+        let generation = self.generation;
+        self.tasks.spawn_until_end(async move {
+            let answer = question.await;
+            let _ = answers.send((generation, answer)).await;
+        });
+    }
+
+    fn take_events(&mut self, batch: &mut Vec<BusEvent>) -> Option<String> {
+        let arrived = Instant::now();
+        let mut bytes = 0;
+        let lone = batch.len() == 1;
+        let mut fatal = None;
+        for event in batch.drain(..) {
+            match event {
+                BusEvent::Delivery(delivery) => {
+                    if let Content::Recorded(_, event) | Content::Live(event) = &delivery.content {
+                        bytes += event.json().len();
+                    }
+                    self.take_delivery(delivery, lone);
+                    if bytes > BATCH_BYTES {
+                        self.hub.flush();
+                        bytes = 0;
+                    }
+                }
+                other => {
+                    self.hub.flush();
+                    match other {
+                        BusEvent::Proof { at } => self.prove(at),
+                        BusEvent::Link(link) => self.take_link(link),
+                        BusEvent::Doubt(subject) => self.doubt(subject.as_ref()),
+                        BusEvent::Disconnect { user } => self.disconnect(&user),
+                        BusEvent::Fatal(reason) => fatal = Some(reason),
+                        BusEvent::Delivery(_) => {}
+                    }
+                }
+            }
+        }
+        self.hub.flush();
+        self.metrics.delivery_latency.observe(arrived.elapsed().as_secs_f64());
+        fatal
+    }
+
+    fn take_delivery(&mut self, delivery: Delivery, lone: bool) {
+        let topic = delivery.topic;
+        match delivery.content {
+            Content::Live(event) => {
+                self.count_event(&topic, false);
+                self.take_live(topic, event, lone);
+            }
+            Content::Recorded(id, event) => {
+                self.count_event(&topic, true);
+                self.take_recorded(&topic, id, Some(event), lone);
+            }
+            Content::Invalid(id) => self.take_recorded(&topic, id, None, lone),
+        }
+    }
+
+    /// A recorded message from the wire; `None` for what is not an event.
+    fn take_recorded(&mut self, topic: &Topic, id: EntryId, event: Option<Event>, lone: bool) {
+        let subject = Subject::Topic(topic.clone());
+        let room = self.hub.find(&subject);
+        let feed = room.and_then(|room| self.feeds.get_mut(&room));
+        let (Some(room), Some(feed)) = (room, feed) else {
+            self.pass_every(topic, None, id, event, lone);
+            return;
+        };
+        if feed.first_on_wire(id) {
+            self.pass_every(topic, Some(room), id, event.clone(), lone);
+        }
+        self.advance(room, topic, id, event, lone);
+    }
+
+    /// A recorded message whose turn it may be.
+    pub(super) fn advance(&mut self, room: RoomId, topic: &Topic, id: EntryId, event: Option<Event>, lone: bool) {
+        let at = self.at();
+        let Some(feed) = self.feeds.get_mut(&room) else { return };
+        if feed.state != State::Live {
+            let held = self.held.entry(room).or_default();
+            if held.len() < HELD {
+                held.push((id, event.map_or(Content::Invalid(id), |event| Content::Recorded(id, event))));
+            }
+            return;
+        }
+        match feed.judge(id) {
+            Step::Duplicate => {}
+            Step::Next => {
+                let valid = event.is_some();
+                let frame = feed.append(topic, id, event, at, Instant::now());
+                if let Some(frame) = frame {
+                    self.deliver(room, &frame, lone);
+                } else if !valid {
+                    self.owe_all(room, Reason::Invalid);
+                }
+            }
+            Step::Gap => {
+                tracing::warn!(topic = %topic, arrived = %id, "gap in the stream of a topic: reading its log");
+                self.metrics.gaps.inc();
+                self.doubt_every(topic);
+                self.held.entry(room).or_default().push((
+                    id,
+                    event.map_or(Content::Invalid(id), |event| Content::Recorded(id, event)),
+                ));
+                self.fill(room);
+            }
+            Step::Replaced => {
+                let Some(lineage) = feed.head().map(|head| head.lineage.clone()) else { return };
+                tracing::warn!(topic = %topic, arrived = %id, "the log of a topic was replaced: its followers refetch");
+                feed.start(Head { lineage, top: id });
+                self.doubt_every(topic);
+                self.owe_all(room, Reason::LogReplaced);
+                self.wake_joins(room);
+            }
+        }
+    }
+
+    /// Hands an event to those who follow its topic by key.
+    pub(super) fn deliver(&mut self, room: RoomId, frame: &Frame, lone: bool) {
+        let delivered = self.hub.deliver(room, frame, lone);
+        self.settle_delivery(delivered);
+    }
+
+    /// Hands a recorded event to those who follow the whole area.
+    fn pass_every(&mut self, topic: &Topic, room: Option<RoomId>, id: EntryId, event: Option<Event>, lone: bool) {
+        let Some(every) = self.hub.find(&Subject::Every(topic.wide())) else { return };
+        if topic.is_wide() {
+            // The area-wide topic is followed by its own room.
+            return;
+        }
+        let Some(event) = event else {
+            self.owe_all(every, Reason::Invalid);
+            return;
+        };
+        // Whoever follows `area:*` follows `area` too, so its feed knows the lineage.
+        let wide = self.hub.find(&Subject::Topic(topic.wide())).and_then(|room| self.feeds.get(&room)?.head());
+        let position = wide.map(|head| (head.lineage.clone(), id));
+        let frame = Frame::new(topic.clone(), position, self.at(), event);
+        let delivered = self.hub.deliver_every(every, room, &frame, lone);
+        self.settle_delivery(delivered);
+    }
+
+    /// Hands a live event to all who follow its topic.
+    pub(super) fn pass_live(&mut self, topic: &Topic, event: Event, lone: bool) {
+        let room = self.hub.find(&Subject::Topic(topic.clone()));
+        let frame = Frame::new(topic.clone(), None, self.at(), event);
+        if let Some(room) = room {
+            self.deliver(room, &frame, lone);
+        }
+        if let Some(every) = self.hub.find(&Subject::Every(topic.wide())).filter(|_| !topic.is_wide()) {
+            let delivered = self.hub.deliver_every(every, room, &frame, lone);
+            self.settle_delivery(delivered);
+        }
+    }
+
+    fn settle_delivery(&mut self, delivered: crate::hub::Delivered) {
+        self.metrics.deliveries.inc_by(delivered.count);
+        for (member, topics) in delivered.overflows {
+            self.overflow(member, &topics);
+        }
+    }
+
+    /// Who follows the whole area of a topic may have missed something that cannot be read again.
+    pub(super) fn doubt_every(&mut self, topic: &Topic) {
+        if let Some(every) = self.hub.find(&Subject::Every(topic.wide())) {
+            self.owe_all(every, Reason::Gap);
+        }
+    }
+
+    fn take_answer(&mut self, generation: u64, answer: Answer) {
+        let stale = generation != self.generation;
+        match answer {
+            Answer::Opened(results) => self.take_opened(results, stale),
+            Answer::Closed => self.opening = false,
+            Answer::Read(room, asked, result) => self.take_read(room, asked, result, stale),
+            Answer::Marks(result) => self.take_marks(result),
+            Answer::Marked(area, result) => self.take_marked(&area, result),
+            Answer::Settled(rooms, result) if !stale => self.take_settled(&rooms, result),
+            Answer::Checked(rooms, result) if !stale => self.take_checked(&rooms, result),
+            Answer::Settled(..) | Answer::Checked(..) => {}
+        }
+    }
+
+    fn disconnect(&mut self, user: &str) {
+        let key = Topic::own_key(user);
+        let mut closed = 0;
+        for (_, member) in self.hub.members().filter(|(_, member)| Topic::own_key(&member.user) == key) {
+            let reason = "an operator has closed this editor's sessions".into();
+            member.outbox.close(Closing { code: CloseCode::Forbidden, reason, reconnect_after_ms: None });
+            closed += 1;
+        }
+        tracing::info!(user, sessions = closed, "editor disconnected by an operator");
+    }
+
+    fn tick(&mut self) {
+        let now = Instant::now();
+        for feed in self.feeds.values_mut() {
+            feed.trim(now);
+        }
+        self.close_idle(now);
+        self.retry_live();
+        self.retry_opening();
+        self.tick_link(now);
+        self.give_up_waiting(now);
+        self.metrics.topics.set(self.feeds.len() as i64);
+    }
+
+    fn finish_turn(&mut self) {
+        self.open_and_close();
+        self.pay_owed();
+    }
+
+    /// The last proof, ms of Redis' clock.
+    pub(super) fn at(&self) -> u64 {
+        self.shared.at.load(std::sync::atomic::Ordering::Acquire)
+    }
+
+    /// How a member stands in a room is not in step and not owed: it waits to join.
+    pub(super) fn is_waiting(&self, member: MemberId, room: RoomId) -> bool {
+        self.hub.standing(member, room) == Some(Standing::Waiting)
+    }
+
+    /// Sends a message to everyone who was welcomed.
+    pub(super) fn tell_all(&self, message: &NodeMessage) {
+        for (_, member) in self.hub.members().filter(|(_, member)| member.welcomed) {
+            member.outbox.message(message.clone());
+        }
+    }
+
+    fn count_event(&mut self, topic: &Topic, recorded: bool) {
+        let metrics = &self.metrics;
+        let key = (topic.area().to_owned(), recorded);
+        self.area_events
+            .entry(key)
+            .or_insert_with_key(|(area, recorded)| {
+                let kind = if *recorded { "recorded" } else { "live" };
+                metrics.events.get_or_create(&AreaLabels { area: area.clone(), kind }).clone()
+            })
+            .inc();
+    }
+}
