@@ -1,1 +1,241 @@
-//! (to come)
+//! The bus of a node without Redis: the embedded default, for one node and for `carillon dev`.
+//!
+//! It behaves as Redis with the publish function does (positions, trimmed logs with a time to live, lineage,
+//! de-duplication, marks), so that what works here works there; nothing survives the process, and the lineage says so.
+//! One suite (`tests/bus.rs`) runs against both. Must not know Redis.
+
+mod log;
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use tokio::{sync::mpsc, time::Instant};
+
+use self::log::{Logs, Recent};
+use super::{
+    BusError, BusEvent, Content, Delivery, Head, Health, History, Marks, Settings, arrivals::Arrivals, check,
+};
+use crate::{
+    metrics::Metrics,
+    protocol::{EntryId, Event, Lineage, Subject, Topic, time::now_ms},
+    shutdown::Tasks,
+};
+
+/// The version that `/status` shows in the place of Redis'.
+const VERSION: &str = "memory";
+
+/// A bus within the process. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct MemoryBus {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    settings: Settings,
+    lineage: Lineage,
+    started: u64,
+    arrivals: Arrivals,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    clock: u64,
+    wanted: HashSet<Subject>,
+    logs: Logs,
+    recent: HashMap<Topic, Recent>,
+    marks: BTreeMap<String, u64>,
+    nodes: BTreeMap<String, (Instant, Bytes)>,
+}
+
+impl State {
+    /// Milliseconds that never go back.
+    fn now(&mut self) -> u64 {
+        self.clock = self.clock.max(now_ms());
+        self.clock
+    }
+}
+
+impl MemoryBus {
+    /// Starts the bus; the link is up at once.
+    pub fn start(settings: Settings, metrics: Metrics, tasks: &Tasks) -> (Self, mpsc::Receiver<BusEvent>) {
+        let (arrivals, events) = Arrivals::new(&settings, metrics.clone());
+        let state = State {
+            clock: 0,
+            wanted: HashSet::new(),
+            logs: Logs::new(settings.log_length, settings.log_ttl),
+            recent: HashMap::new(),
+            marks: BTreeMap::new(),
+            nodes: BTreeMap::new(),
+        };
+        let lineage = Lineage::new(&format!("{:016x}", rand::random::<u64>()));
+        let interval = settings.probe_interval;
+        let inner = Inner { settings, lineage, started: now_ms(), arrivals, state: Mutex::new(state) };
+        let bus = Self { inner: Arc::new(inner) };
+        metrics.link_up.set(1);
+        bus.inner.arrivals.tell_up();
+        bus.prove();
+        let prover = bus.clone();
+        tasks.spawn_until_end(async move {
+            let mut ticks = tokio::time::interval_at(Instant::now() + interval, interval);
+            loop {
+                ticks.tick().await;
+                prover.prove();
+            }
+        });
+        (bus, events)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.inner.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Says that everything up to now has been handed over, which holds while the state is locked; and forgets what has
+    /// run out.
+    fn prove(&self) {
+        let mut state = self.state();
+        let at = state.now();
+        state.logs.expire();
+        state.recent.retain(|_, recent| !recent.is_over());
+        state.nodes.retain(|_, (until, _)| *until > Instant::now());
+        self.inner.arrivals.push(BusEvent::Proof { at });
+    }
+
+    fn deliver(&self, state: &State, topic: &Topic, content: Content) {
+        let every = !state.wanted.contains(&Subject::Topic(topic.clone()));
+        let followed = !every || (!topic.is_wide() && state.wanted.contains(&Subject::Every(topic.wide())));
+        if followed {
+            self.inner.arrivals.deliver(Delivery { topic: topic.clone(), every, content });
+        }
+    }
+
+    fn head(&self, top: EntryId) -> Head {
+        Head { lineage: self.inner.lineage.clone(), top }
+    }
+
+    /// See [`super::Bus::subscribe`].
+    #[allow(clippy::unused_async)] // the same signature as over Redis
+    pub async fn subscribe(&self, subjects: Vec<Subject>) -> Vec<Result<(), BusError>> {
+        let mut state = self.state();
+        let results = vec![Ok(()); subjects.len()];
+        state.wanted.extend(subjects);
+        results
+    }
+
+    /// See [`super::Bus::unsubscribe`].
+    #[allow(clippy::unused_async)] // the same signature as over Redis
+    pub async fn unsubscribe(&self, subjects: Vec<Subject>) {
+        let mut state = self.state();
+        for subject in subjects {
+            state.wanted.remove(&subject);
+        }
+    }
+
+    /// See [`super::Bus::heads`].
+    #[allow(clippy::unused_async)] // the same signature as over Redis
+    pub async fn heads(&self, topics: Vec<Topic>) -> Result<Vec<Head>, BusError> {
+        let mut state = self.state();
+        let now = state.now();
+        Ok(topics.into_iter().map(|topic| self.head(state.logs.open(topic, now).top())).collect())
+    }
+
+    /// See [`super::Bus::history`].
+    #[allow(clippy::unused_async)] // the same signature as over Redis
+    pub async fn history(&self, topic: Topic, after: EntryId) -> Result<History, BusError> {
+        let mut state = self.state();
+        let now = state.now();
+        let log = state.logs.open(topic, now);
+        let entries = log.after(after).into_iter().map(|(id, event)| (id, Ok(event))).collect();
+        Ok(History { head: self.head(log.top()), entries })
+    }
+
+    /// See [`super::Bus::publish`].
+    #[allow(clippy::unused_async)] // the same signature as over Redis
+    pub async fn publish(&self, topic: Topic, event: Event) -> Result<EntryId, BusError> {
+        check::recorded(&self.inner.settings, &topic, &event)?;
+        let attributes = event.attributes();
+        let name =
+            attributes.id.map(|id| (attributes.source.unwrap_or_default().into_owned(), id.into_owned()));
+        let mut state = self.state();
+        let now = state.now();
+        if let Some(name) = &name {
+            if let Some(first) = state.recent.entry(topic.clone()).or_default().seen(name) {
+                return Ok(first);
+            }
+        }
+        let id = state.logs.open(topic.clone(), now).append(event.clone());
+        if let Some(name) = name {
+            state.recent.entry(topic.clone()).or_default().remember(name, id);
+        }
+        self.deliver(&state, &topic, Content::Recorded(id, event));
+        Ok(id)
+    }
+
+    /// See [`super::Bus::publish_live`].
+    #[allow(clippy::unused_async)] // the same signature as over Redis
+    pub async fn publish_live(&self, topic: Topic, event: Event) -> Result<(), BusError> {
+        check::live(&self.inner.settings, &topic, &event)?;
+        self.deliver(&self.state(), &topic, Content::Live(event));
+        Ok(())
+    }
+
+    /// See [`super::Bus::marks`].
+    #[allow(clippy::unused_async)] // the same signature as over Redis
+    pub async fn marks(&self) -> Result<Marks, BusError> {
+        let mut state = self.state();
+        Ok(Marks { now: state.now(), marks: state.marks.clone() })
+    }
+
+    /// See [`super::Bus::mark`].
+    #[allow(clippy::unused_async)] // the same signature as over Redis
+    pub async fn mark(&self, areas: Vec<String>, ahead: Duration) -> Result<Marks, BusError> {
+        let mut state = self.state();
+        let now = state.now();
+        for area in areas {
+            let mark = state.marks.entry(area).or_default();
+            *mark = (*mark).max(now + ahead.as_millis() as u64);
+        }
+        Ok(Marks { now, marks: state.marks.clone() })
+    }
+
+    /// See [`super::Bus::disconnect`].
+    #[allow(clippy::unused_async)] // the same signature as over Redis
+    pub async fn disconnect(&self, user: String) -> Result<(), BusError> {
+        let _in_order = self.state();
+        self.inner.arrivals.push(BusEvent::Disconnect { user });
+        Ok(())
+    }
+
+    /// See [`super::Bus::announce`].
+    #[allow(clippy::unused_async)] // the same signature as over Redis
+    pub async fn announce(&self, json: Bytes) -> Result<(), BusError> {
+        let until = Instant::now() + self.inner.settings.probe_interval * 3;
+        self.state().nodes.insert(self.inner.settings.node.clone(), (until, json));
+        Ok(())
+    }
+
+    /// See [`super::Bus::nodes`].
+    #[allow(clippy::unused_async)] // the same signature as over Redis
+    pub async fn nodes(&self) -> Result<BTreeMap<String, Bytes>, BusError> {
+        let now = Instant::now();
+        let state = self.state();
+        let alive = state.nodes.iter().filter(|(_, (until, _))| *until > now);
+        Ok(alive.map(|(node, (_, json))| (node.clone(), json.clone())).collect())
+    }
+
+    /// See [`super::Bus::health`].
+    pub fn health(&self) -> Health {
+        Health {
+            live: true,
+            trouble: None,
+            round_trip: Some(Duration::ZERO),
+            version: Some(VERSION.into()),
+            since: self.inner.started,
+        }
+    }
+}

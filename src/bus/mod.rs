@@ -4,6 +4,8 @@
 //! set of subjects that are wanted, and sees to it that Redis agrees. It knows nothing of sessions; what to do about
 //! a gap is decided by `relay`.
 
+mod arrivals;
+mod check;
 pub mod keys;
 pub mod memory;
 pub mod redis;

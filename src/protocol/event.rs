@@ -32,7 +32,9 @@ pub enum EventError {
     #[error("the event is not a JSON object: {0}")]
     Json(String),
     /// `type` is missing or not `<noun>.<verb>`.
-    #[error("the event needs a \"type\" of the form <noun>.<verb> in lower case, for example \"comment.created\"")]
+    #[error(
+        "the event needs a \"type\" of the form <noun>.<verb> in lower case, for example \"comment.created\""
+    )]
     Type,
     /// `id` or `source` is there but not a string, so that duplicates could not be told.
     #[error("the event's {0:?} must be a non-empty string")]
@@ -103,7 +105,8 @@ fn on_one_line(json: Bytes) -> Bytes {
 /// a letter. More parts are the reverse-DNS names of other `CloudEvents` producers (`com.example.thing.created`).
 fn is_type(text: &str) -> bool {
     let part = |p: &str| {
-        !p.is_empty() && p.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_' || b == b'-')
+        !p.is_empty()
+            && p.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_' || b == b'-')
     };
     text.len() <= 255
         && text.as_bytes().first().is_some_and(u8::is_ascii_lowercase)
@@ -288,7 +291,8 @@ mod tests {
         for bad in [r#"{"type":"a.b","n":0x1F}"#, r#"{"type":"a.b","n":01}"#, r#"{"type":"a.b","n":1e999}"#] {
             assert!(matches!(parse(bad), Err(E::Json(_))), "{bad}");
         }
-        for bad in ["{\"type\":\"a.b\",\"s\":\"\t\"}", r#"{"type":"a.b","s":"\ud800"}"#, r#"{"type":"a.b",}"#] {
+        for bad in ["{\"type\":\"a.b\",\"s\":\"\t\"}", r#"{"type":"a.b","s":"\ud800"}"#, r#"{"type":"a.b",}"#]
+        {
             assert!(matches!(parse(bad), Err(E::Json(_))), "{bad}");
         }
         for bad in ["{}", r#"{"type":1}"#, r#"{"type":"x"}"#, r#"{"type":"A.b"}"#, r#"{"type":"a."}"#] {
@@ -296,7 +300,10 @@ mod tests {
         }
         assert_eq!(parse(r#"{"type":"a.b","id":7}"#), Err(E::Attribute("id")));
         assert_eq!(parse(r#"{"type":"a.b","source":""}"#), Err(E::Attribute("source")));
-        assert!(matches!(Event::parse(Bytes::from_static(b"{\"type\":\"a.b\",\"s\":\"\xff\"}"), 99), Err(E::Utf8(_))));
+        assert!(matches!(
+            Event::parse(Bytes::from_static(b"{\"type\":\"a.b\",\"s\":\"\xff\"}"), 99),
+            Err(E::Utf8(_))
+        ));
         assert!(matches!(Event::parse(Bytes::from(vec![b' '; 100]), 99), Err(E::TooLarge { .. })));
     }
 }

@@ -127,7 +127,18 @@ mod tests {
     fn positions_survive_the_wire_and_nothing_else_does() {
         let text = "8f3c1a2b9d4e5f60.1732000000000-17";
         assert_eq!(text.parse::<Position>().unwrap().to_string(), text);
-        for bad in ["", "17", "a.1", "a.1-", "a.-1", "a.1-2-3", ".1-2", "A.1-2", "a.+1-2", "a.1-99999999999999999999"] {
+        for bad in [
+            "",
+            "17",
+            "a.1",
+            "a.1-",
+            "a.-1",
+            "a.1-2-3",
+            ".1-2",
+            "A.1-2",
+            "a.+1-2",
+            "a.1-99999999999999999999",
+        ] {
             assert!(bad.parse::<Position>().is_err(), "{bad:?} passed");
         }
     }

@@ -39,7 +39,9 @@ pub enum TopicError {
         encoded: String,
     },
     /// A `%` that does not start an escape.
-    #[error("the key of {0:?} has a % that is not followed by two hexadecimal digits: write %25 for a percent sign")]
+    #[error(
+        "the key of {0:?} has a % that is not followed by two hexadecimal digits: write %25 for a percent sign"
+    )]
     Escape(String),
     /// The key of a private area is not spelled as the editor's own key is.
     #[error("{topic:?} is in a private area, whose keys are lower-cased: write {right:?}")]
@@ -149,7 +151,7 @@ impl Topic {
     /// ([`Topic::own_key`]), else nobody would ever receive it.
     pub fn parse_published(text: &str, areas: &Areas) -> Result<Self, TopicError> {
         let topic = Self::parse(text, areas)?;
-        let right = topic.with_own_key(areas);
+        let right = topic.clone().with_own_key(areas);
         if right == topic {
             return Ok(topic);
         }
@@ -236,7 +238,11 @@ fn check_key(topic: &str, key: &str) -> Result<(), TopicError> {
         return Err(TopicError::KeyLength(topic.into()));
     }
     if let Some(character) = key.chars().find(|c| is_reserved(*c)) {
-        return Err(TopicError::Character { topic: topic.into(), character, encoded: encode_char(character) });
+        return Err(TopicError::Character {
+            topic: topic.into(),
+            character,
+            encoded: encode_char(character),
+        });
     }
     let mut rest = key;
     while let Some(at) = rest.find('%') {
@@ -326,13 +332,29 @@ mod tests {
 
     #[test]
     fn topics_are_read_to_the_letter() {
-        for good in ["comments", "comments:42", "comments:a:b", "comments:%2A", "comments:ä/ö", "notifications:Anna"] {
+        for good in
+            ["comments", "comments:42", "comments:a:b", "comments:%2A", "comments:ä/ö", "notifications:Anna"]
+        {
             assert_eq!(Topic::parse(good, &areas()).unwrap().as_str(), good);
         }
         let long = format!("comments:{}", "k".repeat(201));
         for bad in [
-            "", "Comments", "content", "comments:", "comments:a b", "comments:*", "comments:a,b", "comments:{x}",
-            "comments:a\nb", "comments:%", "comments:%2", "comments:%zz", "comments:\u{85}", &long, "comments :1", ":1",
+            "",
+            "Comments",
+            "content",
+            "comments:",
+            "comments:a b",
+            "comments:*",
+            "comments:a,b",
+            "comments:{x}",
+            "comments:a\nb",
+            "comments:%",
+            "comments:%2",
+            "comments:%zz",
+            "comments:\u{85}",
+            &long,
+            "comments :1",
+            ":1",
         ] {
             assert!(Topic::parse(bad, &areas()).is_err(), "{bad:?} passed");
         }

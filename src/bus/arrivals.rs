@@ -1,0 +1,124 @@
+//! The queue from the bus to the relay, with the figures and the complaints about what arrives.
+//!
+//! Putting something in never waits: who reads a link and waits for room is cut off by Redis. What does not fit is
+//! gone, and the next thing that fits is preceded by a [`BusEvent::Doubt`]. Must not know where messages come from.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use prometheus_client::metrics::counter::Counter;
+use tokio::{sync::mpsc, time::Instant};
+use tracing::warn;
+
+use super::{BusEvent, Content, Delivery, Link, Settings};
+use crate::metrics::{AreaLabels, Metrics, ReasonLabel};
+
+/// One complaint of a kind is logged in this time, with the number of those that were not.
+const COMPLAINT_EVERY: Duration = Duration::from_secs(10);
+
+/// The sending end. Cheap to clone; clones share the queue.
+#[derive(Debug, Clone)]
+pub(super) struct Arrivals {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    sender: mpsc::Sender<BusEvent>,
+    metrics: Metrics,
+    /// Events by area: recorded and live.
+    counters: HashMap<String, (Counter, Counter)>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Something did not fit since the last doubt was told.
+    overflowed: bool,
+    complaints: HashMap<&'static str, Complaint>,
+}
+
+#[derive(Debug)]
+struct Complaint {
+    logged: Instant,
+    muted: u64,
+}
+
+impl Arrivals {
+    /// A queue of [`super::QUEUE`] events.
+    pub(super) fn new(settings: &Settings, metrics: Metrics) -> (Self, mpsc::Receiver<BusEvent>) {
+        let (sender, receiver) = mpsc::channel(super::QUEUE);
+        let counter =
+            |area: &str, kind| metrics.events.get_or_create(&AreaLabels { area: area.into(), kind }).clone();
+        let both = |area: &str| (area.to_owned(), (counter(area, "recorded"), counter(area, "live")));
+        let counters = settings.areas.names().map(both).collect();
+        let inner = Inner { sender, counters, state: Mutex::default(), metrics };
+        (Self { inner: Arc::new(inner) }, receiver)
+    }
+
+    /// Hands over a delivery and counts it.
+    pub(super) fn deliver(&self, delivery: Delivery) {
+        if let Some((recorded, live)) = self.inner.counters.get(delivery.topic.area()) {
+            match delivery.content {
+                Content::Recorded(..) => recorded.inc(),
+                Content::Live(_) => live.inc(),
+                Content::Invalid(_) => 0,
+            };
+        }
+        self.push(BusEvent::Delivery(delivery));
+    }
+
+    /// Hands over anything else that may be lost in an overflow.
+    pub(super) fn push(&self, event: BusEvent) {
+        let mut state = self.inner.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.overflowed {
+            if self.inner.sender.try_send(BusEvent::Doubt(None)).is_err() {
+                return;
+            }
+            state.overflowed = false;
+        }
+        if let Err(mpsc::error::TrySendError::Full(_)) = self.inner.sender.try_send(event) {
+            state.overflowed = true;
+            self.complain(&mut state, "overflow", "", "the node is slower than what arrives from Redis");
+        }
+    }
+
+    /// Hands over what must not be lost; waits for room. Not for the reader of a link. A link that is up or down makes
+    /// every head be compared, which answers an overflow too.
+    pub(super) async fn tell(&self, event: BusEvent) {
+        if matches!(event, BusEvent::Link(_)) {
+            self.inner.state.lock().unwrap_or_else(PoisonError::into_inner).overflowed = false;
+        }
+        // The relay is gone only when the node ends.
+        let _ = self.inner.sender.send(event).await;
+    }
+
+    /// Like [`Arrivals::tell`], from where one cannot wait; without room it comes back as an overflow.
+    pub(super) fn tell_up(&self) {
+        self.push(BusEvent::Link(Link::Up));
+    }
+
+    /// Counts something that is dropped, and logs it now and then.
+    pub(super) fn reject(&self, reason: &'static str, channel: &str, detail: &str) {
+        self.inner.metrics.invalid.get_or_create(&ReasonLabel { reason }).inc();
+        let mut state = self.inner.state.lock().unwrap_or_else(PoisonError::into_inner);
+        self.complain(&mut state, reason, channel, detail);
+    }
+
+    fn complain(&self, state: &mut State, reason: &'static str, channel: &str, detail: &str) {
+        let now = Instant::now();
+        let muted = match state.complaints.get_mut(reason) {
+            Some(complaint) if now - complaint.logged < COMPLAINT_EVERY => {
+                complaint.muted += 1;
+                return;
+            }
+            Some(complaint) => complaint.muted,
+            None => 0,
+        };
+        state.complaints.insert(reason, Complaint { logged: now, muted });
+        warn!(reason, channel, muted, "dropped what arrived from Redis: {detail}");
+    }
+}
