@@ -9,6 +9,7 @@
 //! ```
 
 pub mod bus;
+pub mod config;
 pub mod metrics;
 pub mod protocol;
 pub mod shutdown;
