@@ -9,6 +9,7 @@
 //! ```
 
 pub mod bus;
+pub mod config;
 pub mod hub;
 pub mod metrics;
 pub mod protocol;

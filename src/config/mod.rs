@@ -1,0 +1,113 @@
+//! What an operator can decide, as plain checked values: one struct for each room of the house.
+//!
+//! `default.toml` is the documentation. [`Layers`] merges it with the file and the environment, [`Reader`] checks,
+//! and what comes out can be trusted by everybody above. Must not know what the words of the protocol mean; areas and
+//! topics are texts here.
+
+mod layers;
+mod reader;
+mod rooms;
+mod secret;
+mod show;
+#[cfg(test)]
+mod tests;
+mod who;
+
+use std::{collections::BTreeMap, path::Path};
+
+use self::reader::Reader;
+pub use self::{
+    layers::{Layers, Source},
+    rooms::{
+        Areas, Demo, Drain, Heartbeat, Http, Internal, Limits, Log, LogFormat, LogLevel, Node, Probe, Redis,
+        Resync, Telemetry, Transports,
+    },
+    secret::{Secret, shown_url},
+    who::{Algorithm, Auth, AuthMode, Callback, Jwt, KeySource},
+};
+
+/// The documentation of every key, and the defaults.
+pub const DEFAULT_TOML: &str = include_str!("default.toml");
+
+/// Why a configuration cannot be used: a line for each problem, with the key, where it was written, and what is
+/// allowed. Never quotes a secret.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{}", .0.join("\n"))]
+pub struct ConfigError(pub Vec<String>);
+
+/// The whole configuration, checked.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// This node.
+    pub node: Node,
+    /// The public listener.
+    pub http: Http,
+    /// The listener for operators and publishers.
+    pub internal: Internal,
+    /// How Redis is reached.
+    pub redis: Redis,
+    /// Who may connect.
+    pub auth: Auth,
+    /// The areas of the editing UI.
+    pub areas: Areas,
+    /// Which transports are switched on.
+    pub transports: Transports,
+    /// Liveness of sessions.
+    pub heartbeat: Heartbeat,
+    /// Logs of topics.
+    pub log: Log,
+    /// Pace of refetches.
+    pub resync: Resync,
+    /// Bounds against accidents and abuse.
+    pub limits: Limits,
+    /// The end of a node.
+    pub drain: Drain,
+    /// The proof that events arrive.
+    pub probe: Probe,
+    /// Logs of the program.
+    pub telemetry: Telemetry,
+    /// The demo.
+    pub demo: Demo,
+    sources: BTreeMap<String, Source>,
+    literals: BTreeMap<String, String>,
+}
+
+impl Config {
+    /// The configuration of this process: defaults ← `file` ← environment.
+    pub fn load(file: Option<&Path>) -> Result<Self, ConfigError> {
+        Layers::new().file(file).environment().load()
+    }
+
+    fn read(reader: &mut Reader) -> Self {
+        Self {
+            node: Node::read(reader),
+            http: Http::read(reader),
+            internal: Internal::read(reader),
+            redis: Redis::read(reader),
+            auth: Auth::read(reader),
+            areas: Areas::read(reader),
+            transports: Transports::read(reader),
+            heartbeat: Heartbeat::read(reader),
+            log: Log::read(reader),
+            resync: Resync::read(reader),
+            limits: Limits::read(reader),
+            drain: Drain::read(reader),
+            probe: Probe::read(reader),
+            telemetry: Telemetry::read(reader),
+            demo: Demo::read(reader),
+            sources: reader.sources(),
+            literals: reader.literals(),
+        }
+    }
+
+    /// Where the value of a key was written.
+    pub fn source(&self, key: &str) -> Option<&Source> {
+        self.sources.get(key)
+    }
+
+    /// A complaint about a key that only a higher rung could find; `what` continues «areas.names (carillon.toml) …».
+    pub fn complaint(&self, key: &str, what: impl std::fmt::Display) -> ConfigError {
+        let source = self.sources.get(key).map(ToString::to_string).unwrap_or_default();
+        ConfigError(vec![format!("{key} ({source}) {what}")])
+    }
+}

@@ -1,0 +1,396 @@
+//! The checked values of every room but `auth`, and how each is read.
+//!
+//! The bounds here are the allowed values that messages name; `default.toml` explains the keys.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use ipnet::IpNet;
+
+use super::{
+    reader::Reader,
+    secret::{Secret, shown_url},
+};
+
+/// `[node]`
+#[derive(Debug, Clone)]
+pub struct Node {
+    /// Unique among the nodes on one Redis.
+    pub name: String,
+}
+
+impl Node {
+    pub(super) fn read(reader: &mut Reader) -> Self {
+        let allowed = |text: &str| {
+            let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+            ((1..=64).contains(&text.len()) && text.chars().all(fits)).then(|| text.to_owned())
+        };
+        let name = reader.parsed("node.name", "1 to 64 of A-Z a-z 0-9 . _ -", allowed);
+        Self { name: name.unwrap_or_else(Self::invent) }
+    }
+
+    fn invent() -> String {
+        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        let host: String = host
+            .trim()
+            .chars()
+            .filter(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-'))
+            .take(50)
+            .collect();
+        let host = if host.is_empty() { "node" } else { &host };
+        format!("{host}-{:06x}", rand::random::<u32>() >> 8)
+    }
+}
+
+/// `[http]`
+#[derive(Debug, Clone)]
+pub struct Http {
+    /// The public listener.
+    pub listen: SocketAddr,
+    /// Path in front of every public route, for example `/realtime`; no slash at the end.
+    pub base_path: String,
+    /// Origins as browsers send them: lower case, no default port, no slash.
+    pub allowed_origins: Vec<String>,
+    /// Proxies whose `X-Forwarded-*` is believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Certificate chain and key, PEM.
+    pub tls: Option<(PathBuf, PathBuf)>,
+}
+
+const ADDRESS: &str = "an address and port, for example 0.0.0.0:8080, 127.0.0.1:8080 or [::]:8080";
+
+impl Http {
+    pub(super) fn read(reader: &mut Reader) -> Self {
+        let origin = "an origin as browsers send it, for example https://cms.example.com or http://localhost:3000 \
+                      (no path, no *)";
+        Self {
+            listen: listen(reader, "http.listen"),
+            base_path: reader
+                .parsed(
+                    "http.base_path",
+                    "a path such as /realtime (a-z A-Z 0-9 . _ ~ - and inner slashes)",
+                    base_path,
+                )
+                .unwrap_or_else(|| "/realtime".into()),
+            allowed_origins: reader.parsed_list("http.allowed_origins", origin, parse_origin),
+            trusted_proxies: reader.parsed_list(
+                "http.trusted_proxies",
+                "an address or a network, for example 10.1.2.3 or 10.0.0.0/8",
+                |text| {
+                    text.parse()
+                        .ok()
+                        .or_else(|| text.parse().ok().map(|address: std::net::IpAddr| address.into()))
+                },
+            ),
+            tls: reader.file_pair("http.tls_cert", "http.tls_key"),
+        }
+    }
+}
+
+fn listen(reader: &mut Reader, key: &str) -> SocketAddr {
+    reader.parsed(key, ADDRESS, |text| text.parse().ok()).unwrap_or_else(|| ([127, 0, 0, 1], 0).into())
+}
+
+fn base_path(text: &str) -> Option<String> {
+    let fits = |segment: &str| {
+        !segment.is_empty()
+            && !matches!(segment, "." | "..")
+            && segment.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '~' | '-'))
+    };
+    let path = text.strip_suffix('/').unwrap_or(text);
+    path.strip_prefix('/')?.split('/').all(fits).then(|| path.to_owned())
+}
+
+/// Brings an origin into the form in which browsers send it (RFC 6454, 6.2).
+fn parse_origin(text: &str) -> Option<String> {
+    let lower = text.to_lowercase();
+    let origin = lower.strip_suffix('/').unwrap_or(&lower);
+    let (scheme, host) = origin.split_once("://")?;
+    let default = match scheme {
+        "http" => ":80",
+        "https" => ":443",
+        _ => return None,
+    };
+    let host = host.strip_suffix(default).unwrap_or(host);
+    let (name, port) = match host.rsplit_once(':') {
+        Some((name, port)) if !port.ends_with(']') => (name, Some(port)),
+        _ => (host, None),
+    };
+    let fits = |c: char| c.is_alphanumeric() || matches!(c, '.' | '-' | '_' | '[' | ']' | ':');
+    let port_fits = port.is_none_or(|port| port.parse::<u16>().is_ok());
+    (!name.is_empty() && name.chars().all(fits) && port_fits).then(|| format!("{scheme}://{host}"))
+}
+
+/// `[internal]`
+#[derive(Debug, Clone)]
+pub struct Internal {
+    /// The listener for operators and publishers.
+    pub listen: SocketAddr,
+    /// Authorises `/publish` and `/disconnect`.
+    pub publish_token: Option<Secret>,
+}
+
+impl Internal {
+    pub(super) fn read(reader: &mut Reader) -> Self {
+        let publish_token = reader.secret("internal.publish_token");
+        if publish_token.as_ref().is_some_and(|token| token.expose().len() < 16) {
+            reader.complain("internal.publish_token", "is too short: it must have 16 characters or more");
+        }
+        Self { listen: listen(reader, "internal.listen"), publish_token }
+    }
+}
+
+/// `[redis]`
+#[derive(Debug, Clone)]
+pub struct Redis {
+    /// Where Redis is; may hold a password. `None`: the in-memory bus.
+    pub url: Option<Secret>,
+    /// ACL user; wins over the one in the URL.
+    pub username: Option<String>,
+    /// ACL password; wins over the one in the URL.
+    pub password: Option<Secret>,
+    /// Authority of the server's certificate, PEM; `None`: the system's.
+    pub tls_ca: Option<PathBuf>,
+    /// Client certificate and key, PEM.
+    pub tls_client: Option<(PathBuf, PathBuf)>,
+    /// Start of every key and channel.
+    pub prefix: String,
+}
+
+impl Redis {
+    pub(super) fn read(reader: &mut Reader) -> Self {
+        let url = reader.text("redis.url");
+        let scheme = url.as_deref().map(|url| url.split_once("://").map_or("", |(scheme, _)| scheme));
+        let base =
+            scheme.map(|scheme| scheme.split_once('-').map_or((scheme, ""), |(base, kind)| (base, kind)));
+        if let Some((base, kind)) = base
+            && !(matches!(base, "redis" | "rediss") && matches!(kind, "" | "sentinel" | "cluster"))
+        {
+            reader.complain(
+                "redis.url",
+                "must start with redis://, rediss://, redis-sentinel:// or redis-cluster://",
+            );
+        }
+        let prefix = |text: &str| {
+            let mut bytes = text.bytes();
+            let first = bytes.next().is_some_and(|b| b.is_ascii_lowercase());
+            let rest = bytes.all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
+            (first && rest && text.len() <= 32).then(|| text.to_owned())
+        };
+        Self {
+            url: url.map(Secret::new),
+            username: reader.text("redis.username"),
+            password: reader.secret("redis.password"),
+            tls_ca: reader.file("redis.tls_ca"),
+            tls_client: reader.file_pair("redis.tls_cert", "redis.tls_key"),
+            prefix: reader
+                .parsed("redis.prefix", "a lower-case letter followed by up to 31 of a-z, 0-9 and _", prefix)
+                .unwrap_or_else(|| "carillon".into()),
+        }
+    }
+
+    /// The URL without passwords.
+    pub fn shown_url(&self) -> Option<String> {
+        self.url.as_ref().map(|url| shown_url(url.expose()))
+    }
+}
+
+/// `[areas]`
+#[derive(Debug, Clone)]
+pub struct Areas {
+    /// Every area.
+    pub names: Vec<String>,
+    /// Areas whose keys are editors' names.
+    pub private: Vec<String>,
+    /// Areas in which a bare `PUBLISH` is refused.
+    pub recorded_only: Vec<String>,
+}
+
+impl Areas {
+    pub(super) fn read(reader: &mut Reader) -> Self {
+        let area = |text: &str| {
+            let mut bytes = text.bytes();
+            let first = bytes.next().is_some_and(|b| b.is_ascii_lowercase());
+            let rest = bytes.all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+            (first && rest && text.len() <= 32).then(|| text.to_owned())
+        };
+        let allowed = "an area: a lower-case letter followed by up to 31 of a-z, 0-9 and -";
+        let names = reader.parsed_list("areas.names", allowed, area);
+        if names.is_empty() {
+            reader.complain("areas.names", "is empty: it must name at least one area");
+        }
+        let listed = format!("one of areas.names ({})", names.join(", "));
+        let known = |text: &str| names.iter().find(|name| *name == text).cloned();
+        let private = reader.parsed_list("areas.private", &listed, known);
+        let recorded_only = reader.parsed_list("areas.recorded_only", &listed, known);
+        Self { names, private, recorded_only }
+    }
+}
+
+/// `[websocket]`, `[sse]`, `[poll]`
+#[derive(Debug, Clone, Copy)]
+pub struct Transports {
+    /// WebSocket.
+    pub websocket: bool,
+    /// Server-sent events.
+    pub sse: bool,
+    /// Long-poll.
+    pub poll: bool,
+}
+
+impl Transports {
+    pub(super) fn read(reader: &mut Reader) -> Self {
+        let transports = Self {
+            websocket: reader.flag("websocket.enabled"),
+            sse: reader.flag("sse.enabled"),
+            poll: reader.flag("poll.enabled"),
+        };
+        if !(transports.websocket || transports.sse || transports.poll) {
+            reader.complain(
+                "poll.enabled",
+                "is off like websocket.enabled and sse.enabled: nobody could connect",
+            );
+        }
+        transports
+    }
+}
+
+macro_rules! room {
+    ($(#[$about:meta])+ $name:ident { $($(#[$doc:meta])+ $field:ident: $kind:ty = $read:ident($key:literal, $range:expr),)+ }) => {
+        $(#[$about])+
+        #[derive(Debug, Clone, Copy)]
+        pub struct $name { $($(#[$doc])+ pub $field: $kind,)+ }
+
+        impl $name {
+            pub(super) fn read(reader: &mut Reader) -> Self {
+                // The ranges keep every number within its type.
+                Self { $($field: reader.$read($key, $range).try_into().unwrap_or_default(),)+ }
+            }
+        }
+    };
+}
+
+room! {
+    /// `[heartbeat]`
+    Heartbeat {
+        /// Silence after which a client is sent a Ping; after twice as much it is closed.
+        interval: Duration = seconds("heartbeat.seconds", 1..=300),
+    }
+}
+
+room! {
+    /// `[log]`
+    Log {
+        /// Events that a log keeps at least.
+        length: usize = number("log.length", 1..=1_000_000),
+        /// How long a log lives after its last event or follower.
+        ttl: Duration = seconds("log.ttl_seconds", 1..=31_536_000),
+    }
+}
+
+room! {
+    /// `[resync]`
+    Resync {
+        /// Refetches that the CMS can take in a second.
+        refetches_per_second: u32 = number("resync.refetches_per_second", 1..=1_000_000),
+    }
+}
+
+room! {
+    /// `[limits]`
+    Limits {
+        /// Sessions of this node.
+        sessions: usize = number("limits.sessions", 1..=10_000_000),
+        /// Sessions of one editor on this node; 0: no limit.
+        sessions_per_editor: usize = number("limits.sessions_per_editor", 0..=10_000_000),
+        /// Sessions of one client address on this node; 0: no limit.
+        sessions_per_address: usize = number("limits.sessions_per_address", 0..=10_000_000),
+        /// Topics that one session may follow.
+        topics_per_session: usize = number("limits.topics_per_session", 1..=10_000),
+        /// Bytes of one event.
+        event_bytes: usize = number("limits.event_bytes", 256..=65_536),
+        /// Bytes of one message from a client.
+        message_bytes: usize = number("limits.message_bytes", 1_024..=1_048_576),
+        /// Bytes that may wait for one session.
+        outbox_bytes: usize = number("limits.outbox_bytes", 4_096..=67_108_864),
+        /// New sessions in a second.
+        accepts_per_second: u32 = number("limits.accepts_per_second", 1..=1_000_000),
+        /// Messages of one session in a second.
+        messages_per_second: u32 = number("limits.messages_per_second", 1..=100_000),
+        /// Topics that one session subscribes to or leaves in a second.
+        subscriptions_per_second: u32 = number("limits.subscriptions_per_second", 1..=100_000),
+        /// Time that a client has for the headers of its request.
+        header_time: Duration = seconds("limits.header_seconds", 1..=300),
+    }
+}
+
+room! {
+    /// `[drain]`
+    Drain {
+        /// Time over which sessions are closed.
+        window: Duration = seconds("drain.window_seconds", 0..=3_600),
+        /// Time for the rest after that.
+        grace: Duration = seconds("drain.grace_seconds", 0..=3_600),
+    }
+}
+
+room! {
+    /// `[probe]`
+    Probe {
+        /// Time between probes.
+        interval: Duration = seconds("probe.seconds", 1..=10),
+    }
+}
+
+/// How much is logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the usual five")]
+pub enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+/// How a line of log looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// For log collectors.
+    Json,
+}
+
+/// `[telemetry]`
+#[derive(Debug, Clone, Copy)]
+pub struct Telemetry {
+    /// How much is logged.
+    pub level: LogLevel,
+    /// How a line looks.
+    pub format: LogFormat,
+}
+
+impl Telemetry {
+    pub(super) fn read(reader: &mut Reader) -> Self {
+        use LogLevel::{Debug, Error, Info, Trace, Warn};
+        let levels = [("error", Error), ("warn", Warn), ("info", Info), ("debug", Debug), ("trace", Trace)];
+        let formats = [("text", LogFormat::Text), ("json", LogFormat::Json)];
+        Self {
+            level: reader.choice("telemetry.level", &levels).unwrap_or(Info),
+            format: reader.choice("telemetry.format", &formats).unwrap_or(LogFormat::Text),
+        }
+    }
+}
+
+/// `[demo]`
+#[derive(Debug, Clone, Copy)]
+pub struct Demo {
+    /// Whether the demo is served and its tokens are handed out.
+    pub enabled: bool,
+}
+
+impl Demo {
+    pub(super) fn read(reader: &mut Reader) -> Self {
+        Self { enabled: reader.flag("demo.enabled") }
+    }
+}
