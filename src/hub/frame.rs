@@ -135,7 +135,8 @@ mod tests {
         let topic = Topic::parse("comments:\"4\"", &areas).unwrap();
         let at = (Lineage::new("0f"), EntryId { epoch: 5, seq: 1 });
         let frame = Frame::new(topic, Some(at), 7, event);
-        let json = r#"{"type":"event","topic":"comments:\"4\"","position":"0f.5-1","at":7,"event":{"type":"a.b"}}"#;
+        let json =
+            r#"{"type":"event","topic":"comments:\"4\"","position":"0f.5-1","at":7,"event":{"type":"a.b"}}"#;
         assert_eq!(std::str::from_utf8(frame.json()).unwrap(), json);
         assert_eq!(frame.bytes()[..2], [0x81, json.len() as u8]);
         assert!(std::str::from_utf8(frame.with_at(9).json()).unwrap().contains(r#""at":9,"#));

@@ -459,7 +459,11 @@ impl State {
         }
         let mut slices = &mut slices[..count];
         IoSlice::advance_slices(&mut slices, self.written);
-        let written = if slices.len() == 1 { socket.try_write(&slices[0])? } else { socket.try_write_vectored(slices)? };
+        let written = if slices.len() == 1 {
+            socket.try_write(&slices[0])?
+        } else {
+            socket.try_write_vectored(slices)?
+        };
         if written == 0 {
             return Err(io::ErrorKind::WriteZero.into());
         }
@@ -473,7 +477,9 @@ impl State {
         while let Some(entry) = self.queue.front_mut() {
             let (size, more) = match entry {
                 Entry::Event(frame) => (frame.bytes().len(), false),
-                Entry::Replay(replay) => (replay.frames[replay.next].bytes().len(), replay.next + 1 < replay.end),
+                Entry::Replay(replay) => {
+                    (replay.frames[replay.next].bytes().len(), replay.next + 1 < replay.end)
+                }
                 Entry::Raw(bytes) => (bytes.len(), false),
                 Entry::Message(_) => (0, false),
             };

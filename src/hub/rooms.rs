@@ -92,8 +92,13 @@ pub struct Delivered {
 impl Hub {
     /// Takes a session in.
     pub fn admit(&mut self, outbox: Arc<Outbox>, user: &str) -> MemberId {
-        let member =
-            Member { outbox: Arc::clone(&outbox), user: user.into(), follows: Vec::new(), at: None, welcomed: false };
+        let member = Member {
+            outbox: Arc::clone(&outbox),
+            user: user.into(),
+            follows: Vec::new(),
+            at: None,
+            welcomed: false,
+        };
         let id = self.members.insert(member) as MemberId;
         outbox.set_slot(Some(id));
         id
@@ -122,7 +127,8 @@ impl Hub {
 
     /// Lets a session go; returns the rooms that it left empty.
     pub fn dismiss(&mut self, id: MemberId) -> Vec<RoomId> {
-        let rooms: Vec<RoomId> = self.member(id).map(|m| m.follows.iter().map(|f| f.room).collect()).unwrap_or_default();
+        let rooms: Vec<RoomId> =
+            self.member(id).map(|m| m.follows.iter().map(|f| f.room).collect()).unwrap_or_default();
         for room in &rooms {
             self.leave(id, *room);
         }
@@ -176,12 +182,17 @@ impl Hub {
 
     /// The members that stand in a room.
     pub fn followers(&self, room: RoomId) -> Vec<MemberId> {
-        self.rooms.get(room as usize).map(|r| r.followers.iter().map(|f| f.member).collect()).unwrap_or_default()
+        self.rooms
+            .get(room as usize)
+            .map(|r| r.followers.iter().map(|f| f.member).collect())
+            .unwrap_or_default()
     }
 
     /// Lets a member into a room, waiting. Returns false where it stands there already (then only `explicit` is added).
     pub fn enter(&mut self, id: MemberId, room: RoomId, explicit: bool) -> bool {
-        let (Some(member), Some(place)) = (self.members.get_mut(id as usize), self.rooms.get_mut(room as usize)) else {
+        let (Some(member), Some(place)) =
+            (self.members.get_mut(id as usize), self.rooms.get_mut(room as usize))
+        else {
             return false;
         };
         if let Some(follow) = member.follows.iter_mut().find(|follow| follow.room == room) {
@@ -202,14 +213,17 @@ impl Hub {
 
     /// Takes a member out of a room.
     pub fn leave(&mut self, id: MemberId, room: RoomId) {
-        let (Some(member), Some(place)) = (self.members.get_mut(id as usize), self.rooms.get_mut(room as usize)) else {
+        let (Some(member), Some(place)) =
+            (self.members.get_mut(id as usize), self.rooms.get_mut(room as usize))
+        else {
             return;
         };
         let Some(at) = member.follows.iter().position(|follow| follow.room == room) else { return };
         let index = member.follows.swap_remove(at).index;
         place.followers.swap_remove(index as usize);
         if let Some(moved) = place.followers.get(index as usize).map(|follower| follower.member)
-            && let Some(follow) = self.members[moved as usize].follows.iter_mut().find(|follow| follow.room == room)
+            && let Some(follow) =
+                self.members[moved as usize].follows.iter_mut().find(|follow| follow.room == room)
         {
             follow.index = index;
         }
@@ -240,8 +254,10 @@ impl Hub {
 
     /// Puts a member in step from `after` on. `from`: where its stream began, which is earlier with a replay.
     pub fn put_in_step(&mut self, id: MemberId, room: RoomId, from: u64, after: u64) {
-        if let Some(follow) =
-            self.members.get_mut(id as usize).and_then(|m| m.follows.iter_mut().find(|follow| follow.room == room))
+        if let Some(follow) = self
+            .members
+            .get_mut(id as usize)
+            .and_then(|m| m.follows.iter_mut().find(|follow| follow.room == room))
         {
             follow.from = from;
         }
@@ -284,8 +300,10 @@ impl Hub {
         }
         member.at = at;
         for follow in &member.follows {
-            if let Some(follower) =
-                self.rooms.get_mut(follow.room as usize).and_then(|room| room.followers.get_mut(follow.index as usize))
+            if let Some(follower) = self
+                .rooms
+                .get_mut(follow.room as usize)
+                .and_then(|room| room.followers.get_mut(follow.index as usize))
             {
                 follower.frozen = at.is_some();
             }
@@ -304,10 +322,17 @@ impl Hub {
     }
 
     /// Hands an event of topic room `topic` to those who follow the whole area, but for those who get it by key.
-    pub fn deliver_every(&mut self, every: RoomId, topic: Option<RoomId>, frame: &Frame, lone: bool) -> Delivered {
+    pub fn deliver_every(
+        &mut self,
+        every: RoomId,
+        topic: Option<RoomId>,
+        frame: &Frame,
+        lone: bool,
+    ) -> Delivered {
         let seq = frame.seq();
         self.deliver_where(every, frame, lone, |members, id| {
-            let by_key = topic.and_then(|topic| members.get(id as usize)?.follows.iter().find(|f| f.room == topic));
+            let by_key =
+                topic.and_then(|topic| members.get(id as usize)?.follows.iter().find(|f| f.room == topic));
             by_key.is_none_or(|follow| seq.is_some_and(|seq| seq <= follow.from))
         })
     }
@@ -323,7 +348,10 @@ impl Hub {
         let Some(place) = self.rooms.get(room as usize) else { return delivered };
         let seq = frame.seq().unwrap_or(u64::MAX);
         for follower in &place.followers {
-            if follower.standing != Standing::InStep || seq <= follower.after || !wanted(&self.members, follower.member) {
+            if follower.standing != Standing::InStep
+                || seq <= follower.after
+                || !wanted(&self.members, follower.member)
+            {
                 continue;
             }
             let frozen = follower.frozen.then(|| self.members.get(follower.member as usize)?.at).flatten();

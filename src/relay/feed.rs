@@ -149,7 +149,14 @@ impl Feed {
     }
 
     /// Takes the successor of the last entry; `None` for what is not an event. Returns the encoded frame.
-    pub fn append(&mut self, topic: &Topic, id: EntryId, event: Option<Event>, at: u64, now: Instant) -> Option<Frame> {
+    pub fn append(
+        &mut self,
+        topic: &Topic,
+        id: EntryId,
+        event: Option<Event>,
+        at: u64,
+        now: Instant,
+    ) -> Option<Frame> {
         let head = self.head.as_mut()?;
         head.top = id;
         let lineage = head.lineage.clone();
@@ -168,7 +175,9 @@ impl Feed {
             return;
         }
         self.read_until = None;
-        while self.tail.len() > SHORT || self.tail.front().is_some_and(|kept| now.duration_since(kept.since) > FRESH) {
+        while self.tail.len() > SHORT
+            || self.tail.front().is_some_and(|kept| now.duration_since(kept.since) > FRESH)
+        {
             self.tail.pop_front();
             self.shared = None;
         }
@@ -217,7 +226,8 @@ impl Feed {
             return (*first, Arc::clone(frames));
         }
         let start = self.tail.iter().rposition(|kept| kept.frame.is_none()).map_or(0, |at| at + 1);
-        let frames: Arc<[Frame]> = self.tail.iter().skip(start).filter_map(|kept| kept.frame.clone()).collect();
+        let frames: Arc<[Frame]> =
+            self.tail.iter().skip(start).filter_map(|kept| kept.frame.clone()).collect();
         let first = self.tail.get(start).map_or(0, |kept| kept.seq);
         self.shared = Some((first, Arc::clone(&frames)));
         (first, frames)

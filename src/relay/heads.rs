@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use rand::RngExt;
 
 use super::{
-    feed::{Merged, State},
+    feed::{Feed, Merged, State},
     switch::{Answer, Switch},
 };
 use crate::{
@@ -69,10 +69,11 @@ impl Switch {
         let bus = self.bus.clone();
         self.ask(async move {
             let subscribed = bus.subscribe(rooms.iter().map(|(_, subject)| subject.clone()).collect()).await;
-            let topics = rooms.iter().zip(&subscribed).filter_map(|((_, subject), result)| match (subject, result) {
-                (Subject::Topic(topic), Ok(())) => Some(topic.clone()),
-                _ => None,
-            });
+            let topics =
+                rooms.iter().zip(&subscribed).filter_map(|((_, subject), result)| match (subject, result) {
+                    (Subject::Topic(topic), Ok(())) => Some(topic.clone()),
+                    _ => None,
+                });
             let mut heads = bus.heads(topics.collect()).await.map(Vec::into_iter);
             let opened = rooms.into_iter().zip(subscribed).map(|((room, subject), result)| {
                 let head = result.and_then(|()| match (&subject, &mut heads) {
@@ -106,7 +107,8 @@ impl Switch {
     }
 
     pub(super) fn close_idle(&mut self, now: Instant) {
-        let due: Vec<RoomId> = self.idle.iter().filter(|(_, due)| **due <= now).map(|(room, _)| *room).collect();
+        let due: Vec<RoomId> =
+            self.idle.iter().filter(|(_, due)| **due <= now).map(|(room, _)| *room).collect();
         for room in due {
             self.idle.remove(&room);
             self.to_open.remove(&room);
@@ -114,10 +116,16 @@ impl Switch {
         }
     }
 
-    pub(super) fn take_opened(&mut self, results: Vec<(RoomId, Result<Option<Head>, BusError>)>, stale: bool) {
+    pub(super) fn take_opened(
+        &mut self,
+        results: Vec<(RoomId, Result<Option<Head>, BusError>)>,
+        stale: bool,
+    ) {
         self.opening = false;
         for (room, result) in results {
-            let Some(feed) = self.feeds.get_mut(&room).filter(|feed| feed.state == State::Opening) else { continue };
+            let Some(feed) = self.feeds.get_mut(&room).filter(|feed| feed.state == State::Opening) else {
+                continue;
+            };
             match result {
                 // The link was lost meanwhile: all heads are read when it is back.
                 _ if stale => {}
@@ -171,7 +179,13 @@ impl Switch {
         self.ask(async move { Answer::Read(room, asked, bus.history(topic, after).await) });
     }
 
-    pub(super) fn take_read(&mut self, room: RoomId, asked: u64, result: Result<History, BusError>, stale: bool) {
+    pub(super) fn take_read(
+        &mut self,
+        room: RoomId,
+        asked: u64,
+        result: Result<History, BusError>,
+        stale: bool,
+    ) {
         if stale || self.reads.remove(&room).is_none() {
             return;
         }
@@ -206,7 +220,13 @@ impl Switch {
     }
 
     /// Entries after the feed's head are delivered as if they had come by the wire.
-    fn take_forward(&mut self, room: RoomId, topic: &Topic, entries: Vec<(EntryId, Option<crate::protocol::Event>)>, gap: bool) {
+    fn take_forward(
+        &mut self,
+        room: RoomId,
+        topic: &Topic,
+        entries: Vec<(EntryId, Option<crate::protocol::Event>)>,
+        gap: bool,
+    ) {
         if gap {
             self.metrics.backfilled.inc_by(entries.len() as u64);
         }
@@ -230,9 +250,10 @@ impl Switch {
         if !self.connection.is_settled() {
             return;
         }
-        let stuck: Vec<RoomId> =
-            self.feeds.iter().filter(|(_, feed)| feed.state == State::Doubt).map(|(room, _)| *room).collect();
-        for room in stuck.into_iter().filter(|room| !self.reads.contains_key(room)) {
+        let stuck =
+            |(room, feed): &(&RoomId, &Feed)| feed.state == State::Doubt && !self.reads.contains_key(room);
+        let stuck: Vec<RoomId> = self.feeds.iter().filter(stuck).map(|(room, _)| *room).collect();
+        for room in stuck {
             self.fill(room);
         }
     }
@@ -274,13 +295,16 @@ impl Switch {
         self.check.running = false;
         let Ok(heads) = result else { return };
         for ((room, asked), head) in rooms.iter().zip(heads) {
-            let Some(feed) = self.feeds.get_mut(room).filter(|feed| feed.state == State::Live) else { continue };
+            let Some(feed) = self.feeds.get_mut(room).filter(|feed| feed.state == State::Live) else {
+                continue;
+            };
             let Some(mine) = feed.head().cloned() else { continue };
             if head.lineage != mine.lineage {
                 // The bus sees it too, and interrupts the link.
                 continue;
             }
-            let replaced = head.top.epoch > mine.top.epoch || (head.top.epoch == asked.epoch && head.top.seq < asked.seq);
+            let replaced = head.top.epoch > mine.top.epoch
+                || (head.top.epoch == asked.epoch && head.top.seq < asked.seq);
             if replaced {
                 feed.start(head);
                 self.owe_all(*room, Reason::LogReplaced);

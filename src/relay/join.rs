@@ -119,7 +119,14 @@ impl Switch {
         at.filter(|at| *at <= self.at().saturating_add(AHEAD)).unwrap_or(0)
     }
 
-    fn enter(&mut self, id: MemberId, join: &mut Join, subject: &Subject, explicit: bool, resume: Option<&Resume>) {
+    fn enter(
+        &mut self,
+        id: MemberId,
+        join: &mut Join,
+        subject: &Subject,
+        explicit: bool,
+        resume: Option<&Resume>,
+    ) {
         let room = self.hub.room(subject);
         self.idle.remove(&room);
         self.to_close.remove(&room);
@@ -136,10 +143,12 @@ impl Switch {
         let asked = match (resume, subject) {
             (None, _) => Asked::Fresh,
             (Some(_), Subject::Every(_)) => Asked::NoPosition,
-            (Some(resume), Subject::Topic(topic)) => match resume.positions.get(topic.as_str()).map(|p| p.parse()) {
-                Some(Ok(position)) => Asked::From(position),
-                _ => Asked::NoPosition,
-            },
+            (Some(resume), Subject::Topic(topic)) => {
+                match resume.positions.get(topic.as_str()).map(|p| p.parse()) {
+                    Some(Ok(position)) => Asked::From(position),
+                    _ => Asked::NoPosition,
+                }
+            }
         };
         join.asked.push((room, asked));
     }
@@ -167,7 +176,9 @@ impl Switch {
                     member.welcomed = true;
                 }
             }
-            Reply::Subscribed(refused) => join.outbox.message(NodeMessage::Subscribed { at, positions, refused }),
+            Reply::Subscribed(refused) => {
+                join.outbox.message(NodeMessage::Subscribed { at, positions, refused })
+            }
             Reply::Given => {}
         }
     }
@@ -205,7 +216,9 @@ impl Switch {
 
     /// Whether a room can be joined now; starts what is needed for it.
     fn is_ready(&mut self, id: u64, room: RoomId, asked: &Asked) -> bool {
-        let (Some(feed), Some(join)) = (self.feeds.get_mut(&room), self.joins.get_mut(&id)) else { return true };
+        let (Some(feed), Some(join)) = (self.feeds.get_mut(&room), self.joins.get_mut(&id)) else {
+            return true;
+        };
         if feed.state != State::Live || !self.connection.is_settled() {
             return false;
         }
@@ -247,7 +260,10 @@ impl Switch {
             }
         }
         positions.extend(join.known.iter().filter_map(|room| self.known_position(member, *room)));
-        let pending = self.hub.member(member).is_some_and(|m| m.follows.iter().any(|f| self.is_waiting(member, f.room)));
+        let pending = self
+            .hub
+            .member(member)
+            .is_some_and(|m| m.follows.iter().any(|f| self.is_waiting(member, f.room)));
         let caught_up = owed.is_empty() && replays.is_empty() && !pending;
         let at = if caught_up { self.at() } else { join.resume_at.unwrap_or_else(|| self.member_at(member)) };
         self.reply(member, &mut join, at, Positions(positions), self.is_live());
@@ -329,7 +345,8 @@ impl Switch {
 
     fn answer_without_positions(&mut self, due: impl Fn(&Join) -> bool) {
         let unanswered = |join: &Join| !matches!(join.reply, Reply::Given) && due(join);
-        let ids: Vec<u64> = self.joins.iter().filter(|(_, join)| unanswered(join)).map(|(id, _)| *id).collect();
+        let ids: Vec<u64> =
+            self.joins.iter().filter(|(_, join)| unanswered(join)).map(|(id, _)| *id).collect();
         for id in ids {
             let Some(mut join) = self.joins.remove(&id) else { continue };
             if let Some(member) = self.hub.member_of(&join.outbox) {

@@ -218,7 +218,8 @@ impl Switch {
                 feed.state = State::Doubt;
             }
         }
-        let rooms = rooms.into_iter().filter(|room| self.feeds.get(room).is_some_and(|f| f.state != State::Opening));
+        let rooms =
+            rooms.into_iter().filter(|room| self.feeds.get(room).is_some_and(|f| f.state != State::Opening));
         self.compare(rooms.collect());
     }
 
@@ -253,7 +254,8 @@ impl Switch {
             Command::Subscribe { outbox, request } => self.subscribe(outbox, request),
             Command::Unsubscribe { outbox, subjects } => self.unsubscribe(&outbox, &subjects),
             Command::Ping(outbox) => {
-                let at = self.hub.member_of(&outbox).map_or_else(|| self.at(), |member| self.member_at(member));
+                let at =
+                    self.hub.member_of(&outbox).map_or_else(|| self.at(), |member| self.member_at(member));
                 outbox.message(NodeMessage::Pong { at });
             }
             Command::Drained(outbox) => self.drained(&outbox),
@@ -271,7 +273,8 @@ impl Switch {
         let Some(member) = self.hub.member_of(outbox) else { return };
         let mut gone = Vec::new();
         for subject in subjects {
-            let Some(room) = self.hub.find(subject).filter(|room| self.hub.follow(member, *room).is_some()) else {
+            let Some(room) = self.hub.find(subject).filter(|room| self.hub.follow(member, *room).is_some())
+            else {
                 continue;
             };
             if *subject == Subject::Topic(subject.wide()) {
@@ -301,7 +304,8 @@ impl Switch {
         }
         let member = self.hub.member(id)?;
         let implied = member.follows.iter().any(|follow| {
-            follow.room != room && self.hub.subject(follow.room).is_some_and(|subject| subject.wide() == *wide)
+            follow.room != room
+                && self.hub.subject(follow.room).is_some_and(|subject| subject.wide() == *wide)
         });
         (!implied).then_some(room)
     }

@@ -98,7 +98,15 @@ impl Switch {
         }
     }
 
-    fn tell(&mut self, id: MemberId, outbox: &Outbox, reason: Reason, rooms: &[RoomId], spread_ms: u64, at: u64) {
+    fn tell(
+        &mut self,
+        id: MemberId,
+        outbox: &Outbox,
+        reason: Reason,
+        rooms: &[RoomId],
+        spread_ms: u64,
+        at: u64,
+    ) {
         let mut topics = Vec::with_capacity(rooms.len());
         let mut positions = Vec::with_capacity(rooms.len());
         for room in rooms {
@@ -112,7 +120,13 @@ impl Switch {
             topics.push(subject);
         }
         self.metrics.resyncs.get_or_create(&crate::metrics::ReasonLabel { reason: reason.name() }).inc();
-        outbox.message(NodeMessage::Resync { topics, reason, spread_ms, at, positions: Positions(positions) });
+        outbox.message(NodeMessage::Resync {
+            topics,
+            reason,
+            spread_ms,
+            at,
+            positions: Positions(positions),
+        });
     }
 
     fn is_in_step(&self, room: RoomId) -> bool {

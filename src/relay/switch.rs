@@ -12,7 +12,9 @@ use std::{
 use rustc_hash::FxHashMap;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Command, Settings, Shared, feed::Feed, heads::Check, join::Join, link::Connection, live::LiveArea};
+use super::{
+    Command, Settings, Shared, feed::Feed, heads::Check, join::Join, link::Connection, live::LiveArea,
+};
 use crate::{
     bus::{Bus, BusError, BusEvent, Content, Delivery, Head, History, Marks},
     hub::{Closing, Frame, Hub, MemberId, RoomId, Standing},
@@ -81,7 +83,13 @@ pub(super) struct Switch {
 }
 
 impl Switch {
-    pub(super) fn new(settings: Settings, bus: Bus, metrics: Metrics, shared: Arc<Shared>, tasks: Tasks) -> Self {
+    pub(super) fn new(
+        settings: Settings,
+        bus: Bus,
+        metrics: Metrics,
+        shared: Arc<Shared>,
+        tasks: Tasks,
+    ) -> Self {
         let (answers, answered) = mpsc::channel(1024);
         Self {
             settings,
@@ -217,7 +225,14 @@ impl Switch {
     }
 
     /// A recorded message whose turn it may be.
-    pub(super) fn advance(&mut self, room: RoomId, topic: &Topic, id: EntryId, event: Option<Event>, lone: bool) {
+    pub(super) fn advance(
+        &mut self,
+        room: RoomId,
+        topic: &Topic,
+        id: EntryId,
+        event: Option<Event>,
+        lone: bool,
+    ) {
         let at = self.at();
         let Some(feed) = self.feeds.get_mut(&room) else { return };
         if feed.state != State::Live {
@@ -242,10 +257,10 @@ impl Switch {
                 tracing::warn!(topic = %topic, arrived = %id, "gap in the stream of a topic: reading its log");
                 self.metrics.gaps.inc();
                 self.doubt_every(topic);
-                self.held.entry(room).or_default().push((
-                    id,
-                    event.map_or(Content::Invalid(id), |event| Content::Recorded(id, event)),
-                ));
+                self.held
+                    .entry(room)
+                    .or_default()
+                    .push((id, event.map_or(Content::Invalid(id), |event| Content::Recorded(id, event))));
                 self.fill(room);
             }
             Step::Replaced => {
@@ -266,7 +281,14 @@ impl Switch {
     }
 
     /// Hands a recorded event to those who follow the whole area.
-    fn pass_every(&mut self, topic: &Topic, room: Option<RoomId>, id: EntryId, event: Option<Event>, lone: bool) {
+    fn pass_every(
+        &mut self,
+        topic: &Topic,
+        room: Option<RoomId>,
+        id: EntryId,
+        event: Option<Event>,
+        lone: bool,
+    ) {
         let Some(every) = self.hub.find(&Subject::Every(topic.wide())) else { return };
         if topic.is_wide() {
             // The area-wide topic is followed by its own room.
@@ -277,7 +299,8 @@ impl Switch {
             return;
         };
         // Whoever follows `area:*` follows `area` too, so its feed knows the lineage.
-        let wide = self.hub.find(&Subject::Topic(topic.wide())).and_then(|room| self.feeds.get(&room)?.head());
+        let wide =
+            self.hub.find(&Subject::Topic(topic.wide())).and_then(|room| self.feeds.get(&room)?.head());
         let position = wide.map(|head| (head.lineage.clone(), id));
         let frame = Frame::new(topic.clone(), position, self.at(), event);
         let delivered = self.hub.deliver_every(every, room, &frame, lone);
