@@ -29,7 +29,7 @@ PREFIX = os.environ.get("CARILLON_PREFIX", "carillon")
 # How long an event's id is remembered by the function is 5 minutes: give up before that, and say so.
 GIVE_UP_SECONDS = 240
 
-EDITORS = ["anna", "bela", "chris"]
+EDITORS = ["anna", "bilal", "chiyo"]
 PROJECTS = [42, 43, 44]
 
 

@@ -20,7 +20,7 @@ from stack import ROOT, Stack, clean_tree, http, megabytes, next_release, proces
 
 # The compose file's drain window, and what the issue allows on top of it for a client to be back.
 WINDOW, BACK = 10, 5
-EDITORS = ["anna", "bela", "chris"]
+EDITORS = ["anna", "bilal", "chiyo"]
 TOPICS = [*(f"{area}:{project}" for area in ("comments", "project-items") for project in (42, 43, 44)), "projects"]
 LOAD = 20.0  # events per second and CMS instance
 
@@ -53,7 +53,7 @@ class Rig:
         return f"ws://127.0.0.1:{self.stack.port}/realtime"
 
     def gather(self, count):
-        """So many editors, in turn anna, bela and chris, each with all shared topics and the own notifications."""
+        """So many editors, in turn anna, bilal and chiyo, each with all shared topics and the own notifications."""
         for number in range(count):
             name = EDITORS[number % len(EDITORS)]
             editor = Editor(self.url, self.stack.origin, self.secret, name, [*TOPICS, f"notifications:{name}"])
