@@ -336,7 +336,7 @@ def questions(site, name):
                 raise AssertionError("a foreign origin was let in")
         except websockets.exceptions.InvalidStatus as refused:
             assert refused.response.status_code == 403, refused
-        # The address that the node sees is the browser's, not the proxy's: the node is behind a trusted proxy.
+        # Only the base path goes to the nodes.
         for path, expected in (("/metrics", "the CMS"), ("/", "the CMS"), ("/realtimeless", None)):
             status, fields, reader, writer = await proxy.get(path)
             text = await whole(fields, reader)
