@@ -39,6 +39,11 @@ impl Replay {
         Self { frames, next, end }
     }
 
+    /// What is still to be written.
+    pub fn frames(&self) -> &[Frame] {
+        &self.frames[self.next..self.end]
+    }
+
     /// How many events are still to be written.
     pub fn len(&self) -> usize {
         self.end - self.next

@@ -301,3 +301,7 @@ impl Feed {
         next
     }
 }
+
+#[cfg(test)]
+#[path = "feed_tests.rs"]
+mod tests;
