@@ -5,7 +5,7 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    sync::PoisonError,
+    sync::{Arc, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -87,9 +87,11 @@ impl Switch {
             }
             Err(error) => {
                 // Withheld, not delivered: who is away could not be told. The next tick tries again.
-                area.lost = true;
+                let known = std::mem::replace(&mut area.lost, true);
                 area.held.clear();
-                tracing::warn!(area = name, %error, "live events are withheld: their mark cannot be written");
+                if !known {
+                    tracing::warn!(area = name, %error, "live events are withheld: their mark cannot be written");
+                }
             }
         }
     }
@@ -155,5 +157,36 @@ impl Switch {
             let known = known.entry(area.clone()).or_default();
             *known = (*known).max(*mark);
         }
+    }
+
+    /// Reads the marks for sessions that came back: one read at a time, for all who came before it started.
+    pub(super) fn read_marks(&mut self) {
+        if self.mark_reads.0.is_empty() && !self.mark_reads.1.is_empty() && self.connection.is_up() {
+            self.mark_reads.0 = std::mem::take(&mut self.mark_reads.1);
+            let bus = self.bus.clone();
+            self.ask(async move { Answer::Marks(bus.marks().await) });
+        }
+    }
+
+    pub(super) fn take_marks(&mut self, result: Result<Marks, BusError>) {
+        let ids = std::mem::take(&mut self.mark_reads.0);
+        match result {
+            Ok(marks) => {
+                self.learn_marks(&marks);
+                let marks = Arc::new(marks);
+                for id in ids {
+                    if let Some(join) = self.joins.get_mut(&id) {
+                        join.marks = Some(Arc::clone(&marks));
+                    }
+                    self.try_finish(id);
+                }
+            }
+            // Read again with the next session that asks, or when the link is back.
+            Err(_) => {
+                self.mark_reads.1.extend(ids);
+                return;
+            }
+        }
+        self.read_marks();
     }
 }

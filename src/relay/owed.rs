@@ -58,10 +58,16 @@ impl Switch {
             return;
         }
         let owed = std::mem::take(&mut self.owed);
-        let spread = spread_ms(owed.len(), self.settings.refetches_per_second);
+        let spread = self.spread_for(owed.len());
         for member in owed {
             self.pay(member, spread);
         }
+    }
+
+    /// The spread for so many more sessions, with those that were told just before.
+    pub(super) fn spread_for(&mut self, sessions: usize) -> u64 {
+        self.told.0 += sessions;
+        spread_ms(self.told.0 + self.told.1, self.settings.refetches_per_second)
     }
 
     /// Sends what a member is owed in rooms that are in step; the rest stays owed.
