@@ -67,10 +67,10 @@ pub(super) struct Join {
 }
 
 impl Switch {
-    pub(super) fn connect(&mut self, outbox: Arc<Outbox>, welcome: Box<Welcome>, request: Request) {
-        let member = self.hub.admit(Arc::clone(&outbox), &welcome.user);
-        let reply = Reply::Welcome(Box::new(Welcome { refused: request.refused.clone(), ..*welcome }));
-        self.join(member, outbox, reply, request);
+    pub(super) fn connect(&mut self, outbox: Arc<Outbox>, mut welcome: Box<Welcome>, request: Request) {
+        let member = self.hub.admit(&outbox, &welcome.user);
+        welcome.refused.clone_from(&request.refused);
+        self.join(member, outbox, Reply::Welcome(welcome), request);
     }
 
     pub(super) fn subscribe(&mut self, outbox: Arc<Outbox>, request: Request) {
