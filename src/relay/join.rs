@@ -70,16 +70,16 @@ impl Switch {
     pub(super) fn connect(&mut self, outbox: Arc<Outbox>, mut welcome: Box<Welcome>, request: Request) {
         let member = self.hub.admit(&outbox, &welcome.user);
         welcome.refused.clone_from(&request.refused);
-        self.join(member, outbox, Reply::Welcome(welcome), request);
+        self.join(member, outbox, Reply::Welcome(welcome), &request);
     }
 
     pub(super) fn subscribe(&mut self, outbox: Arc<Outbox>, request: Request) {
         let Some(member) = self.hub.member_of(&outbox) else { return };
         let reply = Reply::Subscribed(request.refused.clone());
-        self.join(member, outbox, reply, request);
+        self.join(member, outbox, reply, &request);
     }
 
-    fn join(&mut self, member: MemberId, outbox: Arc<Outbox>, reply: Reply, request: Request) {
+    fn join(&mut self, member: MemberId, outbox: Arc<Outbox>, reply: Reply, request: &Request) {
         let mut join = Join {
             outbox,
             reply,
@@ -122,10 +122,10 @@ impl Switch {
         let room = self.hub.room(subject);
         self.idle.remove(&room);
         self.to_close.remove(&room);
-        if !self.feeds.contains_key(&room) {
-            self.feeds.insert(room, Feed::opening());
+        self.feeds.entry(room).or_insert_with(|| {
             self.to_open.insert(room);
-        }
+            Feed::opening()
+        });
         if !self.hub.enter(id, room, explicit) {
             if !join.known.contains(&room) && join.asked.iter().all(|(asked, _)| *asked != room) {
                 join.known.push(room);
@@ -169,7 +169,7 @@ impl Switch {
                 }
             }
             Reply::Subscribed(refused) => {
-                join.outbox.message(NodeMessage::Subscribed { at, positions, refused })
+                join.outbox.message(NodeMessage::Subscribed { at, positions, refused });
             }
             Reply::Given => {}
         }
@@ -239,7 +239,7 @@ impl Switch {
             }
             match self.verdict(&join, room, &asked) {
                 Ok((position, replay)) => {
-                    let head = self.feeds.get(&room).and_then(|feed| feed.position()).map_or(0, |p| p.id.seq);
+                    let head = self.feeds.get(&room).and_then(Feed::position).map_or(0, |p| p.id.seq);
                     let from = position.as_ref().map_or(head, |(_, position)| position.id.seq);
                     self.hub.put_in_step(member, room, from, head);
                     positions.extend(position);

@@ -37,7 +37,7 @@ pub(super) struct LiveArea {
 }
 
 impl Switch {
-    pub(super) fn take_live(&mut self, topic: Topic, event: Event, lone: bool) {
+    pub(super) fn take_live(&mut self, topic: &Topic, event: Event, lone: bool) {
         let now = Instant::now();
         let area = self.live_areas.entry(topic.area().to_owned()).or_default();
         let left = area.until.map_or(Duration::ZERO, |until| until.saturating_duration_since(now));
@@ -54,7 +54,7 @@ impl Switch {
             self.write_mark(topic.area().to_owned());
         }
         if ready {
-            self.pass_live(&topic, event, lone);
+            self.pass_live(topic, event, lone);
         }
     }
 
@@ -170,22 +170,18 @@ impl Switch {
 
     pub(super) fn take_marks(&mut self, result: Result<Marks, BusError>) {
         let ids = std::mem::take(&mut self.mark_reads.0);
-        match result {
-            Ok(marks) => {
-                self.learn_marks(&marks);
-                let marks = Arc::new(marks);
-                for id in ids {
-                    if let Some(join) = self.joins.get_mut(&id) {
-                        join.marks = Some(Arc::clone(&marks));
-                    }
-                    self.try_finish(id);
-                }
-            }
+        let Ok(marks) = result else {
             // Read again with the next session that asks, or when the link is back.
-            Err(_) => {
-                self.mark_reads.1.extend(ids);
-                return;
+            self.mark_reads.1.extend(ids);
+            return;
+        };
+        self.learn_marks(&marks);
+        let marks = Arc::new(marks);
+        for id in ids {
+            if let Some(join) = self.joins.get_mut(&id) {
+                join.marks = Some(Arc::clone(&marks));
             }
+            self.try_finish(id);
         }
         self.read_marks();
     }

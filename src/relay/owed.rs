@@ -12,7 +12,7 @@ use super::switch::Switch;
 use crate::{
     hub::{MemberId, Outbox, RoomId, Standing},
     protocol::{NodeMessage, Reason, Subject, Topic, message::Positions},
-    relay::feed::State,
+    relay::feed::{Feed, State},
 };
 
 /// The shortest spread, ms.
@@ -117,7 +117,7 @@ impl Switch {
         let mut positions = Vec::with_capacity(rooms.len());
         for room in rooms {
             let Some(subject) = self.hub.subject(*room).cloned() else { continue };
-            let position = self.feeds.get(room).and_then(|feed| feed.position());
+            let position = self.feeds.get(room).and_then(Feed::position);
             let head = position.as_ref().map_or(0, |position| position.id.seq);
             self.hub.put_in_step(id, *room, head, head);
             if let (Subject::Topic(topic), Some(position)) = (&subject, position) {

@@ -22,7 +22,7 @@ impl Switch {
         match delivery.content {
             Content::Live(event) => {
                 self.count_event(&topic, false);
-                self.take_live(topic, event, lone);
+                self.take_live(&topic, event, lone);
             }
             Content::Recorded(id, event) => {
                 self.count_event(&topic, true);
