@@ -269,8 +269,8 @@ impl Switch {
 
     pub(super) fn obey(&mut self, command: Command) {
         match command {
-            Command::Connect { outbox, welcome, request } => self.connect(outbox, welcome, request),
-            Command::Subscribe { outbox, request } => self.subscribe(outbox, request),
+            Command::Connect { outbox, welcome, request } => self.connect(outbox, welcome, &request),
+            Command::Subscribe { outbox, request } => self.subscribe(outbox, &request),
             Command::Unsubscribe { outbox, subjects } => self.unsubscribe(&outbox, &subjects),
             Command::Ping(outbox) => {
                 let at =
