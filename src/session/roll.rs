@@ -12,7 +12,10 @@ use std::{
 
 use slab::Slab;
 
-use super::pulse::{Pulse, Transport};
+use super::{
+    allowance::Bucket,
+    pulse::{Pulse, Transport},
+};
 use crate::{
     hub::{Closing, Outbox},
     metrics::{Metrics, TransportLabel},
@@ -31,6 +34,8 @@ pub struct Limits {
     pub per_editor: usize,
     /// From one address on this node.
     pub per_address: usize,
+    /// New ones per second.
+    pub per_second: u32,
 }
 
 /// Why there is no room for a session.
@@ -40,6 +45,8 @@ pub enum Full {
     Node,
     /// `limits.sessions_per_address`.
     Address,
+    /// `limits.accepts_per_second`.
+    Rate,
     /// The node is draining.
     Draining,
 }
@@ -59,6 +66,7 @@ struct Inner {
     places: Slab<Option<Arc<Pulse>>>,
     editors: HashMap<Box<str>, usize>,
     addresses: HashMap<IpAddr, usize>,
+    rate: Bucket,
     draining: bool,
 }
 
@@ -68,8 +76,9 @@ impl Roll {
         Arc::new(Self { inner: Mutex::default(), limits, heartbeat, started: Instant::now(), metrics })
     }
 
-    /// Takes a place for a session that is about to begin.
-    pub fn enter(self: &Arc<Self>, address: IpAddr) -> Result<Place, Full> {
+    /// Takes a place for a session that is about to begin. `new`: it counts against the rate (a poll that goes on with
+    /// an earlier one does not).
+    pub fn enter(self: &Arc<Self>, address: IpAddr, new: bool) -> Result<Place, Full> {
         let mut inner = self.lock();
         if inner.draining {
             return Err(Full::Draining);
@@ -77,11 +86,15 @@ impl Roll {
         if self.limits.sessions > 0 && inner.places.len() >= self.limits.sessions {
             return Err(Full::Node);
         }
-        let count = inner.addresses.entry(address).or_default();
-        if self.limits.per_address > 0 && *count >= self.limits.per_address {
+        let count = inner.addresses.get(&address).copied().unwrap_or_default();
+        if self.limits.per_address > 0 && count >= self.limits.per_address {
             return Err(Full::Address);
         }
-        *count += 1;
+        let clock = u64::from(self.clock());
+        if new && !inner.rate.take(1, self.limits.per_second, clock) {
+            return Err(Full::Rate);
+        }
+        *inner.addresses.entry(address).or_default() += 1;
         let key = inner.places.insert(None);
         Ok(Place { roll: Arc::downgrade(self), key, address, pulse: None })
     }
@@ -198,12 +211,12 @@ impl Place {
     pub(super) fn admit(&self, user: &str) -> bool {
         let (Some(roll), Some(pulse)) = (self.roll.upgrade(), &self.pulse) else { return false };
         let mut inner = roll.lock();
-        let count = inner.editors.entry(user.into()).or_default();
-        if roll.limits.per_editor > 0 && *count >= roll.limits.per_editor {
+        let count = inner.editors.get(user).copied().unwrap_or_default();
+        if roll.limits.per_editor > 0 && count >= roll.limits.per_editor {
             return false;
         }
         if pulse.name(user) {
-            *count += 1;
+            *inner.editors.entry(user.into()).or_default() += 1;
         }
         true
     }
@@ -256,21 +269,30 @@ mod tests {
 
     #[test]
     fn places_are_limited_and_given_back() {
-        let roll = roll(Limits { sessions: 3, per_editor: 1, per_address: 2 });
-        let mut first = roll.enter(HOME).unwrap();
-        let mut second = roll.enter(HOME).unwrap();
-        assert_eq!(roll.enter(HOME).unwrap_err(), Full::Address);
-        let third = roll.enter(AWAY).unwrap();
-        assert_eq!(roll.enter(AWAY).unwrap_err(), Full::Node);
+        let roll = roll(Limits { sessions: 3, per_editor: 1, per_address: 2, per_second: 0 });
+        let mut first = roll.enter(HOME, true).unwrap();
+        let mut second = roll.enter(HOME, true).unwrap();
+        assert_eq!(roll.enter(HOME, true).unwrap_err(), Full::Address);
+        let third = roll.enter(AWAY, true).unwrap();
+        assert_eq!(roll.enter(AWAY, true).unwrap_err(), Full::Node);
         first.begin(Transport::WebSocket, Outbox::pulled(1));
         second.begin(Transport::WebSocket, Outbox::pulled(1));
         assert!(first.admit("anna") && !second.admit("anna") && second.admit("bo"));
         drop((first, third));
-        assert!(!roll.enter(HOME).unwrap().admit("anna"), "a place that has not begun counts for nobody");
+        assert!(!roll.enter(HOME, true).unwrap().admit("anna"), "a place that has not begun counts for nobody");
         assert_eq!((roll.len(), roll.editors()), (1, 1));
         drop(second);
         let inner = roll.lock();
         assert!(inner.places.is_empty() && inner.editors.is_empty() && inner.addresses.is_empty());
+    }
+
+    #[test]
+    fn newcomers_come_at_a_limited_rate() {
+        let roll = roll(Limits { per_second: 2, ..Limits::default() });
+        let places: Vec<_> = (0..4).map(|_| roll.enter(HOME, true).unwrap()).collect();
+        assert_eq!(roll.enter(HOME, true).unwrap_err(), Full::Rate);
+        assert!(roll.enter(HOME, false).is_ok());
+        assert_eq!(roll.len(), places.len());
     }
 
     #[tokio::test]
@@ -278,7 +300,7 @@ mod tests {
         let roll = roll(Limits::default());
         let outboxes: Vec<_> = ["Anna", "bo", "anna"]
             .map(|user| {
-                let mut place = roll.enter(HOME).unwrap();
+                let mut place = roll.enter(HOME, true).unwrap();
                 let outbox = Outbox::pulled(1);
                 place.begin(Transport::Sse, Arc::clone(&outbox));
                 assert!(place.admit(user));
@@ -297,13 +319,13 @@ mod tests {
         let roll = roll(Limits::default());
         let places: Vec<_> = (0..10)
             .map(|_| {
-                let mut place = roll.enter(HOME).unwrap();
+                let mut place = roll.enter(HOME, true).unwrap();
                 let pulse = place.begin(Transport::Poll, Outbox::pulled(1));
                 (place, pulse)
             })
             .collect();
         roll.drain(Duration::from_millis(200)).await;
-        assert_eq!(roll.enter(HOME).unwrap_err(), Full::Draining);
+        assert_eq!(roll.enter(HOME, true).unwrap_err(), Full::Draining);
         for (_, pulse) in &places {
             let notice = futures_util::FutureExt::now_or_never(pulse.outbox().notice());
             let Some(crate::hub::Notice::Closing(closing)) = notice else { panic!("{notice:?}") };
