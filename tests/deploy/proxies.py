@@ -23,7 +23,7 @@ from pathlib import Path
 import websockets
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "rig"))
-from editors import mint, until  # noqa: E402
+from editors import mint, until
 
 ROOT = Path(__file__).resolve().parents[2]
 PROXY = ROOT / "deploy/proxy"
@@ -89,7 +89,7 @@ class Node:
         async def answers():
             if self.process.poll() is not None:
                 raise AssertionError(f"{self.name} ended with {self.process.returncode}: see {self.site.work}/{self.name}.log")
-            with contextlib.suppress(OSError, asyncio.TimeoutError, asyncio.IncompleteReadError):
+            with contextlib.suppress(OSError, TimeoutError, asyncio.IncompleteReadError):
                 status, _, _, writer = await request(self.site.internal, "GET", "/readyz", [("Host", "x")], address=self.address)
                 writer.close()
                 return status == 200
@@ -436,7 +436,7 @@ def checks(site):
                 try:
                     early = await asyncio.wait_for(socket_.recv(), SILENCE)
                     raise AssertionError(f"{proxy.name}: not silent: {early}")
-                except asyncio.TimeoutError:
+                except TimeoutError:
                     pass
                 except websockets.exceptions.ConnectionClosed as closed:
                     raise AssertionError(f"{proxy.name} cut a quiet WebSocket: {closed}") from closed
