@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 import traceback
+import urllib.parse
 from pathlib import Path
 
 from editors import Editor, until
@@ -221,6 +222,40 @@ class Rig:
             slowest = max(slowest, await until(lambda: sum(count()) == sum(before) + len(self.editors), 2, "a change reaches everyone"))
         return f"{len(self.editors)} editors on {len(self.nodes_seen())} nodes; one change is everywhere {slowest * 1000:.0f} ms after its answer at most; {note}"
 
+    async def monitoring(self):
+        await self.stack.aside(*self.stack.command, "--profile", "monitoring", "up", "-d", "--no-deps", "prometheus", timeout=60)
+        url = f"http://{self.stack.address(self.stack.ids('prometheus')[0])}:9090/api/v1"
+
+        def ask(path):
+            status, body = http(f"{url}/{path}")
+            assert status == 200, f"{status} {body}"
+            return json.loads(body)["data"]
+
+        def value(query):
+            result = ask("query?" + urllib.parse.urlencode({"query": query}))["result"]
+            return float(result[0]["value"][1]) if result else None
+
+        await until(lambda: http(f"{url}/query?query=1")[0] == 200, 30, "Prometheus answers")
+        await self.rate(LOAD)
+        await until(lambda: value('sum(carillon_link_up{job="carillon"})') == 3, 30, "three nodes scraped, all linked")
+        dashboard = json.loads((self.tree / "deploy/monitoring/grafana/dashboards/carillon.json").read_text())
+        empty = lambda: [
+            panel["title"]
+            for panel in dashboard["panels"]
+            for target in panel.get("targets", [])[:1]
+            if value(target["expr"].replace("$__rate_interval", "20s").replace("$job", "carillon")) is None
+        ]
+        # What has not happened yet has no figures: refusals, invalid events, gaps.
+        quiet = {"Published through the nodes, and invalid", "Resyncs by reason", "Resyncs in the last hour"}
+        await until(lambda: set(empty()) <= quiet, 45, lambda: f"panels without data: {set(empty()) - quiet}")
+        rules = [rule for group in ask("rules")["groups"] for rule in group["rules"]]
+        firing = [rule["name"] for rule in rules if rule["state"] == "firing"]
+        assert len(rules) >= 10 and not firing, f"{len(rules)} rules, firing: {firing}"
+        sessions = value('sum(carillon_sessions{job="carillon"})')
+        assert sessions == len(self.editors), f"{sessions} sessions counted, {len(self.editors)} editors connected"
+        await self.rate(0)
+        await self.stack.aside(*self.stack.command, "--profile", "monitoring", "rm", "-sf", "prometheus")
+
     async def kill(self):
         await self.rate(LOAD)
         victim = self.stack.ids("node")[1]
@@ -370,6 +405,7 @@ class Rig:
             await self.check("the command line works inside the image and prints no secret", self.cli)
             await self.check("the demo page is served through the balancer", self.demo)
             await self.check("editors on all nodes get what both CMS instances publish", self.everyone_gets_everything)
+            await self.check("Prometheus finds every node; the dashboard has data, and no alert fires", self.monitoring)
             await self.check("a node is killed: its editors move, and nothing is lost", self.kill)
             await self.check("Redis restarts: editors are told, stay connected, and nothing is lost", self.redis_restarts)
             await self.check("five nodes and back to three: new nodes get sessions, and nothing is lost", self.scale)
@@ -406,7 +442,7 @@ async def main(arguments):
     finally:
         for rig in rigs:
             if rig.stack.leftovers():
-                rig.stack.down()
+                rig.stack.down(patience=1)
         shutil.rmtree(work, ignore_errors=True)
     passed, failed = (sum(len(getattr(rig, field)) for rig in rigs) for field in ("passed", "failed"))
     print(f"{passed} passed, {failed} failed", flush=True)
