@@ -104,8 +104,8 @@ class Stack:
             *self.run("docker", "network", "ls", "-q", "--filter", label).split(),
         ]
 
-    def down(self):
-        self.compose("--profile", "monitoring", "down", "-v", "--remove-orphans", "-t", "20", check=False)
+    def down(self, patience=20):
+        self.compose("--profile", "monitoring", "down", "-v", "--remove-orphans", "-t", str(patience), check=False)
 
 
 class Cms:
