@@ -8,6 +8,7 @@
 //! 1 protocol, config, metrics, shutdown
 //! ```
 
+pub mod auth;
 pub mod bus;
 pub mod config;
 pub mod hub;
