@@ -46,9 +46,7 @@ class Inbox:
 
     async def message(self, kind, count=1, seconds=20.0):
         """The `count`th message of this type."""
-        return await self.until(f"{kind} number {count}", lambda inbox: inbox.of(kind)[count - 1 : count], seconds) and (
-            self.of(kind)[count - 1]
-        )
+        return (await self.until(f"{kind} number {count}", lambda inbox: inbox.of(kind)[count - 1 : count], seconds))[0]
 
     async def end_of_session(self, seconds=20.0):
         """How the session was closed: `(code, reason)`."""
