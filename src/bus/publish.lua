@@ -418,21 +418,24 @@ local function probe(keys, args)
 end
 
 -- KEYS: the hash of marks. -> now, area, mark, ...
-local function marks(keys)
-  local reply = redis.call('HGETALL', keys[1])
-  table.insert(reply, 1, integer(now_ms()))
+local function all_marks(key, now)
+  local reply = redis.call('HGETALL', key)
+  table.insert(reply, 1, integer(now))
   return reply
 end
 
+local function marks(keys) return all_marks(keys[1], now_ms()) end
+
 -- KEYS: the hash of marks. ARGS: how far ahead, areas.
 local function mark(keys, args)
-  local ahead = now_ms() + tonumber(args[1])
+  local now = now_ms()
+  local ahead = now + tonumber(args[1])
   for i = 2, #args do
     if ahead > tonumber(redis.call('HGET', keys[1], args[i]) or 0) then
       redis.call('HSET', keys[1], args[i], integer(ahead))
     end
   end
-  return marks(keys)
+  return all_marks(keys[1], now)
 end
 
 -- KEYS: the hash of nodes. ARGS: node, for how long, its state.
