@@ -56,7 +56,7 @@ pub struct Public {
     /// Owner of the sessions' tasks.
     pub tasks: Tasks,
     /// Whether nobody is let in any more.
-    pub draining: AtomicBool,
+    pub draining: Arc<AtomicBool>,
 }
 
 impl Public {

@@ -11,6 +11,7 @@ use std::{
 };
 
 use slab::Slab;
+use tokio::sync::Notify;
 
 use super::{
     allowance::Bucket,
@@ -58,6 +59,7 @@ pub struct Roll {
     limits: Limits,
     heartbeat: Duration,
     started: Instant,
+    emptied: Notify,
     metrics: Metrics,
 }
 
@@ -73,7 +75,7 @@ struct Inner {
 impl Roll {
     /// An empty roll.
     pub fn new(limits: Limits, heartbeat: Duration, metrics: Metrics) -> Arc<Self> {
-        Arc::new(Self { inner: Mutex::default(), limits, heartbeat, started: Instant::now(), metrics })
+        Arc::new(Self { inner: Mutex::default(), limits, heartbeat, started: Instant::now(), emptied: Notify::new(), metrics })
     }
 
     /// Takes a place for a session that is about to begin. `new`: it counts against the rate (a poll that goes on with
@@ -114,21 +116,6 @@ impl Roll {
         self.lock().editors.len()
     }
 
-    /// Closes all sessions of an editor for good. Upper and lower case are the same editor, as in private areas.
-    pub fn disconnect(&self, user: &str) -> usize {
-        let name = user.to_lowercase();
-        let theirs: Vec<_> = {
-            let inner = self.lock();
-            let pulses = inner.places.iter().filter_map(|(_, pulse)| pulse.as_ref());
-            pulses.filter(|pulse| pulse.user().is_some_and(|user| user.to_lowercase() == name)).cloned().collect()
-        };
-        let closing = Closing { code: CloseCode::Forbidden, reason: "revoked".into(), reconnect_after_ms: None };
-        for pulse in &theirs {
-            pulse.outbox().close(closing.clone());
-        }
-        theirs.len()
-    }
-
     /// Lets nobody in any more.
     pub fn shut(&self) {
         self.lock().draining = true;
@@ -150,6 +137,17 @@ impl Roll {
             if !pulses.is_empty() && due > begun.elapsed() + Duration::from_millis(5) {
                 tokio::time::sleep(due - begun.elapsed()).await;
             }
+        }
+    }
+
+    /// Comes back when there is no session.
+    pub async fn emptied(&self) {
+        loop {
+            let emptied = self.emptied.notified();
+            if self.is_empty() {
+                return;
+            }
+            emptied.await;
         }
     }
 
@@ -234,6 +232,9 @@ impl Drop for Place {
         let Some(roll) = self.roll.upgrade() else { return };
         let mut inner = roll.lock();
         inner.places.remove(self.key);
+        if inner.places.is_empty() {
+            roll.emptied.notify_waiters();
+        }
         leave(&mut inner.addresses, &self.address);
         let Some(pulse) = &self.pulse else { return };
         if let Some(user) = pulse.user() {
@@ -293,25 +294,6 @@ mod tests {
         assert_eq!(roll.enter(HOME, true).unwrap_err(), Full::Rate);
         assert!(roll.enter(HOME, false).is_ok());
         assert_eq!(roll.len(), places.len());
-    }
-
-    #[tokio::test]
-    async fn a_revoked_editor_loses_all_sessions_and_nobody_else_does() {
-        let roll = roll(Limits::default());
-        let outboxes: Vec<_> = ["Anna", "bo", "anna"]
-            .map(|user| {
-                let mut place = roll.enter(HOME, true).unwrap();
-                let outbox = Outbox::pulled(1);
-                place.begin(Transport::Sse, Arc::clone(&outbox));
-                assert!(place.admit(user));
-                (place, outbox)
-            })
-            .into();
-        assert_eq!(roll.disconnect("anna"), 2);
-        for (at, (_, outbox)) in outboxes.iter().enumerate() {
-            let notice = futures_util::FutureExt::now_or_never(outbox.notice());
-            assert_eq!(notice.is_some(), at != 1, "{notice:?}");
-        }
     }
 
     #[tokio::test(start_paused = true)]
