@@ -296,7 +296,12 @@ class Site:
     def log(self, topic):
         """The log of a topic: `[(id, event), …]`."""
         with self.redis.client() as client:
-            return [(key.decode(), json.loads(fields[b"event"])) for key, fields in client.xrange(f"carillon:{topic}")]
+            entries = client.xrange(f"carillon:{topic}")
+        return [(key.decode(), readable(fields.get(b"event"))) for key, fields in entries]
+
+    def log_epoch(self, topic):
+        """The epoch of a topic's log."""
+        return self.log(topic)[-1][0].partition("-")[0]
 
     def close(self):
         for process in [*self.nodes, *self.others, self.redis]:
@@ -306,6 +311,14 @@ class Site:
 def text_of(event):
     """The JSON text of an event; text and bytes pass as they are."""
     return event if isinstance(event, (str, bytes)) else json.dumps(event)
+
+
+def readable(text):
+    """The event of a log's entry; None for what is no JSON (written past the function)."""
+    try:
+        return json.loads(text)
+    except (TypeError, ValueError):
+        return None
 
 
 def note(number, kind="comment.created", **more):

@@ -7,7 +7,7 @@ import pytest
 
 from editors import Editor
 from publishers import PythonPublisher, Refused
-from stage import note
+from stage import carillon, note, text_of
 
 # What somebody else might try to get at `notifications:anna`, and `area:*`, which nobody may follow.
 SPELLINGS = [
@@ -105,11 +105,9 @@ async def test_the_function_refuses_upper_case_in_a_private_key_and_names_the_ri
 
 async def test_the_command_line_converts_the_name_in_a_private_key(site):
     """As HTTP does."""
-    from stage import carillon, environment
-
     node = site.node()
     editor = await Editor.open(node, "anna", ["notifications:anna"])
-    env = environment({"redis.url": site.redis.url, "auth.mode": "none"})
-    code, out, err = await asyncio.to_thread(carillon, "publish", "notifications:ANNA", '{"type":"notification.created","data":{"n":1}}', env=env)
-    assert code == 0, (out, err)
+    event = text_of(note(1, "notification.created"))
+    done = await asyncio.to_thread(carillon, "publish", "--redis", site.redis.url, "notifications:ANNA", event)
+    assert done[0] == 0, done
     await editor.until("it", lambda e: e.numbers("notifications:anna") == [1])
