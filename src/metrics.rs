@@ -135,7 +135,7 @@ impl Metrics {
         Self { registry: Arc::new(registry), figures }
     }
 
-    /// The text that Prometheus reads (OpenMetrics 1.0).
+    /// The text that Prometheus reads (`OpenMetrics` 1.0).
     pub fn text(&self) -> String {
         let mut text = String::new();
         // Writing into a string does not fail.

@@ -58,7 +58,7 @@ pub enum KeySource {
     PublicKey(PathBuf),
     /// A set of public keys in a file.
     JwksFile(PathBuf),
-    /// A set of public keys behind a URL (secret, since the URL may hold a password).
+    /// A set of public keys behind a URL (secret, since its query may hold one).
     JwksUrl(Secret),
 }
 
@@ -102,7 +102,7 @@ impl fmt::Display for Algorithm {
 /// How the CMS is asked.
 #[derive(Debug, Clone)]
 pub struct Callback {
-    /// `http://` or `https://` (secret, since the URL may hold a password).
+    /// `http://` or `https://` (secret, since its query may hold one).
     pub url: Secret,
 }
 
@@ -147,15 +147,20 @@ fn is_cookie_byte(byte: u8) -> bool {
 }
 
 fn is_url(text: &str) -> bool {
-    let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
-    rest.is_some_and(|rest| !rest.is_empty() && !rest.starts_with('/'))
+    let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://")).unwrap_or_default();
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    !authority.is_empty()
+        && !authority.contains('@')
         && !text.contains(|c: char| c.is_whitespace() || c.is_control())
 }
 
 fn url(reader: &mut Reader, key: &str) -> Option<Secret> {
     let url = reader.text(key)?;
     if !is_url(&url) {
-        reader.complain(key, "must be a URL that starts with https:// or http://");
+        reader.complain(
+            key,
+            "must be a URL that starts with https:// or http:// and has no user name or password",
+        );
     }
     Some(Secret::new(url))
 }

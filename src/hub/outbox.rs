@@ -39,6 +39,11 @@ impl Replay {
         Self { frames, next, end }
     }
 
+    /// What is still to be written.
+    pub fn frames(&self) -> &[Frame] {
+        &self.frames[self.next..self.end]
+    }
+
     /// How many events are still to be written.
     pub fn len(&self) -> usize {
         self.end - self.next
@@ -114,6 +119,8 @@ struct State {
     events: usize,
     blocked: bool,
     ended: bool,
+    /// The last words are queued: nothing may follow them.
+    sealed: bool,
     broken: bool,
     overflowed: Option<Instant>,
     drained_told: bool,
@@ -171,6 +178,7 @@ impl Outbox {
         if state.queue.is_empty()
             && !state.blocked
             && !state.ended
+            && !state.sealed
             && let Some(socket) = &self.socket
         {
             return match socket.try_write(frame.bytes()) {
@@ -203,7 +211,7 @@ impl Outbox {
             return;
         }
         let mut state = self.lock();
-        if !state.ended {
+        if !state.ended && !state.sealed {
             state.queue.push_back(Entry::Replay(replay));
             self.write_out(&mut state);
         }
@@ -212,21 +220,45 @@ impl Outbox {
     /// Queues a message and writes what the socket takes. Messages are few, and not bounded by bytes.
     pub fn message(&self, message: NodeMessage) {
         let mut state = self.lock();
-        if state.ended {
+        if !state.ended && !state.sealed {
+            state.queue.push_back(self.entry(message));
+            self.write_out(&mut state);
+        }
+    }
+
+    /// Queues the last message and, for a socket, what ends it (a close frame), and takes nothing after them: no data
+    /// may follow a close frame (RFC 6455, 5.5.1). What was queued before is still written.
+    pub fn farewell(&self, message: Option<NodeMessage>, end: Bytes) {
+        let mut state = self.lock();
+        if state.ended || state.sealed {
             return;
         }
-        let entry = match self.socket {
+        state.queue.extend(message.map(|message| self.entry(message)));
+        if self.socket.is_some() {
+            state.queue.push_back(Entry::Raw(end));
+        }
+        state.sealed = true;
+        self.write_out(&mut state);
+    }
+
+    /// Wakes the session's task with [`Notice::Work`].
+    pub fn nudge(&self) {
+        let mut state = self.lock();
+        state.work = true;
+        state.wake();
+    }
+
+    fn entry(&self, message: NodeMessage) -> Entry {
+        match self.socket {
             Some(_) => Entry::Raw(text_frame(&message.json())),
             None => Entry::Message(Box::new(message)),
-        };
-        state.queue.push_back(entry);
-        self.write_out(&mut state);
+        }
     }
 
     /// Queues ready bytes (a Ping, a Pong, a close frame) for a socket and writes what it takes. Nothing for others.
     pub fn raw(&self, bytes: Bytes) {
         let mut state = self.lock();
-        if !state.ended && self.socket.is_some() {
+        if !state.ended && !state.sealed && self.socket.is_some() {
             state.queue.push_back(Entry::Raw(bytes));
             self.write_out(&mut state);
         }
@@ -362,7 +394,7 @@ impl Outbox {
 
 impl State {
     fn push(&mut self, frame: &Frame, limit: usize) -> Taken {
-        if self.ended {
+        if self.ended || self.sealed {
             return Taken::Ended;
         }
         let size = frame.bytes().len();

@@ -91,9 +91,9 @@ pub struct Delivered {
 
 impl Hub {
     /// Takes a session in.
-    pub fn admit(&mut self, outbox: Arc<Outbox>, user: &str) -> MemberId {
+    pub fn admit(&mut self, outbox: &Arc<Outbox>, user: &str) -> MemberId {
         let member = Member {
-            outbox: Arc::clone(&outbox),
+            outbox: Arc::clone(outbox),
             user: user.into(),
             follows: Vec::new(),
             at: None,

@@ -173,7 +173,7 @@ impl<'de> Visitor<'de> for TopLevel<'_> {
                 }
             };
             let mut good = false;
-            let grammar: fn(&str) -> bool = if name == "type" { is_type } else { |text| !text.is_empty() };
+            let grammar: Grammar = if name == "type" { is_type } else { |text| !text.is_empty() };
             map.next_value_seed(Value { depth: 1, text: Some((&mut good, grammar)) })?;
             *slot = if good { Attribute::Good } else { Attribute::Bad };
         }
@@ -181,10 +181,13 @@ impl<'de> Visitor<'de> for TopLevel<'_> {
     }
 }
 
+/// What a string must be.
+type Grammar = fn(&str) -> bool;
+
 /// Any JSON value below `depth` levels; where `text` is set, says whether it is a string that fits the grammar.
 struct Value<'a> {
     depth: usize,
-    text: Option<(&'a mut bool, fn(&str) -> bool)>,
+    text: Option<(&'a mut bool, Grammar)>,
 }
 
 impl Value<'_> {

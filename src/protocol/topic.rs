@@ -223,7 +223,7 @@ fn is_reserved(c: char) -> bool {
 
 fn encode_char(c: char) -> String {
     let mut buffer = [0; 4];
-    c.encode_utf8(&mut buffer).bytes().map(|byte| format!("%{byte:02X}")).collect()
+    c.encode_utf8(&mut buffer).bytes().fold(String::new(), |encoded, byte| encoded + &format!("%{byte:02X}"))
 }
 
 fn split(text: &str) -> (&str, Option<&str>) {

@@ -18,7 +18,7 @@ use crate::{
 /// Entries that the tail keeps without need.
 const SHORT: usize = 32;
 /// How long the tail keeps an entry that may soon be asked for.
-const FRESH: Duration = Duration::from_secs(60);
+const FRESH: Duration = Duration::from_mins(1);
 
 /// Whether a feed can be relied on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -301,3 +301,7 @@ impl Feed {
         next
     }
 }
+
+#[cfg(test)]
+#[path = "feed_tests.rs"]
+mod tests;

@@ -141,9 +141,11 @@ impl Switch {
                 Err(error) => {
                     let subject = self.hub.subject(room).map(ToString::to_string).unwrap_or_default();
                     tracing::warn!(topic = subject, %error, "a topic cannot be followed; trying again");
+                    self.connection.excuse(room);
                 }
             }
         }
+        self.end_settling();
     }
 
     /// Feeds whose subscription was refused are tried again.

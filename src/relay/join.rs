@@ -13,10 +13,10 @@ use std::{
 use super::{
     Request,
     feed::{Feed, Resumed, State},
-    owed::spread_ms,
-    switch::{Answer, Switch},
+    switch::Switch,
 };
 use crate::{
+    bus::Marks,
     hub::{MemberId, Outbox, Replay, RoomId},
     protocol::{
         NodeMessage, Position, Reason, Refused, Resume, Subject, Topic,
@@ -26,9 +26,6 @@ use crate::{
 
 /// How long a session waits for its answer before it gets one without positions.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How far ahead of Redis' clock a client's `at` may be before it is not believed, ms.
-const AHEAD: u64 = 5_000;
-
 /// What a session brings for one room.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Asked {
@@ -62,7 +59,7 @@ pub(super) struct Join {
     /// The `at` of a session that comes back; `None` for one that starts.
     resume_at: Option<u64>,
     /// Marks that were read after the session came back.
-    marks: Option<Arc<BTreeMap<String, u64>>>,
+    pub(super) marks: Option<Arc<Marks>>,
     /// When the answer goes out in any case.
     until: Instant,
     /// How often a log was read for it.
@@ -70,25 +67,25 @@ pub(super) struct Join {
 }
 
 impl Switch {
-    pub(super) fn connect(&mut self, outbox: Arc<Outbox>, welcome: Box<Welcome>, request: Request) {
-        let member = self.hub.admit(Arc::clone(&outbox), &welcome.user);
-        let reply = Reply::Welcome(Box::new(Welcome { refused: request.refused.clone(), ..*welcome }));
-        self.join(member, outbox, reply, request);
+    pub(super) fn connect(&mut self, outbox: Arc<Outbox>, mut welcome: Box<Welcome>, request: &Request) {
+        let member = self.hub.admit(&outbox, &welcome.user);
+        welcome.refused.clone_from(&request.refused);
+        self.join(member, outbox, Reply::Welcome(welcome), request);
     }
 
-    pub(super) fn subscribe(&mut self, outbox: Arc<Outbox>, request: Request) {
+    pub(super) fn subscribe(&mut self, outbox: Arc<Outbox>, request: &Request) {
         let Some(member) = self.hub.member_of(&outbox) else { return };
         let reply = Reply::Subscribed(request.refused.clone());
         self.join(member, outbox, reply, request);
     }
 
-    fn join(&mut self, member: MemberId, outbox: Arc<Outbox>, reply: Reply, request: Request) {
+    fn join(&mut self, member: MemberId, outbox: Arc<Outbox>, reply: Reply, request: &Request) {
         let mut join = Join {
             outbox,
             reply,
             asked: Vec::new(),
             known: Vec::new(),
-            resume_at: request.resume.as_ref().map(|resume| self.believable(resume.at)),
+            resume_at: request.resume.as_ref().map(|resume| resume.at.unwrap_or(0)),
             marks: None,
             until: Instant::now() + PATIENCE,
             reads: 0,
@@ -114,11 +111,6 @@ impl Switch {
         }
     }
 
-    /// An `at` that Redis' clock has not reached yet proves nothing: the clock of a new master may be behind.
-    fn believable(&self, at: Option<u64>) -> u64 {
-        at.filter(|at| *at <= self.at().saturating_add(AHEAD)).unwrap_or(0)
-    }
-
     fn enter(
         &mut self,
         id: MemberId,
@@ -130,10 +122,10 @@ impl Switch {
         let room = self.hub.room(subject);
         self.idle.remove(&room);
         self.to_close.remove(&room);
-        if !self.feeds.contains_key(&room) {
-            self.feeds.insert(room, Feed::opening());
+        self.feeds.entry(room).or_insert_with(|| {
             self.to_open.insert(room);
-        }
+            Feed::opening()
+        });
         if !self.hub.enter(id, room, explicit) {
             if !join.known.contains(&room) && join.asked.iter().all(|(asked, _)| *asked != room) {
                 join.known.push(room);
@@ -177,7 +169,7 @@ impl Switch {
                 }
             }
             Reply::Subscribed(refused) => {
-                join.outbox.message(NodeMessage::Subscribed { at, positions, refused })
+                join.outbox.message(NodeMessage::Subscribed { at, positions, refused });
             }
             Reply::Given => {}
         }
@@ -247,7 +239,7 @@ impl Switch {
             }
             match self.verdict(&join, room, &asked) {
                 Ok((position, replay)) => {
-                    let head = self.feeds.get(&room).and_then(|feed| feed.position()).map_or(0, |p| p.id.seq);
+                    let head = self.feeds.get(&room).and_then(Feed::position).map_or(0, |p| p.id.seq);
                     let from = position.as_ref().map_or(head, |(_, position)| position.id.seq);
                     self.hub.put_in_step(member, room, from, head);
                     positions.extend(position);
@@ -274,8 +266,8 @@ impl Switch {
         }
         if !owed.is_empty() {
             self.owed.insert(member);
-            let told = spread_ms(1, self.settings.refetches_per_second);
-            self.pay(member, told);
+            let spread = self.spread_for(1);
+            self.pay(member, spread);
         }
         for replay in replays {
             self.metrics.backfilled.inc_by(replay.len() as u64);
@@ -292,9 +284,7 @@ impl Switch {
         asked: &Asked,
     ) -> Result<(Option<(Topic, Position)>, Option<Replay>), Reason> {
         let subject = self.hub.subject(room).cloned().ok_or(Reason::Gap)?;
-        let marked = join.resume_at.is_some_and(|at| {
-            join.marks.as_ref().and_then(|marks| marks.get(subject.area())).is_some_and(|mark| at < *mark)
-        });
+        let marked = join.missed_live(subject.area());
         let Subject::Topic(topic) = subject else {
             return if *asked == Asked::Fresh { Ok((None, None)) } else { Err(asked.reason()) };
         };
@@ -365,36 +355,14 @@ impl Switch {
         }
         self.read_marks();
     }
+}
 
-    /// Reads the marks for sessions that came back: one read at a time, for all who came before it started.
-    pub(super) fn read_marks(&mut self) {
-        if self.mark_reads.0.is_empty() && !self.mark_reads.1.is_empty() && self.connection.is_up() {
-            self.mark_reads.0 = std::mem::take(&mut self.mark_reads.1);
-            let bus = self.bus.clone();
-            self.ask(async move { Answer::Marks(bus.marks().await) });
-        }
-    }
-
-    pub(super) fn take_marks(&mut self, result: Result<crate::bus::Marks, crate::bus::BusError>) {
-        let ids = std::mem::take(&mut self.mark_reads.0);
-        match result {
-            Ok(marks) => {
-                self.learn_marks(&marks);
-                let marks = Arc::new(marks.marks);
-                for id in ids {
-                    if let Some(join) = self.joins.get_mut(&id) {
-                        join.marks = Some(Arc::clone(&marks));
-                    }
-                    self.try_finish(id);
-                }
-            }
-            // Read again with the next session that asks, or when the link is back.
-            Err(_) => {
-                self.mark_reads.1.extend(ids);
-                return;
-            }
-        }
-        self.read_marks();
+impl Join {
+    /// Whether live events of an area may have been published since the session was last told everything. An `at` that
+    /// Redis' clock has not reached yet proves nothing: the clock of a new master may be behind.
+    fn missed_live(&self, area: &str) -> bool {
+        let (Some(at), Some(marks)) = (self.resume_at, &self.marks) else { return false };
+        marks.marks.get(area).is_some_and(|mark| at < *mark || at > marks.now)
     }
 }
 

@@ -29,16 +29,27 @@ pub(super) struct Connection {
     /// Whether the heads of the whole link are being compared.
     asking: bool,
     since: u64,
+    /// The last probe that came back over this link, ms of Redis' clock.
+    proof: Option<u64>,
+    /// Something was lost while heads were being compared: they are compared once more.
+    again: bool,
 }
 
 impl Connection {
     pub(super) fn new() -> Self {
-        Self { up: false, settling: None, asking: false, since: time::now_ms() }
+        Self { up: false, settling: None, asking: false, since: time::now_ms(), proof: None, again: false }
     }
 
     /// Whether the link is up.
     pub(super) fn is_up(&self) -> bool {
         self.up
+    }
+
+    /// `live:true` need not wait for a room that Redis refuses.
+    pub(super) fn excuse(&mut self, room: RoomId) {
+        if let Some(rooms) = &mut self.settling {
+            rooms.remove(&room);
+        }
     }
 
     /// Whether the link is up and its heads have been compared.
@@ -61,6 +72,8 @@ impl Switch {
         self.connection.up = false;
         self.connection.settling = None;
         self.connection.asking = false;
+        self.connection.proof = None;
+        self.connection.again = false;
         self.opening = false;
         self.reads.clear();
         self.held.clear();
@@ -93,9 +106,12 @@ impl Switch {
         self.generation += 1;
         self.connection.up = true;
         self.connection.asking = true;
-        let rooms: BTreeSet<RoomId> = self.feeds.keys().copied().collect();
-        self.connection.settling = Some(rooms.clone());
-        self.compare(rooms.into_iter().collect());
+        self.connection.settling = Some(self.feeds.keys().copied().collect());
+        // What was not followed before is opened as always, after the rest: the bus does not know of it yet.
+        let (opening, known): (Vec<_>, Vec<_>) =
+            self.feeds.iter().partition(|(_, feed)| feed.state == State::Opening);
+        self.to_open.extend(opening.into_iter().map(|(room, _)| *room));
+        self.compare(known.into_iter().map(|(room, _)| *room).collect());
     }
 
     /// Reads the heads of rooms and all marks, and renews the marks that there are.
@@ -137,6 +153,9 @@ impl Switch {
             self.retry_joins();
         }
         self.end_settling();
+        if std::mem::take(&mut self.connection.again) {
+            self.doubt(None);
+        }
     }
 
     fn compare_room(&mut self, room: RoomId, head: Option<Head>) {
@@ -147,11 +166,6 @@ impl Switch {
             self.owe_all(room, Reason::Gap);
             return;
         };
-        if feed.state == State::Opening {
-            feed.start(head);
-            self.release(room);
-            return;
-        }
         match feed.compare(&head) {
             Ok(true) => {
                 feed.state = State::Live;
@@ -194,6 +208,9 @@ impl Switch {
         self.connection.settling = None;
         self.connection.since = time::now_ms();
         self.shared.live.store(true, Ordering::Release);
+        if let Some(at) = self.connection.proof {
+            self.prove(at);
+        }
         self.pay_owed();
         tracing::info!(topics = self.feeds.len(), "Redis is in sight and all topics are in step");
         self.tell_status(true);
@@ -207,6 +224,7 @@ impl Switch {
     /// Messages of a subject (or of all) may be missing although the link is up.
     pub(super) fn doubt(&mut self, subject: Option<&Subject>) {
         if !self.connection.is_settled() {
+            self.connection.again = self.connection.up;
             return;
         }
         let rooms: Vec<RoomId> = match subject {
@@ -225,6 +243,7 @@ impl Switch {
 
     /// A probe has come back: everything before it was handed over.
     pub(super) fn prove(&mut self, at: u64) {
+        self.connection.proof = Some(at);
         if !self.is_live() || self.withholds_live() {
             return;
         }
@@ -250,8 +269,8 @@ impl Switch {
 
     pub(super) fn obey(&mut self, command: Command) {
         match command {
-            Command::Connect { outbox, welcome, request } => self.connect(outbox, welcome, request),
-            Command::Subscribe { outbox, request } => self.subscribe(outbox, request),
+            Command::Connect { outbox, welcome, request } => self.connect(outbox, welcome, &request),
+            Command::Subscribe { outbox, request } => self.subscribe(outbox, &request),
             Command::Unsubscribe { outbox, subjects } => self.unsubscribe(&outbox, &subjects),
             Command::Ping(outbox) => {
                 let at =

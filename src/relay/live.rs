@@ -5,7 +5,7 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    sync::PoisonError,
+    sync::{Arc, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -37,7 +37,7 @@ pub(super) struct LiveArea {
 }
 
 impl Switch {
-    pub(super) fn take_live(&mut self, topic: Topic, event: Event, lone: bool) {
+    pub(super) fn take_live(&mut self, topic: &Topic, event: Event, lone: bool) {
         let now = Instant::now();
         let area = self.live_areas.entry(topic.area().to_owned()).or_default();
         let left = area.until.map_or(Duration::ZERO, |until| until.saturating_duration_since(now));
@@ -54,7 +54,7 @@ impl Switch {
             self.write_mark(topic.area().to_owned());
         }
         if ready {
-            self.pass_live(&topic, event, lone);
+            self.pass_live(topic, event, lone);
         }
     }
 
@@ -87,9 +87,11 @@ impl Switch {
             }
             Err(error) => {
                 // Withheld, not delivered: who is away could not be told. The next tick tries again.
-                area.lost = true;
+                let known = std::mem::replace(&mut area.lost, true);
                 area.held.clear();
-                tracing::warn!(area = name, %error, "live events are withheld: their mark cannot be written");
+                if !known {
+                    tracing::warn!(area = name, %error, "live events are withheld: their mark cannot be written");
+                }
             }
         }
     }
@@ -155,5 +157,32 @@ impl Switch {
             let known = known.entry(area.clone()).or_default();
             *known = (*known).max(*mark);
         }
+    }
+
+    /// Reads the marks for sessions that came back: one read at a time, for all who came before it started.
+    pub(super) fn read_marks(&mut self) {
+        if self.mark_reads.0.is_empty() && !self.mark_reads.1.is_empty() && self.connection.is_up() {
+            self.mark_reads.0 = std::mem::take(&mut self.mark_reads.1);
+            let bus = self.bus.clone();
+            self.ask(async move { Answer::Marks(bus.marks().await) });
+        }
+    }
+
+    pub(super) fn take_marks(&mut self, result: Result<Marks, BusError>) {
+        let ids = std::mem::take(&mut self.mark_reads.0);
+        let Ok(marks) = result else {
+            // Read again with the next session that asks, or when the link is back.
+            self.mark_reads.1.extend(ids);
+            return;
+        };
+        self.learn_marks(&marks);
+        let marks = Arc::new(marks);
+        for id in ids {
+            if let Some(join) = self.joins.get_mut(&id) {
+                join.marks = Some(Arc::clone(&marks));
+            }
+            self.try_finish(id);
+        }
+        self.read_marks();
     }
 }

@@ -11,6 +11,7 @@ mod join;
 mod link;
 mod live;
 mod owed;
+mod passing;
 mod switch;
 
 use std::{

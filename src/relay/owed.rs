@@ -12,7 +12,7 @@ use super::switch::Switch;
 use crate::{
     hub::{MemberId, Outbox, RoomId, Standing},
     protocol::{NodeMessage, Reason, Subject, Topic, message::Positions},
-    relay::feed::State,
+    relay::feed::{Feed, State},
 };
 
 /// The shortest spread, ms.
@@ -58,10 +58,16 @@ impl Switch {
             return;
         }
         let owed = std::mem::take(&mut self.owed);
-        let spread = spread_ms(owed.len(), self.settings.refetches_per_second);
+        let spread = self.spread_for(owed.len());
         for member in owed {
             self.pay(member, spread);
         }
+    }
+
+    /// The spread for so many more sessions, with those that were told just before.
+    pub(super) fn spread_for(&mut self, sessions: usize) -> u64 {
+        self.told.0 += sessions;
+        spread_ms(self.told.0 + self.told.1, self.settings.refetches_per_second)
     }
 
     /// Sends what a member is owed in rooms that are in step; the rest stays owed.
@@ -111,7 +117,7 @@ impl Switch {
         let mut positions = Vec::with_capacity(rooms.len());
         for room in rooms {
             let Some(subject) = self.hub.subject(*room).cloned() else { continue };
-            let position = self.feeds.get(room).and_then(|feed| feed.position());
+            let position = self.feeds.get(room).and_then(Feed::position);
             let head = position.as_ref().map_or(0, |position| position.id.seq);
             self.hub.put_in_step(id, *room, head, head);
             if let (Subject::Topic(topic), Some(position)) = (&subject, position) {

@@ -1,0 +1,141 @@
+//! Mode `callback`: the CMS is asked who a browser's cookies or `Authorization` belong to.
+//!
+//! The answer is believed for a few seconds for the same credentials, because a long-poll asks with every poll. At most
+//! a few dozen questions are under way at once: a thousand browsers that come back together must not take the CMS down.
+
+use std::{
+    collections::HashMap,
+    hash::{BuildHasher, RandomState},
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use hyper::{
+    HeaderMap, StatusCode,
+    header::{self, HeaderValue},
+};
+use serde::Deserialize;
+use tokio::{sync::Semaphore, time::Instant};
+
+use super::{AuthError, Credentials, fetch::Remote, token::Claims};
+use crate::{config::Secret, protocol::time::now_ms};
+
+/// How long an answer is believed without asking again.
+const CACHED: Duration = Duration::from_secs(5);
+/// Answers that are remembered.
+const MAX_CACHED: usize = 10_000;
+/// Questions under way.
+const MAX_QUESTIONS: usize = 64;
+/// How long a question may wait for its turn.
+const TURN: Duration = Duration::from_secs(3);
+/// The longest time that an answer may claim, seconds.
+const MAX_LIFE: u64 = 86_400;
+
+/// Where to ask, and what was answered lately.
+#[derive(Debug)]
+pub(super) struct Callback {
+    remote: Remote,
+    turns: Semaphore,
+    /// By two keyed hashes of the credentials (128 bits), so that no credentials lie about in memory.
+    answers: Mutex<HashMap<(u64, u64), (Instant, Claims)>>,
+    hashers: (RandomState, RandomState),
+}
+
+#[derive(Deserialize)]
+struct Answer {
+    sub: String,
+    topics: Option<Vec<String>>,
+    publish: Option<Vec<String>>,
+    expires_in: f64,
+}
+
+impl Callback {
+    /// A URL to ask.
+    pub(super) fn new(url: &Secret) -> Result<Self, String> {
+        let (turns, answers) = (Semaphore::new(MAX_QUESTIONS), Mutex::default());
+        Ok(Self { remote: Remote::new(url)?, turns, answers, hashers: Default::default() })
+    }
+
+    /// Who it is. A `fresh` answer is not taken from memory.
+    pub(super) async fn ask(&self, credentials: &Credentials, fresh: bool) -> Result<Claims, AuthError> {
+        let headers = headers(credentials)?;
+        let key = (self.hashers.0.hash_one(key(&headers)), self.hashers.1.hash_one(key(&headers)));
+        if !fresh && let Some(claims) = self.remembered(key) {
+            return Ok(claims);
+        }
+        let away =
+            |why: String| AuthError::Away(format!("{} (auth.callback_url): {why}", self.remote.shown()));
+        let Ok(turn) = tokio::time::timeout(TURN, self.turns.acquire()).await else {
+            return Err(away(format!(
+                "{MAX_QUESTIONS} questions are under way, and none was answered in time"
+            )));
+        };
+        let (status, body) = self.remote.get(headers).await.map_err(away)?;
+        drop(turn);
+        if status.is_server_error() {
+            return Err(away(format!("the answer was {status}")));
+        }
+        if status != StatusCode::OK {
+            return Err(AuthError::Refused(format!("the CMS refused (its answer was {status})")));
+        }
+        // The parser's message may quote the answer; its place in it is enough.
+        let answer: Answer = serde_json::from_slice(&body).map_err(|error| {
+            let place = format!("line {}, column {}", error.line(), error.column());
+            away(format!("the answer is not {{\"sub\":…,\"topics\":[…],\"expires_in\":…}} ({place})"))
+        })?;
+        if answer.sub.trim().is_empty() {
+            return Err(away("the answer's `sub` is empty: it must name the editor".into()));
+        }
+        if answer.expires_in < 1.0 {
+            return Err(AuthError::Refused("the CMS answered with a session that has already ended".into()));
+        }
+        #[expect(clippy::cast_sign_loss, reason = "positive, as was just seen")]
+        let life = (answer.expires_in as u64).min(MAX_LIFE);
+        let exp = now_ms() / 1000 + life;
+        let claims = Claims { sub: answer.sub, exp, topics: answer.topics, publish: answer.publish };
+        self.remember(key, &claims, Duration::from_secs(life).min(CACHED));
+        Ok(claims)
+    }
+
+    fn remembered(&self, key: (u64, u64)) -> Option<Claims> {
+        let answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        answers.get(&key).filter(|(until, _)| *until > Instant::now()).map(|(_, claims)| claims.clone())
+    }
+
+    fn remember(&self, key: (u64, u64), claims: &Claims, life: Duration) {
+        let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        if answers.len() >= MAX_CACHED {
+            answers.retain(|_, (until, _)| *until > now);
+        }
+        if answers.len() < MAX_CACHED {
+            answers.insert(key, (now + life, claims.clone()));
+        }
+    }
+}
+
+fn key(headers: &HeaderMap) -> [Option<&[u8]>; 2] {
+    [header::COOKIE, header::AUTHORIZATION].map(|name| headers.get(name).map(HeaderValue::as_bytes))
+}
+
+/// What is passed on: the cookies and the `Authorization`, or a token that came another way as a bearer.
+fn headers(credentials: &Credentials) -> Result<HeaderMap, AuthError> {
+    let bearer = credentials.token.as_ref().map(|token| format!("Bearer {token}"));
+    let authorization = credentials.authorization.as_ref().or(bearer.as_ref());
+    if authorization.is_none() && credentials.cookies.is_none() {
+        return Err(AuthError::Missing("neither cookies nor a token came with the request".into()));
+    }
+    let mut headers = HeaderMap::new();
+    headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
+    for (name, value) in
+        [(header::COOKIE, credentials.cookies.as_ref()), (header::AUTHORIZATION, authorization)]
+    {
+        let Some(value) = value else { continue };
+        let mut value = HeaderValue::from_str(value).map_err(|_| {
+            AuthError::Refused(format!("the {name} header has characters that cannot be passed on"))
+        })?;
+        value.set_sensitive(true);
+        headers.insert(name, value);
+    }
+    Ok(headers)
+}

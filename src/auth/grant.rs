@@ -1,0 +1,167 @@
+//! What an editor may follow and publish.
+//!
+//! A grant is compared byte by byte with topics that have passed the grammar, so there is one spelling of each and
+//! nothing to normalise. Private areas stand above every grant: their keys belong to the editor of that name alone.
+
+use std::collections::HashSet;
+
+use crate::protocol::{Areas, Subject, Topic};
+
+/// Patterns of a claim: exact topics, `area:*` (every key and the area itself), or `*`. What is none of these matches
+/// nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Patterns {
+    all: bool,
+    areas: HashSet<String>,
+    topics: HashSet<String>,
+}
+
+impl Patterns {
+    /// Reads patterns.
+    pub fn new<S: AsRef<str>>(patterns: impl IntoIterator<Item = S>) -> Self {
+        let mut read = Self::default();
+        for pattern in patterns {
+            let pattern = pattern.as_ref();
+            match pattern.strip_suffix(":*") {
+                _ if pattern == "*" => read.all = true,
+                Some(area) if !area.contains(':') => drop(read.areas.insert(area.into())),
+                _ => drop(read.topics.insert(pattern.into())),
+            }
+        }
+        read
+    }
+
+    /// Whether this very topic is meant.
+    pub fn covers(&self, topic: &Topic) -> bool {
+        self.covers_area(topic.area()) || self.topics.contains(topic.as_str())
+    }
+
+    fn covers_area(&self, area: &str) -> bool {
+        self.all || self.areas.contains(area)
+    }
+
+    /// Whether nothing is covered.
+    pub fn is_empty(&self) -> bool {
+        !self.all && self.areas.is_empty() && self.topics.is_empty()
+    }
+}
+
+/// What an editor may follow.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Grant {
+    own_key: String,
+    patterns: Patterns,
+}
+
+impl Grant {
+    /// The grant of an editor, named as in the token's `sub`.
+    pub fn new<S: AsRef<str>>(user: &str, patterns: impl IntoIterator<Item = S>) -> Self {
+        Self { own_key: Topic::own_key(user), patterns: Patterns::new(patterns) }
+    }
+
+    /// Whether the editor may follow the subject.
+    ///
+    /// In a private area: the editor's own key and the area-wide topic, always; another key or `area:*`, never.
+    /// Elsewhere: what the patterns cover; and the area-wide topic along with any key of it, because following the key
+    /// follows the area too (contract, 1) and a refusal would hide nothing.
+    pub fn allows(&self, subject: &Subject, areas: &Areas) -> bool {
+        let area = subject.area();
+        match subject {
+            Subject::Every(_) => !areas.is_private(area) && self.patterns.covers_area(area),
+            Subject::Topic(topic) if areas.is_private(area) => {
+                topic.key().is_none_or(|key| key == self.own_key)
+            }
+            Subject::Topic(topic) => {
+                self.patterns.covers(topic) || (topic.is_wide() && self.covers_a_key_of(area))
+            }
+        }
+    }
+
+    fn covers_a_key_of(&self, area: &str) -> bool {
+        let is_key = |topic: &String| {
+            topic.strip_prefix(area).is_some_and(|rest| rest.len() > 1 && rest.starts_with(':'))
+        };
+        self.patterns.topics.iter().any(is_key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn areas() -> Areas {
+        Areas::new(["comments", "comments-x", "projects", "notifications"], ["notifications"], []).unwrap()
+    }
+
+    fn allows(user: &str, patterns: &[&str], subject: &str) -> bool {
+        let subject = Subject::parse(subject, &areas()).unwrap_or_else(|error| panic!("{subject}: {error}"));
+        Grant::new(user, patterns).allows(&subject, &areas())
+    }
+
+    #[test]
+    fn patterns_are_compared_to_the_letter() {
+        for (patterns, subject, allowed) in [
+            (&["comments:42"][..], "comments:42", true),
+            (&["comments:42"], "comments:43", false),
+            (&["comments:42"], "comments:420", false),
+            (&["comments:42"], "comments:4", false),
+            (&["comments:42"], "comments:%34%32", false),
+            (&["comments:42"], "comments", true),
+            (&["comments:42"], "comments:*", false),
+            (&["comments:42"], "comments-x", false),
+            (&["comments-x:1"], "comments", false),
+            (&["comments"], "comments", true),
+            (&["comments"], "comments:42", false),
+            (&["comments:"], "comments", false),
+            (&["comments:*"], "comments:42", true),
+            (&["comments:*"], "comments", true),
+            (&["comments:*"], "comments:*", true),
+            (&["comments:*"], "projects", false),
+            (&["comments:*"], "comments-x:1", false),
+            (&["*"], "projects:*", true),
+            (&["*"], "projects:a:b", true),
+            (&[], "projects", false),
+            (&["**", "*:*", "comm*", "comments:4*", "Comments:42", " comments:42", ""], "comments:42", false),
+        ] {
+            assert_eq!(allows("anna", patterns, subject), allowed, "{patterns:?} {subject}");
+        }
+    }
+
+    #[test]
+    fn private_topics_are_for_their_editor_alone_whatever_the_grant_says() {
+        let everything = ["*", "notifications:*", "notifications:bob", "notifications:Anna", "notifications"];
+        for patterns in [&everything[..], &[]] {
+            assert!(allows("Anna", patterns, "notifications:anna"));
+            assert!(allows("Anna", patterns, "notifications"), "the area-wide topic is open to every editor");
+            for subject in [
+                "notifications:*",
+                "notifications:bob",
+                "notifications:Anna",
+                "notifications:ANNA",
+                "notifications:%61nna",
+                "notifications:anna%20",
+                "notifications:anna:",
+                "notifications:anna:x",
+                "notifications:ann",
+                "notifications:annaa",
+                "notifications:а\u{301}nna",
+                "notifications:%2A",
+            ] {
+                assert!(!allows("Anna", patterns, subject), "{subject}");
+            }
+        }
+        assert!(allows("DOM\\Jörg Ä*", &[], "notifications:dom\\jörg%20ä%2A"));
+        assert!(!allows("DOM\\Jörg Ä*", &[], "notifications:dom\\jörg%20ä%2a"));
+        assert!(!allows("*", &[], "notifications:*"));
+        assert!(!allows("", &["*"], "notifications:anna"));
+    }
+
+    #[test]
+    fn publishing_follows_the_same_patterns_without_the_implied_area() {
+        let publish = Patterns::new(["comments:42", "projects", "notifications:*"]);
+        let covers = |topic: &str| publish.covers(&Topic::parse(topic, &areas()).unwrap());
+        assert!(covers("comments:42") && covers("projects") && covers("notifications:bob"));
+        assert!(!covers("comments") && !covers("comments:43") && !covers("projects:1"));
+        assert!(Patterns::new([""; 0]).is_empty() && !publish.is_empty());
+    }
+}

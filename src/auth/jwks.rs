@@ -1,0 +1,235 @@
+//! A set of public keys (RFC 7517), from a file or a URL, kept until there is reason to read it again: a token that
+//! names an unknown key, or age, so that a withdrawn key goes away.
+//!
+//! Strangers can name unknown keys at will, so reading again is rate-limited. A source that cannot be read keeps
+//! the last keys: an identity provider that is down for an hour must not lock the editors out. Keys for shared secrets
+//! in a set are ignored: a set is public.
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
+
+use hyper::{HeaderMap, StatusCode, header};
+use jsonwebtoken::{
+    DecodingKey,
+    jwk::{AlgorithmParameters, EllipticCurve, Jwk, PublicKeyUse},
+};
+use serde_json::Value;
+use tokio::{
+    sync::{Mutex, MutexGuard},
+    time::Instant,
+};
+
+use super::{AuthError, fetch::Remote, token::quoted};
+use crate::config::{Algorithm, Secret};
+
+/// Time between two reads, at least.
+const PAUSE: Duration = Duration::from_secs(10);
+/// Age at which keys are read again, unknown key or not.
+const MAX_AGE: Duration = Duration::from_secs(600);
+
+/// A key that signatures are checked with.
+#[derive(Debug, Clone)]
+pub(super) struct Key {
+    id: Option<String>,
+    /// The only algorithm that it may be used with, where that is said.
+    only: Option<Algorithm>,
+    decoding: DecodingKey,
+}
+
+impl Key {
+    /// A key without a name.
+    pub(super) fn new(key: DecodingKey) -> Self {
+        Self { id: None, only: None, decoding: key }
+    }
+
+    /// Whether it is of the algorithm's kind.
+    pub(super) fn fits(&self, algorithm: Algorithm) -> bool {
+        self.decoding.family() == jsonwebtoken::Algorithm::from(algorithm).family()
+            && self.only.is_none_or(|only| only == algorithm)
+    }
+
+    /// The key itself.
+    pub(super) fn decoding(&self) -> &DecodingKey {
+        &self.decoding
+    }
+
+    /// A key of a set; `None` for one that is not for us.
+    fn read(value: &Value) -> Option<Self> {
+        let jwk: Jwk = serde_json::from_value(value.clone()).ok()?;
+        if !matches!(jwk.common.public_key_use, None | Some(PublicKeyUse::Signature)) {
+            return None;
+        }
+        let own = match &jwk.algorithm {
+            AlgorithmParameters::RSA(_) => Algorithm::Rs256,
+            AlgorithmParameters::EllipticCurve(key) if key.curve == EllipticCurve::P256 => Algorithm::Es256,
+            AlgorithmParameters::OctetKeyPair(key) if key.curve == EllipticCurve::Ed25519 => Algorithm::EdDsa,
+            _ => return None,
+        };
+        if value.get("alg").is_some_and(|alg| alg != own.name()) {
+            return None;
+        }
+        let decoding = DecodingKey::from_jwk(&jwk).ok()?;
+        Some(Self { id: jwk.common.key_id, only: Some(own), decoding })
+    }
+}
+
+/// Reads a set. An empty one is an error: it would lock everybody out.
+fn read_set(bytes: &[u8]) -> Result<Vec<Key>, String> {
+    let set: Value = serde_json::from_slice(bytes).map_err(|error| format!("it is not JSON: {error}"))?;
+    let keys =
+        set.get("keys").and_then(Value::as_array).ok_or("it is not a JWKS: there is no list `keys`")?;
+    let read: Vec<_> = keys.iter().filter_map(Key::read).collect();
+    if read.is_empty() {
+        return Err(format!("none of its {} keys is for RS256, ES256 or EdDSA signatures", keys.len()));
+    }
+    Ok(read)
+}
+
+#[derive(Debug)]
+enum Place {
+    File(PathBuf),
+    Url(Box<Remote>),
+}
+
+impl Place {
+    async fn read(&self) -> Result<Vec<Key>, String> {
+        match self {
+            Self::File(path) => read_set(&tokio::fs::read(path).await.map_err(|error| error.to_string())?),
+            Self::Url(remote) => {
+                let json = header::HeaderValue::from_static("application/json");
+                match remote.get(HeaderMap::from_iter([(header::ACCEPT, json)])).await? {
+                    (StatusCode::OK, body) => read_set(&body),
+                    (status, _) => Err(format!("the answer was {status}")),
+                }
+            }
+        }
+    }
+
+    fn shown(&self) -> String {
+        match self {
+            Self::File(path) => path.display().to_string(),
+            Self::Url(remote) => remote.shown().to_owned(),
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+struct Known {
+    keys: Arc<[Key]>,
+    read: Instant,
+}
+
+/// When a read was last tried, and what came of it.
+type Tried = Option<(Instant, Result<(), String>)>;
+
+/// A set of keys and where it is read from.
+#[derive(Debug)]
+pub(super) struct Jwks {
+    place: Place,
+    pause: Duration,
+    known: RwLock<Option<Known>>,
+    /// Held while reading: everybody else waits for that one.
+    tried: Mutex<Tried>,
+}
+
+impl Jwks {
+    /// A file, which must be readable now.
+    pub(super) fn file(path: PathBuf) -> Result<Self, String> {
+        let keys = read_set(&std::fs::read(&path).map_err(|error| error.to_string())?)?;
+        let jwks = Self::new(Place::File(path));
+        jwks.learn(keys);
+        Ok(jwks)
+    }
+
+    /// A URL, which is read when the first token comes: the CMS may start after us.
+    pub(super) fn url(url: &Secret) -> Result<Self, String> {
+        Ok(Self::new(Place::Url(Box::new(Remote::new(url)?))))
+    }
+
+    fn new(place: Place) -> Self {
+        Self { place, pause: PAUSE, known: RwLock::default(), tried: Mutex::default() }
+    }
+
+    /// Sets the time between two reads.
+    #[cfg(test)]
+    pub(super) fn pausing(mut self, pause: Duration) -> Self {
+        self.pause = pause;
+        self
+    }
+
+    fn learn(&self, keys: Vec<Key>) {
+        let known = Known { keys: keys.into(), read: Instant::now() };
+        *self.known.write().unwrap_or_else(PoisonError::into_inner) = Some(known);
+    }
+
+    fn known(&self) -> Option<Known> {
+        self.known.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The keys that a token may have been signed with: the one that it names, or, where it names none, all of the
+    /// algorithm's kind.
+    pub(super) async fn find(&self, id: Option<&str>, algorithm: Algorithm) -> Result<Vec<Key>, AuthError> {
+        let known = self.known();
+        let stale = known.as_ref().is_none_or(|known| known.read.elapsed() > MAX_AGE);
+        let found = known.map(|known| pick(&known.keys, id, algorithm)).unwrap_or_default();
+        if !found.is_empty() && !stale {
+            return Ok(found);
+        }
+        if !found.is_empty() {
+            // Good keys, though old: whoever comes first reads again, nobody else waits.
+            if let Ok(tried) = self.tried.try_lock() {
+                self.read(tried).await.ok();
+            }
+            let fresh = self.known().map(|known| pick(&known.keys, id, algorithm)).unwrap_or_default();
+            return self.or_unknown(fresh, id);
+        }
+        let outcome = self.read(self.tried.lock().await).await;
+        match (self.known(), outcome) {
+            (Some(known), _) => self.or_unknown(pick(&known.keys, id, algorithm), id),
+            (None, Err(why)) => {
+                let place = self.place.shown();
+                Err(AuthError::Away(format!("the keys at {place} (auth.jwks) cannot be read: {why}")))
+            }
+            (None, Ok(())) => self.or_unknown(Vec::new(), id),
+        }
+    }
+
+    fn or_unknown(&self, found: Vec<Key>, id: Option<&str>) -> Result<Vec<Key>, AuthError> {
+        if !found.is_empty() {
+            return Ok(found);
+        }
+        let which =
+            id.map_or_else(|| "no `kid` and an algorithm".into(), |id| format!("the `kid` {}", quoted(id)));
+        let place = self.place.shown();
+        Err(AuthError::Refused(format!(
+            "the token has {which} that fits none of the keys at {place} (auth.jwks)"
+        )))
+    }
+
+    /// Reads again, unless that was tried a moment ago.
+    async fn read(&self, mut tried: MutexGuard<'_, Tried>) -> Result<(), String> {
+        if let Some((when, outcome)) = tried.as_ref()
+            && when.elapsed() < self.pause
+        {
+            return outcome.clone();
+        }
+        let outcome = self.place.read().await.map(|keys| self.learn(keys));
+        if let Err(why) = &outcome {
+            tracing::warn!(
+                place = self.place.shown(),
+                why,
+                "the keys for tokens cannot be read; the last ones stay in use"
+            );
+        }
+        *tried = Some((Instant::now(), outcome.clone()));
+        outcome
+    }
+}
+
+fn pick(keys: &[Key], id: Option<&str>, algorithm: Algorithm) -> Vec<Key> {
+    let named = |key: &&Key| id.is_none() || key.id.as_deref() == id;
+    keys.iter().filter(named).filter(|key| key.fits(algorithm)).cloned().collect()
+}

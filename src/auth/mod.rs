@@ -1,0 +1,189 @@
+//! Who may connect, and what they may follow and publish.
+//!
+//! One door for all ways of proving oneself: [`Authenticator::authenticate`] turns [`Credentials`] into an [`Identity`].
+//! Knows neither transports nor sessions; when to ask again is the caller's business, from [`Identity::expires`].
+
+mod callback;
+mod fetch;
+pub mod grant;
+mod jwks;
+#[cfg(test)]
+mod tests;
+pub mod token;
+
+use std::{fmt, sync::Arc};
+
+use self::callback::Callback;
+pub use self::{
+    grant::{Grant, Patterns},
+    token::{Claims, LEEWAY, NewToken, Verifier},
+};
+use crate::{
+    config::{AuthMode, Config, ConfigError},
+    protocol::{Areas, Subject},
+};
+
+/// The user of every session in mode `none`.
+pub const ANONYMOUS: &str = "anonymous";
+
+/// What a client shows to prove who it is. Never prints.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Credentials {
+    /// The token: from `Authorization: Bearer`, the configured cookie, `connect`, or `token=`.
+    pub token: Option<String>,
+    /// The request's `Cookie` header, for mode `callback`.
+    pub cookies: Option<String>,
+    /// The request's `Authorization` header, for mode `callback`.
+    pub authorization: Option<String>,
+}
+
+impl Credentials {
+    /// What stands in a request's headers. `cookie` is the name of the cookie that may carry the token.
+    pub fn from_headers(authorization: Option<&str>, cookies: Option<&str>, cookie: Option<&str>) -> Self {
+        let bearer = authorization.and_then(bearer);
+        let from_cookie = || cookie_value(cookies?, cookie?);
+        Self {
+            token: bearer.or_else(from_cookie).map(Into::into),
+            cookies: cookies.map(Into::into),
+            authorization: authorization.map(Into::into),
+        }
+    }
+
+    /// The same with a token that came in a message or in the query.
+    #[must_use]
+    pub fn with_token(mut self, token: impl Into<String>) -> Self {
+        self.token = Some(token.into());
+        self
+    }
+
+    /// Whether there is nothing to prove anything with.
+    pub fn is_empty(&self) -> bool {
+        self.token.is_none() && self.cookies.is_none() && self.authorization.is_none()
+    }
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Credentials(***)")
+    }
+}
+
+/// The token of an `Authorization` header of the scheme `Bearer` (RFC 6750; schemes know no case).
+pub fn bearer(authorization: &str) -> Option<&str> {
+    let (scheme, token) = authorization.trim().split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim()).filter(|token| !token.is_empty())
+}
+
+/// The first cookie of that name in a `Cookie` header (RFC 6265, 4.2).
+pub fn cookie_value<'a>(cookies: &'a str, name: &str) -> Option<&'a str> {
+    let mut pairs = cookies.split(';').filter_map(|pair| pair.trim().split_once('='));
+    let value = pairs.find(|(found, _)| *found == name)?.1.trim();
+    let value = value.strip_prefix('"').and_then(|value| value.strip_suffix('"')).unwrap_or(value);
+    Some(value).filter(|value| !value.is_empty())
+}
+
+/// Who somebody is, and what that allows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// The editor, as the token's `sub` has it.
+    pub user: String,
+    /// What may be followed.
+    pub grant: Grant,
+    /// What may be published to by `POST /publish`.
+    pub publish: Patterns,
+    /// When it ends, seconds since 1970 (the token's `exp`; [`LEEWAY`] may be added for clocks that differ). `None`: never.
+    pub expires: Option<u64>,
+}
+
+/// Why somebody is not let in. The texts are for people and quote neither token nor cookie.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AuthError {
+    /// There was nothing to judge.
+    #[error("{0}")]
+    Missing(String),
+    /// The credentials were judged and are bad.
+    #[error("{0}")]
+    Refused(String),
+    /// They cannot be judged now, because the keys or the CMS are out of reach. Trying again later may work.
+    #[error("who you are cannot be checked now: {0}")]
+    Away(String),
+}
+
+/// Judges credentials by the configured mode. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Authenticator {
+    mode: Arc<Mode>,
+    default_topics: Arc<[String]>,
+}
+
+#[derive(Debug)]
+enum Mode {
+    Jwt(Verifier),
+    Callback(Callback),
+    None,
+}
+
+impl Authenticator {
+    /// Reads the key material. Refuses where nobody has decided who may connect ([`Config::auth_mode`]), where key
+    /// material is unusable, and where a default topic is not one.
+    pub fn new(config: &Config, areas: &Areas) -> Result<Self, ConfigError> {
+        let mode = match config.auth_mode()? {
+            AuthMode::Jwt(jwt) => Mode::Jwt(Verifier::new(jwt, config)?),
+            AuthMode::Callback(callback) => Mode::Callback(
+                Callback::new(&callback.url).map_err(|what| config.complaint("auth.callback_url", what))?,
+            ),
+            AuthMode::None => Mode::None,
+        };
+        for pattern in config.auth.default_topics.iter().filter(|pattern| *pattern != "*") {
+            if let Err(error) = Subject::parse(pattern, areas) {
+                return Err(config.complaint("auth.default_topics", format_args!("has {pattern:?}: {error}")));
+            }
+        }
+        Ok(Self { mode: Arc::new(mode), default_topics: config.auth.default_topics.clone().into() })
+    }
+
+    /// Who it is. Mode `callback` may answer from a memory of a few seconds.
+    pub async fn authenticate(&self, credentials: &Credentials) -> Result<Identity, AuthError> {
+        self.judge(credentials, false).await
+    }
+
+    /// Who it is, asked anew: for a session whose identity is about to end.
+    pub async fn renew(&self, credentials: &Credentials) -> Result<Identity, AuthError> {
+        self.judge(credentials, true).await
+    }
+
+    /// Whether a session can outlive its identity without the client's doing, by [`Authenticator::renew`].
+    pub fn can_renew(&self) -> bool {
+        matches!(*self.mode, Mode::Callback(_))
+    }
+
+    /// Whether clients prove who they are at all, so that a `publish` claim means something.
+    pub fn reads_credentials(&self) -> bool {
+        !matches!(*self.mode, Mode::None)
+    }
+
+    async fn judge(&self, credentials: &Credentials, fresh: bool) -> Result<Identity, AuthError> {
+        let claims = match &*self.mode {
+            Mode::None => return Ok(self.anonymous()),
+            Mode::Callback(callback) => callback.ask(credentials, fresh).await?,
+            Mode::Jwt(verifier) => {
+                let missing = || {
+                    AuthError::Missing("there is no token: send one in `Authorization: Bearer`, in the configured cookie or in `connect`".into())
+                };
+                verifier.verify(credentials.token.as_deref().ok_or_else(missing)?).await?
+            }
+        };
+        let topics = claims.topics.as_deref().unwrap_or(&self.default_topics);
+        Ok(Identity {
+            grant: Grant::new(&claims.sub, topics),
+            publish: Patterns::new(claims.publish.iter().flatten()),
+            expires: Some(claims.exp),
+            user: claims.sub,
+        })
+    }
+
+    fn anonymous(&self) -> Identity {
+        let grant = Grant::new(ANONYMOUS, self.default_topics.iter());
+        Identity { user: ANONYMOUS.into(), grant, publish: Patterns::default(), expires: None }
+    }
+}

@@ -1,0 +1,319 @@
+//! Tokens: JWTs (RFC 7519) that the CMS signs and nodes verify.
+//!
+//! Which algorithms are accepted is the operator's word, and a key is only ever used with algorithms of its own kind:
+//! a token cannot talk a public key into being a shared secret, nor the signature away. The signature is
+//! checked by `jsonwebtoken`, the claims here, so that a refusal can say precisely what is wrong (after the signature
+//! has been found good, and never quoting the token).
+
+use std::{collections::BTreeMap, time::Duration};
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use jsonwebtoken::{DecodingKey, EncodingKey, Header, Validation, errors::ErrorKind};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::{
+    AuthError,
+    jwks::{Jwks, Key},
+};
+use crate::{
+    config::{Algorithm, Config, ConfigError, Jwt, KeySource, Secret},
+    protocol::time::{now_ms, rfc3339},
+};
+
+/// How far clocks may be apart, seconds: a token counts so much longer than its `exp` and earlier than its `nbf`.
+pub const LEEWAY: u64 = 30;
+/// The longest token, bytes.
+const MAX_TOKEN: usize = 16 * 1024;
+
+/// What a good token says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claims {
+    /// The editor.
+    pub sub: String,
+    /// When the token ends, seconds since 1970.
+    pub exp: u64,
+    /// What may be followed; `None` where the token does not say.
+    pub topics: Option<Vec<String>>,
+    /// What may be published to; `None` where the token does not say.
+    pub publish: Option<Vec<String>>,
+}
+
+/// What tokens are checked against.
+#[derive(Debug)]
+pub struct Verifier {
+    keys: Keys,
+    algorithms: Vec<Algorithm>,
+    issuer: Vec<String>,
+    audience: Vec<String>,
+}
+
+#[derive(Debug)]
+enum Keys {
+    Fixed(Vec<Key>),
+    Set(Box<Jwks>),
+}
+
+#[derive(Deserialize)]
+struct TokenHeader {
+    alg: String,
+    kid: Option<String>,
+    crit: Option<Value>,
+}
+
+impl Verifier {
+    /// Reads the key material. Errors name the key of the configuration.
+    pub fn new(jwt: &Jwt, config: &Config) -> Result<Self, ConfigError> {
+        let mut algorithms = jwt.algorithms.clone();
+        let keys = match &jwt.keys {
+            KeySource::Secret { current, previous } => {
+                let key = |secret: &Secret| Key::new(DecodingKey::from_secret(secret.expose().as_bytes()));
+                Keys::Fixed(std::iter::once(current).chain(previous).map(key).collect())
+            }
+            KeySource::PublicKey(path) => {
+                let complaint = |what: &str| {
+                    config.complaint("auth.public_key_file", format_args!("is {}: {what}", path.display()))
+                };
+                let pem = std::fs::read(path).map_err(|error| complaint(&error.to_string()))?;
+                let (own, key) = public_key(&pem).map_err(complaint)?;
+                if algorithms.is_empty() {
+                    algorithms.push(own);
+                } else if algorithms != [own] {
+                    let what = format!("does not fit {}, whose algorithm is {own}", path.display());
+                    return Err(config.complaint("auth.algorithms", what));
+                }
+                Keys::Fixed(vec![Key::new(key)])
+            }
+            KeySource::JwksFile(path) => {
+                let complaint = |what: String| {
+                    config.complaint("auth.jwks", format_args!("is {}: {what}", path.display()))
+                };
+                Keys::Set(Box::new(Jwks::file(path.clone()).map_err(complaint)?))
+            }
+            KeySource::JwksUrl(url) => Keys::Set(Box::new(
+                Jwks::url(url).map_err(|what: String| config.complaint("auth.jwks", what))?,
+            )),
+        };
+        Ok(Self { keys, algorithms, issuer: jwt.issuer.clone(), audience: jwt.audience.clone() })
+    }
+
+    /// Checks a token as of now.
+    pub async fn verify(&self, token: &str) -> Result<Claims, AuthError> {
+        let header = header(token)?;
+        let algorithm = self.algorithm(&header)?;
+        let found;
+        let keys = match &self.keys {
+            Keys::Fixed(keys) => keys,
+            Keys::Set(jwks) => {
+                found = jwks.find(header.kid.as_deref(), algorithm).await?;
+                &found
+            }
+        };
+        let claims = signed_claims(token, keys, algorithm)?;
+        self.check(&claims, now_ms() / 1000).map_err(AuthError::Refused)
+    }
+
+    fn algorithm(&self, header: &TokenHeader) -> Result<Algorithm, AuthError> {
+        let known = self.algorithms.iter().find(|algorithm| algorithm.name() == header.alg);
+        known.copied().ok_or_else(|| {
+            let accepted = self.algorithms.iter().map(|a| a.name()).collect::<Vec<_>>().join(", ");
+            AuthError::Refused(format!(
+                "the token's algorithm is {}, but only {accepted} is accepted here (auth.algorithms)",
+                quoted(&header.alg)
+            ))
+        })
+    }
+
+    /// The claims, judged at a time in seconds since 1970.
+    fn check(&self, claims: &Map<String, Value>, now: u64) -> Result<Claims, String> {
+        let exp = seconds(claims, "exp")?.ok_or("the token has no `exp`: it must say when it ends")?;
+        if now > exp.saturating_add(LEEWAY) {
+            return Err(format!("the token expired {} ago, at {}", span(now - exp), instant(exp)));
+        }
+        if let Some(nbf) = seconds(claims, "nbf")?.filter(|nbf| *nbf > now.saturating_add(LEEWAY)) {
+            return Err(format!(
+                "the token is not valid before {} (`nbf`), in {}",
+                instant(nbf),
+                span(nbf - now)
+            ));
+        }
+        one_of(claims, "iss", "auth.issuer", &self.issuer)?;
+        one_of(claims, "aud", "auth.audience", &self.audience)?;
+        let sub = match claims.get("sub") {
+            Some(Value::String(sub)) if !sub.trim().is_empty() => sub.clone(),
+            Some(Value::String(_)) => {
+                return Err("the token's `sub` is empty: it must name the editor".into());
+            }
+            Some(_) => return Err("the token's `sub` is not a text: it must name the editor".into()),
+            None => return Err("the token has no `sub`: it must name the editor".into()),
+        };
+        Ok(Claims { sub, exp, topics: texts(claims, "topics")?, publish: texts(claims, "publish")? })
+    }
+}
+
+fn header(token: &str) -> Result<TokenHeader, AuthError> {
+    let refused = |what: &str| AuthError::Refused(what.into());
+    if token.len() > MAX_TOKEN {
+        return Err(refused("the token is longer than 16 KiB"));
+    }
+    let not_a_jwt =
+        || refused("the token is not a JWT: it must be three base64url parts with dots between them");
+    if token.split('.').count() != 3 {
+        return Err(not_a_jwt());
+    }
+    let first = token.split('.').next().unwrap_or_default();
+    let bytes = URL_SAFE_NO_PAD.decode(first).map_err(|_| not_a_jwt())?;
+    let header: TokenHeader = serde_json::from_slice(&bytes).map_err(|_| not_a_jwt())?;
+    if header.crit.is_some() {
+        return Err(refused("the token has a `crit` header, none of which is understood here"));
+    }
+    Ok(header)
+}
+
+/// The claims, if one of the keys made the signature.
+fn signed_claims(token: &str, keys: &[Key], algorithm: Algorithm) -> Result<Map<String, Value>, AuthError> {
+    let mut validation = Validation::new(algorithm.into());
+    validation.required_spec_claims.clear();
+    (validation.validate_exp, validation.validate_nbf, validation.validate_aud) = (false, false, false);
+    for key in keys.iter().filter(|key| key.fits(algorithm)) {
+        match jsonwebtoken::decode(token, key.decoding(), &validation) {
+            Ok(data) => return Ok(data.claims),
+            Err(error) => match error.kind() {
+                ErrorKind::Json(_) | ErrorKind::Utf8(_) => {
+                    return Err(AuthError::Refused("the token's claims are not a JSON object".into()));
+                }
+                // Another key may fit, for example the one before the rotation.
+                _ => {}
+            },
+        }
+    }
+    let what = "the token's signature is wrong: it was signed with another key, or changed on the way";
+    Err(AuthError::Refused(what.into()))
+}
+
+fn public_key(pem: &[u8]) -> Result<(Algorithm, DecodingKey), &'static str> {
+    let text = String::from_utf8_lossy(pem);
+    if text.contains("PRIVATE KEY") {
+        return Err("that is a private key, which stays with the CMS: give the public one");
+    }
+    if !text.contains("-----BEGIN PUBLIC KEY") && !text.contains("-----BEGIN RSA PUBLIC KEY") {
+        return Err("that is not a public key in PEM form (-----BEGIN PUBLIC KEY-----)");
+    }
+    let ec = || DecodingKey::from_ec_pem(pem).ok().map(|key| (Algorithm::Es256, key));
+    let ed = || DecodingKey::from_ed_pem(pem).ok().map(|key| (Algorithm::EdDsa, key));
+    let rsa = || DecodingKey::from_rsa_pem(pem).ok().map(|key| (Algorithm::Rs256, key));
+    let (algorithm, key) = ec().or_else(ed).or_else(rsa).ok_or("that is not an RSA, P-256 or Ed25519 key")?;
+    // An uncompressed point of P-256: 0x04 and two coordinates of 32 bytes (SEC 1, 2.3.3).
+    if algorithm == Algorithm::Es256 && key.try_get_as_bytes().is_ok_and(|point| point.len() != 65) {
+        return Err("that is a key of another curve than P-256, the one of ES256");
+    }
+    Ok((algorithm, key))
+}
+
+fn seconds(claims: &Map<String, Value>, name: &str) -> Result<Option<u64>, String> {
+    match claims.get(name) {
+        None | Some(Value::Null) => Ok(None),
+        // Fractions are allowed (RFC 7519, 2); the cast saturates.
+        #[expect(clippy::cast_sign_loss, reason = "before 1970 is as expired as 1970")]
+        Some(Value::Number(number)) => {
+            Ok(Some(number.as_u64().unwrap_or(number.as_f64().unwrap_or(0.0) as u64)))
+        }
+        Some(_) => Err(format!("the token's `{name}` is not a number of seconds since 1970")),
+    }
+}
+
+fn texts(claims: &Map<String, Value>, name: &str) -> Result<Option<Vec<String>>, String> {
+    let Some(value) = claims.get(name).filter(|value| !value.is_null()) else { return Ok(None) };
+    let items =
+        value.as_array().and_then(|items| items.iter().map(|item| item.as_str().map(Into::into)).collect());
+    items.map(Some).ok_or_else(|| format!("the token's `{name}` is not a list of texts"))
+}
+
+fn one_of(claims: &Map<String, Value>, name: &str, key: &str, accepted: &[String]) -> Result<(), String> {
+    if accepted.is_empty() {
+        return Ok(());
+    }
+    let given: Vec<&str> = match claims.get(name) {
+        Some(Value::String(text)) => vec![text],
+        Some(Value::Array(items)) => items.iter().filter_map(Value::as_str).collect(),
+        _ => Vec::new(),
+    };
+    if given.iter().any(|text| accepted.iter().any(|accepted| accepted == text)) {
+        return Ok(());
+    }
+    let accepted = accepted.iter().map(|text| quoted(text)).collect::<Vec<_>>().join(" or ");
+    let given = given.iter().take(3).map(|text| quoted(text)).collect::<Vec<_>>().join(", ");
+    if given.is_empty() {
+        return Err(format!("the token has no `{name}`: it must be {accepted} ({key})"));
+    }
+    Err(format!("the token's `{name}` is {given}: it must be {accepted} ({key})"))
+}
+
+/// A stranger's text, short and escaped.
+pub(super) fn quoted(text: &str) -> String {
+    let short: String = text.chars().take(60).collect();
+    format!("{short:?}{}", if short.len() < text.len() { "…" } else { "" })
+}
+
+fn span(seconds: u64) -> String {
+    humantime::format_duration(Duration::from_secs(seconds)).to_string()
+}
+
+fn instant(seconds: u64) -> String {
+    // Later than the year 9999 there is no RFC 3339.
+    rfc3339(seconds.min(253_402_300_799) * 1000).replace(".000Z", "Z")
+}
+
+impl From<Algorithm> for jsonwebtoken::Algorithm {
+    fn from(algorithm: Algorithm) -> Self {
+        match algorithm {
+            Algorithm::Hs256 => Self::HS256,
+            Algorithm::Hs384 => Self::HS384,
+            Algorithm::Hs512 => Self::HS512,
+            Algorithm::Rs256 => Self::RS256,
+            Algorithm::Es256 => Self::ES256,
+            Algorithm::EdDsa => Self::EdDSA,
+        }
+    }
+}
+
+/// A token to be made, for tests of a set-up, demos and scripts; a CMS makes its own.
+#[derive(Debug, Clone, Default)]
+pub struct NewToken {
+    /// The editor.
+    pub sub: String,
+    /// How long it is good.
+    pub ttl: Duration,
+    /// What may be followed.
+    pub topics: Option<Vec<String>>,
+    /// What may be published to.
+    pub publish: Option<Vec<String>>,
+    /// Who made it.
+    pub iss: Option<String>,
+    /// Whom it is for.
+    pub aud: Option<String>,
+}
+
+impl NewToken {
+    /// The token, signed with a shared secret.
+    pub fn sign(&self, secret: &Secret, algorithm: Algorithm) -> Result<String, jsonwebtoken::errors::Error> {
+        let now = now_ms() / 1000;
+        let mut claims: BTreeMap<&str, Value> = BTreeMap::new();
+        claims.insert("sub", self.sub.as_str().into());
+        claims.insert("iat", now.into());
+        claims.insert("exp", now.saturating_add(self.ttl.as_secs()).into());
+        let lists = [("topics", &self.topics), ("publish", &self.publish)];
+        claims.extend(lists.into_iter().filter_map(|(name, list)| Some((name, list.clone()?.into()))));
+        let texts = [("iss", &self.iss), ("aud", &self.aud)];
+        claims.extend(texts.into_iter().filter_map(|(name, text)| Some((name, text.clone()?.into()))));
+        sign(&claims, &EncodingKey::from_secret(secret.expose().as_bytes()), algorithm)
+    }
+}
+
+fn sign(
+    claims: &impl Serialize,
+    key: &EncodingKey,
+    algorithm: Algorithm,
+) -> Result<String, jsonwebtoken::errors::Error> {
+    jsonwebtoken::encode(&Header::new(algorithm.into()), claims, key)
+}

@@ -1,0 +1,243 @@
+//! What a client sends over a WebSocket: bytes in, messages out.
+//!
+//! tungstenite does the protocol (masks, fragments, control frames, UTF-8). Its context holds about a kilobyte, and
+//! clients are silent nearly always, so it exists only while something has begun and not ended. Must not know
+//! sockets; what it wants to be written (pongs, the echo of a close frame) is handed back as bytes.
+
+use std::io::{self, Cursor, Read, Write};
+
+use tokio_tungstenite::tungstenite::{
+    Error, Message,
+    protocol::{
+        Role, WebSocketConfig, WebSocketContext,
+        frame::{
+            FrameHeader,
+            coding::{Data, OpCode},
+        },
+    },
+};
+
+use crate::{hub::Closing, protocol::CloseCode};
+
+/// What a context reads at a time.
+const READ_BUFFER: usize = 1024;
+
+/// What was heard.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Heard {
+    /// A text message.
+    Text(String),
+    /// A binary message.
+    Binary,
+    /// The client closes (or has answered our close); its code, where it gave one.
+    Closed(Option<u16>),
+    /// The client broke the protocol.
+    Broken(Closing),
+}
+
+/// The reading half of a WebSocket.
+pub(crate) struct Intake {
+    context: Option<Box<WebSocketContext>>,
+    edge: Edge,
+    limit: usize,
+}
+
+impl Intake {
+    /// `limit`: bytes of a message (`limits.message_bytes`).
+    pub(crate) fn new(limit: usize) -> Self {
+        Self { context: None, edge: Edge::default(), limit }
+    }
+
+    /// Takes bytes as they came; appends what must be written to `replies`. Nothing is heard after `Closed` or
+    /// `Broken`.
+    pub(crate) fn take(&mut self, bytes: &[u8], replies: &mut Vec<u8>) -> Vec<Heard> {
+        let mut heard = Vec::new();
+        self.edge.pass(bytes);
+        let limit = self.limit;
+        let context = self.context.get_or_insert_with(|| {
+            let config = WebSocketConfig::default()
+                .read_buffer_size(READ_BUFFER)
+                .write_buffer_size(READ_BUFFER)
+                .max_message_size(Some(limit))
+                .max_frame_size(Some(limit));
+            Box::new(WebSocketContext::new(Role::Server, Some(config)))
+        });
+        let mut wire = Wire { bytes, replies };
+        let ended = loop {
+            match context.read(&mut wire) {
+                Ok(Message::Text(text)) => heard.push(Heard::Text(text.as_str().to_owned())),
+                Ok(Message::Binary(_)) => heard.push(Heard::Binary),
+                Ok(Message::Close(frame)) => {
+                    heard.push(Heard::Closed(frame.map(|frame| frame.code.into())));
+                    // Writes the answer.
+                    let _ = context.flush(&mut wire);
+                    break true;
+                }
+                Ok(_) => {}
+                Err(Error::Io(e)) if e.kind() == io::ErrorKind::WouldBlock => break false,
+                Err(error) => {
+                    heard.push(verdict(&error));
+                    break true;
+                }
+            }
+        };
+        if ended || self.edge.at_rest() {
+            self.context = None;
+        }
+        heard
+    }
+}
+
+/// Message-level trouble is ours (4400), broken framing the protocol's (1002).
+fn verdict(error: &Error) -> Heard {
+    let (code, reason) = match error {
+        Error::Capacity(e) => (CloseCode::BadMessage, e.to_string()),
+        Error::Utf8(e) => (CloseCode::BadMessage, format!("not UTF-8: {e}")),
+        Error::Protocol(e) => (CloseCode::Protocol, e.to_string()),
+        Error::ConnectionClosed | Error::AlreadyClosed => return Heard::Closed(None),
+        other => (CloseCode::Protocol, other.to_string()),
+    };
+    Heard::Broken(Closing { code, reason, reconnect_after_ms: None })
+}
+
+/// A stream that ends for the moment where the bytes end.
+struct Wire<'a> {
+    bytes: &'a [u8],
+    replies: &'a mut Vec<u8>,
+}
+
+impl Read for Wire<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.bytes.is_empty() {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        self.bytes.read(buffer)
+    }
+}
+
+impl Write for Wire<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.replies.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Follows the edges of frames, to know when no frame and no message is open.
+#[derive(Default)]
+struct Edge {
+    /// The start of a header that is not complete.
+    header: [u8; 14],
+    filled: u8,
+    /// Payload that is still to come.
+    payload: u64,
+    /// Whether a fragmented message is open.
+    fragments: bool,
+}
+
+impl Edge {
+    fn pass(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            if self.payload > 0 {
+                let skipped = usize::try_from(self.payload).unwrap_or(usize::MAX).min(bytes.len());
+                self.payload -= skipped as u64;
+                bytes = &bytes[skipped..];
+                continue;
+            }
+            self.header[usize::from(self.filled)] = bytes[0];
+            self.filled += 1;
+            bytes = &bytes[1..];
+            match FrameHeader::parse(&mut Cursor::new(&self.header[..usize::from(self.filled)])) {
+                Ok(None) => {}
+                Ok(Some((header, length))) => {
+                    self.filled = 0;
+                    self.payload = length;
+                    match header.opcode {
+                        OpCode::Data(Data::Continue) if header.is_final => self.fragments = false,
+                        OpCode::Data(Data::Text | Data::Binary) => self.fragments = !header.is_final,
+                        _ => {}
+                    }
+                }
+                // The context says what is wrong, and that is the end of the session.
+                Err(_) => self.filled = 0,
+            }
+        }
+    }
+
+    fn at_rest(&self) -> bool {
+        self.filled == 0 && self.payload == 0 && !self.fragments
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A masked client frame.
+    fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+        let mut bytes = vec![first];
+        match payload.len() {
+            length @ 0..=125 => bytes.push(0x80 | length as u8),
+            length => {
+                bytes.push(0x80 | 126);
+                bytes.extend((length as u16).to_be_bytes());
+            }
+        }
+        bytes.extend([1, 2, 3, 4]);
+        bytes.extend(payload.iter().enumerate().map(|(i, b)| b ^ [1, 2, 3, 4][i % 4]));
+        bytes
+    }
+
+    #[test]
+    fn messages_are_heard_whole_however_the_bytes_arrive() {
+        let mut wire = frame(0x81, b"one");
+        wire.extend(frame(0x01, b"t"));
+        wire.extend(frame(0x89, b"ping"));
+        wire.extend(frame(0x80, b"wo"));
+        wire.extend(frame(0x81, &[b'x'; 3000]));
+        let all = [Heard::Text("one".into()), Heard::Text("two".into()), Heard::Text("x".repeat(3000))];
+        for size in [1, 2, 7, 100, wire.len()] {
+            let mut intake = Intake::new(4096);
+            let mut replies = Vec::new();
+            let heard: Vec<_> = wire.chunks(size).flat_map(|chunk| intake.take(chunk, &mut replies)).collect();
+            assert_eq!(heard, all, "in pieces of {size}");
+            assert_eq!(replies, b"\x8A\x04ping", "in pieces of {size}");
+            assert!(intake.context.is_none(), "a context is kept at rest");
+        }
+    }
+
+    #[test]
+    fn the_context_is_kept_while_a_message_is_open() {
+        let mut intake = Intake::new(4096);
+        assert_eq!(intake.take(&frame(0x01, b"t"), &mut Vec::new()), []);
+        assert!(intake.context.is_some());
+        assert_eq!(intake.take(&frame(0x80, b"wo"), &mut Vec::new()), [Heard::Text("two".into())]);
+        assert!(intake.context.is_none());
+    }
+
+    #[test]
+    fn trouble_has_its_code() {
+        let code = |bytes: &[u8]| match Intake::new(4096).take(bytes, &mut Vec::new()).pop() {
+            Some(Heard::Broken(closing)) => closing.code,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(code(&frame(0x81, b"\xff\xfe")), CloseCode::BadMessage);
+        assert_eq!(code(&frame(0x81, &[b'x'; 4097])), CloseCode::BadMessage);
+        assert_eq!(code(&frame(0xC1, b"rsv")), CloseCode::Protocol);
+        assert_eq!(code(&frame(0x83, b"opcode")), CloseCode::Protocol);
+        assert_eq!(code(&frame(0x09, b"fragmented ping")), CloseCode::Protocol);
+        assert_eq!(code(&frame(0x80, b"continues nothing")), CloseCode::Protocol);
+        assert_eq!(code(b"\x81\x03raw"), CloseCode::Protocol);
+    }
+
+    #[test]
+    fn a_close_is_answered() {
+        let mut replies = Vec::new();
+        let heard = Intake::new(4096).take(&frame(0x88, &[0x03, 0xE8]), &mut replies);
+        assert_eq!(heard, [Heard::Closed(Some(1000))]);
+        assert_eq!(replies, [0x88, 2, 0x03, 0xE8]);
+    }
+}

@@ -1,0 +1,308 @@
+//! What a session says and does: a pure state machine, the same for every transport.
+//!
+//! `(state, input) -> (state, outputs)`: no sockets, no clock, no tasks. The transport turns outputs into IO in their
+//! order, and verdicts about tokens come back as inputs. What is followed is remembered here only to keep the limit
+//! and to take back what a new token no longer allows; who gets which event is the relay's business.
+
+use std::sync::Arc;
+
+use super::allowance::Allowance;
+use crate::{
+    auth::{Grant, Identity, LEEWAY},
+    hub::Closing,
+    protocol::{
+        Areas, ClientMessage, CloseCode, NodeMessage, Refused, RefusedCode, Resume, Subject,
+        message::{Connect, Positions, Welcome},
+    },
+    relay::Request,
+};
+
+/// When a client that was refused for a limit shall come back, ms.
+pub(crate) const COME_BACK_MS: u64 = 5_000;
+
+/// What all sessions of a node have in common.
+#[derive(Debug, Clone)]
+pub struct Terms {
+    /// The node's name.
+    pub node: String,
+    /// The configured areas.
+    pub areas: Areas,
+    /// Seconds between heartbeats.
+    pub heartbeat: u64,
+    /// Topics that one session may follow (`limits.topics_per_session`).
+    pub topics: usize,
+    /// Messages per second that a client may send (`limits.messages_per_second`); 0: any number.
+    pub messages_per_second: u32,
+    /// Topics per second that a client may follow or leave (`limits.subscriptions_per_second`); 0: any number.
+    pub subscriptions_per_second: u32,
+    /// Whether `area:*` cannot be followed (sharded pub/sub).
+    pub sharded: bool,
+}
+
+/// What a session is told.
+#[derive(Debug)]
+pub enum Input {
+    /// A message of the client.
+    Message(ClientMessage),
+    /// Something of the client that is no message; the reason is for the developer of the client.
+    Malformed(String),
+    /// The answer to [`Output::Check`]; the error is for the developer of the client.
+    Checked(Result<Box<Identity>, String>),
+    /// The answer to [`Output::Admit`]: whether this editor may have one more session.
+    Admitted(bool),
+    /// The identity was asked for again before it ended (`auth.mode = "callback"`); the error is a refusal.
+    Renewed(Result<Box<Identity>, String>),
+}
+
+/// What a session does, in this order.
+#[derive(Debug)]
+pub enum Output {
+    /// Write a message.
+    Say(NodeMessage),
+    /// Find out whose token this is; answer with [`Input::Checked`].
+    Check(String),
+    /// Count a session of this editor until `until` (ms since 1970); answer with [`Input::Admitted`].
+    Admit {
+        /// The editor.
+        user: String,
+    },
+    /// The identity holds until then, ms since 1970; `None`: for good.
+    Until(Option<u64>),
+    /// Ask the relay to welcome.
+    Connect(Box<Welcome>, Request),
+    /// Ask the relay to follow more.
+    Subscribe(Request),
+    /// Ask the relay to follow less.
+    Unsubscribe(Vec<Subject>),
+    /// Ask the relay for a `pong`.
+    Ping,
+    /// Say `closing` and close.
+    End(Closing),
+}
+
+/// A session.
+#[derive(Debug)]
+pub struct Machine {
+    terms: Arc<Terms>,
+    state: State,
+    allowance: Allowance,
+}
+
+#[derive(Debug)]
+enum State {
+    /// Nothing was said yet; who the handshake proved, if anybody.
+    New(Option<Box<Identity>>),
+    /// `connect` waits for the verdict on its token, or for admission.
+    Waiting(Box<(Connect, Option<Identity>)>),
+    Open(Box<Open>),
+    Ended,
+}
+
+#[derive(Debug)]
+struct Open {
+    user: String,
+    grant: Grant,
+    followed: Vec<Subject>,
+}
+
+impl Machine {
+    /// A session of whoever the handshake proved.
+    pub fn new(terms: Arc<Terms>, identity: Option<Box<Identity>>) -> Self {
+        Self { terms, state: State::New(identity), allowance: Allowance::default() }
+    }
+
+    /// Takes an input. `now`: ms since 1970.
+    pub fn take(&mut self, input: Input, now: u64) -> Vec<Output> {
+        match input {
+            Input::Message(message) => self.message(message, now),
+            Input::Malformed(reason) => self.end(CloseCode::BadMessage, reason, None),
+            Input::Checked(verdict) => self.checked(verdict, now),
+            Input::Admitted(true) => self.open(now),
+            Input::Admitted(false) => {
+                self.end(CloseCode::TryLater, "too-many-sessions of this user", Some(COME_BACK_MS))
+            }
+            Input::Renewed(Ok(identity)) => self.renew(*identity, now, false),
+            Input::Renewed(Err(reason)) => self.end(CloseCode::Unauthenticated, reason, None),
+        }
+    }
+
+    fn message(&mut self, message: ClientMessage, now: u64) -> Vec<Output> {
+        let terms = Arc::clone(&self.terms);
+        if matches!(self.state, State::Ended) {
+            return Vec::new();
+        }
+        if !self.allowance.message(terms.messages_per_second, now) {
+            return self.end(CloseCode::TryLater, "too many messages per second", Some(COME_BACK_MS));
+        }
+        if let ClientMessage::Subscribe { topics, .. } | ClientMessage::Unsubscribe { topics } = &message
+            && !self.allowance.topics(terms.subscriptions_per_second, topics.len(), now)
+        {
+            return self.end(CloseCode::TryLater, "too many topics per second", Some(COME_BACK_MS));
+        }
+        if let ClientMessage::Unknown(kind) = message {
+            let detail = format!("there is no message of type {:?}", kind.chars().take(64).collect::<String>());
+            return vec![Output::Say(NodeMessage::Error { code: "unknown-type", detail })];
+        }
+        match (&mut self.state, message) {
+            (State::New(_), ClientMessage::Connect(connect)) => self.connect(connect),
+            (State::New(_), _) => self.end(CloseCode::BadMessage, "the first message must be connect", None),
+            (_, ClientMessage::Connect(_)) => self.end(CloseCode::BadMessage, "a second connect", None),
+            (State::Open(open), ClientMessage::Subscribe { topics, resume }) => {
+                vec![Output::Subscribe(open.follow(&terms, topics, resume))]
+            }
+            (State::Open(open), ClientMessage::Unsubscribe { topics }) => open.leave(&terms, &topics),
+            (State::Open(_), ClientMessage::Token { token }) => vec![Output::Check(token)],
+            (State::Open(_), ClientMessage::Ping) => vec![Output::Ping],
+            // The transport takes no message while a verdict is due.
+            (_, _) => Vec::new(),
+        }
+    }
+
+    fn connect(&mut self, mut connect: Connect) -> Vec<Output> {
+        let State::New(identity) = &mut self.state else { return Vec::new() };
+        let identity = identity.take();
+        if let Some(token) = connect.token.take() {
+            self.state = State::Waiting(Box::new((connect, None)));
+            return vec![Output::Check(token)];
+        }
+        let Some(identity) = identity else {
+            return self.end(CloseCode::Unauthenticated, "connect has no token, and none came with the handshake", None);
+        };
+        self.admit(connect, *identity)
+    }
+
+    fn admit(&mut self, connect: Connect, identity: Identity) -> Vec<Output> {
+        let user = identity.user.clone();
+        self.state = State::Waiting(Box::new((connect, Some(identity))));
+        vec![Output::Admit { user }]
+    }
+
+    fn checked(&mut self, verdict: Result<Box<Identity>, String>, now: u64) -> Vec<Output> {
+        match std::mem::replace(&mut self.state, State::Ended) {
+            State::Waiting(waiting) => match verdict {
+                Ok(identity) => self.admit(waiting.0, *identity),
+                Err(reason) => self.end(CloseCode::Unauthenticated, reason, None),
+            },
+            State::Open(open) => {
+                let refusal = match &verdict {
+                    Ok(identity) if identity.user == open.user => None,
+                    Ok(_) => Some("the token is somebody else's: a session belongs to one user".to_owned()),
+                    Err(reason) => Some(reason.clone()),
+                };
+                self.state = State::Open(open);
+                match (refusal, verdict) {
+                    (None, Ok(identity)) => self.renew(*identity, now, true),
+                    (refusal, _) => {
+                        let detail = refusal.unwrap_or_default();
+                        vec![Output::Say(NodeMessage::Error { code: "bad-token", detail })]
+                    }
+                }
+            }
+            other => {
+                self.state = other;
+                Vec::new()
+            }
+        }
+    }
+
+    fn open(&mut self, now: u64) -> Vec<Output> {
+        let State::Waiting(waiting) = std::mem::replace(&mut self.state, State::Ended) else { return Vec::new() };
+        let (connect, Some(identity)) = *waiting else { return Vec::new() };
+        let until = end(&identity, now);
+        let mut open = Open { user: identity.user, grant: identity.grant, followed: Vec::new() };
+        let request = open.follow(&self.terms, connect.topics, connect.resume);
+        let welcome = Box::new(Welcome {
+            session: format!("{:012x}", rand::random::<u64>() >> 16),
+            node: self.terms.node.clone(),
+            user: open.user.clone(),
+            heartbeat: self.terms.heartbeat,
+            expires_in: until.map(|until| until.saturating_sub(now) / 1000),
+            at: 0,
+            positions: Positions::default(),
+            refused: Vec::new(),
+            live: false,
+        });
+        self.state = State::Open(Box::new(open));
+        vec![Output::Until(until), Output::Connect(welcome, request)]
+    }
+
+    /// A newer identity of the same editor. What it no longer allows ends, and the client is told.
+    fn renew(&mut self, identity: Identity, now: u64, tell: bool) -> Vec<Output> {
+        let areas = self.terms.areas.clone();
+        let State::Open(open) = &mut self.state else { return Vec::new() };
+        if identity.user != open.user {
+            return self.end(CloseCode::Unauthenticated, "the session now belongs to somebody else", None);
+        }
+        let until = end(&identity, now);
+        open.grant = identity.grant;
+        let grant = &open.grant;
+        let (kept, lost) = open.followed.drain(..).partition(|subject| grant.allows(subject, &areas));
+        open.followed = kept;
+        let mut outputs = vec![Output::Until(until)];
+        if tell && let Some(until) = until {
+            let expires_in = until.saturating_sub(now) / 1000;
+            outputs.push(Output::Say(NodeMessage::TokenAccepted { expires_in }));
+        }
+        if !lost.is_empty() {
+            outputs.push(Output::Unsubscribe(lost));
+        }
+        outputs
+    }
+
+    fn end(&mut self, code: CloseCode, reason: impl Into<String>, reconnect_after_ms: Option<u64>) -> Vec<Output> {
+        if matches!(self.state, State::Ended) {
+            return Vec::new();
+        }
+        self.state = State::Ended;
+        vec![Output::End(Closing { code, reason: reason.into(), reconnect_after_ms })]
+    }
+}
+
+/// When the session of an identity ends, ms since 1970. A token that is accepted although it has just ended, because
+/// clocks differ, lasts as long as that is allowed.
+fn end(identity: &Identity, now: u64) -> Option<u64> {
+    let expires = identity.expires?.saturating_mul(1000);
+    Some(if expires > now { expires } else { expires.saturating_add(LEEWAY * 1000) })
+}
+
+impl Open {
+    /// Sorts what is asked for into what may be followed and what is refused.
+    fn follow(&mut self, terms: &Terms, topics: Vec<String>, resume: Option<Resume>) -> Request {
+        let mut request = Request { subjects: Vec::new(), refused: Vec::new(), resume };
+        for topic in topics {
+            match self.judge(terms, &topic) {
+                Ok(subject) => {
+                    if !self.followed.contains(&subject) {
+                        self.followed.push(subject.clone());
+                    }
+                    if !request.subjects.contains(&subject) {
+                        request.subjects.push(subject);
+                    }
+                }
+                Err(code) => request.refused.push(Refused { topic, code }),
+            }
+        }
+        self.followed.shrink_to_fit();
+        request
+    }
+
+    fn judge(&self, terms: &Terms, topic: &str) -> Result<Subject, RefusedCode> {
+        let subject = Subject::parse(topic, &terms.areas).map_err(|_| RefusedCode::BadTopic)?;
+        if terms.sharded && matches!(subject, Subject::Every(_)) {
+            return Err(RefusedCode::BadTopic);
+        }
+        if !self.grant.allows(&subject, &terms.areas) {
+            return Err(RefusedCode::Forbidden);
+        }
+        if self.followed.len() >= terms.topics && !self.followed.contains(&subject) {
+            return Err(RefusedCode::TooMany);
+        }
+        Ok(subject)
+    }
+
+    fn leave(&mut self, terms: &Terms, topics: &[String]) -> Vec<Output> {
+        let subjects: Vec<_> = topics.iter().filter_map(|topic| Subject::parse(topic, &terms.areas).ok()).collect();
+        self.followed.retain(|subject| !subjects.contains(subject));
+        vec![Output::Unsubscribe(subjects)]
+    }
+}

@@ -1,0 +1,188 @@
+//! Sessions: what an editor's connection says and does, over whichever transport.
+//!
+//! [`machine`] decides (pure), [`Session`] does what it decided, and one file per transport carries it. Must not know
+//! HTTP: who is at the door was found out before.
+
+mod allowance;
+mod intake;
+pub mod machine;
+pub mod pulse;
+pub mod roll;
+mod stream;
+mod websocket;
+
+use std::sync::Arc;
+
+pub use machine::{Machine, Terms};
+pub use pulse::{Pulse, Transport};
+pub use roll::{Full, Limits, Place, Roll};
+pub use stream::serve as serve_stream;
+pub use websocket::serve as serve_socket;
+
+use machine::{Input, Output};
+use pulse::Errand;
+
+use crate::{
+    auth::{AuthError, Authenticator, Credentials, Identity},
+    hub::{Closing, Notice, Outbox},
+    metrics::{CodeLabel, Metrics, ReasonLabel, TransportLabel},
+    protocol::time::now_ms,
+    relay::Relay,
+};
+
+/// How long a failed renewal waits before it is tried again, ms.
+const RENEW_AGAIN: u64 = 5_000;
+
+/// What all sessions of a node share.
+#[derive(Debug)]
+pub struct Common {
+    /// Who is who.
+    pub auth: Authenticator,
+    /// What reaches the sessions.
+    pub relay: Relay,
+    /// Where they are counted and looked after.
+    pub roll: Arc<Roll>,
+    /// Figures.
+    pub metrics: Metrics,
+    /// What is the same for all.
+    pub terms: Arc<Terms>,
+    /// Bytes of events that may wait for one session.
+    pub outbox_bytes: usize,
+    /// Bytes of a client's message.
+    pub message_bytes: usize,
+}
+
+/// Who came, as far as the handshake told.
+#[derive(Debug, Default)]
+pub struct Caller {
+    /// Who it is, where the handshake proved it.
+    pub identity: Option<Box<Identity>>,
+    /// What proved it, where it is asked for again (`auth.mode = "callback"`).
+    pub credentials: Option<Box<Credentials>>,
+}
+
+/// A session and what it is made of.
+pub(crate) struct Session {
+    common: Arc<Common>,
+    place: Place,
+    pulse: Arc<Pulse>,
+    machine: Machine,
+    credentials: Option<Box<Credentials>>,
+}
+
+impl Session {
+    pub(crate) fn begin(
+        common: Arc<Common>,
+        mut place: Place,
+        transport: Transport,
+        outbox: Arc<Outbox>,
+        caller: Caller,
+    ) -> Self {
+        let pulse = place.begin(transport, outbox);
+        let machine = Machine::new(Arc::clone(&common.terms), caller.identity);
+        Self { common, place, pulse, machine, credentials: caller.credentials }
+    }
+
+    pub(crate) fn outbox(&self) -> &Arc<Outbox> {
+        self.pulse.outbox()
+    }
+
+    pub(crate) fn heard(&self) {
+        self.place.heard();
+    }
+
+    /// Whether a sign of life is due.
+    pub(crate) fn beat_is_due(&self) -> bool {
+        self.pulse.take(Errand::Beat)
+    }
+
+    /// Does what an input leads to. `Some`: the session ends so.
+    pub(crate) async fn take(&mut self, input: Input) -> Option<Closing> {
+        let mut outputs = self.machine.take(input, now_ms());
+        while !outputs.is_empty() {
+            let mut answer = None;
+            for output in outputs {
+                match output {
+                    Output::End(closing) => return Some(closing),
+                    Output::Check(token) => answer = Some(Input::Checked(self.check(token).await)),
+                    Output::Admit { user } => answer = Some(Input::Admitted(self.place.admit(&user))),
+                    output => self.perform(output).await,
+                }
+            }
+            outputs = answer.map_or_else(Vec::new, |answer| self.machine.take(answer, now_ms()));
+        }
+        None
+    }
+
+    async fn check(&mut self, token: String) -> Result<Box<Identity>, String> {
+        // In mode `callback`, the cookies of the handshake do not vouch for a token that came after them.
+        let credentials = Credentials::default().with_token(token);
+        let verdict = self.common.auth.authenticate(&credentials).await;
+        match verdict {
+            Ok(identity) => {
+                self.credentials = self.common.auth.can_renew().then(|| Box::new(credentials));
+                Ok(Box::new(identity))
+            }
+            Err(refusal) => {
+                self.common.metrics.refused.get_or_create(&ReasonLabel { reason: "unauthenticated" }).inc();
+                Err(refusal.to_string())
+            }
+        }
+    }
+
+    async fn perform(&mut self, output: Output) {
+        let (relay, outbox) = (&self.common.relay, self.pulse.outbox());
+        match output {
+            Output::Say(message) => outbox.message(message),
+            Output::Until(until) => self.pulse.hold(until, now_ms(), self.credentials.is_some()),
+            Output::Connect(welcome, request) => {
+                self.pulse.open();
+                let transport = self.pulse.transport().name();
+                self.common.metrics.welcomed.get_or_create(&TransportLabel { transport }).inc();
+                tracing::debug!(session = welcome.session, user = welcome.user, transport, "a session is open");
+                relay.connect(outbox, welcome, request).await;
+            }
+            Output::Subscribe(request) => relay.subscribe(outbox, request).await,
+            Output::Unsubscribe(subjects) => relay.unsubscribe(outbox, subjects).await,
+            Output::Ping => relay.ping(outbox).await,
+            // Answered by `take`.
+            Output::Check(_) | Output::Admit { .. } | Output::End(_) => {}
+        }
+    }
+
+    /// Does what the outbox says. `Some(Ok)`: the session ends so. `Some(Err)`: it has ended.
+    pub(crate) async fn notice(&mut self, notice: Notice) -> Option<Result<Closing, ()>> {
+        match notice {
+            Notice::Closing(closing) => Some(Ok(closing)),
+            Notice::Broken => Some(Err(())),
+            Notice::Drained => {
+                self.common.relay.drained(self.pulse.outbox()).await;
+                None
+            }
+            Notice::Work if self.pulse.take(Errand::Renew) => self.renew().await.map(Ok),
+            Notice::Work => None,
+        }
+    }
+
+    /// Asks for the identity again. A refusal ends the session; no answer is tried again while the identity lasts.
+    async fn renew(&mut self) -> Option<Closing> {
+        let credentials = self.credentials.as_deref()?;
+        match self.common.auth.renew(credentials).await {
+            Ok(identity) => self.take(Input::Renewed(Ok(Box::new(identity)))).await,
+            Err(AuthError::Away(_)) => {
+                self.pulse.warn_again(now_ms() + RENEW_AGAIN);
+                None
+            }
+            Err(refusal) => self.take(Input::Renewed(Err(refusal.to_string()))).await,
+        }
+    }
+
+    /// The session is over: nothing more is delivered, and its place is given back.
+    pub(crate) async fn leave(self, closing: Option<&Closing>) {
+        if let Some(closing) = closing {
+            self.common.metrics.closed.get_or_create(&CodeLabel { code: closing.code.number() }).inc();
+            tracing::debug!(user = self.pulse.user(), code = closing.code.number(), closing.reason, "session closed");
+        }
+        self.common.relay.leave(self.pulse.outbox()).await;
+    }
+}

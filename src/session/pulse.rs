@@ -1,0 +1,261 @@
+//! The pulse of a session: the few facts by which the sweep knows what is due for it.
+//!
+//! Written by the session's task, read by the sweep; plain atomics. Must not know messages of clients.
+
+use std::{
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+
+use crate::{
+    hub::{Closing, Outbox, frame},
+    protocol::{CloseCode, NodeMessage},
+};
+
+/// How long a client may take to say `connect`, ms.
+const CONNECT_WITHIN: u32 = 10_000;
+/// How long an owed `resync` may wait.
+const OWED_WITHIN: Duration = Duration::from_secs(10);
+/// How long before its end a token is warned about, at most, ms.
+const WARN_AHEAD: u64 = 60_000;
+
+/// How a session is carried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Transport {
+    /// RFC 6455.
+    WebSocket,
+    /// Server-sent events.
+    Sse,
+    /// One request per message.
+    Poll,
+}
+
+impl Transport {
+    /// The name in configuration and metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::WebSocket => "websocket",
+            Self::Sse => "sse",
+            Self::Poll => "poll",
+        }
+    }
+}
+
+/// What is due for a session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Due {
+    /// A sign of life: a Ping, or a comment line.
+    Beat,
+    /// `token-expiring`, or (where the CMS is asked) asking again.
+    Warn,
+    /// The end.
+    Close(CloseCode, &'static str),
+}
+
+/// The facts.
+#[derive(Debug)]
+pub struct Pulse {
+    outbox: Arc<Outbox>,
+    transport: Transport,
+    /// When something was last heard (on SSE: said), roll's clock.
+    heard: AtomicU32,
+    open: AtomicBool,
+    beaten: AtomicBool,
+    errands: AtomicU8,
+    /// Whether the identity is asked for again by the node itself.
+    renewable: AtomicBool,
+    /// When the identity ends, ms since 1970.
+    until: AtomicU64,
+    /// When to warn of that.
+    warn: AtomicU64,
+    user: OnceLock<Box<str>>,
+}
+
+/// What the sweep asks the session's task to do, since only the task can.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Errand {
+    /// Write a sign of life.
+    Beat = 1,
+    /// Ask for the identity again.
+    Renew = 2,
+}
+
+impl Pulse {
+    pub(super) fn new(transport: Transport, outbox: Arc<Outbox>, clock: u32) -> Self {
+        Self {
+            outbox,
+            transport,
+            heard: AtomicU32::new(clock),
+            open: AtomicBool::new(false),
+            beaten: AtomicBool::new(false),
+            errands: AtomicU8::new(0),
+            renewable: AtomicBool::new(false),
+            until: AtomicU64::new(u64::MAX),
+            warn: AtomicU64::new(u64::MAX),
+            user: OnceLock::new(),
+        }
+    }
+
+    /// What waits to be written to the session.
+    pub fn outbox(&self) -> &Arc<Outbox> {
+        &self.outbox
+    }
+
+    /// How the session is carried.
+    pub fn transport(&self) -> Transport {
+        self.transport
+    }
+
+    /// Whose session it is; `None` before `connect`.
+    pub fn user(&self) -> Option<&str> {
+        self.user.get().map(|user| &**user)
+    }
+
+    /// Whether this is the first name that the session gets.
+    pub(super) fn name(&self, user: &str) -> bool {
+        self.user.set(user.into()).is_ok()
+    }
+
+    pub(super) fn heard(&self, clock: u32) {
+        self.heard.store(clock, Relaxed);
+        self.beaten.store(false, Relaxed);
+    }
+
+    /// `connect` was said.
+    pub(super) fn open(&self) {
+        self.open.store(true, Relaxed);
+    }
+
+    /// The identity holds until then, ms since 1970. `renewable`: the node asks again by itself.
+    pub(super) fn hold(&self, until: Option<u64>, now: u64, renewable: bool) {
+        self.renewable.store(renewable, Relaxed);
+        self.until.store(until.unwrap_or(u64::MAX), Relaxed);
+        let warn = until.map_or(u64::MAX, |until| until - WARN_AHEAD.min(until.saturating_sub(now) / 3));
+        self.warn.store(warn, Relaxed);
+    }
+
+    /// Tries again later what could not be renewed now, if the identity lasts that long.
+    pub(super) fn warn_again(&self, at: u64) {
+        self.warn.store(at, Relaxed);
+    }
+
+    /// Whether the task is asked for this; asking ends with it.
+    pub(super) fn take(&self, errand: Errand) -> bool {
+        self.errands.fetch_and(!(errand as u8), Relaxed) & errand as u8 != 0
+    }
+
+    /// What is due. `clock`: of the roll; `now`: ms since 1970.
+    pub(super) fn due(&self, clock: u32, now: u64, heartbeat: Duration) -> Option<Due> {
+        let silent = clock.wrapping_sub(self.heard.load(Relaxed));
+        // Heard between the reading of the clock and now.
+        let silent = if silent > u32::MAX / 2 { 0 } else { silent };
+        if !self.open.load(Relaxed) {
+            return (silent >= CONNECT_WITHIN).then_some(Due::Close(CloseCode::TimedOut, "no connect within 10 s"));
+        }
+        if now >= self.until.load(Relaxed) {
+            return Some(Due::Close(CloseCode::Unauthenticated, "the token has expired"));
+        }
+        if self.outbox.owed_since().is_some_and(|since| since.elapsed() >= OWED_WITHIN) {
+            return Some(Due::Close(CloseCode::TooSlow, "too slow: a resync could not be written within 10 s"));
+        }
+        if now >= self.warn.load(Relaxed) {
+            return Some(Due::Warn);
+        }
+        let heartbeat = heartbeat.as_millis() as u32;
+        if self.transport == Transport::WebSocket && silent >= heartbeat.saturating_mul(2) {
+            return Some(Due::Close(CloseCode::TimedOut, "nothing heard for two heartbeats"));
+        }
+        (silent >= heartbeat && !self.beaten.load(Relaxed)).then_some(Due::Beat)
+    }
+
+    /// Does what is due.
+    pub(super) fn act(&self, due: Due, clock: u32, now: u64) {
+        match due {
+            Due::Close(code, reason) => {
+                self.outbox.close(Closing { code, reason: reason.into(), reconnect_after_ms: None });
+            }
+            Due::Warn => {
+                self.warn.store(u64::MAX, Relaxed);
+                if self.renewable.load(Relaxed) {
+                    return self.send_out(Errand::Renew);
+                }
+                let left = self.until.load(Relaxed).saturating_sub(now);
+                self.outbox.message(NodeMessage::TokenExpiring { expires_in: left / 1000 });
+            }
+            Due::Beat if self.transport == Transport::WebSocket => {
+                self.beaten.store(true, Relaxed);
+                if self.outbox.socket().is_some() {
+                    self.outbox.raw(Bytes::from_static(frame::PING));
+                } else {
+                    self.send_out(Errand::Beat);
+                }
+            }
+            Due::Beat => {
+                self.heard.store(clock, Relaxed);
+                self.send_out(Errand::Beat);
+            }
+        }
+    }
+
+    fn send_out(&self, errand: Errand) {
+        self.errands.fetch_or(errand as u8, Relaxed);
+        self.outbox.nudge();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BEAT: Duration = Duration::from_secs(25);
+
+    fn pulse() -> Pulse {
+        Pulse::new(Transport::WebSocket, Outbox::pulled(1), 1000)
+    }
+
+    #[test]
+    fn connect_must_come_within_ten_seconds() {
+        let pulse = pulse();
+        assert_eq!(pulse.due(10_999, 0, BEAT), None);
+        assert!(matches!(pulse.due(11_000, 0, BEAT), Some(Due::Close(CloseCode::TimedOut, _))));
+        pulse.open();
+        assert_eq!(pulse.due(11_000, 0, BEAT), None);
+    }
+
+    #[test]
+    fn silence_is_answered_by_one_ping_and_then_by_the_end() {
+        let pulse = pulse();
+        pulse.open();
+        assert_eq!(pulse.due(25_999, 0, BEAT), None);
+        assert_eq!(pulse.due(26_000, 0, BEAT), Some(Due::Beat));
+        pulse.act(Due::Beat, 26_000, 0);
+        assert!(pulse.take(Errand::Beat) && !pulse.take(Errand::Beat));
+        assert_eq!(pulse.due(27_000, 0, BEAT), None);
+        assert!(matches!(pulse.due(51_000, 0, BEAT), Some(Due::Close(CloseCode::TimedOut, _))));
+        pulse.heard(50_999);
+        assert_eq!(pulse.due(51_000, 0, BEAT), None);
+        assert_eq!(pulse.due(50_000, 0, BEAT), None, "heard after the clock was read");
+    }
+
+    #[test]
+    fn a_token_is_warned_about_once_and_then_ends() {
+        let pulse = pulse();
+        pulse.open();
+        pulse.hold(Some(700_000), 100_000, false);
+        assert_eq!(pulse.due(1000, 639_999, BEAT), None);
+        assert_eq!(pulse.due(1000, 640_000, BEAT), Some(Due::Warn));
+        pulse.act(Due::Warn, 1000, 640_000);
+        assert_eq!(pulse.due(1000, 640_001, BEAT), None);
+        assert!(matches!(pulse.due(1000, 700_000, BEAT), Some(Due::Close(CloseCode::Unauthenticated, _))));
+        pulse.hold(Some(800_000), 690_000, true);
+        assert_eq!(pulse.due(1000, 700_000, BEAT), None, "a new token lasts longer");
+        pulse.act(Due::Warn, 1000, 763_000);
+        assert!(pulse.take(Errand::Renew));
+    }
+}

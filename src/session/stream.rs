@@ -1,0 +1,208 @@
+//! A WebSocket on any stream (TLS): the outbox is emptied by the session's task, which writes into the stream.
+//!
+//! Frames are encoded once all the same; only the records around them are made per session.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+
+use super::{
+    Caller, Common, Place, Session, Transport,
+    intake::{Heard, Intake},
+    websocket::{End, FAREWELL, input},
+};
+use crate::{
+    hub::{
+        Item, Notice, Outbox,
+        frame::{PING, close_frame, text_frame},
+    },
+    protocol::NodeMessage,
+};
+
+/// What is read at a time.
+const CHUNK: usize = 4096;
+/// Bytes that are made ready for one write, roughly.
+const BATCH: usize = 16 * 1024;
+/// Items that are taken from the outbox at a time.
+const ITEMS: usize = 16;
+
+enum Turn {
+    Notice(Notice),
+    /// Everything that was ready is written.
+    Written,
+    Heard(Vec<Heard>),
+    Gone,
+}
+
+/// Serves a session until it ends.
+pub async fn serve<S>(common: Arc<Common>, place: Place, stream: S, caller: Caller)
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin,
+{
+    let outbox = Outbox::pulled(common.outbox_bytes);
+    let intake = Intake::new(common.message_bytes);
+    let session = Session::begin(common, place, Transport::WebSocket, outbox, caller);
+    let mut line = Line { session, intake, stream, out: Vec::new(), written: 0, due: false, deaf: false };
+    let end = loop {
+        let end = match std::future::poll_fn(|cx| line.poll_turn(cx)).await {
+            Turn::Notice(notice) => Box::pin(line.notice(notice)).await,
+            Turn::Written => {
+                line.session.heard();
+                line.fill();
+                None
+            }
+            Turn::Heard(heard) => Box::pin(line.act(heard)).await,
+            Turn::Gone => Some(End::Theirs),
+        };
+        if let Some(end) = end {
+            break end;
+        }
+    };
+    Box::pin(line.finish(end)).await;
+}
+
+struct Line<S> {
+    session: Session,
+    intake: Intake,
+    stream: S,
+    out: Vec<u8>,
+    written: usize,
+    /// There is something to take from the outbox.
+    due: bool,
+    deaf: bool,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
+    fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<Turn> {
+        if !self.out.is_empty()
+            && let Poll::Ready(result) = self.poll_write(cx)
+        {
+            return Poll::Ready(if result.is_ok() { Turn::Written } else { Turn::Gone });
+        }
+        if let Poll::Ready(notice) = self.session.outbox().poll_notice(cx) {
+            return Poll::Ready(Turn::Notice(notice));
+        }
+        if !self.out.is_empty() {
+            // While the client does not read, nothing of it is read either.
+            return Poll::Pending;
+        }
+        let mut chunk = [0; CHUNK];
+        let mut buffer = ReadBuf::new(&mut chunk);
+        match Pin::new(&mut self.stream).poll_read(cx, &mut buffer) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Ok(())) if !buffer.filled().is_empty() => Poll::Ready(Turn::Heard(self.feed(buffer.filled()))),
+            Poll::Ready(_) => Poll::Ready(Turn::Gone),
+        }
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.written < self.out.len() {
+            match std::task::ready!(Pin::new(&mut self.stream).poll_write(cx, &self.out[self.written..]))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                length => self.written += length,
+            }
+        }
+        std::task::ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+        // An idle session keeps no buffer.
+        self.out = Vec::new();
+        self.written = 0;
+        Poll::Ready(Ok(()))
+    }
+
+    /// Makes ready what waits in the outbox.
+    fn fill(&mut self) {
+        while self.due && self.out.len() < BATCH {
+            let items = self.session.outbox().pull(ITEMS);
+            self.due = items.len() == ITEMS;
+            for item in items {
+                match item {
+                    Item::Event(frame) => self.out.extend_from_slice(frame.bytes()),
+                    Item::Message(message) => self.out.extend_from_slice(&text_frame(&message.json())),
+                }
+            }
+        }
+    }
+
+    fn feed(&mut self, bytes: &[u8]) -> Vec<Heard> {
+        if self.deaf {
+            return Vec::new();
+        }
+        self.session.heard();
+        let heard = self.intake.take(bytes, &mut self.out);
+        self.deaf = matches!(heard.last(), Some(Heard::Broken(_)));
+        heard
+    }
+
+    async fn act(&mut self, heard: Vec<Heard>) -> Option<End> {
+        for heard in heard {
+            let input = match input(heard) {
+                Ok(input) => input,
+                Err(end) => return Some(end),
+            };
+            if let Some(closing) = self.session.take(input).await {
+                return Some(End::Ours(closing));
+            }
+        }
+        None
+    }
+
+    async fn notice(&mut self, notice: Notice) -> Option<End> {
+        if notice == Notice::Work {
+            self.due = true;
+            if self.session.beat_is_due() {
+                self.out.extend_from_slice(PING);
+            }
+            if self.written == 0 {
+                self.fill();
+            }
+        }
+        self.session.notice(notice).await.map(|end| end.map_or(End::Theirs, End::Ours))
+    }
+
+    async fn finish(mut self, end: End) {
+        let closing = match end {
+            End::Ours(closing) => {
+                let message = NodeMessage::closing(closing.code, &*closing.reason, closing.reconnect_after_ms);
+                self.session.outbox().farewell(Some(message), bytes::Bytes::new());
+                let last = close_frame(closing.code.number(), &closing.reason);
+                let _ = tokio::time::timeout(FAREWELL, self.hang_up(&last)).await;
+                Some(closing)
+            }
+            End::Theirs => {
+                let _ = tokio::time::timeout(FAREWELL, self.flush()).await;
+                None
+            }
+        };
+        self.session.leave(closing.as_ref()).await;
+    }
+
+    async fn hang_up(&mut self, last: &[u8]) -> Option<()> {
+        self.due = true;
+        while self.due || !self.out.is_empty() {
+            self.fill();
+            self.flush().await?;
+        }
+        self.out.extend_from_slice(last);
+        self.flush().await?;
+        self.stream.shutdown().await.ok()?;
+        loop {
+            match std::future::poll_fn(|cx| self.poll_turn(cx)).await {
+                Turn::Gone | Turn::Notice(Notice::Broken) => return None,
+                Turn::Heard(heard) if heard.iter().any(|heard| matches!(heard, Heard::Closed(_))) => return None,
+                _ => {}
+            }
+        }
+    }
+
+    async fn flush(&mut self) -> Option<()> {
+        if self.out.is_empty() {
+            return Some(());
+        }
+        std::future::poll_fn(|cx| self.poll_write(cx)).await.ok()
+    }
+}

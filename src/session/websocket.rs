@@ -1,0 +1,231 @@
+//! A WebSocket on a plain TCP socket, which most are: the outbox writes to the socket itself, and the task is woken
+//! only to read, to wait for room, or to close.
+//!
+//! Idle sessions are many, so this future is kept small: cold paths are boxed, buffers live on the stack of one poll,
+//! and there is no timer.
+
+use std::{
+    io,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use tokio::net::TcpStream;
+
+use super::{
+    Caller, Common, Place, Session, Transport,
+    intake::{Heard, Intake},
+    machine::Input,
+};
+use crate::{
+    hub::{Closing, Notice, Outbox, frame::close_frame},
+    protocol::{ClientMessage, NodeMessage},
+};
+
+/// How long the client may take to answer our close frame.
+pub(super) const FAREWELL: Duration = Duration::from_secs(2);
+/// What is read at a time.
+const CHUNK: usize = 4096;
+/// Chunks that are read before others get their turn.
+const CHUNKS: usize = 4;
+
+/// What the task was woken for.
+enum Turn {
+    Notice(Notice),
+    Writable,
+    Readable,
+}
+
+/// How a session ends.
+pub(super) enum End {
+    /// The node closes.
+    Ours(Closing),
+    /// The client closes, or is gone.
+    Theirs,
+}
+
+/// Serves a session until it ends. `early`: bytes that came behind the handshake.
+pub async fn serve(common: Arc<Common>, place: Place, socket: TcpStream, early: Bytes, caller: Caller) {
+    let outbox = Outbox::direct(socket, common.outbox_bytes);
+    let intake = Intake::new(common.message_bytes);
+    let session = Session::begin(common, place, Transport::WebSocket, outbox, caller);
+    let mut line = Line { session, intake, deaf: false };
+    let mut end = None;
+    if !early.is_empty() {
+        let heard = line.feed(&early);
+        end = Box::pin(line.act(heard)).await;
+    }
+    // Kept, it would keep hyper's whole read buffer.
+    drop(early);
+    while end.is_none() {
+        end = match std::future::poll_fn(|cx| line.poll_turn(cx)).await {
+            Turn::Notice(notice) => Box::pin(line.notice(notice)).await,
+            Turn::Writable => {
+                line.session.heard();
+                line.session.outbox().unblock();
+                None
+            }
+            Turn::Readable => match line.read() {
+                Ok(heard) => Box::pin(line.act(heard)).await,
+                Err(_) => Some(End::Theirs),
+            },
+        };
+    }
+    if let Some(end) = end {
+        Box::pin(line.finish(end)).await;
+    }
+}
+
+struct Line {
+    session: Session,
+    intake: Intake,
+    /// The client broke the protocol: what it sends has no meaning any more.
+    deaf: bool,
+}
+
+impl Line {
+    /// While the client does not read, nothing of it is read either.
+    fn poll_turn(&self, cx: &mut Context<'_>) -> Poll<Turn> {
+        let outbox = self.session.outbox();
+        if let Poll::Ready(notice) = outbox.poll_notice(cx) {
+            return Poll::Ready(Turn::Notice(notice));
+        }
+        let Some(socket) = outbox.socket() else { return Poll::Ready(Turn::Notice(Notice::Broken)) };
+        // Errors show when the socket is used.
+        if outbox.is_blocked() {
+            let _ = ready!(socket.poll_write_ready(cx));
+            return Poll::Ready(Turn::Writable);
+        }
+        let _ = ready!(socket.poll_read_ready(cx));
+        Poll::Ready(Turn::Readable)
+    }
+
+    /// Reads what there is. An error: the connection is gone.
+    fn read(&mut self) -> io::Result<Vec<Heard>> {
+        let mut heard = Vec::new();
+        let mut chunk = [0; CHUNK];
+        for _ in 0..CHUNKS {
+            let outbox = Arc::clone(self.session.outbox());
+            let Some(socket) = outbox.socket() else { return Err(io::ErrorKind::NotConnected.into()) };
+            match socket.try_read(&mut chunk) {
+                // Half closed: nobody can say anything any more, so nobody is there.
+                Ok(0) if heard.is_empty() => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(0) => break,
+                Ok(length) => {
+                    heard.append(&mut self.feed(&chunk[..length]));
+                    if matches!(heard.last(), Some(Heard::Closed(_))) {
+                        break;
+                    }
+                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(heard)
+    }
+
+    fn feed(&mut self, bytes: &[u8]) -> Vec<Heard> {
+        if self.deaf {
+            return Vec::new();
+        }
+        self.session.heard();
+        let mut replies = Vec::new();
+        let heard = self.intake.take(bytes, &mut replies);
+        self.deaf = matches!(heard.last(), Some(Heard::Broken(_)));
+        if matches!(heard.last(), Some(Heard::Closed(_))) {
+            self.session.outbox().farewell(None, replies.into());
+        } else if !replies.is_empty() {
+            self.session.outbox().raw(replies.into());
+        }
+        heard
+    }
+
+    async fn act(&mut self, heard: Vec<Heard>) -> Option<End> {
+        for heard in heard {
+            let input = match input(heard) {
+                Ok(input) => input,
+                Err(end) => return Some(end),
+            };
+            if let Some(closing) = self.session.take(input).await {
+                return Some(End::Ours(closing));
+            }
+        }
+        None
+    }
+
+    async fn notice(&mut self, notice: Notice) -> Option<End> {
+        self.session.notice(notice).await.map(|end| end.map_or(End::Theirs, End::Ours))
+    }
+
+    async fn finish(mut self, end: End) {
+        let closing = match end {
+            End::Ours(closing) => {
+                let message = NodeMessage::closing(closing.code, &*closing.reason, closing.reconnect_after_ms);
+                let end = close_frame(closing.code.number(), &closing.reason);
+                self.session.outbox().farewell(Some(message), end);
+                // The client answers the close frame, or is given up.
+                let _ = tokio::time::timeout(FAREWELL, self.hang_up()).await;
+                Some(closing)
+            }
+            End::Theirs => {
+                let _ = tokio::time::timeout(FAREWELL, self.flush()).await;
+                None
+            }
+        };
+        if let Some(socket) = self.session.outbox().socket() {
+            // The relay may hold the outbox, and with it the socket, for a moment longer.
+            let _ = socket2::SockRef::from(socket).shutdown(std::net::Shutdown::Both);
+        }
+        self.session.leave(closing.as_ref()).await;
+    }
+
+    /// Writes what waits, and reads until the client has closed: a socket that is closed with bytes unread resets the
+    /// connection, and the client might never see the close frame.
+    async fn hang_up(&mut self) {
+        if self.deaf {
+            self.flush().await;
+            if let Some(socket) = self.session.outbox().socket() {
+                let _ = socket2::SockRef::from(socket).shutdown(std::net::Shutdown::Write);
+            }
+        }
+        loop {
+            match std::future::poll_fn(|cx| self.poll_turn(cx)).await {
+                Turn::Notice(Notice::Broken) => return,
+                Turn::Notice(_) => {}
+                Turn::Writable => self.session.outbox().unblock(),
+                Turn::Readable => match self.read() {
+                    Ok(heard) if heard.iter().any(|heard| matches!(heard, Heard::Closed(_))) => return,
+                    Ok(_) => {}
+                    Err(_) => return,
+                },
+            }
+        }
+    }
+
+    /// Writes what waits.
+    async fn flush(&mut self) {
+        while !self.session.outbox().is_empty() {
+            match std::future::poll_fn(|cx| self.poll_turn(cx)).await {
+                Turn::Writable => self.session.outbox().unblock(),
+                Turn::Notice(Notice::Work) => {}
+                _ => return,
+            }
+        }
+    }
+}
+
+/// What something heard means to the machine.
+pub(super) fn input(heard: Heard) -> Result<Input, End> {
+    Ok(match heard {
+        Heard::Text(text) => match ClientMessage::parse(&text) {
+            Ok(message) => Input::Message(message),
+            Err(reason) => Input::Malformed(reason),
+        },
+        Heard::Binary => Input::Malformed("a binary message: only text is understood".into()),
+        Heard::Closed(_) => return Err(End::Theirs),
+        Heard::Broken(closing) => return Err(End::Ours(closing)),
+    })
+}

@@ -1,0 +1,60 @@
+"""Fixtures: a site of the test's own, which ends with it; what its programs printed is shown when a test fails."""
+
+import os
+import resource
+import sys
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from editors import NodeEditors  # noqa: E402
+from stage import PROGRAM, Site  # noqa: E402
+
+
+def pytest_sessionstart(session):
+    """Says what is missing before a hundred tests fail for one reason."""
+    if not os.access(PROGRAM, os.X_OK):
+        pytest.exit(f"no program at {PROGRAM}: build it (cargo build --release) or set CARILLON_BIN", returncode=2)
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    """Keeps the outcome where the fixture below sees it."""
+    outcome = yield
+    setattr(item, f"report_{call.when}", outcome.get_result())
+
+
+@pytest.fixture
+def new_site(tmp_path, request):
+    """Makes sites; `new_site("--requirepass", "x")` gives Redis options."""
+    made = []
+
+    def make(*redis_options):
+        made.append(Site(tmp_path / f"site-{len(made) + 1}", redis_options))
+        return made[-1]
+
+    yield make
+    failed = getattr(getattr(request.node, "report_call", None), "failed", False)
+    for site in made:
+        site.close()
+        for node in site.nodes if failed else []:
+            print(f"---- {node.name} printed (the end of it)\n{node.output()[-4000:]}")
+
+
+@pytest.fixture
+def site(new_site):
+    """One Redis, no nodes yet."""
+    return new_site()
+
+
+@pytest_asyncio.fixture
+async def node_editors():
+    """The Node.js process with editors."""
+    process = await NodeEditors.start()
+    yield process
+    await process.stop()

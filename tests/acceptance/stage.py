@@ -1,0 +1,334 @@
+"""The stage of the acceptance tests: a real redis-server and real `carillon serve` processes on free ports.
+
+Starts and ends only its own processes. Knows the contract's configuration and HTTP routes, nothing of the insides.
+"""
+
+import asyncio
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import jwt
+import redis
+
+ROOT = Path(__file__).resolve().parents[2]
+PROGRAM = os.environ.get("CARILLON_BIN") or str(ROOT / "target/release/carillon")
+SECRET = "a-shared-secret-of-the-acceptance-tests-0123456789"
+PUBLISH_TOKEN = "publish-token-of-the-acceptance-tests"
+AREAS = ["comments", "project-items", "projects", "notifications", "content"]
+
+
+def wait_for(what, predicate, seconds=15.0):
+    """Polls until the predicate holds and returns what it returned; fails with `what` after the deadline."""
+    deadline = time.monotonic() + seconds
+    while True:
+        found = predicate()
+        if found:
+            return found
+        if time.monotonic() > deadline:
+            raise AssertionError(f"after {seconds:g} s: not {what}")
+        time.sleep(0.02)
+
+
+async def until(what, predicate, seconds=15.0):
+    """The same for tests in which others have to go on meanwhile."""
+    deadline = time.monotonic() + seconds
+    while True:
+        found = predicate()
+        if found:
+            return found
+        if time.monotonic() > deadline:
+            raise AssertionError(f"after {seconds:g} s: not {what}")
+        await asyncio.sleep(0.02)
+
+
+def free_port():
+    """A port below the range of outgoing connections, so that nobody gets it by chance before it is bound."""
+    for _ in range(200):
+        port = random.randint(12000, 31999)
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise AssertionError("no free port between 12000 and 31999")
+
+
+def token(sub, topics=None, publish=None, secret=SECRET, algorithm="HS256", **claims):
+    """A signed token as a CMS makes it."""
+    body = {"sub": sub, "exp": int(time.time()) + 3600}
+    if topics is not None:
+        body["topics"] = topics
+    if publish is not None:
+        body["publish"] = publish
+    body.update(claims)
+    return jwt.encode({k: v for k, v in body.items() if v is not None}, secret, algorithm=algorithm)
+
+
+def http(method, url, body=None, headers=None, seconds=15):
+    """`(status, headers, bytes)`, for refusals as well."""
+    if body is not None and not isinstance(body, bytes):
+        body = json.dumps(body).encode()
+    request = urllib.request.Request(url, data=body, method=method, headers=dict(headers or {}))
+    try:
+        with urllib.request.urlopen(request, timeout=seconds) as answer:
+            return answer.status, answer.headers, answer.read()
+    except urllib.error.HTTPError as error:
+        return error.code, error.headers, error.read()
+
+
+def environment(settings):
+    """Only what a program needs, and the settings: nothing from the machine leaks in."""
+    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+    for key, value in settings.items():
+        if isinstance(value, bool):
+            value = "true" if value else "false"
+        elif isinstance(value, (list, tuple)):
+            value = ",".join(value)
+        kept["CARILLON__" + key.upper().replace(".", "__")] = str(value)
+    return kept
+
+
+class Process:
+    """A program of ours, its output in a file, ended by its own pid."""
+
+    def __init__(self, command, log, env=None):
+        self.log = Path(log)
+        with self.log.open("ab") as out:
+            self.popen = subprocess.Popen(command, stdout=out, stderr=out, stdin=subprocess.DEVNULL, env=env)
+
+    @property
+    def running(self):
+        return self.popen.poll() is None
+
+    def output(self):
+        return self.log.read_text(errors="replace")
+
+    def wait(self, seconds=15):
+        return self.popen.wait(seconds)
+
+    def kill(self, how=signal.SIGKILL):
+        if self.running:
+            self.popen.send_signal(how)
+            self.popen.send_signal(signal.SIGCONT)
+            self.popen.wait(20)
+
+
+class Redis:
+    """A redis-server of the test's own, which can be stopped and started again on its port."""
+
+    def __init__(self, place, *options):
+        self.place = Path(place)
+        self.place.mkdir(parents=True, exist_ok=True)
+        self.options = options
+        self.port = free_port()
+        self.process = None
+        self.start()
+
+    def start(self):
+        """Starts it and waits until it answers."""
+        fixed = ["--bind", "127.0.0.1", "--port", str(self.port), "--dir", str(self.place), "--save", ""]
+        self.process = Process(["redis-server", *fixed, *self.options], self.place / "redis.log")
+        wait_for("redis-server answers", self.answers)
+
+    def answers(self):
+        assert self.process.running, f"redis-server ended: {self.process.output()[-500:]}"
+        try:
+            with self.client(socket_timeout=5) as client:
+                return client.execute_command("ECHO", "here") == b"here"
+        except redis.exceptions.AuthenticationError:
+            return True
+        except redis.exceptions.RedisError as error:
+            return "NOAUTH" in str(error) or "NOPERM" in str(error)
+
+    def stop(self):
+        self.process.kill()
+
+    def client(self, **options):
+        return redis.Redis(host="127.0.0.1", port=self.port, **options)
+
+    @property
+    def url(self):
+        return f"redis://127.0.0.1:{self.port}"
+
+    def calls(self, *commands):
+        """How often these commands ran, by Redis' own statistics; calls from within functions count."""
+        with self.client() as client:
+            stats = client.info("commandstats")
+        return sum(stats.get(f"cmdstat_{command}", {}).get("calls", 0) for command in commands)
+
+
+class Node:
+    """One `carillon serve`."""
+
+    def __init__(self, place, name, settings):
+        self.name = name
+        self.place = Path(place)
+        self.place.mkdir(parents=True, exist_ok=True)
+        self.port, self.internal_port = free_port(), free_port()
+        self.settings = {
+            "node.name": name,
+            "http.listen": f"127.0.0.1:{self.port}",
+            "internal.listen": f"127.0.0.1:{self.internal_port}",
+            "auth.mode": "jwt",
+            "auth.secret": SECRET,
+            "drain.window_seconds": 1,
+            "drain.grace_seconds": 2,
+            **settings,
+        }
+        self.settings = {key: value for key, value in self.settings.items() if value is not None}
+        self.process = None
+        self.start()
+
+    def start(self):
+        self.process = Process([PROGRAM, "serve"], self.place / "node.log", environment(self.settings))
+
+    def ready(self):
+        """Waits until it is ready, and returns it."""
+
+        def is_ready():
+            assert self.process.running, f"{self.name} ended with {self.process.popen.returncode}:\n{self.output()}"
+            return self.readiness()[0] == 200
+
+        try:
+            wait_for(f"{self.name} ready", is_ready, 20)
+        except AssertionError as error:
+            raise AssertionError(f"{error}; /readyz: {self.readiness()}\n{self.output()[-3000:]}") from None
+        return self
+
+    def readiness(self):
+        """Status and body of /readyz; status 0 while nobody listens."""
+        try:
+            status, _, body = http("GET", self.internal("/readyz"), seconds=5)
+            return status, body.decode()
+        except (urllib.error.URLError, ConnectionError, TimeoutError, OSError) as error:
+            return 0, str(error)
+
+    def public(self, path=""):
+        return f"http://127.0.0.1:{self.port}/realtime{path}"
+
+    def internal(self, path):
+        return f"http://127.0.0.1:{self.internal_port}{path}"
+
+    @property
+    def websocket(self):
+        return f"ws://127.0.0.1:{self.port}/realtime"
+
+    def publish(self, body, query="", headers=None):
+        """`POST /publish`: status and JSON."""
+        headers = {"Content-Type": "application/json", **(headers or {})}
+        status, _, text = http("POST", self.internal("/publish" + query), body, headers)
+        return status, json.loads(text)
+
+    def metric(self, name, **labels):
+        """The sum of the samples of this name that have these labels."""
+        total, found = 0.0, False
+        for line in http("GET", self.internal("/metrics"))[2].decode().splitlines():
+            head, _, value = line.rpartition(" ")
+            if head.partition("{")[0] == name and all(f'{k}="{v}"' in head for k, v in labels.items()):
+                total, found = total + float(value), True
+        return total if found else None
+
+    def output(self):
+        return self.process.output()
+
+    def stop(self):
+        self.process.kill()
+
+
+class Site:
+    """One Redis and any number of nodes on it; everything ends with the test."""
+
+    def __init__(self, place, redis_options=()):
+        self.place = Path(place)
+        self.redis = Redis(self.place / "redis", *redis_options)
+        self.nodes = []
+        self.others = []
+
+    def start(self, **settings):
+        """A node, perhaps not ready yet. `redis__url=…` sets `redis.url`; None removes a setting."""
+        name = f"node-{len(self.nodes) + 1}"
+        settings = {key.replace("__", "."): value for key, value in settings.items()}
+        node = Node(self.place / name, name, {"redis.url": self.redis.url, **settings})
+        self.nodes.append(node)
+        return node
+
+    def node(self, **settings):
+        """A node that is ready."""
+        return self.start(**settings).ready()
+
+    def three(self, **settings):
+        started = [self.start(**settings) for _ in range(3)]
+        return [node.ready() for node in started]
+
+    def keep(self, other):
+        """Something else that is stopped with the site."""
+        self.others.append(other)
+        return other
+
+    def record(self, topic, event, prefix="carillon"):
+        """Publishes a recorded event and returns its log id."""
+        with self.redis.client() as client:
+            return client.fcall(f"{prefix}_publish", 1, f"{prefix}:{topic}", text_of(event)).decode()
+
+    def record_all(self, topic, events):
+        """Publishes many recorded events in one go."""
+        with self.redis.client() as client:
+            pipe = client.pipeline(transaction=False)
+            for event in events:
+                pipe.fcall("carillon_publish", 1, f"carillon:{topic}", text_of(event))
+            return [reply.decode() for reply in pipe.execute()]
+
+    def live(self, topic, event):
+        """Publishes a live event and returns how many nodes Redis gave it to."""
+        with self.redis.client() as client:
+            return client.publish(f"carillon:{topic}", text_of(event))
+
+    def log(self, topic):
+        """The log of a topic: `[(id, event), …]`."""
+        with self.redis.client() as client:
+            entries = client.xrange(f"carillon:{topic}")
+        return [(key.decode(), readable(fields.get(b"event"))) for key, fields in entries]
+
+    def log_epoch(self, topic):
+        """The epoch of a topic's log."""
+        return self.log(topic)[-1][0].partition("-")[0]
+
+    def close(self):
+        for process in [*self.nodes, *self.others, self.redis]:
+            process.stop()
+
+
+def text_of(event):
+    """The JSON text of an event; text and bytes pass as they are."""
+    return event if isinstance(event, (str, bytes)) else json.dumps(event)
+
+
+def readable(text):
+    """The event of a log's entry; None for what is no JSON (written past the function)."""
+    try:
+        return json.loads(text)
+    except (TypeError, ValueError):
+        return None
+
+
+def note(number, kind="comment.created", **more):
+    """An event that can be told from others by its number."""
+    return {"type": kind, "data": {"n": number}, **more}
+
+
+def carillon(*arguments, env=None, stdin=None, seconds=30):
+    """Runs the program to its end: `(exit code, stdout, stderr)`."""
+    done = subprocess.run(
+        [PROGRAM, *arguments], env=environment({}) if env is None else env, input=stdin, capture_output=True, timeout=seconds
+    )
+    return done.returncode, done.stdout.decode(), done.stderr.decode()

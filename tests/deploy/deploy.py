@@ -1,0 +1,52 @@
+"""Runs the checks of files.py and proxies.py, prints one line each, and counts."""
+
+import asyncio
+import os
+import sys
+import time
+import traceback
+from pathlib import Path
+
+import files
+import proxies
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def binary():
+    target = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
+    candidates = [Path(os.environ["CARILLON_BIN"])] if "CARILLON_BIN" in os.environ else [target / "debug/carillon", target / "release/carillon"]
+    for path in candidates:
+        if path.exists():
+            return str(path.resolve())
+    sys.exit(f"no program to test with: run `cargo build` or set CARILLON_BIN (looked at {', '.join(map(str, candidates))})")
+
+
+async def main():
+    program = binary()
+    passed = failed = 0
+
+    async def one(sentence, body):
+        nonlocal passed, failed
+        began = time.monotonic()
+        try:
+            note = await body()
+            passed += 1
+            print(f"ok    {sentence} ({time.monotonic() - began:.1f} s){': ' + note if note else ''}", flush=True)
+        except Exception as error:
+            failed += 1
+            print(f"FAIL  {sentence} ({time.monotonic() - began:.1f} s): {error}", flush=True)
+            if not isinstance(error, AssertionError):
+                traceback.print_exc()
+
+    for sentence, body in files.checks(program):
+        await one(sentence, body)
+    async with proxies.Site(program) as site:
+        for sentence, body in proxies.checks(site):
+            await one(sentence, body)
+    print(f"{passed} passed, {failed} failed", flush=True)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(asyncio.run(main()))

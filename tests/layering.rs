@@ -1,0 +1,270 @@
+//! Reads the sources and fails where they leave the ladder: a path to a module on the same rung or above, a file that
+//! does not say what it is, a file that has grown too long, a crate used outside its room. Without it the rule «a module
+//! names only modules on lower rungs» holds until the first hurried change. Must not know what the modules do.
+
+use std::{
+    fmt::Write as _,
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// The rung of each module at the top of the crate. `lib` is the map and `main` the roof: they may name all.
+const LADDER: [(&str, u8); 13] = [
+    ("cli", 7),
+    ("app", 6),
+    ("http", 5),
+    ("session", 4),
+    ("relay", 3),
+    ("hub", 2),
+    ("bus", 2),
+    ("auth", 2),
+    ("telemetry", 2),
+    ("protocol", 1),
+    ("config", 1),
+    ("metrics", 1),
+    ("shutdown", 1),
+];
+
+/// Crates that stay in their rooms: a change of one of them must not reach further.
+const KEPT_IN: [(&str, &[&str]); 3] =
+    [("fred", &["bus"]), ("axum", &["http", "app"]), ("config", &["config"])];
+
+/// Pure rooms, tested with values alone: no runtime in them.
+const WITHOUT_TOKIO: [&str; 3] = ["protocol/", "session/machine", "relay/feed"];
+
+const LINES: usize = 400;
+
+#[test]
+fn the_sources_keep_to_the_ladder() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut complaints = String::new();
+    let mut read = 0;
+    for file in sources(&root.join("src")) {
+        let name = file.strip_prefix(root.join("src")).unwrap().to_str().unwrap().to_owned();
+        for complaint in complaints_about(&name, &fs::read_to_string(&file).unwrap()) {
+            writeln!(complaints, "src/{name}: {complaint}").unwrap();
+        }
+        read += 1;
+    }
+    assert!(read > 20, "only {read} files under src: is this the right place?");
+    assert!(complaints.is_empty(), "\n{complaints}");
+}
+
+#[test]
+fn tests_and_benches_say_what_they_are_and_stay_short() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut complaints = String::new();
+    for file in ["tests", "benches", "fuzz/fuzz_targets"].iter().flat_map(|place| sources(&root.join(place)))
+    {
+        for complaint in manners(&fs::read_to_string(&file).unwrap()) {
+            writeln!(complaints, "{}: {complaint}", file.display()).unwrap();
+        }
+    }
+    assert!(complaints.is_empty(), "\n{complaints}");
+}
+
+/// The test of the test: what it is there for is planted, and must be found.
+#[test]
+fn what_is_planted_is_found() {
+    let planted = [
+        ("hub/rooms.rs", "//! x\nuse crate::relay::Feed;\n", "relay"),
+        ("bus/mod.rs", "//! x\nuse crate::{protocol::Topic, hub::Outbox};\n", "hub"),
+        (
+            "bus/redis/mod.rs",
+            "//! x\nuse crate::{\n    metrics,\n    session::{Session, machine},\n};\n",
+            "session",
+        ),
+        ("protocol/topic.rs", "//! x\nfn f() { crate::http::router() }\n", "http"),
+        ("session/mod.rs", "//! x\nuse super::http::Door;\n", "http"),
+        ("relay/feed.rs", "//! x\nuse super::super::app::App;\n", "app"),
+        ("gossip.rs", "//! x\n", "not on the ladder"),
+        ("hub/mod.rs", "//! x\nuse crate::gossip::Rumour;\n", "gossip"),
+        ("hub/mod.rs", "use std::fmt;\n", "//!"),
+        ("hub/mod.rs", &format!("//! x\n{}", "\n".repeat(LINES)), "401 lines"),
+        ("relay/mod.rs", "//! x\nuse fred::prelude::*;\n", "fred"),
+        ("session/websocket.rs", "//! x\nuse axum::Router;\n", "axum"),
+        ("cli/mod.rs", "//! x\nuse ::config::Config;\n", "config"),
+        ("relay/feed.rs", "//! x\nuse tokio::time::Instant;\n", "tokio"),
+    ];
+    for (name, text, word) in planted {
+        let found = complaints_about(name, text);
+        assert!(
+            found.iter().any(|complaint| complaint.contains(word)),
+            "{name} passed with {text:?}: {found:?}"
+        );
+    }
+}
+
+#[test]
+fn what_is_allowed_passes() {
+    let allowed = [
+        (
+            "relay/mod.rs",
+            "//! x\nuse crate::{bus::Bus, hub, protocol::{Topic, Event}};\nuse crate::relay::feed;\n",
+        ),
+        (
+            "hub/rooms.rs",
+            "//! x\n//! Called by [`crate::relay`].\n// crate::relay does\nconst S: &str = \"crate::app\";\n",
+        ),
+        ("hub/rooms.rs", "//! x\nmod tests { use super::super::hub; use super::*; }\n"),
+        ("lib.rs", "//! x\npub mod app;\npub use crate::app::run;\n"),
+        ("main.rs", "//! x\nuse carillon::cli;\n"),
+        ("config/layers.rs", "//! x\nuse ::config::Config;\nuse super::rooms;\n"),
+        ("bus/redis/line.rs", "//! x\nuse fred::prelude::*;\nuse crate::config::Redis;\n"),
+    ];
+    for (name, text) in allowed {
+        assert_eq!(complaints_about(name, text), Vec::<String>::new(), "{name}: {text:?}");
+    }
+}
+
+fn sources(place: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(place).into_iter().flatten() {
+        let path = entry.unwrap().path();
+        let hidden = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
+        if path.is_dir() && !hidden {
+            found.extend(sources(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+    found.sort();
+    found
+}
+
+/// Everything that is wrong with the file `name` (its path under `src`) that holds `text`.
+fn complaints_about(name: &str, text: &str) -> Vec<String> {
+    let mut complaints = manners(text);
+    let code = without_comments_and_strings(text);
+    let own = name.split(['/', '.']).next().unwrap_or_default();
+    if !["lib", "main"].contains(&own) {
+        match rung(own) {
+            None => complaints
+                .push(format!("module {own} is not on the ladder: give it a rung in tests/layering.rs")),
+            Some(here) => complaints.extend(modules_named(name, &code).into_iter().filter_map(|other| {
+                match rung(&other) {
+                    _ if other == own => None,
+                    None => Some(format!("names crate::{other}, which is not on the ladder")),
+                    Some(there) if there < here => None,
+                    Some(there) => Some(format!("{own} (rung {here}) names crate::{other} (rung {there})")),
+                }
+            })),
+        }
+    }
+    for (kept, rooms) in KEPT_IN {
+        let path = if kept == "config" { "::config::".into() } else { format!("{kept}::") };
+        if !rooms.contains(&own) && paths(&code, &path).next().is_some() {
+            complaints.push(format!("uses the crate {kept}, which stays in {}", rooms.join(" and ")));
+        }
+    }
+    if WITHOUT_TOKIO.iter().any(|pure| name.starts_with(pure)) && paths(&code, "tokio::").next().is_some() {
+        complaints.push("uses tokio in a room that is pure".into());
+    }
+    complaints
+}
+
+fn manners(text: &str) -> Vec<String> {
+    let mut complaints = Vec::new();
+    if !text.starts_with("//!") {
+        complaints.push("does not open with //! and what it is".into());
+    }
+    let lines = text.lines().count();
+    if lines > LINES {
+        complaints.push(format!("has {lines} lines, more than {LINES}: split it by thing"));
+    }
+    complaints
+}
+
+fn rung(module: &str) -> Option<u8> {
+    LADDER.iter().find(|(name, _)| *name == module).map(|(_, rung)| *rung)
+}
+
+/// The modules at the top of the crate that the code names, by `crate::` or by climbing with `super::`.
+fn modules_named(name: &str, code: &str) -> Vec<String> {
+    let depth = name.trim_end_matches("mod.rs").trim_end_matches('/').split('/').count();
+    let mut named: Vec<String> = paths(code, "crate::").flat_map(first_names).collect();
+    let climb = "super::".repeat(depth);
+    // A climb may end in an inner module, so only names that are on the ladder count.
+    named.extend(paths(code, &climb).flat_map(first_names).filter(|name| rung(name).is_some()));
+    named.sort();
+    named.dedup();
+    named
+}
+
+/// What follows each occurrence of `prefix` that begins a path.
+fn paths<'a>(code: &'a str, prefix: &'a str) -> impl Iterator<Item = &'a str> {
+    code.match_indices(prefix).filter_map(move |(at, _)| {
+        let before = code[..at].chars().next_back().unwrap_or(' ');
+        (!before.is_alphanumeric() && !['_', ':'].contains(&before)).then(|| &code[at + prefix.len()..])
+    })
+}
+
+/// The first names of `name…`, or of each element of `{name…, {…}, name…}`.
+fn first_names(rest: &str) -> Vec<String> {
+    let word = |text: &str| text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>();
+    let Some(group) = rest.strip_prefix('{') else {
+        return vec![word(rest)].into_iter().filter(|name| starts_lower(name)).collect();
+    };
+    let (mut names, mut depth, mut fresh) = (Vec::new(), 1, true);
+    for (at, c) in group.char_indices() {
+        match c {
+            '{' => depth += 1,
+            '}' => depth -= 1,
+            ',' if depth == 1 => fresh = true,
+            _ if depth == 1 && fresh && !c.is_whitespace() => {
+                names.push(word(&group[at..]));
+                fresh = false;
+            }
+            _ => {}
+        }
+        if depth == 0 {
+            break;
+        }
+    }
+    names.into_iter().filter(|name| starts_lower(name)).collect()
+}
+
+fn starts_lower(name: &str) -> bool {
+    name.starts_with(|c: char| c.is_lowercase())
+}
+
+/// The code alone, so that a link in a comment or a word in a message is not taken for a path.
+fn without_comments_and_strings(text: &str) -> String {
+    let mut code = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(c) = rest.chars().next() {
+        let skip = if rest.starts_with("//") {
+            rest.find('\n').unwrap_or(rest.len())
+        } else if rest.starts_with("/*") {
+            rest.find("*/").map_or(rest.len(), |end| end + 2)
+        } else if let Some(hashes) = raw_string(rest) {
+            let close = format!("\"{}", "#".repeat(hashes));
+            let open = hashes + 2;
+            rest[open..].find(&close).map_or(rest.len(), |end| open + end + close.len())
+        } else if c == '"' {
+            let mut escaped = false;
+            let end = rest[1..].find(|c| {
+                let end = c == '"' && !escaped;
+                escaped = c == '\\' && !escaped;
+                end
+            });
+            end.map_or(rest.len(), |end| end + 2)
+        } else if rest.starts_with("'\"'") || rest.starts_with("'\\\"'") {
+            rest[1..].find('\'').map_or(rest.len(), |end| end + 2)
+        } else {
+            code.push(c);
+            rest = &rest[c.len_utf8()..];
+            continue;
+        };
+        code.push(' ');
+        rest = &rest[skip..];
+    }
+    code
+}
+
+/// How many `#` a raw string begins with, if one begins here.
+fn raw_string(rest: &str) -> Option<usize> {
+    let rest = rest.strip_prefix('r')?;
+    let hashes = rest.len() - rest.trim_start_matches('#').len();
+    rest[hashes..].starts_with('"').then_some(hashes)
+}

@@ -1,0 +1,172 @@
+"""The compose stack seen from the machine it runs on: Docker's command line, container addresses, small HTTP requests."""
+
+import asyncio
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def http(url, method="GET", body=None, timeout=5, headers=None):
+    """(status, body) of a request; (0, reason) where none was answered."""
+    request = urllib.request.Request(url, method=method, data=body, headers=headers or {})
+    try:
+        with urllib.request.urlopen(request, timeout=timeout) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+    except (OSError, TimeoutError) as error:
+        return 0, str(error)
+
+
+class Stack:
+    """One project of docker-compose, with its own name, port and volumes."""
+
+    def __init__(self, tree, project, files=("docker-compose.yml",), **environment):
+        self.tree, self.project, self.port = tree, project, free_port()
+        self.environment = {
+            **os.environ,
+            "COMPOSE_PROJECT_NAME": project,
+            "CARILLON_PORT": str(self.port),
+            "DOCKER_BUILDKIT": "0",
+            "COMPOSE_DOCKER_CLI_BUILD": "0",
+            **environment,
+        }
+        self.command = ["docker-compose" if shutil.which("docker-compose") else "docker compose"]
+        self.command = self.command[0].split() + [part for file in files for part in ("-f", file)]
+        self.log = open(ROOT / "tests/output" / f"{project}.log", "ab")
+
+    @property
+    def origin(self):
+        return f"http://127.0.0.1:{self.port}"
+
+    def run(self, *command, check=True, timeout=600, quiet=False, **environment):
+        """Standard output of a command; everything else goes to tests/output."""
+        self.log.write(f"$ {' '.join(command)}\n".encode())
+        self.log.flush()
+        done = subprocess.run(
+            command, cwd=self.tree, env={**self.environment, **environment}, stdout=subprocess.PIPE, stderr=self.log,
+            stdin=subprocess.DEVNULL, timeout=timeout, check=False,
+        )
+        if not quiet and "inspect" not in command:
+            self.log.write(done.stdout)
+        self.log.flush()
+        if check and done.returncode:
+            raise AssertionError(f"{' '.join(command)} ended with {done.returncode}: see {self.log.name}")
+        return done.stdout.decode().strip()
+
+    async def aside(self, *command, **options):
+        """Like run, while the editors go on."""
+        return await asyncio.to_thread(self.run, *command, **options)
+
+    def compose(self, *arguments, **options):
+        return self.run(*self.command, *arguments, **options)
+
+    def ids(self, service):
+        return self.compose("ps", "-q", service).split()
+
+    def inspect(self, container):
+        return json.loads(self.run("docker", "inspect", container))[0]
+
+    def address(self, container):
+        networks = self.inspect(container)["NetworkSettings"]["Networks"]
+        return next(iter(networks.values()))["IPAddress"]
+
+    def health(self, container):
+        return self.inspect(container)["State"].get("Health", {}).get("Status")
+
+    def secret(self, name):
+        """A generated secret, read the way an operator would: through a container that mounts the volume."""
+        return self.compose("run", "--rm", "--no-deps", "-T", "--entrypoint", "cat", "secrets", f"/data/{name}", quiet=True)
+
+    def cms(self, name):
+        return Cms(f"http://{self.address(self.ids(name)[0])}:8000")
+
+    def leftovers(self):
+        """What is still there of the project: containers, volumes, networks."""
+        label = f"label=com.docker.compose.project={self.project}"
+        return [
+            *self.run("docker", "ps", "-aq", "--filter", label).split(),
+            *self.run("docker", "volume", "ls", "-q", "--filter", label).split(),
+            *self.run("docker", "network", "ls", "-q", "--filter", label).split(),
+        ]
+
+    def down(self, patience=20):
+        self.compose("--profile", "monitoring", "down", "-v", "--remove-orphans", "-t", str(patience), check=False)
+
+
+class Cms:
+    """The HTTP door of a pretend CMS."""
+
+    def __init__(self, url):
+        self.url = url
+
+    def state(self):
+        status, body = http(self.url + "/")
+        if status != 200:
+            raise AssertionError(f"the CMS at {self.url} answers {status}: {body}")
+        return json.loads(body)
+
+    def rate(self, per_second):
+        """At 0 it answers when the last publication is in."""
+        status, body = http(f"{self.url}/rate?per_second={per_second}", "POST", b"", timeout=300)
+        if status != 200:
+            raise AssertionError(f"the CMS at {self.url} answers {status}: {body}")
+        return json.loads(body)
+
+    def publish(self, topic, event):
+        status, body = http(f"{self.url}/publish?topic={topic}", "POST", json.dumps(event).encode(), timeout=300)
+        if status != 200:
+            raise AssertionError(f"the CMS at {self.url} answers {status}: {body}")
+        return json.loads(body)["position"]
+
+
+def clean_tree(target):
+    """The files that are under version control, and nothing else: what a clean clone has."""
+    names = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, stdout=subprocess.PIPE, check=True).stdout.decode()
+    for name in filter(None, names.split("\0")):
+        if (ROOT / name).exists():
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, target / name)
+
+
+def next_release(tree, target):
+    """The same tree as another release: a copy with a higher version number."""
+    shutil.copytree(tree, target)
+    old = re.search(r'^version = "(.+)"$', (tree / "Cargo.toml").read_text(), re.MULTILINE).group(1)
+    new = f"{int(old.split('.')[0]) + 1}.0.0"
+    for name in ("Cargo.toml", "Cargo.lock"):
+        text = (target / name).read_text()
+        changed = text.replace(f'name = "carillon"\nversion = "{old}"', f'name = "carillon"\nversion = "{new}"')
+        if changed == text:
+            raise AssertionError(f"no version of carillon in {name}")
+        (target / name).write_text(changed)
+    return old, new
+
+
+def megabytes(size):
+    return f"{size / 1e6:.1f} MB"
+
+
+def process_status(pid):
+    """The fields of /proc/<pid>/status."""
+    return dict(re.findall(r"^(\w+):\s*(.*)$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE))
+
+
+def stopwatch():
+    started = time.monotonic()
+    return lambda: time.monotonic() - started
