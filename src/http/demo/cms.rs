@@ -154,7 +154,13 @@ impl Cms {
         let editor = self.editor(&write.editor)?.clone();
         let before = self.items[self.item_at(project, id)?].modified_by.clone();
         let item = self.set_item(project, id, "approved", &write.editor)?;
-        self.add_comment(project, "activity", Some(item.id.clone()), &write.editor, format!("approved “{}”", item.name));
+        self.add_comment(
+            project,
+            "activity",
+            Some(item.id.clone()),
+            &write.editor,
+            format!("approved “{}”", item.name),
+        );
         let mut pokes = self.item_pokes(&item);
         if before != editor.id {
             let text = format!("{} approved “{}”.", editor.name, item.name);
@@ -170,7 +176,8 @@ impl Cms {
         }
         self.editor(&write.editor)?;
         self.touch(project, &write.editor)?;
-        let at = self.projects.iter().position(|p| p.id == project).ok_or_else(|| missing("project", project))?;
+        let at =
+            self.projects.iter().position(|p| p.id == project).ok_or_else(|| missing("project", project))?;
         self.projects[at].status = status.into();
         let data = json!({ "project": project, "status": status });
         let pokes = vec![Poke { topic: "projects".into(), kind: "project.status", data }];
@@ -224,7 +231,11 @@ impl Cms {
         own.ok_or_else(|| missing("notification", &id))?.read = true;
         let unread = self.unread(&editor);
         let data = json!({ "notification": id, "unread": unread });
-        Ok(Change { name: "unread", value: json!(unread), pokes: vec![Poke { topic, kind: "notification.read", data }] })
+        Ok(Change {
+            name: "unread",
+            value: json!(unread),
+            pokes: vec![Poke { topic, kind: "notification.read", data }],
+        })
     }
 
     pub(super) fn editor(&self, id: &str) -> Result<&Editor, Problem> {
@@ -238,7 +249,9 @@ impl Cms {
     fn item_at(&self, project: u64, id: &str) -> Result<usize, Problem> {
         self.project(project)?;
         let at = self.items.iter().position(|item| item.project == project && item.id == id);
-        at.ok_or_else(|| Problem::new(404, "no-such-item", "No such item", format!("Project {project} has no item {id}.")))
+        at.ok_or_else(|| {
+            Problem::new(404, "no-such-item", "No such item", format!("Project {project} has no item {id}."))
+        })
     }
 
     fn unread(&self, editor: &str) -> usize {
@@ -246,7 +259,8 @@ impl Cms {
     }
 
     fn touch(&mut self, project: u64, editor: &str) -> Result<(), Problem> {
-        let project = self.projects.iter_mut().find(|p| p.id == project).ok_or_else(|| missing("project", project))?;
+        let project =
+            self.projects.iter_mut().find(|p| p.id == project).ok_or_else(|| missing("project", project))?;
         project.modified = now();
         project.modified_by = editor.into();
         Ok(())
@@ -266,13 +280,24 @@ impl Cms {
     fn item_pokes(&self, item: &Item) -> Vec<Poke> {
         let activity = self.comments.last().map(|comment| comment.id.clone());
         let data = json!({ "project": item.project, "activity": activity, "item": item.id });
-        vec![saved_poke(item), Poke { topic: format!("comments:{}", item.project), kind: "activity.created", data }]
+        vec![
+            saved_poke(item),
+            Poke { topic: format!("comments:{}", item.project), kind: "activity.created", data },
+        ]
     }
 
-    fn add_comment(&mut self, project: u64, kind: &str, item: Option<String>, author: &str, text: String) -> Comment {
+    fn add_comment(
+        &mut self,
+        project: u64,
+        kind: &str,
+        item: Option<String>,
+        author: &str,
+        text: String,
+    ) -> Comment {
         self.made += 1;
         let id = format!("c{}", self.made);
-        let comment = Comment { id, project, kind: kind.into(), item, author: author.into(), text, created: now() };
+        let comment =
+            Comment { id, project, kind: kind.into(), item, author: author.into(), text, created: now() };
         self.comments.push(comment.clone());
         if self.comments.len() > COMMENTS {
             self.comments.remove(0);
@@ -280,7 +305,13 @@ impl Cms {
         comment
     }
 
-    fn add_notification(&mut self, to: &str, from: &str, text: String, project: Option<u64>) -> (Notification, Poke) {
+    fn add_notification(
+        &mut self,
+        to: &str,
+        from: &str,
+        text: String,
+        project: Option<u64>,
+    ) -> (Notification, Poke) {
         self.made += 1;
         let id = format!("n{}", self.made);
         let notification =
@@ -304,8 +335,7 @@ fn saved_poke(item: &Item) -> Poke {
 }
 
 fn content_poke(item: &Item, kind: &'static str) -> Poke {
-    let data =
-        json!({ "project": item.project, "content": item.content, "language": item.language, "version": item.version });
+    let data = json!({ "project": item.project, "content": item.content, "language": item.language, "version": item.version });
     Poke { topic: format!("content:{}", item.content), kind, data }
 }
 

@@ -74,7 +74,10 @@ pub fn routes(settings: Settings) -> Result<Router, serde_json::Error> {
     let api = Router::new()
         .route("/setup", get(setup))
         .route("/state", get(|State(demo): Shared| async move { answer(demo.look(|cms| Ok(cms.state()))) }))
-        .route("/projects", get(|State(demo): Shared| async move { answer(demo.look(|cms| Ok(cms.projects()))) }))
+        .route(
+            "/projects",
+            get(|State(demo): Shared| async move { answer(demo.look(|cms| Ok(cms.projects()))) }),
+        )
         .route("/projects/{project}/items", get(items))
         .route("/projects/{project}/comments", get(comments).post(comment))
         .route("/projects/{project}/items/{item}/move", post(move_item))
@@ -86,9 +89,16 @@ pub fn routes(settings: Settings) -> Result<Router, serde_json::Error> {
         .route("/notifications/read", post(read))
         .route("/notify", post(notify))
         .route("/token", post(token))
-        .fallback(|| async { refuse(&Problem::new(404, "not-found", "Not found", "See demo/API.md for the paths.")) })
+        .fallback(|| async {
+            refuse(&Problem::new(404, "not-found", "Not found", "See demo/API.md for the paths."))
+        })
         .method_not_allowed_fallback(|| async {
-            refuse(&Problem::new(405, "not-allowed", "Method not allowed", "See demo/API.md for the methods."))
+            refuse(&Problem::new(
+                405,
+                "not-allowed",
+                "Method not allowed",
+                "See demo/API.md for the methods.",
+            ))
         })
         .layer(DefaultBodyLimit::max(BODY));
     Ok(Router::new()
@@ -208,7 +218,8 @@ type Body = Result<axum::body::Bytes, axum::extract::rejection::BytesRejection>;
 fn parse<T: for<'de> Deserialize<'de>>(body: Body) -> Result<T, Problem> {
     let too_large = || Problem::new(413, "too-large", "Body too large", format!("At most {BODY} bytes."));
     let body = body.map_err(|_| too_large())?;
-    serde_json::from_slice(&body).map_err(|e| Problem::new(400, "bad-request", "Not the JSON it should be", e.to_string()))
+    serde_json::from_slice(&body)
+        .map_err(|e| Problem::new(400, "bad-request", "Not the JSON it should be", e.to_string()))
 }
 
 fn answer(result: Result<Value, Problem>) -> Response {
@@ -244,7 +255,12 @@ impl Demo {
     ) -> Response {
         let changed = parse::<Write>(body).and_then(|write| {
             if write.origin.as_ref().is_some_and(|origin| origin.len() > 64) {
-                return Err(Problem::new(400, "bad-request", "Bad request", "\"origin\" has at most 64 bytes."));
+                return Err(Problem::new(
+                    400,
+                    "bad-request",
+                    "Bad request",
+                    "\"origin\" has at most 64 bytes.",
+                ));
             }
             let mut cms = self.cms.lock().unwrap_or_else(PoisonError::into_inner);
             Ok((change(&mut cms, &write)?, write))

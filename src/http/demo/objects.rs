@@ -60,7 +60,7 @@ pub(super) struct Content {
     pub(super) teaser: String,
     pub(super) language: String,
     pub(super) version: u32,
-    published_version: Option<u32>,
+    pub(super) published_version: Option<u32>,
     pub(super) modified: String,
     pub(super) modified_by: String,
 }
