@@ -3,7 +3,7 @@
 //! [`run`] takes a configuration and two listeners, and comes back when the node is drained. Decisions live in the
 //! rooms; here is only their order.
 
-mod wiring;
+pub(crate) mod wiring;
 
 use std::{
     io,
@@ -55,6 +55,9 @@ pub enum AppError {
         /// Why not.
         source: io::Error,
     },
+    /// What the demo starts with cannot be read: a fault in Carillon.
+    #[error("the seed of the demo: {0}")]
+    Demo(#[from] serde_json::Error),
     /// The certificate cannot be used.
     #[error("{0}")]
     Tls(String),
@@ -72,7 +75,8 @@ pub struct Listeners {
 impl Listeners {
     /// Opens both as configured. Port 0 is any free port.
     pub fn bind(config: &Config) -> Result<Self, AppError> {
-        let bind = |address, key| http::bind(address).map_err(|source| AppError::Bind { address, key, source });
+        let bind =
+            |address, key| http::bind(address).map_err(|source| AppError::Bind { address, key, source });
         Ok(Self {
             public: bind(config.http.listen, "http.listen")?,
             internal: bind(config.internal.listen, "internal.listen")?,
@@ -111,13 +115,18 @@ struct Node {
 
 impl Node {
     async fn start(config: &Config, listeners: Listeners) -> Result<Self, AppError> {
-        let areas = Areas::new(config.areas.names.clone(), config.areas.private.clone(), config.areas.recorded_only.clone())?;
+        let areas = Areas::new(
+            config.areas.names.clone(),
+            config.areas.private.clone(),
+            config.areas.recorded_only.clone(),
+        )?;
         let auth = Authenticator::new(config, &areas)?;
         let tls = config.http.tls.clone().map(http::Certificates::load).transpose().map_err(AppError::Tls)?;
         let (house, visitors, metrics) = (Tasks::new(), Tasks::new(), Metrics::new());
         let started = Bus::start(wiring::bus(config, &areas), metrics.clone(), &house).await;
         let (bus, events) = started.map_err(|e: bus::StartError| AppError::Bus(e.to_string()))?;
-        let (relay, fatal) = Relay::start(wiring::relay(config), bus.clone(), events, metrics.clone(), &house);
+        let (relay, fatal) =
+            Relay::start(wiring::relay(config), bus.clone(), events, metrics.clone(), &house);
         let roll = Roll::new(wiring::limits(config), config.heartbeat.interval, metrics.clone());
         house.spawn_until_end(Arc::clone(&roll).sweep());
         let sessions = Arc::new(Common {
@@ -144,7 +153,7 @@ impl Node {
             auth,
             publish_token: config.internal.publish_token.clone(),
             address: listeners.internal.local_addr().map_or(config.internal.listen, |address| address).ip(),
-            areas,
+            areas: areas.clone(),
             event_bytes: config.limits.event_bytes,
             draining: Arc::clone(&draining),
             status: NodeStatus::new(config.node.name.clone()),
@@ -162,7 +171,11 @@ impl Node {
             house.spawn_until_end(Arc::clone(&tls).watch());
             tls.acceptor()
         });
-        let front = Door { router: public.router(), tls, ..door.clone() };
+        let router = match wiring::demo(config, &areas, &bus) {
+            Some(demo) => public.router().merge(http::demo::routes(demo)?),
+            None => public.router(),
+        };
+        let front = Door { router, tls, ..door.clone() };
         house.spawn(front.serve(listeners.public, stop.clone()));
         house.spawn(door.serve(listeners.internal, stop.clone()));
         let name = config.node.name.clone();
