@@ -64,7 +64,8 @@ impl State {
 impl MemoryBus {
     /// Starts the bus; the link is up at once.
     pub fn start(settings: Settings, metrics: Metrics, tasks: &Tasks) -> (Self, mpsc::Receiver<BusEvent>) {
-        let (arrivals, events) = Arrivals::new(&settings, metrics.clone());
+        metrics.link_up.set(1);
+        let (arrivals, events) = Arrivals::new(&settings, metrics);
         let state = State {
             clock: 0,
             wanted: HashSet::new(),
@@ -77,7 +78,6 @@ impl MemoryBus {
         let interval = settings.probe_interval;
         let inner = Inner { settings, lineage, started: now_ms(), arrivals, state: Mutex::new(state) };
         let bus = Self { inner: Arc::new(inner) };
-        metrics.link_up.set(1);
         bus.inner.arrivals.tell_up();
         bus.prove();
         let prover = bus.clone();
@@ -163,10 +163,9 @@ impl MemoryBus {
             attributes.id.map(|id| (attributes.source.unwrap_or_default().into_owned(), id.into_owned()));
         let mut state = self.state();
         let now = state.now();
-        if let Some(name) = &name {
-            if let Some(first) = state.recent.entry(topic.clone()).or_default().seen(name) {
-                return Ok(first);
-            }
+        let first = name.as_ref().and_then(|name| state.recent.get_mut(&topic)?.seen(name));
+        if let Some(first) = first {
+            return Ok(first);
         }
         let id = state.logs.open(topic.clone(), now).append(event.clone());
         if let Some(name) = name {
