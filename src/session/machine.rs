@@ -113,6 +113,9 @@ impl Machine {
 
     /// Takes an input. `now`: ms since 1970.
     pub fn take(&mut self, input: Input, now: u64) -> Vec<Output> {
+        if matches!(self.state, State::Ended) {
+            return Vec::new();
+        }
         match input {
             Input::Message(message) => self.message(message, now),
             Input::Malformed(reason) => self.end(CloseCode::BadMessage, reason, None),
@@ -128,9 +131,6 @@ impl Machine {
 
     fn message(&mut self, message: ClientMessage, now: u64) -> Vec<Output> {
         let terms = Arc::clone(&self.terms);
-        if matches!(self.state, State::Ended) {
-            return Vec::new();
-        }
         if !self.allowance.message(terms.messages_per_second, now) {
             return self.end(CloseCode::TryLater, "too many messages per second", Some(COME_BACK_MS));
         }
@@ -262,9 +262,6 @@ impl Machine {
         reason: impl Into<String>,
         reconnect_after_ms: Option<u64>,
     ) -> Vec<Output> {
-        if matches!(self.state, State::Ended) {
-            return Vec::new();
-        }
         self.state = State::Ended;
         vec![Output::End(Closing { code, reason: reason.into(), reconnect_after_ms })]
     }
@@ -319,3 +316,7 @@ impl Open {
         vec![Output::Unsubscribe(subjects)]
     }
 }
+
+#[cfg(test)]
+#[path = "machine_tests.rs"]
+mod tests;
