@@ -259,7 +259,7 @@ async fn other_transports_refuse_as_websocket_does() {
 #[tokio::test]
 async fn a_stream_ends_with_its_token() {
     let node = Node::start(&[]).await;
-    let token = token_for("anna", &["*"], Duration::from_secs(2));
+    let token = token_for("anna", &["*"], Duration::from_secs(3));
     let mut events = Events::open(&node, &format!("topics=comments:1&token={token}"), &[]).await;
     let messages = events.gather(3).await;
     let kinds: Vec<_> = messages.iter().map(|message| message["type"].as_str().unwrap()).collect();
