@@ -6,7 +6,7 @@ import { WebSocket } from 'ws';
 import { FakeNode, mint, until } from './fake-node.js';
 
 const dom = new JSDOM('<!doctype html><main></main>', { url: 'http://127.0.0.1/' });
-Object.assign(globalThis, { window: dom.window, document: dom.window.document, AbortController: dom.window.AbortController, WebSocket, IS_REACT_ACT_ENVIRONMENT: false });
+Object.assign(globalThis, { window: dom.window, document: dom.window.document, navigator: dom.window.navigator, AbortController: dom.window.AbortController, WebSocket, IS_REACT_ACT_ENVIRONMENT: false });
 const { createElement: h, StrictMode } = await import('react');
 const { createRoot } = await import('react-dom/client');
 const { Realtime } = await import('../realtime.js');
