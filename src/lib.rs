@@ -8,11 +8,14 @@
 //! 1 protocol, config, metrics, shutdown
 //! ```
 
+pub mod app;
 pub mod auth;
 pub mod bus;
 pub mod config;
+pub mod http;
 pub mod hub;
 pub mod metrics;
 pub mod protocol;
 pub mod relay;
+pub mod session;
 pub mod shutdown;

@@ -7,8 +7,9 @@ pub(crate) struct Allowance {
     topics: Bucket,
 }
 
+/// One bucket.
 #[derive(Debug, Default)]
-struct Bucket {
+pub(crate) struct Bucket {
     /// Used up, in thousandths.
     used: u32,
     /// When `used` was right, ms since 1970, low bits.
@@ -28,7 +29,8 @@ impl Allowance {
 }
 
 impl Bucket {
-    fn take(&mut self, count: u32, per_second: u32, now: u64) -> bool {
+    /// Takes `count` out, where they are in it. 0 `per_second`: any number.
+    pub(crate) fn take(&mut self, count: u32, per_second: u32, now: u64) -> bool {
         if per_second == 0 {
             return true;
         }

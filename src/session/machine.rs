@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::allowance::Allowance;
 use crate::{
-    auth::Identity,
+    auth::{Grant, Identity, LEEWAY},
     hub::Closing,
     protocol::{
         Areas, ClientMessage, CloseCode, NodeMessage, Refused, RefusedCode, Resume, Subject,
@@ -100,7 +100,8 @@ enum State {
 
 #[derive(Debug)]
 struct Open {
-    identity: Identity,
+    user: String,
+    grant: Grant,
     followed: Vec<Subject>,
 }
 
@@ -108,14 +109,6 @@ impl Machine {
     /// A session of whoever the handshake proved.
     pub fn new(terms: Arc<Terms>, identity: Option<Box<Identity>>) -> Self {
         Self { terms, state: State::New(identity), allowance: Allowance::default() }
-    }
-
-    /// Who the session belongs to, once it is open.
-    pub fn identity(&self) -> Option<&Identity> {
-        match &self.state {
-            State::Open(open) => Some(&open.identity),
-            _ => None,
-        }
     }
 
     /// Takes an input. `now`: ms since 1970.
@@ -192,7 +185,7 @@ impl Machine {
             },
             State::Open(open) => {
                 let refusal = match &verdict {
-                    Ok(identity) if identity.user == open.identity.user => None,
+                    Ok(identity) if identity.user == open.user => None,
                     Ok(_) => Some("the token is somebody else's: a session belongs to one user".to_owned()),
                     Err(reason) => Some(reason.clone()),
                 };
@@ -215,13 +208,13 @@ impl Machine {
     fn open(&mut self, now: u64) -> Vec<Output> {
         let State::Waiting(waiting) = std::mem::replace(&mut self.state, State::Ended) else { return Vec::new() };
         let (connect, Some(identity)) = *waiting else { return Vec::new() };
-        let mut open = Open { identity, followed: Vec::new() };
+        let until = end(&identity, now);
+        let mut open = Open { user: identity.user, grant: identity.grant, followed: Vec::new() };
         let request = open.follow(&self.terms, connect.topics, connect.resume);
-        let until = open.identity.expires;
         let welcome = Box::new(Welcome {
             session: format!("{:012x}", rand::random::<u64>() >> 16),
             node: self.terms.node.clone(),
-            user: open.identity.user.clone(),
+            user: open.user.clone(),
             heartbeat: self.terms.heartbeat,
             expires_in: until.map(|until| until.saturating_sub(now) / 1000),
             at: 0,
@@ -237,15 +230,16 @@ impl Machine {
     fn renew(&mut self, identity: Identity, now: u64, tell: bool) -> Vec<Output> {
         let areas = self.terms.areas.clone();
         let State::Open(open) = &mut self.state else { return Vec::new() };
-        if identity.user != open.identity.user {
+        if identity.user != open.user {
             return self.end(CloseCode::Unauthenticated, "the session now belongs to somebody else", None);
         }
-        open.identity = identity;
-        let identity = &open.identity;
-        let (kept, lost) = open.followed.drain(..).partition(|subject| identity.allows(subject, &areas));
+        let until = end(&identity, now);
+        open.grant = identity.grant;
+        let grant = &open.grant;
+        let (kept, lost) = open.followed.drain(..).partition(|subject| grant.allows(subject, &areas));
         open.followed = kept;
-        let mut outputs = vec![Output::Until(identity.expires)];
-        if tell && let Some(until) = identity.expires {
+        let mut outputs = vec![Output::Until(until)];
+        if tell && let Some(until) = until {
             let expires_in = until.saturating_sub(now) / 1000;
             outputs.push(Output::Say(NodeMessage::TokenAccepted { expires_in }));
         }
@@ -262,6 +256,13 @@ impl Machine {
         self.state = State::Ended;
         vec![Output::End(Closing { code, reason: reason.into(), reconnect_after_ms })]
     }
+}
+
+/// When the session of an identity ends, ms since 1970. A token that is accepted although it has just ended, because
+/// clocks differ, lasts as long as that is allowed.
+fn end(identity: &Identity, now: u64) -> Option<u64> {
+    let expires = identity.expires?.saturating_mul(1000);
+    Some(if expires > now { expires } else { expires.saturating_add(LEEWAY * 1000) })
 }
 
 impl Open {
@@ -290,7 +291,7 @@ impl Open {
         if terms.sharded && matches!(subject, Subject::Every(_)) {
             return Err(RefusedCode::BadTopic);
         }
-        if !self.identity.allows(&subject, &terms.areas) {
+        if !self.grant.allows(&subject, &terms.areas) {
             return Err(RefusedCode::Forbidden);
         }
         if self.followed.len() >= terms.topics && !self.followed.contains(&subject) {

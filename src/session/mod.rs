@@ -23,7 +23,7 @@ use machine::{Input, Output};
 use pulse::Errand;
 
 use crate::{
-    auth::{Authenticator, Credentials, Identity},
+    auth::{AuthError, Authenticator, Credentials, Identity},
     hub::{Closing, Notice, Outbox},
     metrics::{CodeLabel, Metrics, ReasonLabel, TransportLabel},
     protocol::time::now_ms,
@@ -115,11 +115,12 @@ impl Session {
     }
 
     async fn check(&mut self, token: String) -> Result<Box<Identity>, String> {
-        let credentials = Credentials::token(token);
-        let verdict = self.common.auth.identify(&credentials).await;
+        // In mode `callback`, the cookies of the handshake do not vouch for a token that came after them.
+        let credentials = Credentials::default().with_token(token);
+        let verdict = self.common.auth.authenticate(&credentials).await;
         match verdict {
             Ok(identity) => {
-                self.credentials = self.common.auth.is_renewable().then(|| Box::new(credentials));
+                self.credentials = self.common.auth.can_renew().then(|| Box::new(credentials));
                 Ok(Box::new(identity))
             }
             Err(refusal) => {
@@ -166,13 +167,13 @@ impl Session {
     /// Asks for the identity again. A refusal ends the session; no answer is tried again while the identity lasts.
     async fn renew(&mut self) -> Option<Closing> {
         let credentials = self.credentials.as_deref()?;
-        match self.common.auth.identify(credentials).await {
+        match self.common.auth.renew(credentials).await {
             Ok(identity) => self.take(Input::Renewed(Ok(Box::new(identity)))).await,
-            Err(refusal) if refusal.is_final() => self.take(Input::Renewed(Err(refusal.to_string()))).await,
-            Err(_) => {
+            Err(AuthError::Away(_)) => {
                 self.pulse.warn_again(now_ms() + RENEW_AGAIN);
                 None
             }
+            Err(refusal) => self.take(Input::Renewed(Err(refusal.to_string()))).await,
         }
     }
 

@@ -11,8 +11,12 @@ use std::{
 };
 
 use slab::Slab;
+use tokio::sync::Notify;
 
-use super::pulse::{Pulse, Transport};
+use super::{
+    allowance::Bucket,
+    pulse::{Pulse, Transport},
+};
 use crate::{
     hub::{Closing, Outbox},
     metrics::{Metrics, TransportLabel},
@@ -31,6 +35,8 @@ pub struct Limits {
     pub per_editor: usize,
     /// From one address on this node.
     pub per_address: usize,
+    /// New ones per second.
+    pub per_second: u32,
 }
 
 /// Why there is no room for a session.
@@ -40,6 +46,8 @@ pub enum Full {
     Node,
     /// `limits.sessions_per_address`.
     Address,
+    /// `limits.accepts_per_second`.
+    Rate,
     /// The node is draining.
     Draining,
 }
@@ -51,6 +59,7 @@ pub struct Roll {
     limits: Limits,
     heartbeat: Duration,
     started: Instant,
+    emptied: Notify,
     metrics: Metrics,
 }
 
@@ -59,17 +68,19 @@ struct Inner {
     places: Slab<Option<Arc<Pulse>>>,
     editors: HashMap<Box<str>, usize>,
     addresses: HashMap<IpAddr, usize>,
+    rate: Bucket,
     draining: bool,
 }
 
 impl Roll {
     /// An empty roll.
     pub fn new(limits: Limits, heartbeat: Duration, metrics: Metrics) -> Arc<Self> {
-        Arc::new(Self { inner: Mutex::default(), limits, heartbeat, started: Instant::now(), metrics })
+        Arc::new(Self { inner: Mutex::default(), limits, heartbeat, started: Instant::now(), emptied: Notify::new(), metrics })
     }
 
-    /// Takes a place for a session that is about to begin.
-    pub fn enter(self: &Arc<Self>, address: IpAddr) -> Result<Place, Full> {
+    /// Takes a place for a session that is about to begin. `new`: it counts against the rate (a poll that goes on with
+    /// an earlier one does not).
+    pub fn enter(self: &Arc<Self>, address: IpAddr, new: bool) -> Result<Place, Full> {
         let mut inner = self.lock();
         if inner.draining {
             return Err(Full::Draining);
@@ -77,11 +88,15 @@ impl Roll {
         if self.limits.sessions > 0 && inner.places.len() >= self.limits.sessions {
             return Err(Full::Node);
         }
-        let count = inner.addresses.entry(address).or_default();
-        if self.limits.per_address > 0 && *count >= self.limits.per_address {
+        let count = inner.addresses.get(&address).copied().unwrap_or_default();
+        if self.limits.per_address > 0 && count >= self.limits.per_address {
             return Err(Full::Address);
         }
-        *count += 1;
+        let clock = u64::from(self.clock());
+        if new && !inner.rate.take(1, self.limits.per_second, clock) {
+            return Err(Full::Rate);
+        }
+        *inner.addresses.entry(address).or_default() += 1;
         let key = inner.places.insert(None);
         Ok(Place { roll: Arc::downgrade(self), key, address, pulse: None })
     }
@@ -99,21 +114,6 @@ impl Roll {
     /// How many editors have a session.
     pub fn editors(&self) -> usize {
         self.lock().editors.len()
-    }
-
-    /// Closes all sessions of an editor for good. Upper and lower case are the same editor, as in private areas.
-    pub fn disconnect(&self, user: &str) -> usize {
-        let name = user.to_lowercase();
-        let theirs: Vec<_> = {
-            let inner = self.lock();
-            let pulses = inner.places.iter().filter_map(|(_, pulse)| pulse.as_ref());
-            pulses.filter(|pulse| pulse.user().is_some_and(|user| user.to_lowercase() == name)).cloned().collect()
-        };
-        let closing = Closing { code: CloseCode::Forbidden, reason: "revoked".into(), reconnect_after_ms: None };
-        for pulse in &theirs {
-            pulse.outbox().close(closing.clone());
-        }
-        theirs.len()
     }
 
     /// Lets nobody in any more.
@@ -137,6 +137,17 @@ impl Roll {
             if !pulses.is_empty() && due > begun.elapsed() + Duration::from_millis(5) {
                 tokio::time::sleep(due - begun.elapsed()).await;
             }
+        }
+    }
+
+    /// Comes back when there is no session.
+    pub async fn emptied(&self) {
+        loop {
+            let emptied = self.emptied.notified();
+            if self.is_empty() {
+                return;
+            }
+            emptied.await;
         }
     }
 
@@ -198,12 +209,12 @@ impl Place {
     pub(super) fn admit(&self, user: &str) -> bool {
         let (Some(roll), Some(pulse)) = (self.roll.upgrade(), &self.pulse) else { return false };
         let mut inner = roll.lock();
-        let count = inner.editors.entry(user.into()).or_default();
-        if roll.limits.per_editor > 0 && *count >= roll.limits.per_editor {
+        let count = inner.editors.get(user).copied().unwrap_or_default();
+        if roll.limits.per_editor > 0 && count >= roll.limits.per_editor {
             return false;
         }
         if pulse.name(user) {
-            *count += 1;
+            *inner.editors.entry(user.into()).or_default() += 1;
         }
         true
     }
@@ -221,6 +232,9 @@ impl Drop for Place {
         let Some(roll) = self.roll.upgrade() else { return };
         let mut inner = roll.lock();
         inner.places.remove(self.key);
+        if inner.places.is_empty() {
+            roll.emptied.notify_waiters();
+        }
         leave(&mut inner.addresses, &self.address);
         let Some(pulse) = &self.pulse else { return };
         if let Some(user) = pulse.user() {
@@ -256,40 +270,30 @@ mod tests {
 
     #[test]
     fn places_are_limited_and_given_back() {
-        let roll = roll(Limits { sessions: 3, per_editor: 1, per_address: 2 });
-        let mut first = roll.enter(HOME).unwrap();
-        let mut second = roll.enter(HOME).unwrap();
-        assert_eq!(roll.enter(HOME).unwrap_err(), Full::Address);
-        let third = roll.enter(AWAY).unwrap();
-        assert_eq!(roll.enter(AWAY).unwrap_err(), Full::Node);
+        let roll = roll(Limits { sessions: 3, per_editor: 1, per_address: 2, per_second: 0 });
+        let mut first = roll.enter(HOME, true).unwrap();
+        let mut second = roll.enter(HOME, true).unwrap();
+        assert_eq!(roll.enter(HOME, true).unwrap_err(), Full::Address);
+        let third = roll.enter(AWAY, true).unwrap();
+        assert_eq!(roll.enter(AWAY, true).unwrap_err(), Full::Node);
         first.begin(Transport::WebSocket, Outbox::pulled(1));
         second.begin(Transport::WebSocket, Outbox::pulled(1));
         assert!(first.admit("anna") && !second.admit("anna") && second.admit("bo"));
         drop((first, third));
-        assert!(!roll.enter(HOME).unwrap().admit("anna"), "a place that has not begun counts for nobody");
+        assert!(!roll.enter(HOME, true).unwrap().admit("anna"), "a place that has not begun counts for nobody");
         assert_eq!((roll.len(), roll.editors()), (1, 1));
         drop(second);
         let inner = roll.lock();
         assert!(inner.places.is_empty() && inner.editors.is_empty() && inner.addresses.is_empty());
     }
 
-    #[tokio::test]
-    async fn a_revoked_editor_loses_all_sessions_and_nobody_else_does() {
-        let roll = roll(Limits::default());
-        let outboxes: Vec<_> = ["Anna", "bo", "anna"]
-            .map(|user| {
-                let mut place = roll.enter(HOME).unwrap();
-                let outbox = Outbox::pulled(1);
-                place.begin(Transport::Sse, Arc::clone(&outbox));
-                assert!(place.admit(user));
-                (place, outbox)
-            })
-            .into();
-        assert_eq!(roll.disconnect("anna"), 2);
-        for (at, (_, outbox)) in outboxes.iter().enumerate() {
-            let notice = futures_util::FutureExt::now_or_never(outbox.notice());
-            assert_eq!(notice.is_some(), at != 1, "{notice:?}");
-        }
+    #[test]
+    fn newcomers_come_at_a_limited_rate() {
+        let roll = roll(Limits { per_second: 2, ..Limits::default() });
+        let places: Vec<_> = (0..4).map(|_| roll.enter(HOME, true).unwrap()).collect();
+        assert_eq!(roll.enter(HOME, true).unwrap_err(), Full::Rate);
+        assert!(roll.enter(HOME, false).is_ok());
+        assert_eq!(roll.len(), places.len());
     }
 
     #[tokio::test(start_paused = true)]
@@ -297,13 +301,13 @@ mod tests {
         let roll = roll(Limits::default());
         let places: Vec<_> = (0..10)
             .map(|_| {
-                let mut place = roll.enter(HOME).unwrap();
+                let mut place = roll.enter(HOME, true).unwrap();
                 let pulse = place.begin(Transport::Poll, Outbox::pulled(1));
                 (place, pulse)
             })
             .collect();
         roll.drain(Duration::from_millis(200)).await;
-        assert_eq!(roll.enter(HOME).unwrap_err(), Full::Draining);
+        assert_eq!(roll.enter(HOME, true).unwrap_err(), Full::Draining);
         for (_, pulse) in &places {
             let notice = futures_util::FutureExt::now_or_never(pulse.outbox().notice());
             let Some(crate::hub::Notice::Closing(closing)) = notice else { panic!("{notice:?}") };

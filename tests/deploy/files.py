@@ -154,7 +154,7 @@ async def systemd():
         said = run("systemd-analyze", "verify", str(path))
         assert "carillon" not in said, said
         security = run("systemd-analyze", "security", "--offline=true", "--threshold=20", str(path))
-    return re.search(r"exposure level.*?([\d.]+)", security).group(0).split()[-1] + " of 10 exposed, says systemd-analyze"
+    return f"exposure {re.search(r'exposure level.*: ([0-9.]+)', security)[1]} of 10"
 
 
 def metric_names():

@@ -98,7 +98,7 @@ class Editor:
             except websockets.exceptions.InvalidStatus as refused:
                 self.refusals.append((time.monotonic(), refused.response.status_code))
                 failures += 1
-            except (OSError, asyncio.TimeoutError, websockets.exceptions.WebSocketException) as error:
+            except (OSError, websockets.exceptions.WebSocketException) as error:
                 self.refusals.append((time.monotonic(), type(error).__name__))
                 failures += 1
             finally:

@@ -13,16 +13,17 @@ import sys
 import tempfile
 import time
 import traceback
+import urllib.parse
 from pathlib import Path
 
-from editors import Editor, mint, split, until
+from editors import Editor, until
 from stack import ROOT, Stack, clean_tree, http, megabytes, next_release, process_status, stopwatch
 
 # The compose file's drain window, and what the issue allows on top of it for a client to be back.
 WINDOW, BACK = 10, 5
 EDITORS = ["anna", "bilal", "chiyo"]
 TOPICS = [*(f"{area}:{project}" for area in ("comments", "project-items") for project in (42, 43, 44)), "projects"]
-LOAD = 20.0  # events per second and CMS instance
+LOAD = 10.0  # changes per second and CMS instance; each is published as one to three events
 
 
 class Rig:
@@ -187,8 +188,14 @@ class Rig:
             assert self.stack.secret(name) not in shown, f"config show prints {name}"
 
     async def demo(self):
-        status, body = http(f"{self.stack.origin}/demo", headers={"Accept": "text/html"})
+        status, body = http(f"{self.stack.origin}/demo/", headers={"Accept": "text/html"})
         assert status == 200 and "<html" in body.lower(), f"{status} {body[:200]}"
+        answers = [json.loads(http(f"{self.stack.origin}/demo/api/setup")[1]) for _ in range(4)]
+        assert {answer["node"] for answer in answers} == {"cms-01", "cms-02"}, answers
+        status, body = http(f"{self.stack.origin}/demo/api/token", "POST", b'{"editor":"anna"}')
+        assert status == 200, body
+        status, body = http(f"{self.stack.origin}/realtime/poll?topics=comments:42&token={json.loads(body)['token']}")
+        assert status == 200 and json.loads(body)["messages"][0]["user"] == "anna", f"{status} {body}"
 
     async def everyone_gets_everything(self):
         self.gather(12)
@@ -203,7 +210,51 @@ class Rig:
             if not any(topic.split(":")[0] == area and who == source for topic, who in editor.sources)
         ]
         await until(lambda: not missing(), 30, lambda: f"events of both CMS instances in every area for every editor: {missing()[:5]}")
-        return f"{len(self.editors)} editors on 3 nodes; " + await self.audit()
+        note = await self.audit()
+        # One change made in the browser, through the balancer, by either CMS instance.
+        slowest = 0.0
+        for number in range(4):
+            before = [editor.sources.get(("projects", source), 0) for editor in self.editors for source in ("cms-01", "cms-02")]
+            body = json.dumps({"editor": "anna", "status": ["on_hold", "active"][number % 2]}).encode()
+            status, answer = await asyncio.to_thread(http, f"{self.stack.origin}/demo/api/projects/42/status", "POST", body)
+            assert status == 200 and json.loads(answer)["published"], f"{status} {answer}"
+            count = lambda: [editor.sources.get(("projects", source), 0) for editor in self.editors for source in ("cms-01", "cms-02")]
+            slowest = max(slowest, await until(lambda: sum(count()) == sum(before) + len(self.editors), 2, "a change reaches everyone"))
+        return f"{len(self.editors)} editors on {len(self.nodes_seen())} nodes; one change is everywhere {slowest * 1000:.0f} ms after its answer at most; {note}"
+
+    async def monitoring(self):
+        await self.stack.aside(*self.stack.command, "--profile", "monitoring", "up", "-d", "--no-deps", "prometheus", timeout=60)
+        url = f"http://{self.stack.address(self.stack.ids('prometheus')[0])}:9090/api/v1"
+
+        def ask(path):
+            status, body = http(f"{url}/{path}")
+            assert status == 200, f"{status} {body}"
+            return json.loads(body)["data"]
+
+        def value(query):
+            result = ask("query?" + urllib.parse.urlencode({"query": query}))["result"]
+            return float(result[0]["value"][1]) if result else None
+
+        await until(lambda: http(f"{url}/query?query=1")[0] == 200, 30, "Prometheus answers")
+        await self.rate(LOAD)
+        await until(lambda: value('sum(carillon_link_up{job="carillon"})') == 3, 30, "three nodes scraped, all linked")
+        dashboard = json.loads((self.tree / "deploy/monitoring/grafana/dashboards/carillon.json").read_text())
+        empty = lambda: [
+            panel["title"]
+            for panel in dashboard["panels"]
+            for target in panel.get("targets", [])[:1]
+            if value(target["expr"].replace("$__rate_interval", "20s").replace("$job", "carillon")) is None
+        ]
+        # What has not happened yet has no figures: refusals, invalid events, gaps.
+        quiet = {"Published through the nodes, and invalid", "Resyncs by reason", "Resyncs in the last hour"}
+        await until(lambda: set(empty()) <= quiet, 45, lambda: f"panels without data: {set(empty()) - quiet}")
+        rules = [rule for group in ask("rules")["groups"] for rule in group["rules"]]
+        firing = [rule["name"] for rule in rules if rule["state"] == "firing"]
+        assert len(rules) >= 10 and not firing, f"{len(rules)} rules, firing: {firing}"
+        sessions = value('sum(carillon_sessions{job="carillon"})')
+        assert sessions == len(self.editors), f"{sessions} sessions counted, {len(self.editors)} editors connected"
+        await self.rate(0)
+        await self.stack.aside(*self.stack.command, "--profile", "monitoring", "rm", "-sf", "prometheus")
 
     async def kill(self):
         await self.rate(LOAD)
@@ -308,10 +359,41 @@ class Rig:
         for editor in self.editors:
             await editor.stop()
         self.editors.clear()
+        await asyncio.to_thread(self.stack.compose, "logs", "--no-color", "--tail=400", check=False)
         await asyncio.to_thread(self.stack.down)
         left = self.stack.leftovers()
         assert not left, f"left behind: {left}"
 
+    # --- the variants -------------------------------------------------------------------------------------------------------
+    async def variant_up(self):
+        watch = stopwatch()
+        await self.stack.aside(*self.stack.command, "up", "-d", timeout=240)
+        self.secret = self.stack.secret("jwt")
+        await until(lambda: http(f"{self.stack.origin}/realtime/config")[0] == 200, 30, "an answer through the balancer")
+        return f"{watch():.1f} s"
+
+    async def failover(self):
+        """The master (of a shard) goes away for good; another one takes over."""
+        await self.rate(LOAD)
+        await self.stack.aside("docker", "stop", self.stack.ids("redis")[0])
+        watch = stopwatch()
+        # Until the new master has taken over nothing can be promised: wait until publishers get through again.
+        accepted = lambda: sum(self.stack.cms(name).state()["accepted"] for name in ("cms-01", "cms-02"))
+        await asyncio.sleep(5)
+        before = await asyncio.to_thread(accepted)
+        await until(lambda: accepted() > before + 50, 60, "publishers get through again")
+        await self.all_live(15)
+        note = await self.audit(resyncs_allowed=["redis-changed", "log-replaced", "gap", "no-position"])
+        self.forget_resyncs()
+        return f"all live, and publishers through, {watch():.1f} s after the master went; {note}"
+
+    async def variant(self, name):
+        if await self.check(f"{name}: `docker-compose up` with its file brings everything up", self.variant_up):
+            await self.check(f"{name}: editors on all nodes get what both CMS instances publish", self.everyone_gets_everything)
+            await self.check(f"{name}: a master goes, another takes over: nothing is lost unsaid", self.failover)
+        await self.check(f"{name}: all down again, nothing left behind", self.gone)
+
+    # --- the order of a day ---------------------------------------------------------------------------------------------
     async def day(self, build):
         if build and not await self.check("the images are built from a clean tree, dependencies cached for the next release", self.images):
             return
@@ -323,6 +405,7 @@ class Rig:
             await self.check("the command line works inside the image and prints no secret", self.cli)
             await self.check("the demo page is served through the balancer", self.demo)
             await self.check("editors on all nodes get what both CMS instances publish", self.everyone_gets_everything)
+            await self.check("Prometheus finds every node; the dashboard has data, and no alert fires", self.monitoring)
             await self.check("a node is killed: its editors move, and nothing is lost", self.kill)
             await self.check("Redis restarts: editors are told, stay connected, and nothing is lost", self.redis_restarts)
             await self.check("five nodes and back to three: new nodes get sessions, and nothing is lost", self.scale)
@@ -343,21 +426,27 @@ async def main(arguments):
     (ROOT / "tests/output").mkdir(parents=True, exist_ok=True)
     tree = work / "tree"
     clean_tree(tree)
-    stack = Stack(tree, f"carillon-rig-{os.getpid()}", CARILLON_TAG="rig", CMS_RATE="1")
-    rig = Rig(tree, stack)
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, asyncio.current_task().cancel)
+    settings = {"CARILLON_TAG": "rig", "CMS_RATE": "1"}
+    stack = Stack(tree, f"carillon-rig-{os.getpid()}", **settings)
+    rigs = [Rig(tree, stack)]
     print(f"rig: details in {stack.log.name}", flush=True)
     try:
         if "--no-build" not in arguments:
             await stack.aside(str(ROOT / "tests/rig/base-images"), timeout=1800)
-        await rig.day("--no-build" not in arguments)
+        await rigs[0].day("--no-build" not in arguments)
+        for name in ("sentinel", "cluster") if "--variants" in arguments else ():
+            files = ("docker-compose.yml", f"deploy/compose/{name}.yml")
+            rigs.append(Rig(tree, Stack(tree, f"carillon-rig-{name}-{os.getpid()}", files, **settings)))
+            await rigs[-1].variant(name)
     finally:
-        if stack.leftovers():
-            stack.run("sh", "-c", " ".join(stack.command) + " logs --no-color --tail=200 || true", check=False)
-            stack.down()
+        for rig in rigs:
+            if rig.stack.leftovers():
+                rig.stack.down(patience=1)
         shutil.rmtree(work, ignore_errors=True)
-    print(f"{len(rig.passed)} passed, {len(rig.failed)} failed", flush=True)
-    return 1 if rig.failed else 0
+    passed, failed = (sum(len(getattr(rig, field)) for rig in rigs) for field in ("passed", "failed"))
+    print(f"{passed} passed, {failed} failed", flush=True)
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":

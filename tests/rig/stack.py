@@ -54,7 +54,7 @@ class Stack:
     def origin(self):
         return f"http://127.0.0.1:{self.port}"
 
-    def run(self, *command, check=True, timeout=600, **environment):
+    def run(self, *command, check=True, timeout=600, quiet=False, **environment):
         """Standard output of a command; everything else goes to tests/output."""
         self.log.write(f"$ {' '.join(command)}\n".encode())
         self.log.flush()
@@ -62,7 +62,8 @@ class Stack:
             command, cwd=self.tree, env={**self.environment, **environment}, stdout=subprocess.PIPE, stderr=self.log,
             stdin=subprocess.DEVNULL, timeout=timeout, check=False,
         )
-        self.log.write(done.stdout)
+        if not quiet and "inspect" not in command:
+            self.log.write(done.stdout)
         self.log.flush()
         if check and done.returncode:
             raise AssertionError(f"{' '.join(command)} ended with {done.returncode}: see {self.log.name}")
@@ -90,7 +91,7 @@ class Stack:
 
     def secret(self, name):
         """A generated secret, read the way an operator would: through a container that mounts the volume."""
-        return self.compose("run", "--rm", "--no-deps", "-T", "--entrypoint", "cat", "secrets", f"/data/{name}")
+        return self.compose("run", "--rm", "--no-deps", "-T", "--entrypoint", "cat", "secrets", f"/data/{name}", quiet=True)
 
     def cms(self, name):
         return Cms(f"http://{self.address(self.ids(name)[0])}:8000")
@@ -104,8 +105,8 @@ class Stack:
             *self.run("docker", "network", "ls", "-q", "--filter", label).split(),
         ]
 
-    def down(self):
-        self.compose("--profile", "monitoring", "down", "-v", "--remove-orphans", "-t", "20", check=False)
+    def down(self, patience=20):
+        self.compose("--profile", "monitoring", "down", "-v", "--remove-orphans", "-t", str(patience), check=False)
 
 
 class Cms:

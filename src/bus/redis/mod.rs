@@ -1,70 +1,254 @@
-//! The bus over Redis (being built: it refuses to start).
+//! The bus over Redis 7 and later, Valkey, Sentinel and Cluster.
+//!
+//! [`RedisBus`] answers questions over whichever line there is; `link` keeps line and pub/sub connection alive and
+//! says when they are not. Only this folder knows the client (fred) and its ways. Must not know sessions.
 
-pub mod target;
+mod acl;
+mod board;
+mod connection;
+mod fault;
+mod library;
+mod line;
+mod link;
+mod reader;
+mod reply;
+mod subscriptions;
+mod target;
+mod tls;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, HashSet},
+    future::Future,
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
-use tokio::sync::mpsc;
+use tokio::{
+    sync::{mpsc, watch},
+    time::{Instant, timeout_at},
+};
 
-pub use self::target::Target;
-use super::{BusError, BusEvent, Head, Health, History, Marks, Settings, StartError};
+pub use self::{acl::acl, library::library, target::Target};
+use self::{
+    board::Board,
+    connection::PATIENCE,
+    fault::{Fault, Obstacle},
+    line::Line,
+    link::Upkeep,
+    subscriptions::Subscriptions,
+};
+use super::{
+    BusError, BusEvent, Head, Health, History, Marks, Settings, StartError, arrivals::Arrivals, check, keys::Keys,
+};
 use crate::{
-    metrics::Metrics,
+    metrics::{Metrics, ReasonLabel},
     protocol::{EntryId, Event, Subject, Topic},
     shutdown::Tasks,
 };
 
-/// The bus over Redis.
+/// The bus over Redis. Cheap to clone.
 #[derive(Debug, Clone)]
-pub enum RedisBus {}
+pub struct RedisBus {
+    inner: Arc<Inner>,
+}
 
-#[allow(clippy::unused_async, missing_docs)]
+#[derive(Debug)]
+struct Inner {
+    settings: Arc<Settings>,
+    keys: Keys,
+    sharded: bool,
+    metrics: Metrics,
+    board: Arc<Board>,
+    subscriptions: Arc<Subscriptions>,
+    line: watch::Receiver<Option<Arc<Line>>>,
+}
+
 impl RedisBus {
+    /// Starts the bus; see [`super::Bus::start`].
     pub async fn start(
-        _: Settings,
-        _: Metrics,
-        _: &Tasks,
+        settings: Settings,
+        metrics: Metrics,
+        tasks: &Tasks,
     ) -> Result<(Self, mpsc::Receiver<BusEvent>), StartError> {
-        Err(StartError("the Redis bus is being built".into()))
+        let target = settings.redis.clone().unwrap_or_default();
+        let (config, place, sharded) = (target.config()?, target.shown(), target.is_sharded());
+        let (arrivals, events) = Arrivals::new(&settings, metrics.clone());
+        let settings = Arc::new(settings);
+        let keys = Keys::new(&settings.prefix);
+        let board = Arc::new(Board::new(metrics.clone(), place.clone()));
+        let subscriptions = Arc::new(Subscriptions::new(keys.clone(), sharded));
+        let (sender, line) = watch::channel(None);
+        let mut upkeep = Upkeep {
+            settings: settings.clone(),
+            config,
+            place,
+            arrivals,
+            board: board.clone(),
+            subscriptions: subscriptions.clone(),
+            line: sender,
+            tasks: tasks.clone(),
+            known: HashSet::new(),
+            accepted: false,
+            blind: false,
+        };
+        let first = match upkeep.build().await {
+            Ok(link) => Some(link),
+            Err(Obstacle::Lasting(text)) => return Err(StartError(text)),
+            Err(Obstacle::Passing(text)) => {
+                board.lost(&text);
+                None
+            }
+        };
+        tasks.spawn_until_end(upkeep.run(first));
+        let inner = Inner { settings, keys, sharded, metrics, board, subscriptions, line };
+        Ok((Self { inner: Arc::new(inner) }, events))
     }
-    pub async fn subscribe(&self, _: Vec<Subject>) -> Vec<Result<(), BusError>> {
-        match *self {}
+
+    /// The present line, or the next one until `deadline`; not `failed`.
+    async fn line(&self, deadline: Instant, failed: Option<&Arc<Line>>) -> Result<Arc<Line>, BusError> {
+        let mut line = self.inner.line.clone();
+        let usable = |line: &Option<Arc<Line>>| {
+            line.as_ref().is_some_and(|line| failed.is_none_or(|failed| !Arc::ptr_eq(line, failed)))
+        };
+        let found = match timeout_at(deadline, line.wait_for(usable)).await {
+            Ok(Ok(line)) => line.clone(),
+            _ => None,
+        };
+        found.ok_or_else(|| BusError::Away(self.inner.board.trouble()))
     }
-    pub async fn unsubscribe(&self, _: Vec<Subject>) {
-        match *self {}
+
+    /// Does something over a line, within [`PATIENCE`] for getting one. `repeatable`: once more over the next line where
+    /// the first was lost.
+    async fn over_line<T, F, D>(&self, repeatable: bool, action: F) -> Result<T, BusError>
+    where
+        F: Fn(Arc<Line>, Duration) -> D,
+        D: Future<Output = Result<T, Fault>>,
+    {
+        let deadline = Instant::now() + PATIENCE;
+        let mut lost: Option<(Arc<Line>, BusError)> = None;
+        loop {
+            let line = match self.line(deadline, lost.as_ref().map(|(line, _)| line)).await {
+                Ok(line) => line,
+                Err(error) => return Err(lost.map_or(error, |(_, first)| first)),
+            };
+            let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+            match action(line.clone(), left).await {
+                Err(fault @ (Fault::Away(_) | Fault::Replica(_))) if repeatable => lost = Some((line, fault.into())),
+                other => return other.map_err(BusError::from),
+            }
+        }
     }
-    pub async fn heads(&self, _: Vec<Topic>) -> Result<Vec<Head>, BusError> {
-        match *self {}
+
+    fn count<T>(&self, kind: &'static str, result: &Result<T, BusError>) {
+        let reason = match result {
+            Ok(_) => kind,
+            Err(BusError::Away(_)) => "away",
+            Err(BusError::Refused(_) | BusError::Event(_)) => "refused",
+        };
+        self.inner.metrics.published.get_or_create(&ReasonLabel { reason }).inc();
     }
-    pub async fn history(&self, _: Topic, _: EntryId) -> Result<History, BusError> {
-        match *self {}
+
+    /// See [`super::Bus::subscribe`].
+    pub async fn subscribe(&self, subjects: Vec<Subject>) -> Vec<Result<(), BusError>> {
+        self.inner.subscriptions.subscribe(subjects).await
     }
-    pub async fn publish(&self, _: Topic, _: Event) -> Result<EntryId, BusError> {
-        match *self {}
+
+    /// See [`super::Bus::unsubscribe`].
+    pub async fn unsubscribe(&self, subjects: Vec<Subject>) {
+        self.inner.subscriptions.unsubscribe(subjects).await;
     }
-    pub async fn publish_live(&self, _: Topic, _: Event) -> Result<(), BusError> {
-        match *self {}
+
+    /// See [`super::Bus::heads`].
+    pub async fn heads(&self, topics: Vec<Topic>) -> Result<Vec<Head>, BusError> {
+        let topics: Arc<[Topic]> = topics.into();
+        self.over_line(true, |line, _| {
+            let topics = topics.clone();
+            async move { line.heads(&topics).await }
+        })
+        .await
     }
+
+    /// See [`super::Bus::history`].
+    pub async fn history(&self, topic: Topic, after: EntryId) -> Result<History, BusError> {
+        self.over_line(true, |line, _| {
+            let topic = topic.clone();
+            async move { line.history(&topic, after).await }
+        })
+        .await
+    }
+
+    /// See [`super::Bus::publish`].
+    pub async fn publish(&self, topic: Topic, event: Event) -> Result<EntryId, BusError> {
+        let repeatable = event.attributes().id.is_some();
+        let result = self.over_line(repeatable, |line, left| {
+            let (topic, event) = (topic.clone(), event.clone());
+            async move { line.publish(&topic, &event, left).await }
+        });
+        let result = result.await;
+        self.count("recorded", &result);
+        result
+    }
+
+    /// See [`super::Bus::publish_live`].
+    pub async fn publish_live(&self, topic: Topic, event: Event) -> Result<(), BusError> {
+        check::live(&self.inner.settings, &topic, &event)?;
+        let result = self.over_line(false, |line, left| {
+            let (topic, event) = (topic.clone(), event.clone());
+            async move { line.publish_live(&topic, &event, left).await }
+        });
+        let result = result.await;
+        self.count("live", &result);
+        result
+    }
+
+    /// See [`super::Bus::marks`].
     pub async fn marks(&self) -> Result<Marks, BusError> {
-        match *self {}
+        self.over_line(true, |line, _| async move { line.marks().await }).await
     }
-    pub async fn mark(&self, _: Vec<String>, _: Duration) -> Result<Marks, BusError> {
-        match *self {}
+
+    /// See [`super::Bus::mark`].
+    pub async fn mark(&self, areas: Vec<String>, ahead: Duration) -> Result<Marks, BusError> {
+        self.over_line(true, |line, _| {
+            let areas = areas.clone();
+            async move { line.mark(areas, ahead).await }
+        })
+        .await
     }
-    pub async fn disconnect(&self, _: String) -> Result<(), BusError> {
-        match *self {}
+
+    /// See [`super::Bus::disconnect`].
+    pub async fn disconnect(&self, user: String) -> Result<(), BusError> {
+        let order = Bytes::from(serde_json::json!({ "disconnect": user }).to_string());
+        // Twice does no harm.
+        self.over_line(true, |line, left| {
+            let (channel, order) = (self.inner.keys.control(), order.clone());
+            async move { line.send(&channel, order, left).await }
+        })
+        .await
     }
-    pub async fn announce(&self, _: Bytes) -> Result<(), BusError> {
-        match *self {}
+
+    /// See [`super::Bus::announce`].
+    pub async fn announce(&self, state: Bytes) -> Result<(), BusError> {
+        self.over_line(false, |line, _| {
+            let state = state.clone();
+            async move { line.announce(state).await }
+        })
+        .await
     }
+
+    /// See [`super::Bus::nodes`].
     pub async fn nodes(&self) -> Result<BTreeMap<String, Bytes>, BusError> {
-        match *self {}
+        let nodes = self.over_line(true, |line, _| async move { line.nodes().await }).await?;
+        Ok(nodes.into_iter().collect())
     }
+
+    /// See [`super::Bus::health`].
     pub fn health(&self) -> Health {
-        match *self {}
+        self.inner.board.health()
     }
+
+    /// See [`super::Bus::is_sharded`].
     pub fn is_sharded(&self) -> bool {
-        match *self {}
+        self.inner.sharded
     }
 }

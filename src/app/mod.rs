@@ -1,0 +1,198 @@
+//! A node, put together: the only place that knows every room and wires one to the other.
+//!
+//! [`run`] takes a configuration and two listeners, and comes back when the node is drained. Decisions live in the
+//! rooms; here is only their order.
+
+mod wiring;
+
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use tokio::{net::TcpListener, sync::oneshot};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    auth::Authenticator,
+    bus::{self, Bus},
+    config::{Config, ConfigError},
+    http::{self, Door, Internal, NodeStatus, Public},
+    metrics::Metrics,
+    protocol::{Areas, TopicError},
+    relay::Relay,
+    session::{Common, Roll},
+    shutdown::Tasks,
+};
+
+/// How long what is left over may take to end when everything else has.
+const LAST: Duration = Duration::from_secs(1);
+
+/// Why a node cannot start, or had to stop.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// The configuration cannot be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The areas cannot be used.
+    #[error("areas: {0}")]
+    Areas(#[from] TopicError),
+    /// The bus cannot start, or found out later that it cannot go on.
+    #[error("{0}")]
+    Bus(String),
+    /// A listener cannot be opened.
+    #[error("cannot listen on {address} ({key}): {source}")]
+    Bind {
+        /// Where.
+        address: SocketAddr,
+        /// Which setting says so.
+        key: &'static str,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The certificate cannot be used.
+    #[error("{0}")]
+    Tls(String),
+}
+
+/// The two open doors.
+#[derive(Debug)]
+pub struct Listeners {
+    /// For browsers.
+    pub public: TcpListener,
+    /// For publishers and operators.
+    pub internal: TcpListener,
+}
+
+impl Listeners {
+    /// Opens both as configured. Port 0 is any free port.
+    pub fn bind(config: &Config) -> Result<Self, AppError> {
+        let bind = |address, key| http::bind(address).map_err(|source| AppError::Bind { address, key, source });
+        Ok(Self {
+            public: bind(config.http.listen, "http.listen")?,
+            internal: bind(config.internal.listen, "internal.listen")?,
+        })
+    }
+}
+
+/// Runs a node until `shutdown`, and drains it: at most `drain.window_seconds` and `drain.grace_seconds` later no
+/// session is left.
+pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationToken) -> Result<(), AppError> {
+    let mut node = Node::start(&config, listeners).await?;
+    let outcome = tokio::select! {
+        () = shutdown.cancelled() => Ok(()),
+        reason = &mut node.fatal => match reason {
+            Ok(reason) => Err(AppError::Bus(reason)),
+            // The relay has ended without a reason: nothing is delivered any more.
+            Err(_) => Err(AppError::Bus("the relay has stopped".into())),
+        },
+    };
+    node.drain(config.drain.window, config.drain.grace).await;
+    outcome
+}
+
+struct Node {
+    name: String,
+    roll: Arc<Roll>,
+    draining: Arc<AtomicBool>,
+    fatal: oneshot::Receiver<String>,
+    /// Accepting ends.
+    stop: CancellationToken,
+    /// Connections and sessions.
+    visitors: Tasks,
+    /// Everything that they need.
+    house: Tasks,
+}
+
+impl Node {
+    async fn start(config: &Config, listeners: Listeners) -> Result<Self, AppError> {
+        let areas = Areas::new(config.areas.names.clone(), config.areas.private.clone(), config.areas.recorded_only.clone())?;
+        let auth = Authenticator::new(config, &areas)?;
+        let tls = config.http.tls.clone().map(http::Certificates::load).transpose().map_err(AppError::Tls)?;
+        let (house, visitors, metrics) = (Tasks::new(), Tasks::new(), Metrics::new());
+        let started = Bus::start(wiring::bus(config, &areas), metrics.clone(), &house).await;
+        let (bus, events) = started.map_err(|e: bus::StartError| AppError::Bus(e.to_string()))?;
+        let (relay, fatal) = Relay::start(wiring::relay(config), bus.clone(), events, metrics.clone(), &house);
+        let roll = Roll::new(wiring::limits(config), config.heartbeat.interval, metrics.clone());
+        house.spawn_until_end(Arc::clone(&roll).sweep());
+        let sessions = Arc::new(Common {
+            auth: auth.clone(),
+            relay: relay.clone(),
+            roll: Arc::clone(&roll),
+            metrics: metrics.clone(),
+            terms: Arc::new(wiring::terms(config, &areas, bus.is_sharded())),
+            outbox_bytes: config.limits.outbox_bytes,
+            message_bytes: config.limits.message_bytes,
+        });
+        let draining = Arc::new(AtomicBool::new(false));
+        let public = Arc::new(Public {
+            settings: wiring::public(config),
+            sessions,
+            tasks: visitors.clone(),
+            draining: Arc::clone(&draining),
+        });
+        let internal = Arc::new(Internal {
+            bus: bus.clone(),
+            relay,
+            roll: Arc::clone(&roll),
+            metrics: metrics.clone(),
+            auth,
+            publish_token: config.internal.publish_token.clone(),
+            address: listeners.internal.local_addr().map_or(config.internal.listen, |address| address).ip(),
+            areas,
+            event_bytes: config.limits.event_bytes,
+            draining: Arc::clone(&draining),
+            status: NodeStatus::new(config.node.name.clone()),
+        });
+        house.spawn_until_end(announce(Arc::clone(&internal), config.probe.interval));
+        let stop = CancellationToken::new();
+        let door = Door {
+            router: internal.router(),
+            tls: None,
+            header_time: config.limits.header_time,
+            metrics,
+            tasks: visitors.clone(),
+        };
+        let tls = tls.map(|tls| {
+            house.spawn_until_end(Arc::clone(&tls).watch());
+            tls.acceptor()
+        });
+        let front = Door { router: public.router(), tls, ..door.clone() };
+        house.spawn(front.serve(listeners.public, stop.clone()));
+        house.spawn(door.serve(listeners.internal, stop.clone()));
+        let name = config.node.name.clone();
+        tracing::info!(node = name, version = env!("CARGO_PKG_VERSION"), "the node is up");
+        Ok(Self { name, roll, draining, fatal, stop, visitors, house })
+    }
+
+    /// Unready, then `closing` to every session, spread over the window, then the end of everything.
+    async fn drain(self, window: Duration, grace: Duration) {
+        let begun = Instant::now();
+        self.draining.store(true, Ordering::Release);
+        tracing::info!(node = self.name, sessions = self.roll.len(), "draining");
+        self.roll.drain(window).await;
+        let left = || (window + grace).saturating_sub(begun.elapsed());
+        let _ = tokio::time::timeout(left(), self.roll.emptied()).await;
+        self.stop.cancel();
+        let stayed = self.visitors.end(left().clamp(Duration::from_millis(100), LAST)).await;
+        self.house.end(LAST).await;
+        tracing::info!(node = self.name, stayed, "the node has stopped");
+    }
+}
+
+/// Tells the other nodes about this one.
+async fn announce(internal: Arc<Internal>, interval: Duration) {
+    let mut ticks = tokio::time::interval(interval);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        if let Err(e) = internal.bus.announce(internal.state().to_string().into()).await {
+            tracing::debug!("this node could not announce itself: {e}");
+        }
+    }
+}

@@ -1,0 +1,30 @@
+//! The rights that a publisher and a node need in Redis, and no more.
+//!
+//! Must not know connections. What these lines allow is what the tests run with.
+
+use crate::bus::Settings;
+
+/// `ACL SETUSER` lines for a publisher and for a node, with placeholders for the passwords.
+pub fn acl(settings: &Settings) -> String {
+    let prefix = &settings.prefix;
+    let sharded = settings.redis.as_ref().is_some_and(super::Target::is_sharded);
+    let publish = if sharded { "+spublish" } else { "+publish" };
+    // What the publish function does is done with the caller's rights.
+    let function = "+fcall +time +exists +xinfo|stream +xadd +xtrim +pexpire +hget +hset +hsetnx +rename";
+    let subscribe = match sharded {
+        true => "+ssubscribe +sunsubscribe +cluster|slots +cluster|info",
+        false => "+subscribe +unsubscribe +psubscribe +punsubscribe",
+    };
+    let connect = "+hello +auth +ping +client|id +client|info +info +select";
+    format!(
+        "# A publisher: recorded events with FCALL {prefix}_publish, live ones with {}.\n\
+         ACL SETUSER {prefix}-publisher on >CHANGE-ME resetkeys ~{prefix}:* resetchannels &{prefix}:* -@all \
+         {function} {publish} +hello +auth +ping +select +client|setinfo +client|setname{}\n\
+         # A node (carillon serve). Without +function|load, load the library by hand:\n\
+         #   carillon redis-function | redis-cli -x FUNCTION LOAD REPLACE\n\
+         ACL SETUSER {prefix}-node on >CHANGE-ME resetkeys ~{prefix}:* resetchannels &{prefix}:* -@all \
+         {function} {publish} +function|load +hgetall +hdel +xrange {subscribe} {connect}\n",
+        if sharded { "SPUBLISH" } else { "PUBLISH" },
+        if sharded { " +cluster|slots +cluster|shards +cluster|info +command" } else { "" },
+    )
+}

@@ -1,0 +1,247 @@
+//! The command line to Redis: our functions, as calls. One line lives as long as the link that it was built with.
+//!
+//! Every answer that carries a lineage is compared with those the line was opened with: another one means that Redis'
+//! history has changed behind our back, and the line gives itself up. Must not know subscriptions.
+
+use std::{
+    collections::HashSet,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use fred::types::Value;
+use futures_util::future::try_join_all;
+
+use super::{
+    connection::{Connection, PATIENCE, READ_PATIENCE},
+    fault::Fault,
+    library, reply,
+};
+use crate::{
+    bus::{Head, History, Marks, Settings, keys::Keys},
+    protocol::{EntryId, Event, EventError, Lineage, Topic},
+};
+
+/// Logs whose heads are asked for in one call.
+const HEADS: usize = 200;
+
+/// Calls that are under way at once where each log needs its own (cluster).
+const CALLS: usize = 64;
+
+/// Why a line gives itself up when Redis answers from another history.
+pub(super) const LINEAGE_CHANGED: &str = "Redis' history is another one: it was restarted or failed over";
+
+/// Commands to Redis.
+#[derive(Debug)]
+pub(super) struct Line {
+    connection: Connection,
+    keys: Keys,
+    settings: Arc<Settings>,
+    sharded: bool,
+    lineages: HashSet<Lineage>,
+    lineage_changed: AtomicBool,
+}
+
+impl Line {
+    pub(super) fn new(connection: Connection, settings: Arc<Settings>, lineages: HashSet<Lineage>) -> Self {
+        let keys = Keys::new(&settings.prefix);
+        let sharded = settings.redis.as_ref().is_some_and(super::Target::is_sharded);
+        Self { connection, keys, settings, sharded, lineages, lineage_changed: AtomicBool::new(false) }
+    }
+
+    pub(super) fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    /// Whether the line gave itself up because Redis' history is another one.
+    pub(super) fn has_other_lineage(&self) -> bool {
+        self.lineage_changed.load(Ordering::Acquire)
+    }
+
+    fn place(&self) -> String {
+        self.settings.redis.as_ref().map(super::Target::shown).unwrap_or_default()
+    }
+
+    /// Loads the library again, on every master.
+    async fn reload(&self) -> Result<(), Fault> {
+        for master in self.connection.masters() {
+            let loaded = library::load(&self.connection, master.as_ref(), &self.settings, &self.place(), false).await;
+            loaded.map_err(|obstacle| match obstacle {
+                super::fault::Obstacle::Passing(text) | super::fault::Obstacle::Lasting(text) => Fault::Refused(text),
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Calls a function; a library that is gone is loaded again. All keys lie in one slot.
+    async fn call(
+        &self,
+        function: &str,
+        keys: &[String],
+        args: Vec<Value>,
+        timeout: Duration,
+    ) -> Result<Vec<Value>, Fault> {
+        let mut list: Vec<Value> = vec![self.keys.function(function).into(), (keys.len() as i64).into()];
+        list.extend(keys.iter().map(|key| key.as_str().into()));
+        list.extend(args);
+        let mut reloaded = false;
+        loop {
+            let answer = self.connection.command("FCALL", &keys[0], list.clone(), timeout).await;
+            match answer.map_err(Fault::from) {
+                Ok(Value::Array(items)) => return Ok(items),
+                Ok(single) => return Ok(vec![single]),
+                Err(Fault::NoFunction) if !reloaded => {
+                    self.reload().await?;
+                    reloaded = true;
+                }
+                Err(Fault::Replica(text)) => {
+                    self.connection.fail(format!("connected to a replica ({text})"));
+                    return Err(Fault::Replica(text));
+                }
+                Err(fault) => return Err(fault),
+            }
+        }
+    }
+
+    /// Reads the lineage of an answer, and gives the line up where it is not known.
+    fn lineage(&self, value: Value) -> Result<Lineage, Fault> {
+        let lineage = Lineage::new(&reply::text(value));
+        if self.lineages.contains(&lineage) {
+            return Ok(lineage);
+        }
+        self.lineage_changed.store(true, Ordering::Release);
+        self.connection.fail(LINEAGE_CHANGED);
+        Err(Fault::Away(LINEAGE_CHANGED.into()))
+    }
+
+    /// Publishes a recorded event.
+    pub(super) async fn publish(&self, topic: &Topic, event: &Event, timeout: Duration) -> Result<EntryId, Fault> {
+        let args = vec![Value::Bytes(event.json().clone())];
+        let answer = self.call("publish", &[self.keys.channel(topic)], args, timeout).await?;
+        id(answer.into_iter().next())
+    }
+
+    /// Publishes without recording, to any channel.
+    pub(super) async fn send(&self, channel: &str, message: Bytes, timeout: Duration) -> Result<(), Fault> {
+        let name = if self.sharded { "SPUBLISH" } else { "PUBLISH" };
+        self.connection.command(name, channel, vec![channel.into(), Value::Bytes(message)], timeout).await?;
+        Ok(())
+    }
+
+    /// Publishes a live event.
+    pub(super) async fn publish_live(&self, topic: &Topic, event: &Event, timeout: Duration) -> Result<(), Fault> {
+        self.send(&self.keys.channel(topic), event.json().clone(), timeout).await
+    }
+
+    /// Publishes a probe on `channel`; `true` where Redis refuses writes and it went as a plain message.
+    pub(super) async fn probe(&self, channel: &str, token: &str) -> Result<Option<String>, Fault> {
+        match self.call("probe", &[channel.to_owned()], vec![token.into()], PATIENCE).await {
+            Ok(answer) => {
+                self.lineage(answer.into_iter().next().unwrap_or(Value::Null))?;
+                Ok(None)
+            }
+            Err(Fault::NoWrites(text)) => {
+                let time = self.connection.command("TIME", channel, Vec::new(), PATIENCE).await?;
+                let mut parts = reply::items(time).into_iter().map(|part| reply::text(part).parse().unwrap_or(0));
+                let (seconds, micros) = (parts.next().unwrap_or(0_u64), parts.next().unwrap_or(0_u64));
+                let message = format!("{} {token}", seconds * 1000 + micros / 1000);
+                self.send(channel, Bytes::from(message), PATIENCE).await?;
+                Ok(Some(text))
+            }
+            Err(fault) => Err(fault),
+        }
+    }
+
+    /// The ends of logs.
+    pub(super) async fn heads(&self, topics: &[Topic]) -> Result<Vec<Head>, Fault> {
+        let (size, at_once) = if self.sharded { (1, CALLS) } else { (HEADS, 1) };
+        let batches = topics.chunks(size).collect::<Vec<_>>();
+        let mut heads = Vec::with_capacity(topics.len());
+        for batches in batches.chunks(at_once) {
+            let answers = try_join_all(batches.iter().map(|batch| self.some_heads(batch))).await?;
+            heads.extend(answers.into_iter().flatten());
+        }
+        Ok(heads)
+    }
+
+    async fn some_heads(&self, topics: &[Topic]) -> Result<Vec<Head>, Fault> {
+        let keys = topics.iter().map(|topic| self.keys.channel(topic)).collect::<Vec<_>>();
+        let mut answer = self.call("heads", &keys, Vec::new(), READ_PATIENCE).await?.into_iter();
+        let lineage = self.lineage(answer.next().unwrap_or(Value::Null))?;
+        let tops = answer.skip(1).map(|top| id(Some(top)));
+        let heads = tops.map(|top| Ok(Head { lineage: lineage.clone(), top: top? })).collect::<Result<Vec<_>, Fault>>()?;
+        if heads.len() == topics.len() { Ok(heads) } else { Err(unreadable()) }
+    }
+
+    /// The entries of a log.
+    pub(super) async fn history(&self, topic: &Topic, after: EntryId) -> Result<History, Fault> {
+        let keys = [self.keys.channel(topic)];
+        let answer = self.call("history", &keys, vec![after.to_string().into()], READ_PATIENCE).await?;
+        let mut answer = answer.into_iter();
+        let lineage = self.lineage(answer.next().unwrap_or(Value::Null))?;
+        let top = id(answer.nth(1))?;
+        let mut entries = Vec::with_capacity(answer.len() / 2);
+        while let (Some(entry), Some(event)) = (answer.next(), answer.next()) {
+            let event = match reply::bytes(event) {
+                Some(json) => Event::parse(json, self.settings.event_bytes),
+                None => Err(EventError::Json("the entry has no field \"event\"".into())),
+            };
+            entries.push((id(Some(entry))?, event));
+        }
+        Ok(History { head: Head { lineage, top }, entries })
+    }
+
+    /// The marks of all areas.
+    pub(super) async fn marks(&self) -> Result<Marks, Fault> {
+        let answer = self.call("marks", &[self.keys.marks()], Vec::new(), PATIENCE).await?;
+        Ok(marks(answer))
+    }
+
+    /// Sets marks.
+    pub(super) async fn mark(&self, areas: Vec<String>, ahead: Duration) -> Result<Marks, Fault> {
+        let mut args: Vec<Value> = vec![(ahead.as_millis() as i64).into()];
+        args.extend(areas.into_iter().map(Value::from));
+        let answer = self.call("mark", &[self.keys.marks()], args, PATIENCE).await?;
+        Ok(marks(answer))
+    }
+
+    /// Leaves this node's state for the others.
+    pub(super) async fn announce(&self, state: Bytes) -> Result<(), Fault> {
+        let lasting = (self.settings.probe_interval * 3).as_millis() as i64;
+        let args = vec![self.settings.node.as_str().into(), lasting.into(), Value::Bytes(state)];
+        self.call("announce", &[self.keys.nodes()], args, PATIENCE).await.map(drop)
+    }
+
+    /// The states of all nodes.
+    pub(super) async fn nodes(&self) -> Result<Vec<(String, Bytes)>, Fault> {
+        let answer = self.call("nodes", &[self.keys.nodes()], Vec::new(), PATIENCE).await?;
+        let mut answer = answer.into_iter();
+        let mut nodes = Vec::new();
+        while let (Some(node), Some(state)) = (answer.next(), answer.next()) {
+            nodes.push((reply::text(node), reply::bytes(state).unwrap_or_default()));
+        }
+        Ok(nodes)
+    }
+}
+
+fn unreadable() -> Fault {
+    Fault::Refused("the function library answers in a way that this version does not understand".into())
+}
+
+fn id(value: Option<Value>) -> Result<EntryId, Fault> {
+    value.map(reply::text).and_then(|text| text.parse().ok()).ok_or_else(unreadable)
+}
+
+fn marks(answer: Vec<Value>) -> Marks {
+    let mut texts = answer.into_iter().map(reply::text);
+    let now = texts.next().and_then(|text| text.parse().ok()).unwrap_or(0);
+    let mut marks = Marks { now, ..Marks::default() };
+    while let (Some(area), Some(mark)) = (texts.next(), texts.next()) {
+        marks.marks.insert(area, mark.parse().unwrap_or(0));
+    }
+    marks
+}

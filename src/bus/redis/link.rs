@@ -1,0 +1,304 @@
+//! The upkeep of the link to Redis: build it, prove it, notice that it is dead, build it anew.
+//!
+//! A link is one command line, one pub/sub connection and the reader on it; they live and die together. A round of
+//! probes, published as events are, must come back every few seconds; a link that has shown any trouble is thrown away
+//! with everything that was queued in it, and what comes after is announced by `Down` and `Up`. Must not know sessions.
+
+use std::{collections::HashSet, sync::Arc, time::Duration};
+
+use fred::{
+    interfaces::{ClusterInterface, EventInterface},
+    types::config::{Config, Server},
+};
+use futures_util::future::try_join_all;
+use tokio::{
+    sync::watch,
+    task::JoinHandle,
+    time::{Instant, MissedTickBehavior, interval_at, sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use super::{
+    board::Board,
+    connection::{Connection, PATIENCE, Purpose, describe, is_trouble},
+    fault::{Fault, Obstacle, too_old},
+    library,
+    line::{LINEAGE_CHANGED, Line},
+    reader::{Reader, Token},
+    reply,
+    subscriptions::{Agreement, Subscriptions},
+};
+use crate::{
+    bus::{BusEvent, Link, Settings, arrivals::Arrivals, keys::Keys},
+    protocol::Lineage,
+    shutdown::Tasks,
+};
+
+/// Waits between tries to build a link: the first is short, because most losses are.
+const FIRST_WAIT: Duration = Duration::from_millis(100);
+const LONGEST_WAIT: Duration = Duration::from_secs(2);
+
+/// Who looks after the link.
+pub(super) struct Upkeep {
+    pub(super) settings: Arc<Settings>,
+    pub(super) config: Config,
+    pub(super) place: String,
+    pub(super) arrivals: Arrivals,
+    pub(super) board: Arc<Board>,
+    pub(super) subscriptions: Arc<Subscriptions>,
+    pub(super) line: watch::Sender<Option<Arc<Line>>>,
+    pub(super) tasks: Tasks,
+    /// The histories that positions of this node belong to.
+    pub(super) known: HashSet<Lineage>,
+    /// Whether Redis could be used as configured once; then nothing is a reason to stop.
+    pub(super) accepted: bool,
+    /// Whether it was said that this user may not see its own connection.
+    pub(super) blind: bool,
+}
+
+/// A link that works.
+pub(super) struct Built {
+    line: Arc<Line>,
+    subscriber: Arc<Connection>,
+    given_up: CancellationToken,
+    reader: JoinHandle<()>,
+    returns: watch::Receiver<u64>,
+    probes: Vec<String>,
+    number: u64,
+    round: u64,
+}
+
+impl Upkeep {
+    /// Keeps the link up until the node ends. `built` is the first link, where the start could build one.
+    pub(super) async fn run(mut self, built: Option<Built>) {
+        let mut built = built;
+        let mut wait = FIRST_WAIT;
+        loop {
+            if let Some(link) = built.take() {
+                let reason = self.keep(link).await;
+                self.board.lost(&reason);
+                wait = FIRST_WAIT;
+            }
+            // Nodes that lost Redis together should not come back in one instant.
+            sleep(wait.mul_f64(rand::random_range(0.5..1.0))).await;
+            wait = (wait * 2).min(LONGEST_WAIT);
+            match self.build().await {
+                Ok(link) => built = Some(link),
+                Err(Obstacle::Lasting(text)) if !self.accepted => {
+                    self.board.lost(&text);
+                    self.arrivals.tell(BusEvent::Fatal(text)).await;
+                    return;
+                }
+                Err(Obstacle::Lasting(text) | Obstacle::Passing(text)) => self.board.lost(&text),
+            }
+        }
+    }
+
+    /// Builds a link up to the probe that proves it, with which the reader has said `Up`.
+    pub(super) async fn build(&mut self) -> Result<Built, Obstacle> {
+        let commands = self.open(Purpose::Commands).await?;
+        let masters = commands.masters();
+        let mut lineages = HashSet::new();
+        for master in &masters {
+            lineages.insert(self.examine(&commands, master.as_ref()).await?);
+            let strict = !self.accepted;
+            library::load(&commands, master.as_ref(), &self.settings, &self.place, strict).await?;
+        }
+        let subscriber = self.open(Purpose::Subscriptions).await?;
+        self.accepted = true;
+        self.note_lineages(&lineages).await;
+
+        let probes = self.probe_channels(&commands, &masters);
+        let line = Arc::new(Line::new(commands, self.settings.clone(), lineages));
+        let subscriber = Arc::new(subscriber);
+        let number = rand::random::<u64>() >> 1;
+        let (reader, returns) = Reader::new(
+            subscriber.client().message_rx(),
+            self.settings.clone(),
+            self.arrivals.clone(),
+            number,
+        );
+        let given_up = self.tasks.ending().child_token();
+        let reader = self.tasks.spawn(reader.run(given_up.clone()));
+        let mut link = Built { line, subscriber, given_up, reader, returns, probes, number, round: 0 };
+        match self.prove(&mut link).await {
+            Ok(()) => Ok(link),
+            Err(obstacle) => {
+                self.dismantle(link).await;
+                Err(obstacle)
+            }
+        }
+    }
+
+    async fn open(&self, purpose: Purpose) -> Result<Connection, Obstacle> {
+        let opened = Connection::open(&self.config, purpose, &self.tasks).await;
+        opened.map_err(|error| Obstacle::connecting(&error, &self.place))
+    }
+
+    async fn prove(&self, link: &mut Built) -> Result<(), Obstacle> {
+        let mut fixed = link.probes.clone();
+        fixed.push(Keys::new(&self.settings.prefix).control());
+        let attached = self.subscriptions.attach(link.subscriber.clone(), fixed).await;
+        attached.map_err(|error| {
+            if is_trouble(&error) { Obstacle::Passing(describe(&error)) } else { Obstacle::answered(error.into(), &self.place) }
+        })?;
+        self.line.send_replace(Some(link.line.clone()));
+        link.probe(&self.board).await.map_err(|fault| Obstacle::answered(fault, &self.place))
+    }
+
+    /// Whether a master can be used, and its lineage.
+    async fn examine(&self, commands: &Connection, master: Option<&Server>) -> Result<Lineage, Obstacle> {
+        let place = &self.place;
+        let answer = commands.command_to(master, "INFO", Vec::new()).await;
+        let answer = reply::text(answer.map_err(|e| Obstacle::answered(Fault::from(e), place))?);
+        let field = |name| reply::info(&answer, name);
+        let version = field("redis_version").unwrap_or_default().to_owned();
+        if version.split('.').next().and_then(|major| major.parse::<u32>().ok()).is_none_or(|major| major < 7) {
+            return Err(Obstacle::Lasting(too_old(place, &format!("version {version}"))));
+        }
+        if master.is_none() && field("cluster_enabled") == Some("1") {
+            return Err(Obstacle::Lasting(format!(
+                "Redis at {place} is part of a cluster: write redis-cluster://host:port in redis.url"
+            )));
+        }
+        if field("role") != Some("master") {
+            return Err(Obstacle::Passing("this is a replica, which accepts no writes".into()));
+        }
+        self.board.version(match field("valkey_version") {
+            Some(valkey) => format!("valkey {valkey}"),
+            None => version,
+        });
+        field("master_replid").map(Lineage::new).ok_or_else(|| Obstacle::Passing("no replication id".into()))
+    }
+
+    /// Tells of another history, so that nobody compares positions of two.
+    async fn note_lineages(&mut self, lineages: &HashSet<Lineage>) {
+        if !self.known.is_empty() && !lineages.is_subset(&self.known) {
+            let down = Link::Down { reason: LINEAGE_CHANGED.into(), lineage_changed: true };
+            self.arrivals.tell(BusEvent::Link(down)).await;
+        }
+        self.known.clone_from(lineages);
+    }
+
+    /// A probe channel in a slot of each master; the first on the one whose clock counts.
+    fn probe_channels(&self, commands: &Connection, masters: &[Option<Server>]) -> Vec<String> {
+        let keys = Keys::new(&self.settings.prefix);
+        let Some(slots) = commands.client().cached_cluster_state().filter(|_| masters.len() > 1) else {
+            return vec![keys.probe(&self.settings.node)];
+        };
+        let owner = |key: &str| slots.get_server(fred::util::redis_keyslot(key.as_bytes())).cloned();
+        let first = owner(&keys.marks());
+        let mut missing = masters.iter().flatten().cloned().collect::<HashSet<_>>();
+        let mut channels = Vec::new();
+        // Names fall on slots evenly: a handful of tries per master.
+        for n in 0..100_000 {
+            let channel = keys.probe(&format!("{}-{n}", self.settings.node));
+            if let Some(server) = owner(&channel).filter(|server| missing.contains(server)) {
+                missing.remove(&server);
+                let at = if Some(&server) == first.as_ref() { 0 } else { channels.len() };
+                channels.insert(at, channel);
+            }
+            if missing.is_empty() {
+                break;
+            }
+        }
+        channels
+    }
+
+    /// Keeps a link until it shows trouble, and takes it down. Returns the reason.
+    async fn keep(&mut self, mut link: Built) -> String {
+        let (commands, subscriber) =
+            (link.line.connection().closed().clone(), link.subscriber.closed().clone());
+        let trouble = tokio::select! {
+            biased;
+            () = commands.cancelled() => None,
+            () = subscriber.cancelled() => None,
+            reason = self.rounds(&mut link) => Some(reason),
+        };
+        let closed = |connection: &Connection| connection.closed().is_cancelled().then(|| connection.reason());
+        let reason = closed(link.line.connection()).or_else(|| closed(&link.subscriber)).or(trouble);
+        let reason = reason.unwrap_or_default();
+        let lineage_changed = link.line.has_other_lineage();
+        if lineage_changed {
+            // Said now; what the next link finds is the new state.
+            self.known.clear();
+        }
+        self.dismantle(link).await;
+        let down = Link::Down { reason: reason.clone(), lineage_changed };
+        self.arrivals.tell(BusEvent::Link(down)).await;
+        reason
+    }
+
+    /// Closes a link. Nothing of it is delivered after this.
+    async fn dismantle(&self, link: Built) {
+        self.line.send_replace(None);
+        link.given_up.cancel();
+        link.subscriber.fail("the link was given up");
+        // The reader has no reason to fail; if it did, it is gone all the same.
+        let _ = link.reader.await;
+        self.subscriptions.detach().await;
+    }
+
+    /// Probes and compares subscriptions until something is wrong.
+    async fn rounds(&mut self, link: &mut Built) -> String {
+        let interval = self.settings.probe_interval;
+        let mut ticks = interval_at(Instant::now() + interval, interval);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            if let Err(fault) = link.probe(&self.board).await {
+                return fault.text().to_owned();
+            }
+            match self.subscriptions.reconcile().await {
+                Ok(Agreement::Agrees) => {}
+                Ok(Agreement::Mended) => {
+                    warn!("Redis had lost subscriptions of this node; subscribed to everything again");
+                    self.arrivals.push(BusEvent::Doubt(None));
+                }
+                Ok(Agreement::Unknown(text)) => {
+                    if !std::mem::replace(&mut self.blind, true) {
+                        warn!("lost subscriptions are noticed late, because this user may not use CLIENT INFO: {text}");
+                    }
+                }
+                Err(error) => return format!("subscribing again failed: {}", describe(&error)),
+            }
+        }
+    }
+}
+
+impl Built {
+    /// One round of probes: published on every master and received back.
+    async fn probe(&mut self, board: &Board) -> Result<(), Fault> {
+        self.round += 1;
+        let (link, line, round, count) = (self.number, &self.line, self.round, self.probes.len());
+        let token = |index| Token { link, round, index, count }.text();
+        let started = Instant::now();
+        let mut accepted = false;
+        let returned = timeout(PATIENCE, async {
+            // The first one's clock is `at`: what the others prove is later.
+            let mut refusing = line.probe(&self.probes[0], &token(0)).await?;
+            let others = self.probes.iter().enumerate().skip(1);
+            let others = others.map(|(index, channel)| {
+                let token = token(index);
+                async move { line.probe(channel, &token).await }
+            });
+            for other in try_join_all(others).await? {
+                refusing = refusing.or(other);
+            }
+            accepted = true;
+            let mut returns = self.returns.clone();
+            // The reader ends only with its link.
+            let _ = returns.wait_for(|returned| *returned >= round).await;
+            Ok::<_, Fault>(refusing)
+        });
+        match returned.await {
+            Ok(refusing) => {
+                board.proven(started.elapsed(), refusing?);
+                Ok(())
+            }
+            Err(_) if accepted => Err(Fault::Away("a probe was published but did not come back: the link is deaf".into())),
+            Err(_) => Err(Fault::Away("Redis did not answer in time".into())),
+        }
+    }
+}

@@ -1,0 +1,234 @@
+//! The reader of a link: takes what Redis pushes, in order, and hands it on.
+//!
+//! It never waits for the relay once the link is up, because Redis cuts off a subscriber that reads too slowly. Before
+//! the first probe has come back it holds everything, so that nothing is delivered ahead of `Up`. It ends with its link;
+//! what it had not handed on is gone. Must not know who is subscribed to what.
+
+use std::{collections::HashSet, sync::Arc};
+
+use bytes::Bytes;
+use fred::types::{Message, MessageKind};
+use serde::Deserialize;
+use tokio::sync::{broadcast, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::reply;
+use crate::{
+    bus::{BusEvent, Content, Delivery, Link, QUEUE, Settings, arrivals::Arrivals, keys::Keys},
+    protocol::{EntryId, Event, Topic},
+};
+
+/// An operator's order on the control channel.
+#[derive(Debug, Deserialize)]
+struct Order {
+    disconnect: String,
+}
+
+/// What the reader of one link needs.
+pub(super) struct Reader {
+    messages: broadcast::Receiver<Message>,
+    keys: Keys,
+    settings: Arc<Settings>,
+    arrivals: Arrivals,
+    /// The link's own number: probes of an earlier link of this node prove nothing.
+    link: u64,
+    control: String,
+    probes: String,
+    /// The last push, where it was a channel's: a pattern's copy of it follows directly.
+    before: Option<(String, Bytes)>,
+    /// What arrived before the link was up.
+    held: Option<Vec<BusEvent>>,
+    round: Round,
+    returned: watch::Sender<u64>,
+}
+
+/// The probes of one round that have come back.
+#[derive(Debug, Default)]
+struct Round {
+    number: u64,
+    at: u64,
+    back: HashSet<usize>,
+}
+
+/// What travels with a probe.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Token {
+    /// Number of the link.
+    pub(super) link: u64,
+    /// Number of the round.
+    pub(super) round: u64,
+    /// Number of this probe in the round, from 0; the first one's clock counts.
+    pub(super) index: usize,
+    /// Probes in the round.
+    pub(super) count: usize,
+}
+
+impl Token {
+    /// As it is sent.
+    pub(super) fn text(&self) -> String {
+        format!("{} {} {} {}", self.link, self.round, self.index, self.count)
+    }
+
+    /// Reads `<ms> <token>`.
+    fn parse(message: &[u8]) -> Option<(u64, Self)> {
+        let mut numbers = std::str::from_utf8(message).ok()?.split(' ');
+        let mut next = || numbers.next()?.parse::<u64>().ok();
+        let (at, link, round) = (next()?, next()?, next()?);
+        let (index, count) = (usize::try_from(next()?).ok()?, usize::try_from(next()?).ok()?);
+        Some((at, Self { link, round, index, count }))
+    }
+}
+
+impl Reader {
+    /// A reader, and the number of the last round that came back.
+    pub(super) fn new(
+        messages: broadcast::Receiver<Message>,
+        settings: Arc<Settings>,
+        arrivals: Arrivals,
+        link: u64,
+    ) -> (Self, watch::Receiver<u64>) {
+        let keys = Keys::new(&settings.prefix);
+        let (returned, returns) = watch::channel(0);
+        let reader = Self {
+            messages,
+            control: keys.control(),
+            probes: keys.probe("").trim_end_matches('}').to_owned(),
+            keys,
+            settings,
+            arrivals,
+            link,
+            before: None,
+            held: Some(Vec::new()),
+            round: Round::default(),
+            returned,
+        };
+        (reader, returns)
+    }
+
+    /// Reads until the link is given up.
+    pub(super) async fn run(mut self, given_up: CancellationToken) {
+        loop {
+            let message = tokio::select! {
+                biased;
+                () = given_up.cancelled() => return,
+                message = self.messages.recv() => message,
+            };
+            match message {
+                Ok(message) => {
+                    let opened = self.take(message);
+                    if opened && given_up.run_until_cancelled(self.open()).await.is_none() {
+                        return;
+                    }
+                }
+                Err(broadcast::error::RecvError::Lagged(_)) => self.push(BusEvent::Doubt(None)),
+                Err(broadcast::error::RecvError::Closed) => return,
+            }
+        }
+    }
+
+    /// Hands over `Up` and what was held. Only here the reader may wait.
+    async fn open(&mut self) {
+        self.arrivals.tell(BusEvent::Link(Link::Up)).await;
+        for event in self.held.take().unwrap_or_default() {
+            self.push(event);
+        }
+        self.push(BusEvent::Proof { at: self.round.at });
+        self.returned.send_replace(self.round.number);
+    }
+
+    /// Whether the message was the probe that opens the link.
+    fn take(&mut self, message: Message) -> bool {
+        let channel: &str = &message.channel;
+        let Some(payload) = reply::bytes(message.value) else { return false };
+        let by_pattern = message.kind == MessageKind::PMessage;
+        let copy = by_pattern && self.before.as_ref().is_some_and(|(c, p)| c == channel && *p == payload);
+        self.before = (!by_pattern).then(|| (channel.to_owned(), payload.clone()));
+        if copy {
+            return false;
+        }
+        if channel == self.control {
+            self.order(&payload);
+        } else if channel.starts_with(&self.probes) {
+            return self.probe(&payload);
+        } else {
+            match self.read(channel, payload, by_pattern) {
+                Ok(delivery) => self.push(BusEvent::Delivery(delivery)),
+                Err((reason, detail)) => self.arrivals.reject(reason, channel, &detail),
+            }
+        }
+        false
+    }
+
+    fn push(&mut self, event: BusEvent) {
+        match (&mut self.held, event) {
+            // `Up` makes every head be compared, which finds whatever does not fit here.
+            (Some(held), event) if held.len() < QUEUE => held.push(event),
+            (Some(_), _) => {}
+            (None, BusEvent::Delivery(delivery)) => self.arrivals.deliver(delivery),
+            (None, event) => self.arrivals.push(event),
+        }
+    }
+
+    fn probe(&mut self, payload: &[u8]) -> bool {
+        let Some((at, token)) = Token::parse(payload).filter(|(_, token)| token.link == self.link) else {
+            return false;
+        };
+        if token.round != self.round.number {
+            if token.round < self.round.number {
+                return false;
+            }
+            self.round = Round { number: token.round, ..Round::default() };
+        }
+        if token.index == 0 {
+            self.round.at = at;
+        }
+        self.round.back.insert(token.index);
+        if self.round.back.len() < token.count {
+            return false;
+        }
+        if self.held.is_some() {
+            return true;
+        }
+        self.push(BusEvent::Proof { at: self.round.at });
+        self.returned.send_replace(token.round);
+        false
+    }
+
+    fn order(&mut self, payload: &[u8]) {
+        match serde_json::from_slice::<Order>(payload) {
+            Ok(order) => self.push(BusEvent::Disconnect { user: order.disconnect }),
+            Err(error) => self.arrivals.reject("bad-order", &self.control, &error.to_string()),
+        }
+    }
+
+    /// A message on a topic's channel: `<epoch>-<seq> <json>` is a recorded event, anything else a live one.
+    fn read(&self, channel: &str, payload: Bytes, every: bool) -> Result<Delivery, (&'static str, String)> {
+        let text = self.keys.topic(channel).unwrap_or(channel);
+        let topic = Topic::parse(text, &self.settings.areas).map_err(|e| ("bad-topic", e.to_string()))?;
+        let limit = self.settings.event_bytes;
+        if let Some((id, start)) = recorded(&payload) {
+            let content = match Event::parse(payload.slice(start..), limit) {
+                Ok(event) => Content::Recorded(id, event),
+                Err(error) => {
+                    self.arrivals.reject("recorded", channel, &error.to_string());
+                    Content::Invalid(id)
+                }
+            };
+            return Ok(Delivery { topic, every, content });
+        }
+        let event = Event::parse(payload, limit).map_err(|e| ("live", e.to_string()))?;
+        if self.settings.areas.is_recorded_only(topic.area()) {
+            return Err(("recorded-only", "areas.recorded_only: publish with the function".into()));
+        }
+        Ok(Delivery { topic, every, content: Content::Live(event) })
+    }
+}
+
+/// The id before a recorded event, and where the event starts.
+fn recorded(payload: &[u8]) -> Option<(EntryId, usize)> {
+    payload.first().filter(|first| first.is_ascii_digit())?;
+    // Two numbers of at most 20 digits.
+    let space = payload.iter().take(42).position(|byte| *byte == b' ')?;
+    let id = std::str::from_utf8(&payload[..space]).ok()?.parse().ok()?;
+    Some((id, space + 1))
+}

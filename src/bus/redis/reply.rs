@@ -1,0 +1,42 @@
+//! Reading what Redis and our functions answer. Must not know what was asked.
+
+use bytes::Bytes;
+use fred::types::Value;
+
+/// The bytes of a string; `None` for anything else.
+pub(super) fn bytes(value: Value) -> Option<Bytes> {
+    match value {
+        Value::String(text) => Some(text.into_inner()),
+        Value::Bytes(bytes) => Some(bytes),
+        Value::Integer(number) => Some(Bytes::from(number.to_string())),
+        _ => None,
+    }
+}
+
+/// A string as text; empty for anything else.
+pub(super) fn text(value: Value) -> String {
+    bytes(value).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+}
+
+/// The items of a list.
+pub(super) fn items(value: Value) -> Vec<Value> {
+    match value {
+        Value::Array(items) => items,
+        _ => Vec::new(),
+    }
+}
+
+/// A list of names and values in turn.
+pub(super) fn pairs(value: Value) -> Vec<(String, String)> {
+    let mut items = items(value).into_iter();
+    let mut pairs = Vec::new();
+    while let (Some(name), Some(value)) = (items.next(), items.next()) {
+        pairs.push((text(name), text(value)));
+    }
+    pairs
+}
+
+/// A line `name:value` of an INFO answer.
+pub(super) fn info<'a>(answer: &'a str, name: &str) -> Option<&'a str> {
+    answer.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
+}

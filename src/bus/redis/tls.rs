@@ -1,0 +1,73 @@
+//! TLS towards Redis: which authorities are trusted, and our own certificate.
+//!
+//! Must not know connections. Keys are read from files and never printed.
+
+use std::path::Path;
+
+use fred::types::config::TlsConnector;
+use rustls::{
+    ClientConfig, RootCertStore,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+};
+
+use super::Target;
+use crate::bus::StartError;
+
+/// The connector for a target.
+pub(super) fn connector(target: &Target) -> Result<TlsConnector, StartError> {
+    let roots = match &target.tls_ca {
+        Some(path) => trusted(path)?,
+        None => system()?,
+    };
+    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
+    let versions = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let builder = versions.map_err(|e| StartError(format!("TLS cannot be used: {e}")))?.with_root_certificates(roots);
+    let config = match (&target.tls_cert, &target.tls_key) {
+        (None, None) => builder.with_no_client_auth(),
+        (Some(cert), Some(key)) => {
+            let chain = certificates(cert, "redis.tls_cert")?;
+            let secret = PrivateKeyDer::from_pem_file(key).map_err(|e| unreadable("redis.tls_key", key, &e))?;
+            builder.with_client_auth_cert(chain, secret).map_err(|e| {
+                let (cert, key) = (cert.display(), key.display());
+                StartError(format!("redis.tls_cert {cert} and redis.tls_key {key} cannot be used together: {e}"))
+            })?
+        }
+        _ => return Err(StartError("redis.tls_cert and redis.tls_key must be given together".into())),
+    };
+    Ok(config.into())
+}
+
+fn trusted(path: &Path) -> Result<RootCertStore, StartError> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(path, "redis.tls_ca")? {
+        roots.add(certificate).map_err(|e| unreadable("redis.tls_ca", path, &e))?;
+    }
+    Ok(roots)
+}
+
+fn system() -> Result<RootCertStore, StartError> {
+    let mut roots = RootCertStore::empty();
+    // Single authorities of a system may be unreadable; what matters is that there are any.
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if roots.is_empty() {
+        return Err(StartError(
+            "this system has no list of trusted authorities: install ca-certificates, or name Redis' authority in \
+             redis.tls_ca"
+                .into(),
+        ));
+    }
+    Ok(roots)
+}
+
+fn certificates(path: &Path, key: &str) -> Result<Vec<CertificateDer<'static>>, StartError> {
+    let all = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    let all = all.map_err(|e| unreadable(key, path, &e))?;
+    if all.is_empty() {
+        return Err(unreadable(key, path, &"it holds no certificate"));
+    }
+    Ok(all)
+}
+
+fn unreadable(key: &str, path: &Path, problem: &dyn std::fmt::Display) -> StartError {
+    StartError(format!("{key}: {} is not a PEM file that can be used: {problem}", path.display()))
+}

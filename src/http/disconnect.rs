@@ -1,0 +1,47 @@
+//! `POST /disconnect`: closes the sessions of an editor on all nodes (4403).
+
+use std::sync::Arc;
+
+use axum::{Json, body::Bytes, extract::State, http::HeaderMap};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{Internal, internal::Right, publish::bus_problem, refusal::Refusal};
+use crate::protocol::{Problem, Topic};
+
+#[derive(Deserialize)]
+struct Request {
+    user: String,
+}
+
+pub(super) async fn disconnect(
+    State(internal): State<Arc<Internal>>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Json<Value>, Refusal> {
+    let right = internal.right(&headers).await?;
+    let request: Request = serde_json::from_slice(&body).map_err(|e| {
+        Problem::new(400, "bad-request", "Not a request", format!("The body must be {{\"user\":\"…\"}}: {e}."))
+    })?;
+    check(&internal, &right, &request.user)?;
+    internal.bus.disconnect(request.user.clone()).await.map_err(|e| bus_problem(&e))?;
+    tracing::info!(user = request.user, "the sessions of a user are closed on all nodes");
+    Ok(Json(json!({ "user": request.user })))
+}
+
+/// Who may publish to all private topics of an editor may disconnect him; where no area is private, who may publish
+/// everywhere.
+fn check(internal: &Internal, right: &Right, user: &str) -> Result<(), Problem> {
+    let areas = &internal.areas;
+    let mut topics: Vec<_> = areas.private().map(|area| Topic::private(area, user)).collect();
+    if topics.is_empty() {
+        topics = areas.names().filter_map(|area| Topic::parse(area, areas).ok()).collect();
+    }
+    match topics.iter().find(|topic| !right.covers(topic)) {
+        None => Ok(()),
+        Some(topic) => {
+            let detail = format!("The token's publish claim does not allow {topic}, which disconnecting needs.");
+            Err(Problem::new(403, "forbidden", "Not allowed", detail))
+        }
+    }
+}

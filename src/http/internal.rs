@@ -1,0 +1,166 @@
+//! The internal door: for publishers and operators. Keep it off the internet.
+
+use std::{
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use axum::{
+    Json, Router,
+    extract::{DefaultBodyLimit, State},
+    http::{HeaderMap, StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::{any, get, post},
+};
+use serde_json::json;
+
+use super::{
+    disconnect, page, publish,
+    refusal::{not_allowed, not_found},
+    status::{self, NodeStatus},
+};
+use crate::{
+    auth::{AuthError, Authenticator, Credentials, Patterns, bearer},
+    bus::Bus,
+    config::Secret,
+    metrics::Metrics,
+    protocol::{Areas, Problem, Topic},
+    relay::Relay,
+    session::Roll,
+};
+
+/// The largest body of a request: a batch of many events.
+const BODY: usize = 8 << 20;
+
+/// What the internal door needs.
+#[derive(Debug)]
+pub struct Internal {
+    /// The door to publishers.
+    pub bus: Bus,
+    /// Whether sessions are told everything.
+    pub relay: Relay,
+    /// The sessions.
+    pub roll: Arc<Roll>,
+    /// Figures.
+    pub metrics: Metrics,
+    /// Who may publish by a token's `publish` claim.
+    pub auth: Authenticator,
+    /// Authorises everything.
+    pub publish_token: Option<Secret>,
+    /// Where this door is: without any secret, only loopback is trusted.
+    pub address: IpAddr,
+    /// The configured areas.
+    pub areas: Areas,
+    /// Bytes of one event.
+    pub event_bytes: usize,
+    /// Whether the node is about to stop.
+    pub draining: Arc<AtomicBool>,
+    /// What the node says about itself.
+    pub status: NodeStatus,
+}
+
+/// What somebody at the internal door may do.
+pub(super) enum Right {
+    Everything,
+    /// Publish to these.
+    Topics(Patterns),
+}
+
+impl Right {
+    pub(super) fn covers(&self, topic: &Topic) -> bool {
+        match self {
+            Self::Everything => true,
+            Self::Topics(patterns) => patterns.covers(topic),
+        }
+    }
+}
+
+impl Internal {
+    /// The routes.
+    pub fn router(self: &Arc<Self>) -> Router {
+        Router::new()
+            .route("/healthz", get(|| async { "ok\n" }).fallback(not_allowed))
+            .route("/readyz", get(ready).fallback(not_allowed))
+            .route("/metrics", get(metrics).fallback(not_allowed))
+            .route("/status", get(status::status).fallback(not_allowed))
+            .route("/publish", post(publish::publish).fallback(not_allowed))
+            .route("/disconnect", post(disconnect::disconnect).fallback(not_allowed))
+            .merge(page::routes())
+            .fallback(any(not_found))
+            .layer(DefaultBodyLimit::max(BODY))
+            .with_state(Arc::clone(self))
+    }
+
+    /// Why the node is not ready; `None` when it is.
+    pub(super) fn trouble(&self) -> Option<String> {
+        if self.draining.load(Ordering::Acquire) {
+            return Some("the node is draining".into());
+        }
+        let health = self.bus.health();
+        if let Some(trouble) = health.trouble {
+            return Some(trouble);
+        }
+        if !health.live {
+            return Some("no probe has come back from Redis yet".into());
+        }
+        (!self.relay.is_live()).then(|| "topics are being brought into step after Redis was lost".into())
+    }
+
+    /// What the bearer of these headers may do.
+    pub(super) async fn right(&self, headers: &HeaderMap) -> Result<Right, Problem> {
+        let authorization = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+        let token = authorization.and_then(bearer);
+        match (&self.publish_token, token) {
+            (Some(secret), Some(token)) if secret.matches(token) => return Ok(Right::Everything),
+            (None, _) if !self.auth.reads_credentials() => return self.open_right(headers),
+            (_, None) => {
+                let detail = "Send `Authorization: Bearer` with internal.publish_token or with a token that has a publish claim.";
+                return Err(Problem::new(401, "unauthenticated", "Who are you?", detail));
+            }
+            _ => {}
+        }
+        let credentials = Credentials::from_headers(authorization, None, None);
+        let refused = |why| Problem::new(401, "unauthenticated", "The token is not accepted", why);
+        if !self.auth.reads_credentials() {
+            return Err(refused("it is not internal.publish_token".into()));
+        }
+        match self.auth.authenticate(&credentials).await {
+            Ok(identity) if identity.publish.is_empty() => {
+                let detail = format!("The token of {:?} has no publish claim.", identity.user);
+                Err(Problem::new(403, "forbidden", "Not allowed", detail))
+            }
+            Ok(identity) => Ok(Right::Topics(identity.publish)),
+            Err(AuthError::Away(why)) => Err(Problem::new(503, "auth-away", "Nobody can be let in at the moment", why)),
+            Err(AuthError::Missing(why) | AuthError::Refused(why)) => Err(refused(why)),
+        }
+    }
+
+    /// Without any secret, only programs on this machine are trusted; pages in a browser on it are not.
+    fn open_right(&self, headers: &HeaderMap) -> Result<Right, Problem> {
+        if self.address.to_canonical().is_loopback() && !headers.contains_key(header::ORIGIN) {
+            return Ok(Right::Everything);
+        }
+        let detail = "Set internal.publish_token (or auth.mode = \"jwt\" and use a token with a publish claim): without \
+                      either, only programs on the node's own machine are let in, by a loopback internal.listen.";
+        Err(Problem::new(403, "forbidden", "Not allowed", detail))
+    }
+}
+
+/// `GET /readyz`
+async fn ready(State(internal): State<Arc<Internal>>) -> Response {
+    match internal.trouble() {
+        None => Json(json!({"ready": true})).into_response(),
+        Some(reason) => {
+            (StatusCode::SERVICE_UNAVAILABLE, Json(json!({"ready": false, "reason": reason}))).into_response()
+        }
+    }
+}
+
+/// `GET /metrics`
+async fn metrics(State(internal): State<Arc<Internal>>) -> Response {
+    let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    ([(header::CONTENT_TYPE, content_type)], internal.metrics.text()).into_response()
+}

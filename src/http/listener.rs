@@ -1,0 +1,226 @@
+//! The accept loop: sockets in, HTTP connections out, each with a time limit for its headers.
+//!
+//! Our own, because a ready-made one waits for ever for the headers of a slow client, leaves Nagle's algorithm on and
+//! forgets upgraded sockets. When the process is out of file descriptors, newcomers are turned away and those who are
+//! there are served on. Must not know routes.
+
+use std::{
+    fs::File,
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use axum::{Router, body::Body};
+use hyper::{body::Incoming, rt::Executor, service::service_fn};
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    server::conn::auto,
+};
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tower_service::Service;
+
+use crate::{
+    metrics::{Metrics, ReasonLabel},
+    shutdown::Tasks,
+};
+
+/// Connections that the kernel keeps for us until they are accepted.
+const BACKLOG: i32 = 4096;
+/// When the kernel starts to ask whether a silent peer is still there.
+const KEEPALIVE: Duration = Duration::from_secs(60);
+/// How long written bytes may stay unacknowledged before the connection counts as dead.
+const UNACKNOWLEDGED: Duration = Duration::from_secs(60);
+/// hyper's buffer for one connection: headers have to fit into it.
+const BUFFER: usize = 16 * 1024;
+
+/// Who is at the other end of a connection, and over what; an extension of every request.
+#[derive(Debug, Clone, Copy)]
+pub struct Peer {
+    /// Address of the socket's other end: perhaps a proxy.
+    pub address: SocketAddr,
+    /// Whether the connection is TLS.
+    pub secure: bool,
+}
+
+/// A socket that listens.
+pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    if address.ip() == IpAddr::from([0u16; 8]) {
+        socket.set_only_v6(false)?;
+    }
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+/// A door: what is served to whoever connects.
+#[derive(Clone)]
+pub struct Door {
+    /// What is served.
+    pub router: Router,
+    /// TLS, where it is spoken.
+    pub tls: Option<TlsAcceptor>,
+    /// Time for the headers of a request, and for a TLS handshake.
+    pub header_time: Duration,
+    /// Figures.
+    pub metrics: Metrics,
+    /// Owner of the connections' tasks.
+    pub tasks: Tasks,
+}
+
+impl Door {
+    /// Accepts connections until `stop`; connections that are open then end after the request they are at.
+    pub async fn serve(self, listener: TcpListener, stop: CancellationToken) {
+        let door = Arc::new(self);
+        let mut spare = spare();
+        loop {
+            let accepted = tokio::select! {
+                () = stop.cancelled() => return,
+                accepted = listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((socket, address)) => {
+                    let door = Arc::clone(&door);
+                    let stop = stop.clone();
+                    door.tasks.clone().spawn(async move { door.connection(socket, address, stop).await });
+                }
+                Err(e) if is_out_of_files(&e) => {
+                    door.refused("file-limit");
+                    drop(spare.take());
+                    turn_away(&listener, door.tls.is_none()).await;
+                    spare = self::spare();
+                    tracing::warn!("no file descriptor left for a new connection: raise the limit (ulimit -n)");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+                // The peer was gone before it was accepted.
+                Err(e) => tracing::debug!("a connection could not be accepted: {e}"),
+            }
+        }
+    }
+
+    async fn connection(self: Arc<Self>, socket: TcpStream, address: SocketAddr, stop: CancellationToken) {
+        if let Err(e) = tune(&socket) {
+            tracing::debug!("socket options of {address}: {e}");
+        }
+        let Some(tls) = &self.tls else {
+            return self.http(socket, Peer { address, secure: false }, stop).await;
+        };
+        match tokio::time::timeout(self.header_time, tls.accept(socket)).await {
+            Ok(Ok(stream)) => self.http(stream, Peer { address, secure: true }, stop).await,
+            Ok(Err(e)) => {
+                self.refused("tls-handshake");
+                tracing::debug!("TLS handshake with {address}: {e}");
+            }
+            Err(_) => self.refused("header-time"),
+        }
+    }
+
+    async fn http<S>(&self, stream: S, peer: Peer, stop: CancellationToken)
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let begun = Arc::new(AtomicBool::new(false));
+        let router = self.router.clone();
+        let service = {
+            let begun = Arc::clone(&begun);
+            service_fn(move |mut request: hyper::Request<Incoming>| {
+                begun.store(true, Ordering::Relaxed);
+                request.extensions_mut().insert(peer);
+                router.clone().call(request.map(Body::new))
+            })
+        };
+        let mut builder = auto::Builder::new(Spawn(self.tasks.clone()));
+        builder.http1().timer(TokioTimer::new()).header_read_timeout(self.header_time).max_buf_size(BUFFER);
+        builder.http2().timer(TokioTimer::new()).keep_alive_interval(KEEPALIVE).max_concurrent_streams(64);
+        let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+        let mut connection = std::pin::pin!(connection);
+        let deadline = tokio::time::sleep(self.header_time);
+        let mut deadline = std::pin::pin!(deadline);
+        let mut stopping = false;
+        loop {
+            tokio::select! {
+                result = connection.as_mut() => {
+                    if let Err(e) = result {
+                        tracing::debug!("connection of {}: {e}", peer.address);
+                    }
+                    return;
+                }
+                // hyper's own limit starts with the first byte, and only for HTTP/1.
+                () = deadline.as_mut(), if !begun.load(Ordering::Relaxed) => {
+                    if !begun.load(Ordering::Relaxed) {
+                        self.refused("header-time");
+                        return;
+                    }
+                }
+                () = stop.cancelled(), if !stopping => {
+                    stopping = true;
+                    connection.as_mut().graceful_shutdown();
+                }
+            }
+        }
+    }
+
+    fn refused(&self, reason: &'static str) {
+        self.metrics.refused.get_or_create(&ReasonLabel { reason }).inc();
+    }
+}
+
+/// hyper's tasks are owned like all others.
+#[derive(Clone)]
+struct Spawn(Tasks);
+
+impl<F> Executor<F> for Spawn
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    fn execute(&self, task: F) {
+        self.0.spawn(task);
+    }
+}
+
+fn tune(socket: &TcpStream) -> io::Result<()> {
+    socket.set_nodelay(true)?;
+    let socket = SockRef::from(socket);
+    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE / 4))?;
+    #[cfg(target_os = "linux")]
+    socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED))?;
+    Ok(())
+}
+
+fn is_out_of_files(error: &io::Error) -> bool {
+    const ENFILE: i32 = 23;
+    const EMFILE: i32 = 24;
+    matches!(error.raw_os_error(), Some(EMFILE | ENFILE))
+}
+
+/// A file descriptor in reserve, so that newcomers can still be told no.
+fn spare() -> Option<File> {
+    File::open("/dev/null").ok()
+}
+
+/// Takes one connection and closes it, so that it does not wait in vain.
+async fn turn_away(listener: &TcpListener, plain: bool) {
+    const ANSWER: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nConnection: close\r\n\
+        Content-Type: application/problem+json\r\nContent-Length: 112\r\n\r\n\
+        {\"status\":503,\"code\":\"too-many-sessions\",\"title\":\"The node is full\",\"detail\":\"Come back in a few seconds later.\"}";
+    let accept = tokio::time::timeout(Duration::from_millis(50), listener.accept());
+    if let Ok(Ok((mut socket, _))) = accept.await
+        && plain
+    {
+        let _ = tokio::time::timeout(Duration::from_millis(50), socket.write_all(ANSWER)).await;
+    }
+}

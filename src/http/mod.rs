@@ -1,0 +1,24 @@
+//! The doors: HTTP in front of sessions, for publishers and for operators.
+//!
+//! Handlers read a request, ask whoever knows, and write an answer; problems go out as RFC 9457 documents. Must not
+//! know what a session does once it is inside.
+
+mod cors;
+mod disconnect;
+mod internal;
+pub mod listener;
+pub mod origin;
+mod page;
+mod public;
+mod publish;
+mod refusal;
+pub mod status;
+mod tls;
+mod upgrade;
+
+pub use internal::Internal;
+pub use listener::{Door, Peer, bind};
+pub use origin::Origins;
+pub use public::{Public, Settings};
+pub use status::NodeStatus;
+pub use tls::Certificates;

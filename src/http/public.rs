@@ -1,0 +1,145 @@
+//! The public door: its routes, and who may pass.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+use axum::{
+    Json, Router,
+    extract::State,
+    http::{HeaderMap, HeaderValue, header},
+    middleware::from_fn_with_state,
+    response::{IntoResponse, Response},
+    routing::{any, get},
+};
+use serde_json::json;
+
+use super::{
+    Origins, cors,
+    listener::Peer,
+    refusal::{not_allowed, not_found},
+    upgrade,
+};
+use crate::{
+    auth::{AuthError, Credentials},
+    metrics::ReasonLabel,
+    protocol::Problem,
+    session::{Caller, Common, Full, Place},
+    shutdown::Tasks,
+};
+
+/// Settings of the public door, plain values; `app` makes them from the configuration.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Path in front of every route, without a slash at the end.
+    pub base_path: String,
+    /// Pages that may connect, and proxies that are believed.
+    pub origins: Origins,
+    /// Name of the cookie that may carry the token.
+    pub cookie: Option<String>,
+    /// Whether WebSockets are served.
+    pub websocket: bool,
+    /// Whether SSE is served.
+    pub sse: bool,
+    /// Whether long-poll is served.
+    pub poll: bool,
+}
+
+/// What the public door needs.
+#[derive(Debug)]
+pub struct Public {
+    /// Settings.
+    pub settings: Settings,
+    /// What sessions need.
+    pub sessions: Arc<Common>,
+    /// Owner of the sessions' tasks.
+    pub tasks: Tasks,
+    /// Whether nobody is let in any more.
+    pub draining: Arc<AtomicBool>,
+}
+
+impl Public {
+    /// The routes.
+    pub fn router(self: &Arc<Self>) -> Router {
+        let base = &self.settings.base_path;
+        let path = |name: &str| format!("{base}/{name}");
+        let shared = Router::new()
+            .route(&path("config"), get(config))
+            .layer(from_fn_with_state(Arc::clone(self), cors::share));
+        Router::new()
+            .route(base, get(upgrade::websocket).fallback(not_allowed))
+            .merge(shared)
+            .fallback(any(not_found))
+            .with_state(Arc::clone(self))
+    }
+
+    pub(super) fn refused(&self, reason: &'static str) {
+        self.sessions.metrics.refused.get_or_create(&ReasonLabel { reason }).inc();
+    }
+
+    pub(super) fn check_draining(&self) -> Result<(), Problem> {
+        if !self.draining.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let detail = "This node is about to stop; another one will serve you.";
+        Err(Problem::new(503, "draining", "The node is draining", detail).retry_after(1))
+    }
+
+    /// A place for a session. `new`: it counts against the rate of new sessions.
+    pub(super) fn enter(&self, headers: &HeaderMap, peer: Peer, new: bool) -> Result<Place, Problem> {
+        let client = self.settings.origins.client(headers, peer);
+        self.sessions.roll.enter(client, new).map_err(|full| {
+            let problem = |code, detail| Problem::new(503, code, "Come back later", detail).retry_after(5);
+            match full {
+                Full::Node => problem("too-many-sessions", "This node has as many sessions as it may (limits.sessions)."),
+                Full::Address => problem(
+                    "too-many-sessions",
+                    "This address has as many sessions as it may (limits.sessions_per_address).",
+                ),
+                Full::Rate => problem("accept-rate", "Too many sessions at once (limits.accepts_per_second).").retry_after(1),
+                Full::Draining => problem("draining", "This node is about to stop.").retry_after(1),
+            }
+        })
+    }
+
+    /// Who is at the door. A token that is presented and bad is refused; none at all is not, here.
+    pub(super) async fn caller(&self, headers: &HeaderMap, token: Option<String>) -> Result<Caller, Problem> {
+        let auth = &self.sessions.auth;
+        let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+        let (authorization, cookies) = (text(header::AUTHORIZATION), text(header::COOKIE));
+        let mut credentials = Credentials::from_headers(authorization, cookies, self.settings.cookie.as_deref());
+        if let Some(token) = token {
+            credentials = credentials.with_token(token);
+        }
+        match auth.authenticate(&credentials).await {
+            Ok(identity) => {
+                let credentials = auth.can_renew().then(|| Box::new(credentials));
+                Ok(Caller { identity: Some(Box::new(identity)), credentials })
+            }
+            // `connect` may bring the token.
+            Err(AuthError::Missing(_)) => Ok(Caller::default()),
+            Err(AuthError::Away(why)) => {
+                Err(Problem::new(503, "auth-away", "Nobody can be let in at the moment", why).retry_after(5))
+            }
+            Err(AuthError::Refused(why)) => {
+                Err(Problem::new(401, "unauthenticated", "The token is not accepted", why))
+            }
+        }
+    }
+}
+
+/// `GET <base>/config`
+async fn config(State(public): State<Arc<Public>>) -> Response {
+    let settings = &public.settings;
+    let mut response = Json(json!({
+        "websocket": settings.websocket,
+        "sse": settings.sse,
+        "poll": settings.poll,
+        "heartbeat": public.sessions.terms.heartbeat,
+        "version": env!("CARGO_PKG_VERSION"),
+    }))
+    .into_response();
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}

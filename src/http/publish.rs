@@ -1,0 +1,214 @@
+//! `POST /publish`: events from publishers that do not speak to Redis themselves.
+//!
+//! Everything is checked before anything is published, and success is never said of what Redis did not accept.
+
+use std::{cell::Cell, fmt, sync::Arc};
+
+use axum::{
+    Json,
+    body::Bytes,
+    extract::{Query, State},
+    http::{HeaderMap, StatusCode},
+    response::{IntoResponse, Response},
+};
+use serde::{
+    Deserialize, Deserializer,
+    de::{SeqAccess, Visitor},
+};
+use serde_json::{Value, json, value::RawValue};
+
+use super::{Internal, internal::Right, refusal::Refusal};
+use crate::{
+    bus::BusError,
+    metrics::ReasonLabel,
+    protocol::{Event, Problem, Topic},
+};
+
+/// Elements of a batch at most.
+const ELEMENTS: usize = 10_000;
+
+#[derive(Deserialize)]
+pub(super) struct Options {
+    live: Option<String>,
+}
+
+/// One element as it arrives.
+#[derive(Deserialize)]
+struct Element {
+    topic: Option<String>,
+    topics: Option<Vec<String>>,
+    event: Box<RawValue>,
+}
+
+/// One element that may be published.
+struct Checked {
+    topics: Vec<Topic>,
+    event: Event,
+}
+
+pub(super) async fn publish(
+    State(internal): State<Arc<Internal>>,
+    Query(options): Query<Options>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Response, Refusal> {
+    let count = |reason| internal.metrics.published.get_or_create(&ReasonLabel { reason }).clone();
+    let refused = |_: &Problem| drop(count("refused").inc());
+    let right = internal.right(&headers).await.inspect_err(refused)?;
+    let live = match options.live.as_deref() {
+        None | Some("0" | "false") => false,
+        Some("" | "1" | "true") => true,
+        Some(_) => {
+            let detail = "live is 1 (nothing is kept) or 0 (recorded, the default).";
+            return Err(Problem::new(400, "bad-request", "Not a request", detail).into());
+        }
+    };
+    let checked = check(&internal, &right, &body).inspect_err(refused)?;
+    let mut results = Vec::with_capacity(checked.len());
+    let mut failure = None;
+    for element in checked {
+        if failure.is_some() {
+            results.push(Err((503, "not-tried", "an earlier element failed".to_owned())));
+            continue;
+        }
+        match send(&internal, element, live).await {
+            Ok(positions) => {
+                count(if live { "live" } else { "recorded" }).inc_by(positions.len() as u64);
+                results.push(Ok(positions));
+            }
+            Err(error) => {
+                let problem = bus_problem(&error);
+                count(if matches!(error, BusError::Away(_)) { "away" } else { "refused" }).inc();
+                results.push(Err((problem.status, problem.code, problem.detail.clone())));
+                failure = Some(problem);
+            }
+        }
+    }
+    answer(results, failure)
+}
+
+/// Checks everything; the first trouble is the answer, with the element it is in.
+fn check(internal: &Internal, right: &Right, body: &[u8]) -> Result<Vec<Checked>, Problem> {
+    let (elements, batch) = read(body)?;
+    let named = |index: usize, problem: Problem| problem.with("element", index).with("batch", batch);
+    let check_one = |(index, element): (usize, Element)| {
+        let bad = |code, detail: String| named(index, Problem::new(400, code, "Not published", detail));
+        let texts = match (element.topic, element.topics) {
+            (Some(topic), None) => vec![topic],
+            (None, Some(topics)) if !topics.is_empty() => topics,
+            _ => return Err(bad("bad-request", "An element needs \"topic\" or \"topics\" (not both).".into())),
+        };
+        let mut topics = Vec::with_capacity(texts.len());
+        for text in texts {
+            let topic = Topic::parse(&text, &internal.areas).map_err(|e| bad("bad-topic", e.to_string()))?;
+            let topic = topic.with_own_key(&internal.areas);
+            if !right.covers(&topic) {
+                let detail = format!("The token's publish claim does not allow {topic}.");
+                return Err(named(index, Problem::new(403, "forbidden", "Not published", detail)));
+            }
+            topics.push(topic);
+        }
+        let raw = Bytes::copy_from_slice(element.event.get().as_bytes());
+        let event = Event::parse(raw, internal.event_bytes).map_err(|e| {
+            let status = if matches!(e, crate::protocol::EventError::TooLarge { .. }) { 413 } else { 400 };
+            named(index, Problem::new(status, "bad-event", "Not published", e.to_string()))
+        })?;
+        Ok(Checked { topics, event })
+    };
+    elements.into_iter().enumerate().map(check_one).collect()
+}
+
+/// Reads one element, or an array of them.
+fn read(body: &[u8]) -> Result<(Vec<Element>, bool), Problem> {
+    let reached = Cell::new(0);
+    let batch = body.iter().find(|b| !b.is_ascii_whitespace()) == Some(&b'[');
+    let mut reader = serde_json::Deserializer::from_slice(body);
+    let elements = if batch {
+        reader.deserialize_seq(Batch(&reached))
+    } else {
+        Element::deserialize(&mut reader).map(|element| vec![element])
+    };
+    let elements = elements.and_then(|elements| reader.end().map(|()| elements)).map_err(|e| {
+        let detail = format!(
+            "Element {} is not {{\"topic\":\"comments:42\",\"event\":{{\"type\":\"…\"}}}}: {e}.",
+            reached.get()
+        );
+        Problem::new(400, "bad-request", "Not a request", detail).with("element", reached.get()).with("batch", batch)
+    })?;
+    if elements.is_empty() {
+        return Err(Problem::new(400, "bad-request", "Not a request", "The array is empty."));
+    }
+    Ok((elements, batch))
+}
+
+/// Reads an array and remembers how far it came.
+struct Batch<'a>(&'a Cell<usize>);
+
+impl<'de> Visitor<'de> for Batch<'_> {
+    type Value = Vec<Element>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an array of elements")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut array: A) -> Result<Vec<Element>, A::Error> {
+        let mut elements = Vec::new();
+        while let Some(element) = array.next_element()? {
+            elements.push(element);
+            self.0.set(elements.len());
+            if elements.len() > ELEMENTS {
+                return Err(serde::de::Error::custom(format!("at most {ELEMENTS} elements at a time")));
+            }
+        }
+        Ok(elements)
+    }
+}
+
+/// Publishes one element; the positions are `null` for live events.
+async fn send(internal: &Internal, element: Checked, live: bool) -> Result<Vec<Value>, BusError> {
+    let mut positions = Vec::with_capacity(element.topics.len());
+    for topic in element.topics {
+        let event = element.event.clone();
+        if live {
+            internal.bus.publish_live(topic, event).await?;
+            positions.push(Value::Null);
+        } else {
+            positions.push(internal.bus.publish(topic, event).await?.to_string().into());
+        }
+    }
+    Ok(positions)
+}
+
+fn answer(
+    results: Vec<Result<Vec<Value>, (u16, &'static str, String)>>,
+    failure: Option<Problem>,
+) -> Result<Response, Refusal> {
+    let Some(failure) = failure else {
+        let positions: Vec<_> = results.into_iter().flatten().flatten().collect();
+        return Ok(Json(json!({ "positions": positions })).into_response());
+    };
+    if results.iter().all(Result::is_err) {
+        return Err(failure.with("element", 0).into());
+    }
+    let results: Vec<_> = results
+        .into_iter()
+        .enumerate()
+        .map(|(element, result)| match result {
+            Ok(positions) => json!({ "element": element, "status": 200, "positions": positions }),
+            Err((status, code, detail)) => {
+                json!({ "element": element, "status": status, "code": code, "detail": detail })
+            }
+        })
+        .collect();
+    Ok((StatusCode::MULTI_STATUS, Json(json!({ "results": results }))).into_response())
+}
+
+/// What Redis' refusal is in HTTP.
+pub(super) fn bus_problem(error: &BusError) -> Problem {
+    let (status, code) = match error {
+        BusError::Away(_) => (503, "redis-away"),
+        BusError::Refused(_) => (503, "redis-refuses"),
+        BusError::Event(_) => return Problem::new(400, "bad-event", "Not published", error.to_string()),
+    };
+    Problem::new(status, code, "Not published", error.to_string()).retry_after(1)
+}

@@ -1,0 +1,7 @@
+//! What the tests share. Each test file uses a part of it.
+#![allow(dead_code, unused_imports, unreachable_pub, missing_docs)]
+
+pub mod bus;
+pub mod corpus;
+pub mod proxy;
+pub mod redis;

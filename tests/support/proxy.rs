@@ -1,0 +1,153 @@
+//! A TCP proxy that can go deaf in one direction or both, or cut: what a network does to a link.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream, tcp},
+    sync::watch,
+};
+
+/// What a proxy does to its connections.
+#[derive(Debug, Default)]
+pub struct Moods {
+    /// Bytes of the server vanish.
+    pub swallow_answers: AtomicBool,
+    /// Bytes of the client vanish.
+    pub swallow_requests: AtomicBool,
+    /// Only connections that have subscribed are touched.
+    pub subscribers_only: AtomicBool,
+    /// Only connections that have not subscribed are touched.
+    pub commands_only: AtomicBool,
+}
+
+/// A proxy in front of a port of 127.0.0.1.
+#[derive(Debug)]
+pub struct Proxy {
+    address: SocketAddr,
+    moods: Arc<Moods>,
+    cut: watch::Sender<u64>,
+    insert: watch::Sender<Vec<u8>>,
+    accepted: Arc<AtomicUsize>,
+}
+
+impl Proxy {
+    pub async fn before(port: u16) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let moods = Arc::new(Moods::default());
+        let (cut, cuts) = watch::channel(0);
+        let (insert, inserts) = watch::channel(Vec::new());
+        let accepted = Arc::new(AtomicUsize::new(0));
+        let (m, a) = (moods.clone(), accepted.clone());
+        #[allow(clippy::disallowed_methods)] // a test's own server
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                a.fetch_add(1, Ordering::Relaxed);
+                tokio::spawn(serve(client, port, m.clone(), cuts.clone(), inserts.clone()));
+            }
+        });
+        Self { address, moods, cut, insert, accepted }
+    }
+
+    pub fn url(&self) -> String {
+        format!("redis://{}", self.address)
+    }
+
+    pub fn moods(&self) -> &Moods {
+        &self.moods
+    }
+
+    /// Closes every connection.
+    pub fn cut(&self) {
+        self.cut.send_modify(|n| *n += 1);
+    }
+
+    /// Sends bytes to the server on every connection that has subscribed, as if the client had.
+    pub fn insert(&self, bytes: &[u8]) {
+        self.insert.send_replace(bytes.to_vec());
+    }
+
+    /// Connections so far.
+    pub fn accepted(&self) -> usize {
+        self.accepted.load(Ordering::Relaxed)
+    }
+}
+
+async fn serve(
+    client: TcpStream,
+    port: u16,
+    moods: Arc<Moods>,
+    mut cuts: watch::Receiver<u64>,
+    inserts: watch::Receiver<Vec<u8>>,
+) {
+    let Ok(server) = TcpStream::connect(("127.0.0.1", port)).await else { return };
+    let (client_in, client_out) = client.into_split();
+    let (server_in, server_out) = server.into_split();
+    let subscriber = AtomicBool::new(false);
+    cuts.borrow_and_update();
+    tokio::select! {
+        () = requests(client_in, server_out, &moods, &subscriber, inserts) => {}
+        () = answers(server_in, client_out, &moods, &subscriber) => {}
+        _ = cuts.changed() => {}
+    }
+}
+
+fn touched(moods: &Moods, subscriber: &AtomicBool) -> bool {
+    let subscriber = subscriber.load(Ordering::Relaxed);
+    !(moods.subscribers_only.load(Ordering::Relaxed) && !subscriber)
+        && !(moods.commands_only.load(Ordering::Relaxed) && subscriber)
+}
+
+async fn requests(
+    mut from: tcp::OwnedReadHalf,
+    mut to: tcp::OwnedWriteHalf,
+    moods: &Moods,
+    subscriber: &AtomicBool,
+    mut inserts: watch::Receiver<Vec<u8>>,
+) {
+    inserts.borrow_and_update();
+    let mut buffer = vec![0; 65536];
+    loop {
+        tokio::select! {
+            read = from.read(&mut buffer) => {
+                let Ok(read @ 1..) = read else { return };
+                let bytes = &buffer[..read];
+                if bytes.windows(9).any(|w| w.eq_ignore_ascii_case(b"SUBSCRIBE")) {
+                    subscriber.store(true, Ordering::Relaxed);
+                }
+                if moods.swallow_requests.load(Ordering::Relaxed) && touched(moods, subscriber) {
+                    continue;
+                }
+                if to.write_all(bytes).await.is_err() {
+                    return;
+                }
+            }
+            Ok(()) = inserts.changed() => {
+                let bytes = inserts.borrow_and_update().clone();
+                if subscriber.load(Ordering::Relaxed) && to.write_all(&bytes).await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+async fn answers(mut from: tcp::OwnedReadHalf, mut to: tcp::OwnedWriteHalf, moods: &Moods, subscriber: &AtomicBool) {
+    let mut buffer = vec![0; 65536];
+    loop {
+        let Ok(read @ 1..) = from.read(&mut buffer).await else { return };
+        if moods.swallow_answers.load(Ordering::Relaxed) && touched(moods, subscriber) {
+            continue;
+        }
+        if to.write_all(&buffer[..read]).await.is_err() {
+            return;
+        }
+    }
+}

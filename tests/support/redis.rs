@@ -1,0 +1,288 @@
+//! Real Redis servers for tests: each on a free port, in a directory of its own, killed by its process id.
+
+use std::{
+    fs,
+    io::{Read, Write},
+    net::{TcpListener, TcpStream},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use tempfile::TempDir;
+
+/// A port that nobody listens on. Another process may take it before we do, so starting tries several.
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port").port()
+}
+
+/// A running `redis-server` (or `redis-sentinel`).
+#[derive(Debug)]
+pub struct RedisServer {
+    child: Child,
+    port: u16,
+    dir: TempDir,
+    program: &'static str,
+    config: PathBuf,
+    tls: bool,
+}
+
+impl Drop for RedisServer {
+    fn drop(&mut self) {
+        self.signal("CONT");
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl RedisServer {
+    /// A plain server without persistence.
+    pub fn start() -> Self {
+        Self::with("save \"\"\n")
+    }
+
+    /// A server with these lines in its configuration. `{dir}` stands for its directory, `{port}` for its port.
+    pub fn with(lines: &str) -> Self {
+        Self::run("redis-server", lines, false)
+    }
+
+    /// A server that speaks TLS only, with certificates made by [`certificates`].
+    pub fn with_tls(certificates: &Path) -> Self {
+        let dir = certificates.display();
+        let lines = format!(
+            "save \"\"\ntls-port {{port}}\ntls-cert-file {dir}/server.pem\ntls-key-file {dir}/server.key\n\
+             tls-ca-cert-file {dir}/ca.pem\ntls-auth-clients optional\n"
+        );
+        Self::run("redis-server", &lines, true)
+    }
+
+    /// A sentinel that watches `master` under the name `mymaster`.
+    pub fn sentinel(master: u16, quorum: u8) -> Self {
+        let lines = format!(
+            "sentinel monitor mymaster 127.0.0.1 {master} {quorum}\nsentinel down-after-milliseconds mymaster 1000\n\
+             sentinel failover-timeout mymaster 5000\n"
+        );
+        Self::run("redis-sentinel", &lines, false)
+    }
+
+    fn run(program: &'static str, lines: &str, tls: bool) -> Self {
+        for _ in 0..20 {
+            let dir = tempfile::Builder::new().prefix("carillon-redis-").tempdir().expect("a directory");
+            let port = free_port();
+            let plain = if tls { 0 } else { port };
+            let text = format!("bind 127.0.0.1\nport {plain}\ndir {}\nenable-debug-command yes\n", dir.path().display());
+            let text = if program == "redis-sentinel" { text.replace("enable-debug-command yes\n", "") } else { text };
+            let lines = lines.replace("{dir}", &dir.path().display().to_string()).replace("{port}", &port.to_string());
+            let config = dir.path().join("redis.conf");
+            fs::write(&config, text + &lines).expect("a configuration");
+            let child = spawn(program, &config, dir.path());
+            let mut server = Self { child, port, dir, program, config, tls };
+            if server.wait_until_listening() {
+                return server;
+            }
+        }
+        panic!("redis-server did not start on any port");
+    }
+
+    fn wait_until_listening(&mut self) -> bool {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while Instant::now() < deadline {
+            if let Ok(Some(_)) = self.child.try_wait() {
+                return false;
+            }
+            if self.is_listening() {
+                return true;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        false
+    }
+
+    /// Whether it is our process that answers: another one may have the port.
+    fn is_listening(&self) -> bool {
+        if self.tls {
+            let log = fs::read_to_string(self.dir.path().join("log")).unwrap_or_default();
+            return log.contains("Ready to accept connections");
+        }
+        let answer = try_command(self.port, &["INFO", "server"]).unwrap_or_default();
+        answer.contains(&format!("process_id:{}", self.child.id())) || answer.contains("NOAUTH")
+    }
+
+    /// Where it listens on 127.0.0.1.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// `redis://127.0.0.1:<port>`
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends a command and returns the answer, lists flattened to lines. Panics where there is none.
+    pub fn command(&self, args: &[&str]) -> String {
+        try_command(self.port, args).unwrap_or_else(|e| panic!("{args:?}: {e}"))
+    }
+
+    /// A number in INFO.
+    pub fn info(&self, section: &str, field: &str) -> String {
+        let answer = self.command(&["INFO", section]);
+        let line = answer.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
+        line.unwrap_or_default().trim().to_owned()
+    }
+
+    /// How often a command was called.
+    pub fn calls(&self, command: &str) -> u64 {
+        let stats = self.info("commandstats", &format!("cmdstat_{command}"));
+        let calls = stats.split(',').next().and_then(|first| first.strip_prefix("calls=")?.parse().ok());
+        calls.unwrap_or(0)
+    }
+
+    /// Stops the process where it stands (SIGSTOP).
+    pub fn freeze(&self) {
+        self.signal("STOP");
+    }
+
+    /// Lets it go on (SIGCONT).
+    pub fn thaw(&self) {
+        self.signal("CONT");
+    }
+
+    fn signal(&self, signal: &str) {
+        let _ = Command::new("kill").args([&format!("-{signal}"), &self.child.id().to_string()]).status();
+    }
+
+    /// Kills it (SIGKILL). [`RedisServer::revive`] starts it again.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// Starts it again on the same port, with what it had saved.
+    pub fn revive(&mut self) {
+        self.child = spawn(self.program, &self.config, self.dir.path());
+        assert!(self.wait_until_listening(), "redis-server did not come back on its port");
+    }
+
+    /// Kills and starts it again without data.
+    pub fn restart_empty(&mut self) {
+        self.kill();
+        for name in ["dump.rdb", "appendonlydir"] {
+            let path = self.dir.path().join(name);
+            let _ = fs::remove_file(&path).or_else(|_| fs::remove_dir_all(&path));
+        }
+        self.revive();
+    }
+}
+
+fn spawn(program: &str, config: &Path, dir: &Path) -> Child {
+    let log = fs::OpenOptions::new().create(true).append(true).open(dir.join("log")).expect("a log");
+    let spawned = Command::new(program).arg(config).stdin(Stdio::null()).stdout(log.try_clone().expect("a log")).stderr(log).spawn();
+    spawned.unwrap_or_else(|error| {
+        panic!("{program} could not be started ({error}): the tests need Redis 7 or later, on Debian: apt-get install redis-server redis-sentinel")
+    })
+}
+
+/// One command on a connection of its own.
+fn try_command(port: u16, args: &[&str]) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    let mut request = format!("*{}\r\n", args.len()).into_bytes();
+    for arg in args {
+        request.extend(format!("${}\r\n{arg}\r\n", arg.len()).bytes());
+    }
+    stream.write_all(&request)?;
+    let mut reader = std::io::BufReader::new(stream);
+    let mut out = String::new();
+    read_answer(&mut reader, &mut out)?;
+    Ok(out)
+}
+
+fn read_answer(reader: &mut impl std::io::BufRead, out: &mut String) -> std::io::Result<()> {
+    let mut line = String::new();
+    if reader.read_line(&mut line)? == 0 {
+        return Err(std::io::ErrorKind::UnexpectedEof.into());
+    }
+    let (kind, rest) = line.trim_end().split_at(1);
+    match kind {
+        "$" if rest != "-1" => {
+            let mut bytes = vec![0; rest.parse::<usize>().expect("a length") + 2];
+            reader.read_exact(&mut bytes)?;
+            out.push_str(&String::from_utf8_lossy(&bytes[..bytes.len() - 2]));
+            out.push('\n');
+        }
+        "*" => {
+            for _ in 0..rest.parse::<i64>().expect("a length").max(0) {
+                read_answer(reader, out)?;
+            }
+        }
+        _ => {
+            out.push_str(rest);
+            out.push('\n');
+        }
+    }
+    Ok(())
+}
+
+/// An authority and a server's and a client's certificate for 127.0.0.1, made by openssl.
+pub fn certificates() -> TempDir {
+    let dir = tempfile::Builder::new().prefix("carillon-tls-").tempdir().expect("a directory");
+    let script = "set -e
+        openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=test-authority -keyout ca.key -out ca.pem \
+            -addext basicConstraints=critical,CA:TRUE -addext keyUsage=critical,keyCertSign
+        for name in server client; do
+            openssl req -newkey rsa:2048 -nodes -subj /CN=$name -keyout $name.key -out $name.csr
+            printf 'subjectAltName=IP:127.0.0.1,DNS:localhost\\nbasicConstraints=CA:FALSE' > ext
+            openssl x509 -req -in $name.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile ext -out $name.pem
+        done";
+    let output = Command::new("sh").args(["-c", script]).current_dir(dir.path()).output().expect("openssl");
+    assert!(output.status.success(), "openssl: {}", String::from_utf8_lossy(&output.stderr));
+    dir
+}
+
+/// A cluster of masters, each with `replicas` replicas.
+#[derive(Debug)]
+pub struct RedisCluster {
+    /// Masters first.
+    pub servers: Vec<RedisServer>,
+}
+
+impl RedisCluster {
+    /// Starts servers and joins them; returns when every one knows all slots.
+    pub fn start(masters: usize, replicas: usize) -> Self {
+        let lines = "save \"\"\ncluster-enabled yes\ncluster-config-file {dir}/nodes.conf\ncluster-node-timeout 2000\n\
+                     cluster-port {bus}\n";
+        let count = masters * (1 + replicas);
+        let servers: Vec<_> =
+            (0..count).map(|_| RedisServer::with(&lines.replace("{bus}", &free_port().to_string()))).collect();
+        let addresses = servers.iter().map(|s| format!("127.0.0.1:{}", s.port())).collect::<Vec<_>>();
+        let output = Command::new("redis-cli")
+            .args(["--cluster", "create"])
+            .args(&addresses)
+            .args(["--cluster-replicas", &replicas.to_string(), "--cluster-yes"])
+            .output()
+            .expect("redis-cli");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+        let cluster = Self { servers };
+        let deadline = Instant::now() + Duration::from_secs(30);
+        let settled = |s: &RedisServer| {
+            let info = s.command(&["CLUSTER", "INFO"]);
+            info.contains("cluster_state:ok") && info.contains(&format!("cluster_known_nodes:{count}"))
+        };
+        while !cluster.servers.iter().all(settled) {
+            assert!(Instant::now() < deadline, "the cluster did not form");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        cluster
+    }
+
+    /// `redis-cluster://…`
+    pub fn url(&self) -> String {
+        let hosts = self.servers.iter().map(|s| format!("127.0.0.1:{}", s.port())).collect::<Vec<_>>();
+        format!("redis-cluster://{}", hosts.join(","))
+    }
+}
