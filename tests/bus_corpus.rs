@@ -65,7 +65,8 @@ fn rust_gives_the_verdict() {
         assert_eq!(verdict(&parsed), expected, "{what}: {parsed:?}");
     }
     for Case { verdict: expected, what, bytes } in corpus::topics() {
-        let parsed = String::from_utf8(bytes).ok().and_then(|text| Topic::parse_published(&text, &areas()).ok());
+        let parsed =
+            String::from_utf8(bytes).ok().and_then(|text| Topic::parse_published(&text, &areas()).ok());
         assert_eq!(parsed.is_some(), expected == "good", "{what:?}");
     }
 }
@@ -114,17 +115,25 @@ async fn a_bare_publish_and_a_log_written_by_hand_get_the_verdict() {
         if !bytes.is_empty() {
             seq += 1;
             let id = format!("{epoch}-{seq}");
-            call(&client, "XADD", vec!["carillon:comments:2".into(), id.as_str().into(), "event".into(), event])
+            call(
+                &client,
+                "XADD",
+                vec!["carillon:comments:2".into(), id.as_str().into(), "event".into(), event],
+            )
+            .await
+            .unwrap();
+            let message = [id.as_bytes(), b" ", bytes].concat();
+            call(&client, "PUBLISH", vec!["carillon:comments:2".into(), Value::Bytes(message.into())])
                 .await
                 .unwrap();
-            let message = [id.as_bytes(), b" ", bytes].concat();
-            call(&client, "PUBLISH", vec!["carillon:comments:2".into(), Value::Bytes(message.into())]).await.unwrap();
         }
         if verdict == "good" {
             good.push(Event::parse(bytes.clone().into(), 65536).unwrap());
         }
     }
-    call(&client, "XADD", vec!["carillon:comments:2".into(), "*".into(), "other".into(), "{}".into()]).await.unwrap();
+    call(&client, "XADD", vec!["carillon:comments:2".into(), "*".into(), "other".into(), "{}".into()])
+        .await
+        .unwrap();
 
     let (mut live, mut recorded, mut invalid) = (Vec::new(), Vec::new(), Vec::new());
     for delivery in bus.deliveries_so_far().await {
@@ -134,12 +143,19 @@ async fn a_bare_publish_and_a_log_written_by_hand_get_the_verdict() {
             Content::Invalid(id) => invalid.push(id),
         }
     }
-    assert!(live == good && recorded == good, "{} live, {} recorded of {}", live.len(), recorded.len(), good.len());
+    assert!(
+        live == good && recorded == good,
+        "{} live, {} recorded of {}",
+        live.len(),
+        recorded.len(),
+        good.len()
+    );
     assert_eq!(invalid.len() as u64 + good.len() as u64, seq);
 
     let history = bus.bus.history(topic("comments:2"), EntryId { epoch, seq: 0 }).await.unwrap();
     let read = history.entries.iter().map(|(_, event)| verdict(event)).collect::<Vec<_>>();
-    let mut expected = cases.iter().filter(|c| !c.bytes.is_empty()).map(|c| c.verdict.as_str()).collect::<Vec<_>>();
+    let mut expected =
+        cases.iter().filter(|c| !c.bytes.is_empty()).map(|c| c.verdict.as_str()).collect::<Vec<_>>();
     expected.push("json");
     assert_eq!(read, expected);
     let text = bus.metrics.text();
@@ -172,7 +188,10 @@ async fn what_nobody_may_publish_harms_nothing() {
     assert!(bus.deliveries_so_far().await.is_empty());
     let text = bus.metrics.text();
     for counted in ["bad-topic\"} 2", "recorded-only\"} 2", "live\"} 2", "bad-order\"} 1"] {
-        assert!(text.contains(&format!("carillon_events_invalid_total{{reason=\"{counted}\n")), "{counted}: {text}");
+        assert!(
+            text.contains(&format!("carillon_events_invalid_total{{reason=\"{counted}\n")),
+            "{counted}: {text}"
+        );
     }
     bus.end().await;
 }
@@ -182,7 +201,8 @@ async fn the_memory_bus_gives_the_verdict_on_topics() {
     let bus = TestBus::start(settings(None)).await;
     for Case { verdict: expected, what, bytes } in corpus::topics() {
         // What does not parse at all cannot reach the bus.
-        let Some(topic) = String::from_utf8(bytes).ok().and_then(|text| Topic::parse(&text, &areas()).ok()) else {
+        let Some(topic) = String::from_utf8(bytes).ok().and_then(|text| Topic::parse(&text, &areas()).ok())
+        else {
             assert_eq!(expected, "bad", "{what:?}");
             continue;
         };

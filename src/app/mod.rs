@@ -72,7 +72,8 @@ pub struct Listeners {
 impl Listeners {
     /// Opens both as configured. Port 0 is any free port.
     pub fn bind(config: &Config) -> Result<Self, AppError> {
-        let bind = |address, key| http::bind(address).map_err(|source| AppError::Bind { address, key, source });
+        let bind =
+            |address, key| http::bind(address).map_err(|source| AppError::Bind { address, key, source });
         Ok(Self {
             public: bind(config.http.listen, "http.listen")?,
             internal: bind(config.internal.listen, "internal.listen")?,
@@ -111,13 +112,18 @@ struct Node {
 
 impl Node {
     async fn start(config: &Config, listeners: Listeners) -> Result<Self, AppError> {
-        let areas = Areas::new(config.areas.names.clone(), config.areas.private.clone(), config.areas.recorded_only.clone())?;
+        let areas = Areas::new(
+            config.areas.names.clone(),
+            config.areas.private.clone(),
+            config.areas.recorded_only.clone(),
+        )?;
         let auth = Authenticator::new(config, &areas)?;
         let tls = config.http.tls.clone().map(http::Certificates::load).transpose().map_err(AppError::Tls)?;
         let (house, visitors, metrics) = (Tasks::new(), Tasks::new(), Metrics::new());
         let started = Bus::start(wiring::bus(config, &areas), metrics.clone(), &house).await;
         let (bus, events) = started.map_err(|e: bus::StartError| AppError::Bus(e.to_string()))?;
-        let (relay, fatal) = Relay::start(wiring::relay(config), bus.clone(), events, metrics.clone(), &house);
+        let (relay, fatal) =
+            Relay::start(wiring::relay(config), bus.clone(), events, metrics.clone(), &house);
         let roll = Roll::new(wiring::limits(config), config.heartbeat.interval, metrics.clone());
         house.spawn_until_end(Arc::clone(&roll).sweep());
         let sessions = Arc::new(Common {

@@ -5,8 +5,9 @@ use std::time::Duration;
 use crate::{
     bus,
     config::Config,
-    http, relay,
+    http,
     protocol::Areas,
+    relay,
     session::{Limits, Terms},
 };
 

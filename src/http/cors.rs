@@ -14,10 +14,12 @@ use super::Public;
 /// Answers preflights, and marks answers as readable for listed origins.
 pub(super) async fn share(State(public): State<Arc<Public>>, request: Request, next: Next) -> Response {
     let origin = request.headers().get(header::ORIGIN).cloned();
-    let listed = origin.filter(|origin| origin.to_str().is_ok_and(|text| public.settings.origins.is_listed(text)));
+    let listed =
+        origin.filter(|origin| origin.to_str().is_ok_and(|text| public.settings.origins.is_listed(text)));
     let preflight = request.method() == Method::OPTIONS
         && request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
-    let mut response = if preflight { StatusCode::NO_CONTENT.into_response() } else { next.run(request).await };
+    let mut response =
+        if preflight { StatusCode::NO_CONTENT.into_response() } else { next.run(request).await };
     let headers = response.headers_mut();
     headers.append(header::VARY, HeaderValue::from_static("Origin"));
     if let Some(origin) = listed {

@@ -21,7 +21,12 @@ pub(super) async fn disconnect(
 ) -> Result<Json<Value>, Refusal> {
     let right = internal.right(&headers).await?;
     let request: Request = serde_json::from_slice(&body).map_err(|e| {
-        Problem::new(400, "bad-request", "Not a request", format!("The body must be {{\"user\":\"…\"}}: {e}."))
+        Problem::new(
+            400,
+            "bad-request",
+            "Not a request",
+            format!("The body must be {{\"user\":\"…\"}}: {e}."),
+        )
     })?;
     check(&internal, &right, &request.user)?;
     internal.bus.disconnect(request.user.clone()).await.map_err(|e| bus_problem(&e))?;
@@ -40,7 +45,8 @@ fn check(internal: &Internal, right: &Right, user: &str) -> Result<(), Problem> 
     match topics.iter().find(|topic| !right.covers(topic)) {
         None => Ok(()),
         Some(topic) => {
-            let detail = format!("The token's publish claim does not allow {topic}, which disconnecting needs.");
+            let detail =
+                format!("The token's publish claim does not allow {topic}, which disconnecting needs.");
             Err(Problem::new(403, "forbidden", "Not allowed", detail))
         }
     }

@@ -133,7 +133,9 @@ impl Internal {
                 Err(Problem::new(403, "forbidden", "Not allowed", detail))
             }
             Ok(identity) => Ok(Right::Topics(identity.publish)),
-            Err(AuthError::Away(why)) => Err(Problem::new(503, "auth-away", "Nobody can be let in at the moment", why)),
+            Err(AuthError::Away(why)) => {
+                Err(Problem::new(503, "auth-away", "Nobody can be let in at the moment", why))
+            }
             Err(AuthError::Missing(why) | AuthError::Refused(why)) => Err(refused(why)),
         }
     }

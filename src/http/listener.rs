@@ -102,7 +102,9 @@ impl Door {
                     drop(spare.take());
                     turn_away(&listener, door.tls.is_none()).await;
                     spare = self::spare();
-                    tracing::warn!("no file descriptor left for a new connection: raise the limit (ulimit -n)");
+                    tracing::warn!(
+                        "no file descriptor left for a new connection: raise the limit (ulimit -n)"
+                    );
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
                 // The peer was gone before it was accepted.

@@ -61,7 +61,8 @@ impl Origins {
     /// The client's address: the last one in `X-Forwarded-For` that is not a trusted proxy's.
     pub(crate) fn client(&self, headers: &HeaderMap, peer: Peer) -> IpAddr {
         let mut address = peer.address.ip().to_canonical();
-        let values: Vec<_> = headers.get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok()).collect();
+        let values: Vec<_> =
+            headers.get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok()).collect();
         for hop in values.iter().rev().flat_map(|value| value.rsplit(',')) {
             if !self.is_trusted(address) {
                 break;
@@ -114,7 +115,10 @@ mod tests {
     }
 
     fn origins() -> Origins {
-        Origins { allowed: vec!["https://cms.example.com".into()], trusted: vec!["10.0.0.0/8".parse().unwrap()] }
+        Origins {
+            allowed: vec!["https://cms.example.com".into()],
+            trusted: vec!["10.0.0.0/8".parse().unwrap()],
+        }
     }
 
     #[test]
@@ -124,7 +128,13 @@ mod tests {
         assert!(passes(&[("host", "node:8080"), ("origin", "https://cms.example.com")], "1.2.3.4"));
         assert!(passes(&[("host", "node:8080"), ("origin", "http://node:8080")], "1.2.3.4"));
         assert!(passes(&[("host", "Node"), ("origin", "https://node:443")], "1.2.3.4"));
-        for foreign in ["http://node", "https://cms.example.com.evil.example", "https://cms.example.com:8443", "null", ""] {
+        for foreign in [
+            "http://node",
+            "https://cms.example.com.evil.example",
+            "https://cms.example.com:8443",
+            "null",
+            "",
+        ] {
             assert!(!passes(&[("host", "node:8080"), ("origin", foreign)], "1.2.3.4"), "{foreign}");
         }
         let forwarded = [
@@ -147,7 +157,11 @@ mod tests {
         };
         assert_eq!(client("1.2.3.4", &["5.6.7.8"]), "1.2.3.4", "said by a stranger");
         assert_eq!(client("10.0.0.1", &["5.6.7.8"]), "5.6.7.8");
-        assert_eq!(client("10.0.0.1", &["9.9.9.9, 5.6.7.8, 10.0.0.2"]), "5.6.7.8", "9.9.9.9 is what the client claims");
+        assert_eq!(
+            client("10.0.0.1", &["9.9.9.9, 5.6.7.8, 10.0.0.2"]),
+            "5.6.7.8",
+            "9.9.9.9 is what the client claims"
+        );
         assert_eq!(client("10.0.0.1", &["9.9.9.9", "5.6.7.8"]), "5.6.7.8");
         assert_eq!(client("10.0.0.1", &["5.6.7.8:1234"]), "5.6.7.8");
         assert_eq!(client("10.0.0.1", &["unknown"]), "10.0.0.1");

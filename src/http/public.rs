@@ -92,12 +92,18 @@ impl Public {
         self.sessions.roll.enter(client, new).map_err(|full| {
             let problem = |code, detail| Problem::new(503, code, "Come back later", detail).retry_after(5);
             match full {
-                Full::Node => problem("too-many-sessions", "This node has as many sessions as it may (limits.sessions)."),
+                Full::Node => problem(
+                    "too-many-sessions",
+                    "This node has as many sessions as it may (limits.sessions).",
+                ),
                 Full::Address => problem(
                     "too-many-sessions",
                     "This address has as many sessions as it may (limits.sessions_per_address).",
                 ),
-                Full::Rate => problem("accept-rate", "Too many sessions at once (limits.accepts_per_second).").retry_after(1),
+                Full::Rate => {
+                    problem("accept-rate", "Too many sessions at once (limits.accepts_per_second).")
+                        .retry_after(1)
+                }
                 Full::Draining => problem("draining", "This node is about to stop.").retry_after(1),
             }
         })
@@ -108,7 +114,8 @@ impl Public {
         let auth = &self.sessions.auth;
         let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
         let (authorization, cookies) = (text(header::AUTHORIZATION), text(header::COOKIE));
-        let mut credentials = Credentials::from_headers(authorization, cookies, self.settings.cookie.as_deref());
+        let mut credentials =
+            Credentials::from_headers(authorization, cookies, self.settings.cookie.as_deref());
         if let Some(token) = token {
             credentials = credentials.with_token(token);
         }

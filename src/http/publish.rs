@@ -96,7 +96,9 @@ fn check(internal: &Internal, right: &Right, body: &[u8]) -> Result<Vec<Checked>
         let texts = match (element.topic, element.topics) {
             (Some(topic), None) => vec![topic],
             (None, Some(topics)) if !topics.is_empty() => topics,
-            _ => return Err(bad("bad-request", "An element needs \"topic\" or \"topics\" (not both).".into())),
+            _ => {
+                return Err(bad("bad-request", "An element needs \"topic\" or \"topics\" (not both).".into()));
+            }
         };
         let mut topics = Vec::with_capacity(texts.len());
         for text in texts {
@@ -133,7 +135,9 @@ fn read(body: &[u8]) -> Result<(Vec<Element>, bool), Problem> {
             "Element {} is not {{\"topic\":\"comments:42\",\"event\":{{\"type\":\"…\"}}}}: {e}.",
             reached.get()
         );
-        Problem::new(400, "bad-request", "Not a request", detail).with("element", reached.get()).with("batch", batch)
+        Problem::new(400, "bad-request", "Not a request", detail)
+            .with("element", reached.get())
+            .with("batch", batch)
     })?;
     if elements.is_empty() {
         return Err(Problem::new(400, "bad-request", "Not a request", "The array is empty."));

@@ -51,8 +51,10 @@ impl Internal {
             metrics.sessions.get_or_create(&TransportLabel { transport: transport.name() }).get()
         };
         let transports = [Transport::WebSocket, Transport::Sse, Transport::Poll];
-        let by_transport: Map<_, _> =
-            transports.map(|transport| (transport.name().to_owned(), json!(sessions(transport)))).into_iter().collect();
+        let by_transport: Map<_, _> = transports
+            .map(|transport| (transport.name().to_owned(), json!(sessions(transport))))
+            .into_iter()
+            .collect();
         let resyncs: Map<_, _> = Reason::ALL
             .map(|reason| {
                 let count = metrics.resyncs.get_or_create(&ReasonLabel { reason: reason.name() }).get();
@@ -61,7 +63,8 @@ impl Internal {
             .into_iter()
             .collect();
         let events = |kind: &'static str| -> u64 {
-            let count = |area: &str| metrics.events.get_or_create(&AreaLabels { area: area.into(), kind }).get();
+            let count =
+                |area: &str| metrics.events.get_or_create(&AreaLabels { area: area.into(), kind }).get();
             self.areas.names().map(count).sum()
         };
         json!({

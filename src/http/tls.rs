@@ -40,7 +40,9 @@ impl Certificates {
             .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12]);
         let mut config = match builder {
             Ok(builder) => builder.with_no_client_auth().with_cert_resolver(Arc::clone(self) as Arc<_>),
-            Err(_) => ServerConfig::builder().with_no_client_auth().with_cert_resolver(Arc::clone(self) as Arc<_>),
+            Err(_) => {
+                ServerConfig::builder().with_no_client_auth().with_cert_resolver(Arc::clone(self) as Arc<_>)
+            }
         };
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         TlsAcceptor::from(Arc::new(config))
@@ -86,8 +88,7 @@ fn read(chain: &Path, key: &Path) -> Result<Arc<CertifiedKey>, String> {
     let cannot = |name: &str, path: &Path, why: &dyn std::fmt::Display| {
         format!("http.{name} ({}) cannot be used: {why}", path.display())
     };
-    let certificates: Result<Vec<_>, _> =
-        CertificateDer::pem_file_iter(chain).and_then(Iterator::collect);
+    let certificates: Result<Vec<_>, _> = CertificateDer::pem_file_iter(chain).and_then(Iterator::collect);
     let certificates = certificates.map_err(|e| cannot("tls_cert", chain, &e))?;
     if certificates.is_empty() {
         return Err(cannot("tls_cert", chain, &"there is no certificate in it (PEM)"));

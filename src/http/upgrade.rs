@@ -27,7 +27,10 @@ use crate::{
 const PROTOCOL: &str = "carillon.v1";
 
 /// `GET <base>`
-pub(super) async fn websocket(State(public): State<Arc<Public>>, request: Request) -> Result<Response, Refusal> {
+pub(super) async fn websocket(
+    State(public): State<Arc<Public>>,
+    request: Request,
+) -> Result<Response, Refusal> {
     let (mut request, _) = request.into_parts();
     let peer = *request.extensions.get::<Peer>().ok_or_else(no_peer)?;
     let upgrade = request.extensions.remove::<OnUpgrade>();
@@ -55,7 +58,8 @@ async fn enter(
     peer: Peer,
 ) -> Result<(Place, Caller, Response, OnUpgrade), Problem> {
     if !public.settings.websocket {
-        let detail = "This site has switched WebSockets off (websocket.enabled). Use SSE or long-poll: see config.";
+        let detail =
+            "This site has switched WebSockets off (websocket.enabled). Use SSE or long-poll: see config.";
         return Err(Problem::new(404, "websocket-disabled", "WebSocket is switched off", detail));
     }
     public.check_draining()?;
@@ -84,7 +88,8 @@ fn start(public: &Arc<Public>, upgraded: Upgraded, place: Place, caller: Caller)
 /// Checks the handshake and makes its answer.
 fn handshake(request: &Parts) -> Result<Response, Problem> {
     let headers = &request.headers;
-    let asked = has_token(headers, &header::CONNECTION, "upgrade") && has_token(headers, &header::UPGRADE, "websocket");
+    let asked = has_token(headers, &header::CONNECTION, "upgrade")
+        && has_token(headers, &header::UPGRADE, "websocket");
     if !asked || request.version != Version::HTTP_11 {
         return Err(upgrade_missing(request));
     }
@@ -102,7 +107,8 @@ fn handshake(request: &Parts) -> Result<Response, Problem> {
     }
     let mut answer = Response::new(Body::empty());
     *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-    let accept = HeaderValue::from_str(&derive_accept_key(key.as_bytes())).map_err(|_| bad("The key is unusable."))?;
+    let accept =
+        HeaderValue::from_str(&derive_accept_key(key.as_bytes())).map_err(|_| bad("The key is unusable."))?;
     let answers = answer.headers_mut();
     answers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
     answers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
@@ -128,7 +134,8 @@ fn upgrade_missing(request: &Parts) -> Problem {
         Some(value) => serde_json::Value::from(String::from_utf8_lossy(value.as_bytes()).into_owned()),
         None => serde_json::Value::Null,
     };
-    let headers: serde_json::Map<_, _> = NEEDED.iter().map(|name| ((*name).to_owned(), shown(name))).collect();
+    let headers: serde_json::Map<_, _> =
+        NEEDED.iter().map(|name| ((*name).to_owned(), shown(name))).collect();
     let arrived = headers.values().filter(|value| !value.is_null()).count();
     let detail = if request.version != Version::HTTP_11 {
         format!("WebSockets are spoken over HTTP/1.1 here; this request came as {:?}.", request.version)

@@ -58,7 +58,10 @@ mod tests {
         assert!(!allowance.message(10, now));
         assert!(!allowance.message(10, now + 99));
         assert!(allowance.message(10, now + 100));
-        assert!((0..1000).all(|i| allowance.message(10, now + 1000 + i * 100)), "a steady rate passes for good");
+        assert!(
+            (0..1000).all(|i| allowance.message(10, now + 1000 + i * 100)),
+            "a steady rate passes for good"
+        );
         assert!(!allowance.topics(10, 21, now) && allowance.topics(10, 20, now));
         assert!((0..1000).all(|_| allowance.message(0, now)), "0 is no limit");
     }

@@ -202,7 +202,8 @@ mod tests {
         for size in [1, 2, 7, 100, wire.len()] {
             let mut intake = Intake::new(4096);
             let mut replies = Vec::new();
-            let heard: Vec<_> = wire.chunks(size).flat_map(|chunk| intake.take(chunk, &mut replies)).collect();
+            let heard: Vec<_> =
+                wire.chunks(size).flat_map(|chunk| intake.take(chunk, &mut replies)).collect();
             assert_eq!(heard, all, "in pieces of {size}");
             assert_eq!(replies, b"\x8A\x04ping", "in pieces of {size}");
             assert!(intake.context.is_none(), "a context is kept at rest");

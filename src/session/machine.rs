@@ -140,7 +140,8 @@ impl Machine {
             return self.end(CloseCode::TryLater, "too many topics per second", Some(COME_BACK_MS));
         }
         if let ClientMessage::Unknown(kind) = message {
-            let detail = format!("there is no message of type {:?}", kind.chars().take(64).collect::<String>());
+            let detail =
+                format!("there is no message of type {:?}", kind.chars().take(64).collect::<String>());
             return vec![Output::Say(NodeMessage::Error { code: "unknown-type", detail })];
         }
         match (&mut self.state, message) {
@@ -166,7 +167,11 @@ impl Machine {
             return vec![Output::Check(token)];
         }
         let Some(identity) = identity else {
-            return self.end(CloseCode::Unauthenticated, "connect has no token, and none came with the handshake", None);
+            return self.end(
+                CloseCode::Unauthenticated,
+                "connect has no token, and none came with the handshake",
+                None,
+            );
         };
         self.admit(connect, *identity)
     }
@@ -206,7 +211,9 @@ impl Machine {
     }
 
     fn open(&mut self, now: u64) -> Vec<Output> {
-        let State::Waiting(waiting) = std::mem::replace(&mut self.state, State::Ended) else { return Vec::new() };
+        let State::Waiting(waiting) = std::mem::replace(&mut self.state, State::Ended) else {
+            return Vec::new();
+        };
         let (connect, Some(identity)) = *waiting else { return Vec::new() };
         let until = end(&identity, now);
         let mut open = Open { user: identity.user, grant: identity.grant, followed: Vec::new() };
@@ -249,7 +256,12 @@ impl Machine {
         outputs
     }
 
-    fn end(&mut self, code: CloseCode, reason: impl Into<String>, reconnect_after_ms: Option<u64>) -> Vec<Output> {
+    fn end(
+        &mut self,
+        code: CloseCode,
+        reason: impl Into<String>,
+        reconnect_after_ms: Option<u64>,
+    ) -> Vec<Output> {
         if matches!(self.state, State::Ended) {
             return Vec::new();
         }
@@ -301,7 +313,8 @@ impl Open {
     }
 
     fn leave(&mut self, terms: &Terms, topics: &[String]) -> Vec<Output> {
-        let subjects: Vec<_> = topics.iter().filter_map(|topic| Subject::parse(topic, &terms.areas).ok()).collect();
+        let subjects: Vec<_> =
+            topics.iter().filter_map(|topic| Subject::parse(topic, &terms.areas).ok()).collect();
         self.followed.retain(|subject| !subjects.contains(subject));
         vec![Output::Unsubscribe(subjects)]
     }

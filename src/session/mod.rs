@@ -139,7 +139,12 @@ impl Session {
                 self.pulse.open();
                 let transport = self.pulse.transport().name();
                 self.common.metrics.welcomed.get_or_create(&TransportLabel { transport }).inc();
-                tracing::debug!(session = welcome.session, user = welcome.user, transport, "a session is open");
+                tracing::debug!(
+                    session = welcome.session,
+                    user = welcome.user,
+                    transport,
+                    "a session is open"
+                );
                 relay.connect(outbox, welcome, request).await;
             }
             Output::Subscribe(request) => relay.subscribe(outbox, request).await,
@@ -181,7 +186,12 @@ impl Session {
     pub(crate) async fn leave(self, closing: Option<&Closing>) {
         if let Some(closing) = closing {
             self.common.metrics.closed.get_or_create(&CodeLabel { code: closing.code.number() }).inc();
-            tracing::debug!(user = self.pulse.user(), code = closing.code.number(), closing.reason, "session closed");
+            tracing::debug!(
+                user = self.pulse.user(),
+                code = closing.code.number(),
+                closing.reason,
+                "session closed"
+            );
         }
         self.common.relay.leave(self.pulse.outbox()).await;
     }

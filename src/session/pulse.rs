@@ -156,13 +156,17 @@ impl Pulse {
         // Heard between the reading of the clock and now.
         let silent = if silent > u32::MAX / 2 { 0 } else { silent };
         if !self.open.load(Relaxed) {
-            return (silent >= CONNECT_WITHIN).then_some(Due::Close(CloseCode::TimedOut, "no connect within 10 s"));
+            return (silent >= CONNECT_WITHIN)
+                .then_some(Due::Close(CloseCode::TimedOut, "no connect within 10 s"));
         }
         if now >= self.until.load(Relaxed) {
             return Some(Due::Close(CloseCode::Unauthenticated, "the token has expired"));
         }
         if self.outbox.owed_since().is_some_and(|since| since.elapsed() >= OWED_WITHIN) {
-            return Some(Due::Close(CloseCode::TooSlow, "too slow: a resync could not be written within 10 s"));
+            return Some(Due::Close(
+                CloseCode::TooSlow,
+                "too slow: a resync could not be written within 10 s",
+            ));
         }
         if now >= self.warn.load(Relaxed) {
             return Some(Due::Warn);

@@ -75,7 +75,14 @@ struct Inner {
 impl Roll {
     /// An empty roll.
     pub fn new(limits: Limits, heartbeat: Duration, metrics: Metrics) -> Arc<Self> {
-        Arc::new(Self { inner: Mutex::default(), limits, heartbeat, started: Instant::now(), emptied: Notify::new(), metrics })
+        Arc::new(Self {
+            inner: Mutex::default(),
+            limits,
+            heartbeat,
+            started: Instant::now(),
+            emptied: Notify::new(),
+            metrics,
+        })
     }
 
     /// Takes a place for a session that is about to begin. `new`: it counts against the rate (a poll that goes on with
@@ -130,7 +137,8 @@ impl Roll {
         let mut done = 0;
         while let Some(pulse) = pulses.pop() {
             let late = rand::random_range(0..=window.as_millis() as u64);
-            let closing = Closing { code: CloseCode::Drain, reason: "drain".into(), reconnect_after_ms: Some(late) };
+            let closing =
+                Closing { code: CloseCode::Drain, reason: "drain".into(), reconnect_after_ms: Some(late) };
             pulse.outbox().close(closing);
             done += 1;
             let due = step * done;
@@ -280,7 +288,10 @@ mod tests {
         second.begin(Transport::WebSocket, Outbox::pulled(1));
         assert!(first.admit("anna") && !second.admit("anna") && second.admit("bo"));
         drop((first, third));
-        assert!(!roll.enter(HOME, true).unwrap().admit("anna"), "a place that has not begun counts for nobody");
+        assert!(
+            !roll.enter(HOME, true).unwrap().admit("anna"),
+            "a place that has not begun counts for nobody"
+        );
         assert_eq!((roll.len(), roll.editors()), (1, 1));
         drop(second);
         let inner = roll.lock();

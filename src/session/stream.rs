@@ -95,7 +95,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
         let mut buffer = ReadBuf::new(&mut chunk);
         match Pin::new(&mut self.stream).poll_read(cx, &mut buffer) {
             Poll::Pending => Poll::Pending,
-            Poll::Ready(Ok(())) if !buffer.filled().is_empty() => Poll::Ready(Turn::Heard(self.feed(buffer.filled()))),
+            Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {
+                Poll::Ready(Turn::Heard(self.feed(buffer.filled())))
+            }
             Poll::Ready(_) => Poll::Ready(Turn::Gone),
         }
     }
@@ -167,7 +169,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
     async fn finish(mut self, end: End) {
         let closing = match end {
             End::Ours(closing) => {
-                let message = NodeMessage::closing(closing.code, &*closing.reason, closing.reconnect_after_ms);
+                let message =
+                    NodeMessage::closing(closing.code, &*closing.reason, closing.reconnect_after_ms);
                 self.session.outbox().farewell(Some(message), bytes::Bytes::new());
                 let last = close_frame(closing.code.number(), &closing.reason);
                 let _ = tokio::time::timeout(FAREWELL, self.hang_up(&last)).await;
@@ -193,7 +196,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
         loop {
             match std::future::poll_fn(|cx| self.poll_turn(cx)).await {
                 Turn::Gone | Turn::Notice(Notice::Broken) => return None,
-                Turn::Heard(heard) if heard.iter().any(|heard| matches!(heard, Heard::Closed(_))) => return None,
+                Turn::Heard(heard) if heard.iter().any(|heard| matches!(heard, Heard::Closed(_))) => {
+                    return None;
+                }
                 _ => {}
             }
         }

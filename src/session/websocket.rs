@@ -163,7 +163,8 @@ impl Line {
     async fn finish(mut self, end: End) {
         let closing = match end {
             End::Ours(closing) => {
-                let message = NodeMessage::closing(closing.code, &*closing.reason, closing.reconnect_after_ms);
+                let message =
+                    NodeMessage::closing(closing.code, &*closing.reason, closing.reconnect_after_ms);
                 let end = close_frame(closing.code.number(), &closing.reason);
                 self.session.outbox().farewell(Some(message), end);
                 // The client answers the close frame, or is given up.

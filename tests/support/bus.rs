@@ -146,7 +146,8 @@ impl TestBus {
         let mut all = Vec::new();
         loop {
             let delivery = self.delivery().await;
-            if matches!(delivery.content, Content::Recorded(id, _) if id == fence && delivery.topic == topic("content:fence")) {
+            if matches!(delivery.content, Content::Recorded(id, _) if id == fence && delivery.topic == topic("content:fence"))
+            {
                 return all;
             }
             all.push(delivery);

@@ -139,7 +139,12 @@ async fn requests(
     }
 }
 
-async fn answers(mut from: tcp::OwnedReadHalf, mut to: tcp::OwnedWriteHalf, moods: &Moods, subscriber: &AtomicBool) {
+async fn answers(
+    mut from: tcp::OwnedReadHalf,
+    mut to: tcp::OwnedWriteHalf,
+    moods: &Moods,
+    subscriber: &AtomicBool,
+) {
     let mut buffer = vec![0; 65536];
     loop {
         let Ok(read @ 1..) = from.read(&mut buffer).await else { return };

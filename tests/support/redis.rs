@@ -70,9 +70,18 @@ impl RedisServer {
             let dir = tempfile::Builder::new().prefix("carillon-redis-").tempdir().expect("a directory");
             let port = free_port();
             let plain = if tls { 0 } else { port };
-            let text = format!("bind 127.0.0.1\nport {plain}\ndir {}\nenable-debug-command yes\n", dir.path().display());
-            let text = if program == "redis-sentinel" { text.replace("enable-debug-command yes\n", "") } else { text };
-            let lines = lines.replace("{dir}", &dir.path().display().to_string()).replace("{port}", &port.to_string());
+            let text = format!(
+                "bind 127.0.0.1\nport {plain}\ndir {}\nenable-debug-command yes\n",
+                dir.path().display()
+            );
+            let text = if program == "redis-sentinel" {
+                text.replace("enable-debug-command yes\n", "")
+            } else {
+                text
+            };
+            let lines = lines
+                .replace("{dir}", &dir.path().display().to_string())
+                .replace("{port}", &port.to_string());
             let config = dir.path().join("redis.conf");
             fs::write(&config, text + &lines).expect("a configuration");
             let child = spawn(program, &config, dir.path());
@@ -181,7 +190,12 @@ impl RedisServer {
 
 fn spawn(program: &str, config: &Path, dir: &Path) -> Child {
     let log = fs::OpenOptions::new().create(true).append(true).open(dir.join("log")).expect("a log");
-    let spawned = Command::new(program).arg(config).stdin(Stdio::null()).stdout(log.try_clone().expect("a log")).stderr(log).spawn();
+    let spawned = Command::new(program)
+        .arg(config)
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().expect("a log"))
+        .stderr(log)
+        .spawn();
     spawned.unwrap_or_else(|error| {
         panic!("{program} could not be started ({error}): the tests need Redis 7 or later, on Debian: apt-get install redis-server redis-sentinel")
     })
@@ -257,8 +271,9 @@ impl RedisCluster {
         let lines = "save \"\"\ncluster-enabled yes\ncluster-config-file {dir}/nodes.conf\ncluster-node-timeout 2000\n\
                      cluster-port {bus}\n";
         let count = masters * (1 + replicas);
-        let servers: Vec<_> =
-            (0..count).map(|_| RedisServer::with(&lines.replace("{bus}", &free_port().to_string()))).collect();
+        let servers: Vec<_> = (0..count)
+            .map(|_| RedisServer::with(&lines.replace("{bus}", &free_port().to_string())))
+            .collect();
         let addresses = servers.iter().map(|s| format!("127.0.0.1:{}", s.port())).collect::<Vec<_>>();
         let output = Command::new("redis-cli")
             .args(["--cluster", "create"])

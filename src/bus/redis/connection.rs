@@ -141,7 +141,12 @@ impl Connection {
         self.send(CustomCommand::new_static(name, ClusterHash::Random, false), args, &options).await
     }
 
-    async fn send(&self, command: CustomCommand, args: Vec<Value>, options: &Options) -> Result<Value, Error> {
+    async fn send(
+        &self,
+        command: CustomCommand,
+        args: Vec<Value>,
+        options: &Options,
+    ) -> Result<Value, Error> {
         let client = self.client.with_options(options);
         tokio::select! {
             biased;

@@ -90,9 +90,9 @@ impl Obstacle {
             )),
             // HELLO came with Redis 6.
             "ERR" if text.contains("unknown command") => Self::Lasting(too_old(place, "older than 6")),
-            "ERR" if text.contains("cluster support disabled") => Self::Lasting(format!(
-                "Redis at {place} is not a cluster: write redis://… in redis.url"
-            )),
+            "ERR" if text.contains("cluster support disabled") => {
+                Self::Lasting(format!("Redis at {place} is not a cluster: write redis://… in redis.url"))
+            }
             "NOPERM" => Self::missing_right(&text, place),
             _ => Self::Passing(text),
         }

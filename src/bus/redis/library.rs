@@ -3,10 +3,7 @@
 //! A newer library is never replaced by an older one, and never one with other settings: two nodes that disagree about
 //! areas or the length of logs would each be wrong for the other's sessions. Must not know links.
 
-use fred::{
-    prelude::Server,
-    types::Value,
-};
+use fred::{prelude::Server, types::Value};
 use tracing::info;
 
 use super::{
@@ -77,7 +74,9 @@ pub(super) async fn load(
             Ok(loaded) => match compare(&reply::pairs(loaded), settings) {
                 Found::Same => return Ok(()),
                 Found::Older => true,
-                Found::Different(what) if strict => return Err(Obstacle::Lasting(different(&what, settings, place))),
+                Found::Different(what) if strict => {
+                    return Err(Obstacle::Lasting(different(&what, settings, place)));
+                }
                 Found::Different(what) => {
                     tracing::warn!("{}", different(&what, settings, place));
                     return Ok(());
@@ -93,7 +92,11 @@ pub(super) async fn load(
         args.push(library(settings).into());
         match connection.command_to(master, "FUNCTION", args).await.map_err(Fault::from) {
             Ok(_) => {
-                info!(library = settings.prefix, version = version(), "loaded the function library into Redis");
+                info!(
+                    library = settings.prefix,
+                    version = version(),
+                    "loaded the function library into Redis"
+                );
                 return Ok(());
             }
             Err(Fault::Refused(text)) if text.contains("already exists") => {}

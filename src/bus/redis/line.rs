@@ -69,9 +69,12 @@ impl Line {
     /// Loads the library again, on every master.
     async fn reload(&self) -> Result<(), Fault> {
         for master in self.connection.masters() {
-            let loaded = library::load(&self.connection, master.as_ref(), &self.settings, &self.place(), false).await;
+            let loaded =
+                library::load(&self.connection, master.as_ref(), &self.settings, &self.place(), false).await;
             loaded.map_err(|obstacle| match obstacle {
-                super::fault::Obstacle::Passing(text) | super::fault::Obstacle::Lasting(text) => Fault::Refused(text),
+                super::fault::Obstacle::Passing(text) | super::fault::Obstacle::Lasting(text) => {
+                    Fault::Refused(text)
+                }
             })?;
         }
         Ok(())
@@ -119,7 +122,12 @@ impl Line {
     }
 
     /// Publishes a recorded event.
-    pub(super) async fn publish(&self, topic: &Topic, event: &Event, timeout: Duration) -> Result<EntryId, Fault> {
+    pub(super) async fn publish(
+        &self,
+        topic: &Topic,
+        event: &Event,
+        timeout: Duration,
+    ) -> Result<EntryId, Fault> {
         let args = vec![Value::Bytes(event.json().clone())];
         let answer = self.call("publish", &[self.keys.channel(topic)], args, timeout).await?;
         id(answer.into_iter().next())
@@ -133,7 +141,12 @@ impl Line {
     }
 
     /// Publishes a live event.
-    pub(super) async fn publish_live(&self, topic: &Topic, event: &Event, timeout: Duration) -> Result<(), Fault> {
+    pub(super) async fn publish_live(
+        &self,
+        topic: &Topic,
+        event: &Event,
+        timeout: Duration,
+    ) -> Result<(), Fault> {
         self.send(&self.keys.channel(topic), event.json().clone(), timeout).await
     }
 
@@ -146,7 +159,8 @@ impl Line {
             }
             Err(Fault::NoWrites(text)) => {
                 let time = self.connection.command("TIME", channel, Vec::new(), PATIENCE).await?;
-                let mut parts = reply::items(time).into_iter().map(|part| reply::text(part).parse().unwrap_or(0));
+                let mut parts =
+                    reply::items(time).into_iter().map(|part| reply::text(part).parse().unwrap_or(0));
                 let (seconds, micros) = (parts.next().unwrap_or(0_u64), parts.next().unwrap_or(0_u64));
                 let message = format!("{} {token}", seconds * 1000 + micros / 1000);
                 self.send(channel, Bytes::from(message), PATIENCE).await?;
@@ -173,7 +187,9 @@ impl Line {
         let mut answer = self.call("heads", &keys, Vec::new(), READ_PATIENCE).await?.into_iter();
         let lineage = self.lineage(answer.next().unwrap_or(Value::Null))?;
         let tops = answer.skip(1).map(|top| id(Some(top)));
-        let heads = tops.map(|top| Ok(Head { lineage: lineage.clone(), top: top? })).collect::<Result<Vec<_>, Fault>>()?;
+        let heads = tops
+            .map(|top| Ok(Head { lineage: lineage.clone(), top: top? }))
+            .collect::<Result<Vec<_>, Fault>>()?;
         if heads.len() == topics.len() { Ok(heads) } else { Err(unreadable()) }
     }
 

@@ -141,7 +141,11 @@ impl Upkeep {
         fixed.push(Keys::new(&self.settings.prefix).control());
         let attached = self.subscriptions.attach(link.subscriber.clone(), fixed).await;
         attached.map_err(|error| {
-            if is_trouble(&error) { Obstacle::Passing(describe(&error)) } else { Obstacle::answered(error.into(), &self.place) }
+            if is_trouble(&error) {
+                Obstacle::Passing(describe(&error))
+            } else {
+                Obstacle::answered(error.into(), &self.place)
+            }
         })?;
         self.line.send_replace(Some(link.line.clone()));
         link.probe(&self.board).await.map_err(|fault| Obstacle::answered(fault, &self.place))
@@ -154,7 +158,8 @@ impl Upkeep {
         let answer = reply::text(answer.map_err(|e| Obstacle::answered(Fault::from(e), place))?);
         let field = |name| reply::info(&answer, name);
         let version = field("redis_version").unwrap_or_default().to_owned();
-        if version.split('.').next().and_then(|major| major.parse::<u32>().ok()).is_none_or(|major| major < 7) {
+        if version.split('.').next().and_then(|major| major.parse::<u32>().ok()).is_none_or(|major| major < 7)
+        {
             return Err(Obstacle::Lasting(too_old(place, &format!("version {version}"))));
         }
         if master.is_none() && field("cluster_enabled") == Some("1") {
@@ -216,7 +221,8 @@ impl Upkeep {
             () = subscriber.cancelled() => None,
             reason = self.rounds(&mut link) => Some(reason),
         };
-        let closed = |connection: &Connection| connection.closed().is_cancelled().then(|| connection.reason());
+        let closed =
+            |connection: &Connection| connection.closed().is_cancelled().then(|| connection.reason());
         let reason = closed(link.line.connection()).or_else(|| closed(&link.subscriber)).or(trouble);
         let reason = reason.unwrap_or_default();
         let lineage_changed = link.line.has_other_lineage();
@@ -258,7 +264,9 @@ impl Upkeep {
                 }
                 Ok(Agreement::Unknown(text)) => {
                     if !std::mem::replace(&mut self.blind, true) {
-                        warn!("lost subscriptions are noticed late, because this user may not use CLIENT INFO: {text}");
+                        warn!(
+                            "lost subscriptions are noticed late, because this user may not use CLIENT INFO: {text}"
+                        );
                     }
                 }
                 Err(error) => return format!("subscribing again failed: {}", describe(&error)),
@@ -297,7 +305,9 @@ impl Built {
                 board.proven(started.elapsed(), refusing?);
                 Ok(())
             }
-            Err(_) if accepted => Err(Fault::Away("a probe was published but did not come back: the link is deaf".into())),
+            Err(_) if accepted => {
+                Err(Fault::Away("a probe was published but did not come back: the link is deaf".into()))
+            }
             Err(_) => Err(Fault::Away("Redis did not answer in time".into())),
         }
     }

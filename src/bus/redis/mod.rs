@@ -39,7 +39,8 @@ use self::{
     subscriptions::Subscriptions,
 };
 use super::{
-    BusError, BusEvent, Head, Health, History, Marks, Settings, StartError, arrivals::Arrivals, check, keys::Keys,
+    BusError, BusEvent, Head, Health, History, Marks, Settings, StartError, arrivals::Arrivals, check,
+    keys::Keys,
 };
 use crate::{
     metrics::{Metrics, ReasonLabel},
@@ -134,7 +135,9 @@ impl RedisBus {
             };
             let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
             match action(line.clone(), left).await {
-                Err(fault @ (Fault::Away(_) | Fault::Replica(_))) if repeatable => lost = Some((line, fault.into())),
+                Err(fault @ (Fault::Away(_) | Fault::Replica(_))) if repeatable => {
+                    lost = Some((line, fault.into()))
+                }
                 other => return other.map_err(BusError::from),
             }
         }

@@ -100,7 +100,9 @@ impl Subscriptions {
                 Err(BusError::Refused(text))
             }
             Some(_) => Ok(()),
-            None => Err(BusError::Refused(format!("{subject} was refused or given up while it was subscribed to"))),
+            None => Err(BusError::Refused(format!(
+                "{subject} was refused or given up while it was subscribed to"
+            ))),
         }
     }
 
@@ -116,7 +118,8 @@ impl Subscriptions {
         let Some(Wire { connection, .. }) = &*wire else { return };
         // Somebody may want it again by now, or it was never there.
         let gone = subjects.iter().filter(|subject| !self.wanted().contains_key(subject));
-        let (topics, areas): (Vec<_>, Vec<_>) = gone.partition(|subject| matches!(subject, Subject::Topic(_)));
+        let (topics, areas): (Vec<_>, Vec<_>) =
+            gone.partition(|subject| matches!(subject, Subject::Topic(_)));
         let names = |subjects: &[&Subject]| subjects.iter().map(|s| self.keys.subject(s)).collect::<Vec<_>>();
         let client = connection.client();
         let done = async {
@@ -207,9 +210,12 @@ impl Subscriptions {
     /// The next subjects of one kind that wait for Redis.
     fn pending(&self) -> Vec<Subject> {
         let wanted = self.wanted();
-        let waiting = || wanted.iter().filter(|(_, standing)| **standing == Standing::Wanted).map(|(subject, _)| subject);
+        let waiting = || {
+            wanted.iter().filter(|(_, standing)| **standing == Standing::Wanted).map(|(subject, _)| subject)
+        };
         let size = if self.sharded { 1 } else { BATCH };
-        let topics = waiting().filter(|s| matches!(s, Subject::Topic(_))).take(size).cloned().collect::<Vec<_>>();
+        let topics =
+            waiting().filter(|s| matches!(s, Subject::Topic(_))).take(size).cloned().collect::<Vec<_>>();
         if topics.is_empty() { waiting().take(BATCH).cloned().collect() } else { topics }
     }
 

@@ -84,11 +84,14 @@ impl Target {
             Some((user, password)) => (decoded(user), decoded(password)),
             None => (None, decoded(place.user)),
         };
-        let servers = place.hosts.iter().map(|(host, port)| Server::new(host.clone(), *port)).collect::<Vec<_>>();
+        let servers =
+            place.hosts.iter().map(|(host, port)| Server::new(host.clone(), *port)).collect::<Vec<_>>();
         let database = match (place.kind, place.path) {
             (Kind::Single, "") | (Kind::Sentinel | Kind::Cluster, _) => None,
             (Kind::Single, path) => Some(path.parse::<u8>().map_err(|_| {
-                StartError(format!("redis.url names the database {path:?}: it must be a number from 0 to 255"))
+                StartError(format!(
+                    "redis.url names the database {path:?}: it must be a number from 0 to 255"
+                ))
             })?),
         };
         let server = match place.kind {
@@ -126,7 +129,8 @@ impl Target {
         let (user, rest) = rest.rsplit_once('@').unwrap_or(("", rest));
         let (hosts, path) = rest.split_once('/').unwrap_or((rest, ""));
         let default_port = if kind == Kind::Sentinel { 26379 } else { 6379 };
-        let hosts = hosts.split(',').map(|host| host_port(host, default_port)).collect::<Result<Vec<_>, _>>()?;
+        let hosts =
+            hosts.split(',').map(|host| host_port(host, default_port)).collect::<Result<Vec<_>, _>>()?;
         if kind == Kind::Single && hosts.len() > 1 {
             return Err("it names several hosts".into());
         }
@@ -175,7 +179,16 @@ mod tests {
         assert_eq!((config.username, config.password.as_deref()), (None, Some("pw")));
         assert_eq!(config.server.hosts(), [Server::new("a", 1), Server::new("b", 26379)]);
         assert!(target("redis-cluster://[::1]:7001,b:7002").config().unwrap().server.is_clustered());
-        for bad in ["", "host:1", "http://h", "redis://", "redis://h:x", "redis://a,b", "redis-sentinel://a", "redis://h/x"] {
+        for bad in [
+            "",
+            "host:1",
+            "http://h",
+            "redis://",
+            "redis://h:x",
+            "redis://a,b",
+            "redis-sentinel://a",
+            "redis://h/x",
+        ] {
             assert!(target(bad).config().is_err(), "{bad:?} passed");
         }
     }

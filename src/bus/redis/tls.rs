@@ -21,15 +21,19 @@ pub(super) fn connector(target: &Target) -> Result<TlsConnector, StartError> {
     };
     let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
     let versions = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-    let builder = versions.map_err(|e| StartError(format!("TLS cannot be used: {e}")))?.with_root_certificates(roots);
+    let builder =
+        versions.map_err(|e| StartError(format!("TLS cannot be used: {e}")))?.with_root_certificates(roots);
     let config = match (&target.tls_cert, &target.tls_key) {
         (None, None) => builder.with_no_client_auth(),
         (Some(cert), Some(key)) => {
             let chain = certificates(cert, "redis.tls_cert")?;
-            let secret = PrivateKeyDer::from_pem_file(key).map_err(|e| unreadable("redis.tls_key", key, &e))?;
+            let secret =
+                PrivateKeyDer::from_pem_file(key).map_err(|e| unreadable("redis.tls_key", key, &e))?;
             builder.with_client_auth_cert(chain, secret).map_err(|e| {
                 let (cert, key) = (cert.display(), key.display());
-                StartError(format!("redis.tls_cert {cert} and redis.tls_key {key} cannot be used together: {e}"))
+                StartError(format!(
+                    "redis.tls_cert {cert} and redis.tls_key {key} cannot be used together: {e}"
+                ))
             })?
         }
         _ => return Err(StartError("redis.tls_cert and redis.tls_key must be given together".into())),
