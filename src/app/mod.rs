@@ -3,7 +3,7 @@
 //! [`run`] takes a configuration and two listeners, and comes back when the node is drained. Decisions live in the
 //! rooms; here is only their order.
 
-mod wiring;
+pub(crate) mod wiring;
 
 use std::{
     io,
@@ -55,6 +55,9 @@ pub enum AppError {
         /// Why not.
         source: io::Error,
     },
+    /// What the demo starts with cannot be read: a fault in Carillon.
+    #[error("the seed of the demo: {0}")]
+    Demo(#[from] serde_json::Error),
     /// The certificate cannot be used.
     #[error("{0}")]
     Tls(String),
@@ -150,7 +153,7 @@ impl Node {
             auth,
             publish_token: config.internal.publish_token.clone(),
             address: listeners.internal.local_addr().map_or(config.internal.listen, |address| address).ip(),
-            areas,
+            areas: areas.clone(),
             event_bytes: config.limits.event_bytes,
             draining: Arc::clone(&draining),
             status: NodeStatus::new(config.node.name.clone()),
@@ -168,7 +171,11 @@ impl Node {
             house.spawn_until_end(Arc::clone(&tls).watch());
             tls.acceptor()
         });
-        let front = Door { router: public.router(), tls, ..door.clone() };
+        let router = match wiring::demo(config, &areas, &bus) {
+            Some(demo) => public.router().merge(http::demo::routes(demo)?),
+            None => public.router(),
+        };
+        let front = Door { router, tls, ..door.clone() };
         house.spawn(front.serve(listeners.public, stop.clone()));
         house.spawn(door.serve(listeners.internal, stop.clone()));
         let name = config.node.name.clone();

@@ -1,12 +1,13 @@
 //! From the configuration to the plain settings of each room.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use crate::{
+    auth::token::NewToken,
     bus,
-    config::Config,
-    http,
-    protocol::Areas,
+    config::{Algorithm, AuthMode, Config, KeySource},
+    http::{self, demo::Minted},
+    protocol::{Areas, Problem},
     relay,
     session::{Limits, Terms},
 };
@@ -14,7 +15,7 @@ use crate::{
 /// How long a topic stays subscribed after its last follower left: long enough for a page that is reloaded.
 const LINGER: Duration = Duration::from_secs(30);
 
-pub(super) fn bus(config: &Config, areas: &Areas) -> bus::Settings {
+pub(crate) fn bus(config: &Config, areas: &Areas) -> bus::Settings {
     let redis = &config.redis;
     let (tls_cert, tls_key) = redis.tls_client.clone().unzip();
     let target = redis.url.as_ref().map(|url| bus::redis::Target {
@@ -37,7 +38,7 @@ pub(super) fn bus(config: &Config, areas: &Areas) -> bus::Settings {
     }
 }
 
-pub(super) fn relay(config: &Config) -> relay::Settings {
+pub(crate) fn relay(config: &Config) -> relay::Settings {
     relay::Settings {
         log_length: config.log.length,
         log_ttl: config.log.ttl,
@@ -46,7 +47,7 @@ pub(super) fn relay(config: &Config) -> relay::Settings {
     }
 }
 
-pub(super) fn limits(config: &Config) -> Limits {
+pub(crate) fn limits(config: &Config) -> Limits {
     Limits {
         sessions: config.limits.sessions,
         per_editor: config.limits.sessions_per_editor,
@@ -55,7 +56,7 @@ pub(super) fn limits(config: &Config) -> Limits {
     }
 }
 
-pub(super) fn terms(config: &Config, areas: &Areas, sharded: bool) -> Terms {
+pub(crate) fn terms(config: &Config, areas: &Areas, sharded: bool) -> Terms {
     Terms {
         node: config.node.name.clone(),
         areas: areas.clone(),
@@ -67,7 +68,7 @@ pub(super) fn terms(config: &Config, areas: &Areas, sharded: bool) -> Terms {
     }
 }
 
-pub(super) fn public(config: &Config) -> http::Settings {
+pub(crate) fn public(config: &Config) -> http::Settings {
     http::Settings {
         base_path: config.http.base_path.clone(),
         origins: http::Origins {
@@ -79,4 +80,48 @@ pub(super) fn public(config: &Config) -> http::Settings {
         sse: config.transports.sse,
         poll: config.transports.poll,
     }
+}
+
+/// The demo, where it is switched on.
+pub(crate) fn demo(config: &Config, areas: &Areas, bus: &bus::Bus) -> Option<http::demo::Settings> {
+    config.demo.enabled.then(|| http::demo::Settings {
+        bus: bus.clone(),
+        areas: areas.clone(),
+        event_bytes: config.limits.event_bytes,
+        node: config.node.name.clone(),
+        base_path: config.http.base_path.clone(),
+        mint: mint(config),
+    })
+}
+
+/// How the demo's editors get their tokens.
+fn mint(config: &Config) -> http::demo::Mint {
+    let signing = match &config.auth.mode {
+        Some(AuthMode::Jwt(jwt)) => match &jwt.keys {
+            KeySource::Secret { current, .. } => Some((jwt.clone(), current.clone())),
+            _ => None,
+        },
+        _ => None,
+    };
+    let open = matches!(config.auth.mode, Some(AuthMode::None));
+    Arc::new(move |editor, ttl| {
+        if open {
+            return Ok(Minted { token: None, expires_in: None, sub: "anonymous".into() });
+        }
+        let detail =
+            "This node has no secret to sign with: the demo needs auth.secret, or auth.mode = \"none\".";
+        let missing = || Problem::new(404, "no-tokens", "No tokens here", detail);
+        let (jwt, secret) = signing.as_ref().ok_or_else(missing)?;
+        let token = NewToken {
+            sub: editor.to_owned(),
+            ttl: Duration::from_secs(ttl),
+            topics: Some(["comments:*", "project-items:*", "projects", "content:*"].map(Into::into).to_vec()),
+            publish: None,
+            iss: jwt.issuer.first().cloned(),
+            aud: jwt.audience.first().cloned(),
+        };
+        let algorithm = jwt.algorithms.first().copied().unwrap_or(Algorithm::Hs256);
+        let token = token.sign(secret, algorithm).map_err(|_| missing())?;
+        Ok(Minted { token: Some(token), expires_in: Some(ttl), sub: editor.to_owned() })
+    })
 }

@@ -104,7 +104,8 @@ pub enum AuthError {
     /// The credentials were judged and are bad.
     #[error("{0}")]
     Refused(String),
-    /// They cannot be judged now, because the keys or the CMS are out of reach. Trying again later may work.
+    /// They cannot be judged now, because the keys or the CMS are out of reach. At the door this refuses like the
+    /// others; a renewal may be tried again until the identity ends.
     #[error("who you are cannot be checked now: {0}")]
     Away(String),
 }

@@ -1,11 +1,18 @@
 //! `carillon dev`: one node to look around with: in-memory bus, a secret of its own, the demo page.
 
-use std::process::ExitCode;
+use std::{net::SocketAddr, process::ExitCode, time::Duration};
 
-use anyhow::bail;
 use clap::Args;
 
-use super::settings::ConfigFile;
+use super::{print, serve::run_node, settings::ConfigFile, token::shared_secret};
+use crate::{
+    app::Listeners,
+    auth::token::NewToken,
+    config::{Algorithm, Config},
+};
+
+/// How long the printed token is good.
+const TOKEN_TTL: Duration = Duration::from_hours(24);
 
 /// Run one node to look around with, and print a link to its demo
 #[derive(Debug, Args)]
@@ -15,21 +22,77 @@ Examples:
   carillon dev --redis redis://127.0.0.1:6379 --listen 127.0.0.1:8000")]
 pub(super) struct Dev {
     #[command(flatten)]
-    pub(super) file: ConfigFile,
+    file: ConfigFile,
     /// Use this Redis instead of memory
     #[arg(long, value_name = "URL")]
-    pub(super) redis: Option<String>,
-    /// Public listener
+    redis: Option<String>,
+    /// Public listener; port 0 is any free port
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
-    pub(super) listen: std::net::SocketAddr,
-    /// Internal listener
+    listen: SocketAddr,
+    /// Internal listener; port 0 is any free port
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9090")]
-    pub(super) internal: std::net::SocketAddr,
+    internal: SocketAddr,
 }
 
-#[expect(clippy::unused_async, reason = "being built")]
 impl Dev {
     pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
-        bail!("`carillon dev` is being built")
+        let secret = || format!("dev-{:032x}{:032x}", rand::random::<u128>(), rand::random::<u128>());
+        let mut layers = self
+            .file
+            .layers()
+            .set_default("auth.mode", "jwt", "carillon dev")
+            .set_default("auth.secret", secret(), "carillon dev")
+            .set_default("internal.publish_token", secret(), "carillon dev")
+            .set_default("drain.window_seconds", "1", "carillon dev")
+            .set_default("drain.grace_seconds", "2", "carillon dev")
+            .set("demo.enabled", "true", "carillon dev")
+            .set("http.listen", self.listen.to_string(), "--listen")
+            .set("internal.listen", self.internal.to_string(), "--internal");
+        if let Some(url) = &self.redis {
+            layers = layers.set("redis.url", url, "--redis");
+        }
+        let config = layers.load()?;
+        let listeners = Listeners::bind(&config)?;
+        print(&tour(&config, listeners.public.local_addr()?, listeners.internal.local_addr()?)?)?;
+        run_node(config, listeners).await
     }
+}
+
+/// What to do next, in lines that work as printed.
+fn tour(config: &Config, public: SocketAddr, internal: SocketAddr) -> anyhow::Result<String> {
+    let program = std::env::current_exe()?;
+    let program = program.display();
+    let base = &config.http.base_path;
+    let bus = if config.redis.url.is_some() { "Redis" } else { "in memory, nothing survives it" };
+    let token = config.internal.publish_token.as_ref().map(|token| token.expose()).unwrap_or_default();
+    let mut text = format!(
+        "
+  Carillon {} is running. The bus is {bus}.
+
+  Open the demo                    http://{public}/demo/
+
+  Publish an event                 CARILLON__INTERNAL__PUBLISH_TOKEN={token} \\
+                                   {program} publish --url http://{internal} comments:42 '{{\"type\":\"comment.created\"}}'
+",
+        env!("CARGO_PKG_VERSION"),
+    );
+    if let Ok((jwt, secret)) = shared_secret(config) {
+        let token = NewToken {
+            sub: "anna".into(),
+            ttl: TOKEN_TTL,
+            topics: Some(vec!["*".into()]),
+            publish: None,
+            iss: jwt.issuer.first().cloned(),
+            aud: jwt.audience.first().cloned(),
+        };
+        let token = token.sign(secret, jwt.algorithms.first().copied().unwrap_or(Algorithm::Hs256))?;
+        text += &format!(
+            "
+  Listen with any WebSocket client npx --yes wscat -c 'ws://{public}{base}' -H 'Authorization: Bearer {token}' \\
+                                   -w 3600 -x '{{\"type\":\"connect\",\"topics\":[\"comments:42\"]}}'
+"
+        );
+    }
+    text += "\n  Ctrl-C ends it.\n\n";
+    Ok(text)
 }

@@ -2,11 +2,10 @@
 
 use std::process::ExitCode;
 
-use anyhow::bail;
 use clap::Args;
 
 use super::{print, settings};
-use crate::bus;
+use crate::{app::wiring, bus::redis};
 
 /// Print the Redis function library, or with --acl the least-privilege users for nodes and publishers
 #[derive(Debug, Args)]
@@ -25,17 +24,9 @@ pub(super) struct RedisFunction {
 impl RedisFunction {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         let config = self.file.load()?;
-        let settings = settings::bus(&config, settings::areas(&config)?);
-        let text = if self.acl { acl(&settings) } else { library(&settings) }?;
+        let settings = wiring::bus(&config, &settings::areas(&config)?);
+        let text = if self.acl { redis::acl(&settings) } else { redis::library(&settings) };
         print(&text)?;
         Ok(ExitCode::SUCCESS)
     }
-}
-
-fn library(_: &bus::Settings) -> anyhow::Result<String> {
-    bail!("the function library is being built")
-}
-
-fn acl(_: &bus::Settings) -> anyhow::Result<String> {
-    bail!("the function library is being built")
 }

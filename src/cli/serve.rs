@@ -2,25 +2,57 @@
 
 use std::process::ExitCode;
 
-use anyhow::bail;
+use anyhow::Context;
 use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 
 use super::settings::ConfigFile;
+use crate::{
+    app::{self, Listeners},
+    config::Config,
+    telemetry,
+};
 
 /// Run a node
 #[derive(Debug, Args)]
 #[command(after_help = "\
+SIGTERM and SIGINT drain: sessions are told to go elsewhere, spread over drain.window_seconds; then exit code 0.
+
 Examples:
   carillon serve --config /etc/carillon/carillon.toml
   CARILLON__AUTH__MODE=jwt CARILLON__AUTH__SECRET_FILE=/run/secrets/carillon carillon serve")]
 pub(super) struct Serve {
     #[command(flatten)]
-    pub(super) file: ConfigFile,
+    file: ConfigFile,
 }
 
-#[expect(clippy::unused_async, reason = "being built")]
 impl Serve {
     pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
-        bail!("`carillon serve` is being built")
+        let config = self.file.load()?;
+        let listeners = Listeners::bind(&config)?;
+        run_node(config, listeners).await
     }
+}
+
+/// Runs a node until it is told to end, or cannot go on.
+pub(super) async fn run_node(config: Config, listeners: Listeners) -> anyhow::Result<ExitCode> {
+    telemetry::start(&config.telemetry);
+    let mut terminate = signal(SignalKind::terminate()).context("SIGTERM cannot be listened for")?;
+    let shutdown = CancellationToken::new();
+    let node = app::run(config, listeners, shutdown.clone());
+    tokio::pin!(node);
+    let ended = tokio::select! {
+        ended = &mut node => Some(ended),
+        _ = terminate.recv() => None,
+        _ = tokio::signal::ctrl_c() => None,
+    };
+    match ended {
+        Some(ended) => ended?,
+        None => {
+            shutdown.cancel();
+            node.await?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
 }

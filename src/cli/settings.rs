@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use crate::{
-    bus::{self, redis::Target},
     config::{Config, ConfigError, Layers},
     protocol::Areas,
 };
@@ -41,28 +40,4 @@ pub(super) fn areas(config: &Config) -> Result<Areas, ConfigError> {
     let own = &config.areas;
     Areas::new(own.names.iter(), own.private.iter(), own.recorded_only.iter())
         .map_err(|error| config.complaint("areas.names", format_args!("cannot be used: {error}")))
-}
-
-/// The settings of the bus.
-pub(super) fn bus(config: &Config, areas: Areas) -> bus::Settings {
-    let redis = &config.redis;
-    let (tls_cert, tls_key) = redis.tls_client.clone().unzip();
-    let target = |url: &crate::config::Secret| Target {
-        url: url.expose().into(),
-        username: redis.username.clone(),
-        password: redis.password.as_ref().map(|password| password.expose().into()),
-        tls_ca: redis.tls_ca.clone(),
-        tls_cert,
-        tls_key,
-    };
-    bus::Settings {
-        prefix: redis.prefix.clone(),
-        node: config.node.name.clone(),
-        areas,
-        log_length: config.log.length,
-        log_ttl: config.log.ttl,
-        event_bytes: config.limits.event_bytes,
-        probe_interval: config.probe.interval,
-        redis: redis.url.as_ref().map(target),
-    }
 }

@@ -1,39 +1,315 @@
 //! `carillon tail`: print events as they come, one JSON a line.
+//!
+//! A client like any other: it keeps the latest positions and resumes with them after a disconnect. `resync` is printed
+//! too, because a log with a hole in it must say so.
 
-use std::process::ExitCode;
+use std::{collections::BTreeMap, process::ExitCode, time::Duration};
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use clap::Args;
+use futures_util::{SinkExt, StreamExt};
+use rand::RngExt;
+use serde_json::{Value, json};
+use tokio_tungstenite::tungstenite::{self, Message, client::IntoClientRequest};
 
-use super::settings::ConfigFile;
+use super::{
+    Usage, print,
+    publish::{reachable, read_token},
+    settings::{self, ConfigFile},
+    token::shared_secret,
+};
+use crate::{
+    app::wiring,
+    auth::token::NewToken,
+    bus::{Bus, BusEvent},
+    config::{Algorithm, Config},
+    hub::{Item, Notice, Outbox},
+    metrics::Metrics,
+    protocol::{
+        Subject,
+        message::{Positions, Welcome},
+    },
+    relay::{Relay, Request},
+    shutdown::Tasks,
+};
+
+/// How long a token of our own lasts; a fresh one is made for each connection.
+const TOKEN_TTL: Duration = Duration::from_hours(24);
+/// The longest wait before connecting again.
+const LONGEST_WAIT: Duration = Duration::from_secs(15);
 
 /// Print events as they come, one JSON a line
 #[derive(Debug, Args)]
 #[command(after_help = "\
+Prints the node's `event` and `resync` messages; what the connection is doing goes to standard error.
+
 Examples:
   carillon tail comments:42 projects
   carillon tail 'comments:*' --url https://cms.example.com/realtime --token-file token
   carillon tail comments:42 --redis redis://127.0.0.1:6379")]
 pub(super) struct Tail {
     #[command(flatten)]
-    pub(super) file: ConfigFile,
+    file: ConfigFile,
     /// Topics: area, area:key or area:*
     #[arg(required = true, value_name = "TOPIC")]
-    pub(super) topics: Vec<String>,
+    topics: Vec<String>,
     /// Public address of a node [default: the configured one on this machine]
     #[arg(long, value_name = "URL", conflicts_with = "redis")]
-    pub(super) url: Option<String>,
+    url: Option<String>,
     /// Follow this Redis directly
     #[arg(long, value_name = "URL")]
-    pub(super) redis: Option<String>,
+    redis: Option<String>,
     /// File with the token [default: one minted with the configured auth.secret]
     #[arg(long, value_name = "FILE")]
-    pub(super) token_file: Option<std::path::PathBuf>,
+    token_file: Option<std::path::PathBuf>,
+    /// Whom the minted token is for
+    #[arg(long, value_name = "NAME", default_value = "tail")]
+    user: String,
+    /// End after so many events
+    #[arg(long, value_name = "N")]
+    count: Option<u64>,
 }
 
-#[expect(clippy::unused_async, reason = "being built")]
+/// What is remembered between connections, and how much was printed.
+#[derive(Default)]
+struct Log {
+    positions: BTreeMap<String, Value>,
+    at: Option<u64>,
+    started: bool,
+    printed: u64,
+    count: Option<u64>,
+}
+
+impl Log {
+    /// Takes a message of the node in. `Ok(true)`: enough was printed.
+    fn take(&mut self, text: &str) -> anyhow::Result<bool> {
+        let message: Value =
+            serde_json::from_str(text).context("the node sent something that is not JSON")?;
+        if let Some(at) = message["at"].as_u64() {
+            self.at = Some(at);
+        }
+        if let Some(positions) = message["positions"].as_object() {
+            self.positions
+                .extend(positions.iter().map(|(topic, position)| (topic.clone(), position.clone())));
+        }
+        match message["type"].as_str().unwrap_or_default() {
+            "event" => {
+                if let (Some(topic), Some(_)) = (message["topic"].as_str(), message["position"].as_str()) {
+                    self.positions.insert(topic.to_owned(), message["position"].clone());
+                }
+                print(&format!("{text}\n"))?;
+                self.printed += 1;
+            }
+            "resync" => print(&format!("{text}\n"))?,
+            "welcome" => {
+                self.started = true;
+                for refused in message["refused"].as_array().into_iter().flatten() {
+                    eprintln!("carillon: {} is refused: {}", refused["topic"], refused["code"]);
+                }
+            }
+            "status" if message["live"] == false => eprintln!("carillon: the node has lost sight of Redis"),
+            "status" => eprintln!("carillon: the node sees Redis again"),
+            _ => {}
+        }
+        Ok(self.count.is_some_and(|count| self.printed >= count))
+    }
+
+    fn resume(&self) -> Option<Value> {
+        self.started.then(|| json!({ "at": self.at, "positions": self.positions }))
+    }
+}
+
 impl Tail {
     pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
-        bail!("`carillon tail` is being built")
+        let layers = self.file.layers();
+        let layers = match &self.redis {
+            Some(url) => layers.set("redis.url", url, "--redis"),
+            None => layers,
+        };
+        let config = layers.load()?;
+        let mut log = Log { count: self.count, ..Log::default() };
+        tokio::select! {
+            result = async {
+                if self.redis.is_some() { self.follow_redis(&config, &mut log).await } else { self.follow_node(&config, &mut log).await }
+            } => result?,
+            _ = tokio::signal::ctrl_c() => {}
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
+    async fn follow_node(&self, config: &Config, log: &mut Log) -> anyhow::Result<()> {
+        let url = self.url.clone().unwrap_or_else(|| {
+            let scheme = if config.http.tls.is_some() { "https" } else { "http" };
+            format!("{scheme}://{}{}", reachable(config.http.listen), config.http.base_path)
+        });
+        let url = url.replacen("http", "ws", usize::from(url.starts_with("http")));
+        let mut failures = 0u32;
+        loop {
+            let wait = match self.follow_once(&url, config, log, &mut failures).await {
+                Ok(Next::Enough) => return Ok(()),
+                Ok(Next::Again(wait)) => wait,
+                Err(error) if error.is::<Final>() => return Err(error),
+                Err(error) => {
+                    failures += 1;
+                    if failures == 1 {
+                        eprintln!("carillon: {error:#}; trying again");
+                    }
+                    let most = LONGEST_WAIT.min(Duration::from_millis(500 << failures.min(6)));
+                    Duration::from_millis(rand::rng().random_range(50..=most.as_millis() as u64))
+                }
+            };
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    async fn follow_once(
+        &self,
+        url: &str,
+        config: &Config,
+        log: &mut Log,
+        failures: &mut u32,
+    ) -> anyhow::Result<Next> {
+        let mut request = url.into_client_request().map_err(|_| Usage(format!("{url} is not an address")))?;
+        if let Some(token) = self.token(config)? {
+            request.headers_mut().insert("authorization", format!("Bearer {token}").parse()?);
+        }
+        let (mut socket, _) = match tokio_tungstenite::connect_async(request).await {
+            Ok(connected) => connected,
+            Err(tungstenite::Error::Http(answer)) if answer.status().is_client_error() => {
+                let body = answer.body().as_deref().unwrap_or_default();
+                let problem: Value = serde_json::from_slice(body).unwrap_or_default();
+                let detail = problem["detail"].as_str().unwrap_or("no reason was given");
+                return Err(Final(format!("{url} refuses: {detail} ({})", answer.status())).into());
+            }
+            Err(error) => return Err(anyhow::Error::new(error).context(format!("{url} cannot be reached"))),
+        };
+        let mut connect = json!({ "type": "connect", "topics": self.topics });
+        if let Some(resume) = log.resume() {
+            connect["resume"] = resume;
+        }
+        socket.send(Message::text(connect.to_string())).await?;
+        *failures = 0;
+        let mut wait = Duration::from_millis(rand::rng().random_range(50..1000));
+        while let Some(message) = socket.next().await {
+            match message? {
+                Message::Text(text) => {
+                    if text.contains(r#""type":"closing""#) {
+                        let closing: Value = serde_json::from_str(&text)?;
+                        match (closing["type"].as_str(), closing["code"].as_u64()) {
+                            (Some("closing"), Some(4400 | 4403)) => {
+                                return Err(Final(format!(
+                                    "the node has closed the session: {}",
+                                    closing["reason"]
+                                ))
+                                .into());
+                            }
+                            (Some("closing"), _) => {
+                                wait = Duration::from_millis(
+                                    closing["reconnect_after_ms"].as_u64().unwrap_or(1000),
+                                );
+                            }
+                            _ => {}
+                        }
+                    }
+                    if log.take(&text)? {
+                        let _ = socket.close(None).await;
+                        return Ok(Next::Enough);
+                    }
+                }
+                Message::Close(_) => break,
+                _ => {}
+            }
+        }
+        Ok(Next::Again(wait))
+    }
+
+    fn token(&self, config: &Config) -> anyhow::Result<Option<String>> {
+        if let Some(path) = &self.token_file {
+            return read_token(path).map(Some);
+        }
+        // Without a secret it goes without a token, and the node says what it thinks of that.
+        let Ok((jwt, secret)) = shared_secret(config) else { return Ok(None) };
+        let first = |texts: &[String]| texts.first().cloned();
+        let token = NewToken {
+            sub: self.user.clone(),
+            ttl: TOKEN_TTL,
+            topics: Some(self.topics.clone()),
+            publish: None,
+            iss: first(&jwt.issuer),
+            aud: first(&jwt.audience),
+        };
+        Ok(Some(token.sign(secret, jwt.algorithms.first().copied().unwrap_or(Algorithm::Hs256))?))
+    }
+
+    /// A relay of its own, without a node: the same joins, replays and resyncs.
+    async fn follow_redis(&self, config: &Config, log: &mut Log) -> anyhow::Result<()> {
+        let areas = settings::areas(config)?;
+        let subjects = self.topics.iter().map(|topic| Subject::parse(topic, &areas));
+        let subjects = subjects.collect::<Result<Vec<_>, _>>().map_err(|e| Usage(e.to_string()))?;
+        let (tasks, metrics) = (Tasks::new(), Metrics::new());
+        let (bus, events): (Bus, tokio::sync::mpsc::Receiver<BusEvent>) =
+            Bus::start(wiring::bus(config, &areas), metrics.clone(), &tasks).await?;
+        let (relay, mut fatal) = Relay::start(wiring::relay(config), bus, events, metrics, &tasks);
+        let outbox = Outbox::pulled(config.limits.outbox_bytes);
+        let welcome = Welcome {
+            session: "tail".into(),
+            node: config.node.name.clone(),
+            user: self.user.clone(),
+            heartbeat: 0,
+            expires_in: None,
+            at: 0,
+            positions: Positions::default(),
+            refused: Vec::new(),
+            live: false,
+        };
+        relay.connect(&outbox, Box::new(welcome), Request { subjects, ..Request::default() }).await;
+        loop {
+            for item in outbox.pull(64) {
+                let enough = match item {
+                    Item::Event(frame) => log.take(std::str::from_utf8(frame.json())?)?,
+                    Item::Message(message) => log.take(&message.json())?,
+                };
+                if enough {
+                    tasks.end(Duration::from_secs(1)).await;
+                    return Ok(());
+                }
+            }
+            tokio::select! {
+                notice = outbox.notice() => if notice == Notice::Drained { relay.drained(&outbox).await },
+                Ok(reason) = &mut fatal => bail!(reason),
+            }
+        }
+    }
+}
+
+enum Next {
+    /// As many events as were asked for.
+    Enough,
+    /// Connect again after so long.
+    Again(Duration),
+}
+
+/// Trying again would not help.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Final(String);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_latest_position_is_brought_back() {
+        let mut log = Log::default();
+        assert_eq!(log.resume(), None);
+        log.take(
+            r#"{"type":"welcome","at":5,"positions":{"comments:1":"a.1-1","comments":"a.1-0"},"refused":[]}"#,
+        )
+        .unwrap();
+        log.take(r#"{"type":"event","at":6,"topic":"comments:1","position":"a.1-2","event":{"type":"a.b"}}"#)
+            .unwrap();
+        log.take(r#"{"type":"resync","at":7,"topics":["comments"],"reason":"gap","positions":{"comments":"a.1-9"}}"#).unwrap();
+        let positions = json!({ "comments:1": "a.1-2", "comments": "a.1-9" });
+        assert_eq!(log.resume(), Some(json!({ "at": 7, "positions": positions })));
     }
 }

@@ -139,7 +139,8 @@ impl Mint {
     }
 }
 
-fn shared_secret(config: &Config) -> Result<(&Jwt, &Secret), Usage> {
+/// The secret that tokens are signed with here, and what they must satisfy.
+pub(super) fn shared_secret(config: &Config) -> Result<(&Jwt, &Secret), Usage> {
     match &config.auth.mode {
         Some(AuthMode::Jwt(jwt @ Jwt { keys: KeySource::Secret { current, .. }, .. })) => Ok((jwt, current)),
         Some(AuthMode::Jwt(_)) => Err(Usage(

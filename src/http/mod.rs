@@ -4,6 +4,7 @@
 //! know what a session does once it is inside.
 
 mod cors;
+pub mod demo;
 mod disconnect;
 mod internal;
 pub mod listener;
