@@ -199,7 +199,7 @@ async def test_a_foreign_origin_is_refused_and_the_compared_values_are_named(sit
 async def test_a_token_runs_out_and_can_be_renewed(site):
     """`token-expiring`, then 4401; a fresh one for the same `sub` goes on, for another it is `bad-token`."""
     node = site.node()
-    soon = lambda: token("anna", ["comments:*"], exp=int(time.time()) - 24)  # noqa: E731 (leeway 30 s: six seconds left)
+    soon = lambda: token("anna", ["comments:*"], exp=int(time.time()) + 4)  # noqa: E731
     renewed = await Editor.open(node, "anna", ["comments:1"], bearer=soon())
     expiring = await Editor.open(node, "anna", ["comments:1"], bearer=soon())
     for editor in (renewed, expiring):
