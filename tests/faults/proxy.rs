@@ -175,10 +175,11 @@ async fn serve(client: TcpStream, id: u64, shared: Arc<Shared>) {
     let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
     let last = Arc::new(Mutex::new(Instant::now()));
     let way = |up| Way { shared: Arc::clone(&shared), id, up, last: Arc::clone(&last) };
+    let both = way(true);
     tokio::select! {
         () = way(true).carry(from_client, to_server, injected) => {}
         () = way(false).carry(from_server, to_client, silence) => {}
-        () = way(true).watch_idle() => { shared.bites.fetch_add(1, Ordering::Relaxed); }
+        () = both.watch_idle() => { shared.bites.fetch_add(1, Ordering::Relaxed); }
         () = cut.cancelled() => {}
     }
     lock(&shared.links).remove(&id);

@@ -112,6 +112,11 @@ impl Redis {
         let value = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':').map(str::to_owned));
         value.with_context(|| format!("INFO {section} has no {field}"))
     }
+
+    /// Whether INFO replication says so.
+    async fn is(&self, field: &str, value: &str) -> bool {
+        self.info("replication", field).await.is_ok_and(|found| found == value)
+    }
 }
 
 /// A master with replicas, watched by three sentinels.
@@ -197,7 +202,7 @@ impl Watched {
             for server in self.servers.iter().filter(|server| server.is_running()) {
                 match server.info("replication", "role").await.as_deref() {
                     Ok("master") => masters += 1,
-                    Ok(_) if server.info("replication", "master_link_status").await.as_deref() == Ok("up") => {}
+                    Ok(_) if server.is("master_link_status", "up").await => {}
                     _ => return false,
                 }
             }
@@ -210,7 +215,7 @@ impl Watched {
     pub(crate) async fn master_other_than(&self, old: usize) -> Result<usize> {
         until("the sentinels promote another server", Duration::from_secs(40), || async {
             let Ok(new) = self.master().await else { return false };
-            new != old && self.servers[new].info("replication", "role").await.as_deref() == Ok("master")
+            new != old && self.servers[new].is("role", "master").await
         })
         .await?;
         self.master().await
@@ -295,8 +300,7 @@ impl Cluster {
                 if !text.contains("cluster_state:ok") || !text.contains("cluster_slots_ok:16384") {
                     return false;
                 }
-                let replica = server.info("replication", "role").await.is_ok_and(|role| role == "slave");
-                if replica && server.info("replication", "master_link_status").await.ok().as_deref() != Some("up") {
+                if server.is("role", "slave").await && !server.is("master_link_status", "up").await {
                     return false;
                 }
             }
@@ -315,7 +319,7 @@ impl Cluster {
     pub(crate) async fn owner(&self, key: &str) -> Result<usize> {
         for (n, server) in self.servers.iter().enumerate() {
             if server.is_running()
-                && server.info("replication", "role").await.ok().as_deref() == Some("master")
+                && server.is("role", "master").await
                 && !matches!(server.ask(&["EXISTS", key]).await?, Value::Error(_))
             {
                 return Ok(n);
@@ -328,7 +332,7 @@ impl Cluster {
     pub(crate) async fn replica_of(&self, master: usize) -> Result<usize> {
         let port = self.servers[master].port.to_string();
         for (n, server) in self.servers.iter().enumerate() {
-            if server.is_running() && server.info("replication", "master_port").await.ok().as_deref() == Some(&port) {
+            if server.is_running() && server.is("master_port", &port).await {
                 return Ok(n);
             }
         }

@@ -84,12 +84,11 @@ async fn shout(port: u16, kind: usize) {
             stream = socket.into_inner();
         }
     }
+    let (mut from, mut to) = stream.into_split();
     let mut sink = vec![0u8; 4096];
-    loop {
-        tokio::select! {
-            sent = stream.write_all(&noise) => if sent.is_err() { return },
-            read = stream.read(&mut sink) => if matches!(read, Ok(0) | Err(_)) { return },
-        }
+    tokio::select! {
+        () = async { while to.write_all(&noise).await.is_ok() {} } => {}
+        () = async { while from.read(&mut sink).await.is_ok_and(|size| size > 0) {} } => {}
     }
 }
 
