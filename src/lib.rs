@@ -11,6 +11,7 @@
 pub mod app;
 pub mod auth;
 pub mod bus;
+pub mod cli;
 pub mod config;
 pub mod http;
 pub mod hub;
@@ -19,3 +20,4 @@ pub mod protocol;
 pub mod relay;
 pub mod session;
 pub mod shutdown;
+pub mod telemetry;

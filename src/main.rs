@@ -1,2 +1,28 @@
-//! The `carillon` program.
-fn main() {}
+//! The `carillon` program: arguments in, an exit code out. 0 success, 1 failure, 2 wrong usage.
+
+use std::process::ExitCode;
+
+use carillon::cli::{Cli, Usage};
+use clap::Parser;
+
+#[cfg(feature = "jemalloc")]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(answer) => {
+            // Help and version come this way too, with exit code 0. A closed pipe is not worth a word.
+            let _ = answer.print();
+            return u8::try_from(answer.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from);
+        }
+    };
+    match cli.run() {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("carillon: {error:#}");
+            ExitCode::from(if error.is::<Usage>() { 2 } else { 1 })
+        }
+    }
+}

@@ -28,7 +28,7 @@ use crate::config::{Algorithm, Secret};
 /// Time between two reads, at least.
 const PAUSE: Duration = Duration::from_secs(10);
 /// Age at which keys are read again, unknown key or not.
-const MAX_AGE: Duration = Duration::from_secs(600);
+const MAX_AGE: Duration = Duration::from_mins(10);
 
 /// A key that signatures are checked with.
 #[derive(Debug, Clone)]

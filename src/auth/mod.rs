@@ -119,7 +119,7 @@ pub struct Authenticator {
 #[derive(Debug)]
 enum Mode {
     Jwt(Verifier),
-    Callback(Callback),
+    Callback(Box<Callback>),
     None,
 }
 
@@ -129,9 +129,9 @@ impl Authenticator {
     pub fn new(config: &Config, areas: &Areas) -> Result<Self, ConfigError> {
         let mode = match config.auth_mode()? {
             AuthMode::Jwt(jwt) => Mode::Jwt(Verifier::new(jwt, config)?),
-            AuthMode::Callback(callback) => Mode::Callback(
+            AuthMode::Callback(callback) => Mode::Callback(Box::new(
                 Callback::new(&callback.url).map_err(|what| config.complaint("auth.callback_url", what))?,
-            ),
+            )),
             AuthMode::None => Mode::None,
         };
         for pattern in config.auth.default_topics.iter().filter(|pattern| *pattern != "*") {

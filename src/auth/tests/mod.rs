@@ -305,7 +305,7 @@ async fn a_minted_token_is_good() {
     let door = jwt(&[("secret", SECRET), ("issuer", "cms")]);
     let new = NewToken {
         sub: "anna".into(),
-        ttl: Duration::from_secs(60),
+        ttl: Duration::from_mins(1),
         topics: Some(vec!["*".into()]),
         iss: Some("cms".into()),
         ..NewToken::default()

@@ -69,7 +69,7 @@ async fn a_set_of_keys_in_a_file_is_read_again_for_an_unknown_key_but_not_at_eve
     assert!(refusal(&door, &rsa(Some("one"))).await.contains("fits none"), "the key was withdrawn");
 
     std::fs::write(&path, "{}").unwrap();
-    tokio::time::advance(Duration::from_secs(3600)).await;
+    tokio::time::advance(Duration::from_hours(1)).await;
     ask(&door, &ec(Some("two"))).await.expect("an unreadable set keeps the last keys");
     write(json!([jwk("ed", "three")]));
     tokio::time::advance(Duration::from_secs(700)).await;

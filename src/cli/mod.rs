@@ -1,0 +1,105 @@
+//! The command line: one file for each command. `main` turns what comes back into an exit code.
+
+#![allow(clippy::doc_markdown, reason = "doc comments on arguments are help texts")]
+
+mod bench;
+mod completions;
+mod config;
+mod dev;
+mod doctor;
+mod exchange;
+mod health;
+mod publish;
+mod redis_function;
+mod serve;
+mod settings;
+mod tail;
+#[cfg(test)]
+mod tests;
+mod token;
+
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+
+/// Wrong usage that only the command itself could see: exit code 2.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Usage(pub String);
+
+/// Tells every connected CMS editor, at once and reliably, that something changed.
+#[derive(Debug, Parser)]
+#[command(name = "carillon", version, subcommand_required = true, arg_required_else_help = true)]
+#[command(after_help = "\
+Examples:
+  carillon dev                                        look around: one node, nothing else needed
+  carillon serve --config /etc/carillon/carillon.toml run a node
+  carillon publish comments:42 '{\"type\":\"comment.created\"}'
+
+`carillon COMMAND --help` has an example of each. Exit codes: 0 success, 1 failure, 2 wrong usage.")]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Serve(serve::Serve),
+    Dev(dev::Dev),
+    Publish(publish::Publish),
+    Tail(tail::Tail),
+    #[command(subcommand)]
+    Token(token::Token),
+    #[command(subcommand)]
+    Config(config::ConfigCommand),
+    RedisFunction(redis_function::RedisFunction),
+    Health(health::Health),
+    Doctor(doctor::Doctor),
+    Bench(bench::Bench),
+    Completions(completions::Completions),
+}
+
+impl Cli {
+    /// Does what was asked for. An error is printed by `main`, as one sentence.
+    pub fn run(self) -> anyhow::Result<ExitCode> {
+        match self.command {
+            Command::Serve(command) => wait_for(command.run()),
+            Command::Dev(command) => wait_for(command.run()),
+            Command::Publish(command) => wait_for(command.run()),
+            Command::Tail(command) => wait_for(command.run()),
+            Command::Token(command) => wait_for(command.run()),
+            Command::Config(command) => command.run(),
+            Command::RedisFunction(command) => command.run(),
+            Command::Health(command) => wait_for(command.run()),
+            Command::Doctor(command) => wait_for(command.run()),
+            Command::Bench(command) => wait_for(command.run()),
+            Command::Completions(command) => command.run(),
+        }
+    }
+}
+
+fn wait_for(command: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Result<ExitCode> {
+    // A second installation is refused, which is as good.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("the system does not let Carillon start threads")?;
+    let result = runtime.block_on(command);
+    // A read of standard input cannot be called back: do not wait for it.
+    runtime.shutdown_background();
+    result
+}
+
+/// Writes to standard output. Whoever closed it has seen enough: that is no failure.
+fn print(text: &str) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error).context("standard output"),
+        _ => Ok(()),
+    }
+}

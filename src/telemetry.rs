@@ -1,0 +1,40 @@
+//! The program's log: text for people or JSON for collectors, on standard error, at the configured level.
+//!
+//! The level is for Carillon itself; libraries are heard from `warn` on, one step less than ours when somebody looks
+//! closely. A panic becomes a line like any other, so that collectors get it too. Must not know what is logged.
+
+use std::io::IsTerminal;
+
+use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, util::SubscriberInitExt};
+
+use crate::config::{LogFormat, LogLevel, Telemetry};
+
+/// Starts logging, once for the process; a second call changes nothing.
+pub fn start(telemetry: &Telemetry) {
+    let registry = tracing_subscriber::registry().with(EnvFilter::new(directives(telemetry.level)));
+    let lines = fmt::layer().with_writer(std::io::stderr).with_target(false);
+    let started = match telemetry.format {
+        LogFormat::Text => registry.with(lines.with_ansi(std::io::stderr().is_terminal())).try_init(),
+        LogFormat::Json => {
+            registry.with(lines.json().flatten_event(true).with_current_span(false)).try_init()
+        }
+    };
+    if started.is_ok() {
+        std::panic::set_hook(Box::new(|panic| {
+            let place = panic.location().map(ToString::to_string).unwrap_or_default();
+            let text = panic.payload().downcast_ref::<String>().map(String::as_str);
+            let what = text.or_else(|| panic.payload().downcast_ref::<&str>().copied()).unwrap_or("unknown");
+            tracing::error!(place, what, "a task panicked: this is a fault in Carillon, please report it");
+        }));
+    }
+}
+
+fn directives(level: LogLevel) -> &'static str {
+    match level {
+        LogLevel::Error => "error",
+        LogLevel::Warn => "warn",
+        LogLevel::Info => "warn,carillon=info",
+        LogLevel::Debug => "info,carillon=debug",
+        LogLevel::Trace => "debug,carillon=trace",
+    }
+}

@@ -1,0 +1,192 @@
+//! The program as people and scripts meet it: exit codes, standard output for results, one sentence on standard error.
+
+use std::{
+    io::Write,
+    net::TcpListener,
+    process::{Command, Output, Stdio},
+    thread,
+};
+
+use tempfile::NamedTempFile;
+
+const SECRET: &str = "0123456789abcdef0123456789abcdef";
+
+fn carillon(arguments: &[&str], variables: &[(&str, &str)], input: &str) -> Output {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_carillon"))
+        .args(arguments)
+        .env_clear()
+        .envs(variables.iter().copied())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // A command that refuses may not read what it is given.
+    let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+    child.wait_with_output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+fn success(arguments: &[&str], variables: &[(&str, &str)], input: &str) -> String {
+    let output = carillon(arguments, variables, input);
+    let complaint = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{arguments:?}: {complaint}");
+    assert_eq!(complaint, "", "{arguments:?}");
+    text(&output.stdout)
+}
+
+/// The exit code, and the sentence, which must be alone.
+fn failure(arguments: &[&str], variables: &[(&str, &str)]) -> (i32, String) {
+    let output = carillon(arguments, variables, "");
+    let complaint = text(&output.stderr);
+    assert!(!complaint.contains(SECRET), "{complaint}");
+    (output.status.code().unwrap(), complaint)
+}
+
+fn file(content: &str) -> NamedTempFile {
+    let mut file = NamedTempFile::new().unwrap();
+    file.write_all(content.as_bytes()).unwrap();
+    file
+}
+
+#[test]
+fn a_token_is_minted_and_shown() {
+    let secret = file(&format!("{SECRET}\n"));
+    let path = secret.path().to_str().unwrap();
+    let mint = [
+        "token",
+        "mint",
+        "--secret-file",
+        path,
+        "--sub",
+        "anna",
+        "--topics",
+        "comments:42,projects",
+        "--ttl",
+        "1h",
+    ];
+    let token = success(&mint, &[], "");
+    assert_eq!((token.matches('.').count(), token.lines().count()), (2, 1));
+    for (arguments, input) in [
+        (vec!["token", "show", "--secret-file", path, token.trim()], ""),
+        (vec!["token", "show", "--secret-file", path], token.as_str()),
+        (vec!["token", "show", "--secret-file", path, "-"], &format!("Bearer {token}")),
+    ] {
+        let shown: serde_json::Value = serde_json::from_str(&success(&arguments, &[], input)).unwrap();
+        assert_eq!(shown["claims"]["sub"], "anna");
+        assert_eq!(shown["claims"]["topics"], serde_json::json!(["comments:42", "projects"]));
+        assert_eq!((&shown["header"]["alg"], &shown["good"]), (&"HS256".into(), &true.into()));
+    }
+    let other =
+        carillon(&["token", "show", "--secret", "another-secret-another-secret-123", token.trim()], &[], "");
+    assert_eq!(other.status.code(), Some(1));
+    assert!(text(&other.stdout).contains("signature is wrong"));
+    assert!(success(&["token", "show", token.trim()], &[], "").contains("not checked"));
+}
+
+#[test]
+fn a_token_is_minted_as_the_configuration_wants_it() {
+    let config = file(
+        "[auth]\nmode = \"jwt\"\nissuer = [\"cms\"]\naudience = \"carillon\"\nalgorithms = [\"HS512\"]\n",
+    );
+    let variables =
+        [("CARILLON_CONFIG", config.path().to_str().unwrap()), ("CARILLON__AUTH__SECRET", SECRET)];
+    let token = success(&["token", "mint", "--sub", "anna"], &variables, "");
+    let shown: serde_json::Value =
+        serde_json::from_str(&success(&["token", "show"], &variables, &token)).unwrap();
+    assert_eq!(shown["header"]["alg"], "HS512");
+    assert_eq!((&shown["claims"]["iss"], &shown["claims"]["aud"]), (&"cms".into(), &"carillon".into()));
+    assert!(shown["claims"].get("topics").is_none(), "auth.default_topics must be able to count");
+    assert_eq!(shown["good"], true);
+}
+
+#[test]
+fn wrong_usage_is_2_and_failure_is_1() {
+    for arguments in [
+        &[][..],
+        &["serv"],
+        &["token", "mint"],
+        &["token", "mint", "--sub", ""],
+        &["token", "mint", "--sub", "anna"],
+        &["token", "mint", "--sub", "anna", "--secret", SECRET, "--ttl", "soon"],
+        &["token", "show", "not-a-token"],
+        &["config", "sho"],
+        &["tail"],
+        &["completions", "tcsh-or-so"],
+    ] {
+        let (code, complaint) = failure(arguments, &[]);
+        assert_eq!(code, 2, "{arguments:?}: {complaint}");
+        assert!(!complaint.is_empty(), "{arguments:?}");
+    }
+    for (arguments, variables, part) in [
+        (
+            &["token", "mint", "--sub", "anna", "--secret", "short"][..],
+            &[][..],
+            "auth.secret (--secret) has 5 bytes",
+        ),
+        (&["config", "check"], &[], "nobody has decided who may connect"),
+        (&["config", "check"], &[("CARILLON__AUTH__MODE", "maybe")], "CARILLON__AUTH__MODE"),
+        (&["config", "check", "--config", "/nowhere.toml"], &[], "/nowhere.toml cannot be read"),
+        (
+            &["config", "check"],
+            &[("CARILLON__AUTH__MODE", "none"), ("CARILLON__AUTH__DEFAULT_TOPICS", "x:1")],
+            "x",
+        ),
+        (&["health", "--url", "http://127.0.0.1:1"], &[], "the node does not work"),
+    ] {
+        let (code, complaint) = failure(arguments, variables);
+        assert_eq!(code, 1, "{arguments:?}: {complaint}");
+        assert!(complaint.starts_with("carillon: ") && complaint.contains(part), "{complaint}");
+        assert_eq!(complaint.lines().count(), 1, "{complaint}");
+    }
+}
+
+#[test]
+fn the_configuration_is_printed_checked_and_shown() {
+    let defaults = success(&["config", "default"], &[], "");
+    let config = file(&defaults.replace("mode = \"\"", "mode = \"jwt\""));
+    let variables =
+        [("CARILLON_CONFIG", config.path().to_str().unwrap()), ("CARILLON__AUTH__SECRET", SECRET)];
+    let verdict = success(&["config", "check"], &variables, "");
+    assert!(verdict.starts_with("good") && !verdict.contains(SECRET), "{verdict}");
+    let shown = success(&["config", "show"], &variables, "");
+    assert!(shown.contains("secret = \"***\" # environment variable CARILLON__AUTH__SECRET"), "{shown}");
+    assert!(!shown.contains(SECRET));
+    success(&["config", "show"], &[], "");
+}
+
+#[test]
+fn completions_and_help_exist() {
+    for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
+        assert!(success(&["completions", shell], &[], "").contains("redis-function"), "{shell}");
+    }
+    assert!(success(&["--version"], &[], "").starts_with("carillon "));
+    for command in
+        ["serve", "dev", "publish", "tail", "token", "config", "redis-function", "health", "doctor", "bench"]
+    {
+        assert!(success(&[command, "--help"], &[], "").contains("Usage: carillon"), "{command}");
+    }
+}
+
+#[test]
+fn health_asks_the_internal_listener() {
+    for (answer, code) in [("200 OK", 0), ("503 Service Unavailable", 1)] {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = thread::spawn(move || {
+            let (mut socket, _) = listener.accept().unwrap();
+            let mut request = [0; 4096];
+            let length = std::io::Read::read(&mut socket, &mut request).unwrap();
+            let head = format!("HTTP/1.1 {answer}\r\nconnection: close\r\ncontent-length: 2\r\n\r\nok");
+            socket.write_all(head.as_bytes()).unwrap();
+            text(&request[..length])
+        });
+        let any = format!("0.0.0.0:{}", address.port());
+        let output = carillon(&["health"], &[("CARILLON__INTERNAL__LISTEN", &any)], "");
+        assert_eq!(output.status.code(), Some(code), "{}", text(&output.stderr));
+        assert!(server.join().unwrap().starts_with("GET /healthz HTTP/1.1"));
+    }
+}
