@@ -1,4 +1,5 @@
 //! Getting into Redis: passwords, rights, TLS, versions, and nodes that disagree about settings.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
 
 mod support;
 

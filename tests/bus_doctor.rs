@@ -1,4 +1,5 @@
 //! What `carillon doctor` finds out about Redis.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
 
 mod support;
 
@@ -40,7 +41,9 @@ async fn a_server_as_it_should_be_is_all_good() {
 
 #[tokio::test]
 async fn what_is_less_safe_is_advised() {
-    let redis = RedisServer::with("save \"\"\nmaxmemory 100mb\nmaxmemory-policy allkeys-lru\nclient-output-buffer-limit pubsub 1mb 0 0\n");
+    let redis = RedisServer::with(
+        "save \"\"\nmaxmemory 100mb\nmaxmemory-policy allkeys-lru\nclient-output-buffer-limit pubsub 1mb 0 0\n",
+    );
     let replica = RedisServer::with(&format!("replicaof 127.0.0.1 {}\n", redis.port()));
     until("the replica is in step", || replica.info("replication", "master_link_status") == "up");
     let settings = settings(Some(&redis.url()));
@@ -67,14 +70,18 @@ async fn what_stands_in_the_way_is_named() {
     let unreadable = settings(Some("http://127.0.0.1"));
     assert!(found(&looked_at(&unreadable).await, "address").1.contains("redis.url"));
     let redis = RedisServer::with("requirepass x\n");
-    assert!(found(&looked_at(&settings(Some(&redis.url()))).await, "connection").1.contains("redis.password"));
+    assert!(
+        found(&looked_at(&settings(Some(&redis.url()))).await, "connection").1.contains("redis.password")
+    );
 
     let redis = RedisServer::start();
     let mut ours = settings(Some(&redis.url()));
     TestBus::start(ours.clone()).await.end().await;
     ours.log_length += 1;
     let findings = looked_at(&ours).await;
-    assert!(found(&findings, "library").1.contains("log.length") && found(&findings, "library").0 == Weight::Bad);
+    assert!(
+        found(&findings, "library").1.contains("log.length") && found(&findings, "library").0 == Weight::Bad
+    );
     redis.command(&["ACL", "SETUSER", "default", "-client|info", "-config"]);
     let findings = looked_at(&ours).await;
     assert!(found(&findings, "rights").1.contains("CLIENT INFO"));
