@@ -99,7 +99,10 @@ fn check(internal: &Internal, right: &Right, body: &[u8]) -> Result<Vec<Checked>
             (Some(topic), None) => vec![topic],
             (None, Some(topics)) if !topics.is_empty() => topics,
             _ => {
-                return Err(bad("bad-request", "An element needs \"topic\" or \"topics\" (not both).".into()));
+                return Err(bad(
+                    "bad-request",
+                    "An element needs \"topic\" or \"topics\" (not both).".into(),
+                ));
             }
         };
         let mut topics = Vec::with_capacity(texts.len());

@@ -24,7 +24,9 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Waits, but not for ever.
 pub async fn within<F: Future>(what: &str, future: F) -> F::Output {
-    let Ok(output) = tokio::time::timeout(PATIENCE, future).await else { panic!("waited in vain for {what}") };
+    let Ok(output) = tokio::time::timeout(PATIENCE, future).await else {
+        panic!("waited in vain for {what}")
+    };
     output
 }
 
@@ -76,7 +78,8 @@ impl Node {
     /// A node that may not be ready yet.
     pub fn launch(config: Config) -> Self {
         let listeners = Listeners::bind(&config).unwrap();
-        let (public, internal) = (listeners.public.local_addr().unwrap(), listeners.internal.local_addr().unwrap());
+        let (public, internal) =
+            (listeners.public.local_addr().unwrap(), listeners.internal.local_addr().unwrap());
         let shutdown = CancellationToken::new();
         #[allow(clippy::disallowed_methods, reason = "tests own their nodes")]
         let task = tokio::spawn(app::run(config, listeners, shutdown.clone()));
@@ -200,7 +203,8 @@ pub async fn request(
     body: &[u8],
 ) -> Answer {
     let mut socket = TcpStream::connect(address).await.unwrap();
-    let mut head = format!("{method} {path} HTTP/1.1\r\nConnection: close\r\nContent-Length: {}\r\n", body.len());
+    let mut head =
+        format!("{method} {path} HTTP/1.1\r\nConnection: close\r\nContent-Length: {}\r\n", body.len());
     if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
         head += &format!("Host: {address}\r\n");
     }
