@@ -1,5 +1,7 @@
 //! The internal door (contract, 3.3 and 8), on the memory bus.
 
+#![allow(clippy::unwrap_used, reason = "tests may")]
+
 #[path = "support/node.rs"]
 mod node;
 

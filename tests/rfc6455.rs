@@ -1,5 +1,7 @@
 //! RFC 6455 on the raw socket: what clients may do, what they may not, and how each ends.
 
+#![allow(clippy::unwrap_used, reason = "tests may")]
+
 #[path = "support/node.rs"]
 mod node;
 
@@ -79,7 +81,7 @@ async fn bytes_behind_the_handshake_are_not_lost() {
 #[tokio::test]
 async fn broken_framing_ends_with_1002() {
     let node = Node::start(&[]).await;
-    let mut long_ping = vec![0x89, 0x80 | 126, 0, 126, 0, 0, 0, 0];
+    let mut long_ping = vec![0x89, 0x80 | 0x7E, 0, 126, 0, 0, 0, 0];
     long_ping.extend([0; 126]);
     for (what, bytes) in [
         ("an unmasked frame", b"\x81\x02{}".to_vec()),

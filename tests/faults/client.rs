@@ -131,7 +131,13 @@ struct Words {
 }
 
 impl Session {
-    pub(crate) fn new(name: String, explicit: Vec<TopicId>, topics: Arc<Topics>, clock: Clock, home: usize) -> Self {
+    pub(crate) fn new(
+        name: String,
+        explicit: Vec<TopicId>,
+        topics: Arc<Topics>,
+        clock: Clock,
+        home: usize,
+    ) -> Self {
         let mut follows = explicit.clone();
         follows.extend(explicit.iter().filter_map(|topic| topics.wide(*topic)));
         follows.sort_unstable();
@@ -194,11 +200,14 @@ impl Session {
     }
 
     async fn once(&self, port: u16) -> io::Result<(Option<u16>, Option<u64>)> {
-        let mut socket = tokio::time::timeout(HANDSHAKE, self.open(port)).await.map_err(|_| io::ErrorKind::TimedOut)??;
+        let mut socket =
+            tokio::time::timeout(HANDSHAKE, self.open(port)).await.map_err(|_| io::ErrorKind::TimedOut)??;
         let (mut wait, mut code) = (None, None);
         loop {
             let patience = if self.state().connected { SILENCE } else { HANDSHAKE };
-            let Ok(next) = tokio::time::timeout(patience, socket.next()).await else { return Ok((code, wait)) };
+            let Ok(next) = tokio::time::timeout(patience, socket.next()).await else {
+                return Ok((code, wait));
+            };
             match next {
                 Some(Ok(Message::Text(text))) => {
                     let words: Words = serde_json::from_str(&text).map_err(io::Error::other)?;
@@ -231,8 +240,11 @@ impl Session {
         let names: Vec<&str> = self.explicit.iter().map(|topic| self.topics.name(*topic)).collect();
         let mut message = json!({ "type": "connect", "topics": names, "client": state.told.name });
         if !state.told.facts.is_empty() {
-            let positions: BTreeMap<&str, String> =
-                state.positions.iter().map(|(topic, position)| (self.topics.name(*topic), position.to_string())).collect();
+            let positions: BTreeMap<&str, String> = state
+                .positions
+                .iter()
+                .map(|(topic, position)| (self.topics.name(*topic), position.to_string()))
+                .collect();
             message["resume"] = json!({ "at": state.at, "positions": positions });
         }
         message
@@ -265,7 +277,8 @@ impl Session {
                 }
             }
             "event" => {
-                let number = words.event.as_ref().and_then(|event| event["data"]["n"].as_u64()).unwrap_or(u64::MAX);
+                let number =
+                    words.event.as_ref().and_then(|event| event["data"]["n"].as_u64()).unwrap_or(u64::MAX);
                 let Some(topic) = self.topics.id(&words.topic) else { return };
                 if let Some(position) = &position {
                     state.positions.insert(topic, position.clone());
