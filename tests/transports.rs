@@ -1,5 +1,7 @@
 //! SSE, long-poll and what else the public door serves (contract, 4.2 to 4.4), with a raw client, on the memory bus.
 
+#![allow(clippy::unwrap_used, reason = "tests may")]
+
 #[path = "support/node.rs"]
 mod node;
 

@@ -1,5 +1,7 @@
 //! Sessions over WebSocket (contract, 4.1 and 4.5), with a raw client, on the memory bus.
 
+#![allow(clippy::unwrap_used, reason = "tests may")]
+
 #[path = "support/node.rs"]
 mod node;
 

@@ -48,7 +48,7 @@ impl Transport {
 }
 
 /// What is due for a session.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Due {
     /// A sign of life: a Ping, or a comment line.
     Beat,

@@ -1,7 +1,14 @@
 //! Nodes in the test's own process, and clients that know nothing of the product's code: a raw socket, the few lines
 //! of HTTP and RFC 6455 that are needed, and deadlines.
 
-#![allow(dead_code, missing_docs, clippy::missing_panics_doc, reason = "each test uses a part of it")]
+#![allow(
+    dead_code,
+    missing_docs,
+    unreachable_pub,
+    clippy::missing_panics_doc,
+    clippy::unwrap_used,
+    reason = "each test uses a part of it"
+)]
 
 use std::{future::Future, net::SocketAddr, time::Duration};
 
@@ -403,11 +410,11 @@ pub fn client_frame(first: u8, payload: &[u8]) -> Vec<u8> {
     match payload.len() {
         length @ 0..=125 => bytes.push(0x80 | length as u8),
         length @ 126..=0xFFFF => {
-            bytes.push(0x80 | 126);
+            bytes.push(0x80 | 0x7E);
             bytes.extend((length as u16).to_be_bytes());
         }
         length => {
-            bytes.push(0x80 | 127);
+            bytes.push(0x80 | 0x7F);
             bytes.extend((length as u64).to_be_bytes());
         }
     }
