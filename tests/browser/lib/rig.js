@@ -45,7 +45,7 @@ export async function node(t, name, { redis, port, ...settings } = {}) {
   const self = {
     ...server, port: http, base: `http://127.0.0.1:${http}`, internal: `http://127.0.0.1:${internal}`,
     status: async () => (await fetch(`http://127.0.0.1:${internal}/status`)).json(),
-    sessions: async () => (await self.status()).sessions,
+    sessions: async () => (await self.status()).this.sessions,
     publish: (topic, event, live) => fetch(`http://127.0.0.1:${internal}/publish${live ? '?live=1' : ''}`, { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify({ topic, event }) }),
     api: async (path, body) => (await fetch(`http://127.0.0.1:${http}/demo/api/${path}`, body && { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(body) })).json(),
   };
@@ -64,7 +64,7 @@ export async function nginx(t, servers) {
     http {
       access_log off; client_body_temp_path ${dir}/b; proxy_temp_path ${dir}/p; fastcgi_temp_path ${dir}/f; uwsgi_temp_path ${dir}/u; scgi_temp_path ${dir}/s;
       map $http_upgrade $upgrade { default upgrade; '' ''; }
-      server { listen 127.0.0.1:${port}; proxy_http_version 1.1; proxy_set_header Host $http_host; ${text} }
+      server { listen 127.0.0.1:${port}; proxy_http_version 1.1; ${text} }
     }`);
   write(servers);
   const server = start(t, 'nginx', ['-c', join(dir, 'nginx.conf'), '-p', dir], { log: join(dir, 'log') });

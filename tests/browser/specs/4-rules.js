@@ -20,7 +20,7 @@ async function quietPane(t, base, editor, query) {
   const screen = await watch(page, () => page.goto(`${base}/demo/pane.html?editor=${editor}${query}`));
   return { ...screen, log };
 }
-const counted = async (a) => { const s = await a.sessions(); return Object.values(s).reduce((x, y) => x + (typeof y === 'number' ? y : 0), 0); };
+const counted = async (a) => (await a.sessions()).total;
 
 test('websocket.enabled=false: none is opened, SSE serves', async (t) => {
   const a = await node(t, 'a', { redis: await redis(t), WEBSOCKET__ENABLED: false });
