@@ -172,8 +172,7 @@ class Link {
     if (!s?.welcomed) return;
     if (s.pipe?.send) this.ping(2500);
     else if (now() - s.heard > this.heartbeat + 3000 && s.kind === 'sse') s.end({});
-    else if (why === 'online') s.end({ planned: true });
-    if (s.kind !== 'websocket') this.later('probe', 500 + random(1500), () => this.probe());
+    else if (s.kind !== 'websocket') this.later('probe', 500 + random(1500), () => this.probe(15_000, why === 'online'));
   }
 
   simulate(faults) {
@@ -288,10 +287,13 @@ class Link {
   }
 
   /** While a fallback serves: does WebSocket get through again? A second, empty session asks, and is taken over if it is welcomed. */
-  async probe(delay = 15_000) {
+  async probe(delay, reopen) {
     const config = await this.config().catch(() => ({}));
-    const again = () => this.later('probe', around(delay), () => this.probe(Math.min(delay * 2, 300_000)));
     const old = this.session;
+    const again = () => {
+      if (reopen) old.end({ planned: true });    // the network changed: is it still there?
+      else this.later('probe', around(delay), () => this.probe(Math.min(delay * 2, 300_000)));
+    };
     if (!old || old.kind === 'websocket') return;
     if (!this.o.transports.includes('websocket') || config.websocket === false || this.faults.offline || this.faults.block?.includes('websocket')) return again();
     let pipe = null;

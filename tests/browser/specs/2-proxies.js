@@ -18,9 +18,7 @@ async function behind(t, a, proxy, transport, during = async () => {}) {
   await anna.shows('First over the proxy');
   let n = 0, on = true;
   const writing = (async () => { while (on) { await a.api('projects/42/comments', { editor: 'bilal', text: `Number ${++n}` }); await pause(150); } })();
-  await during(anna);
-  on = false;
-  await writing;
+  try { await during(anna); } finally { on = false; await writing; }
   await anna.shows(`Number ${n}`);
   await settled(anna, a, 'anna');
   assert.equal((await anna.audit()).resyncs, 0, 'everything came as an event');

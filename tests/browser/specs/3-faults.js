@@ -90,6 +90,7 @@ test('the switches of the demo: cable, stale, WebSocket, SSE; nothing lost over 
   await anna.live('WebSocket');
   let n = 0, on = true;
   const writing = (async () => { while (on) { await a.api('projects/42/comments', { editor: 'bilal', text: `Number ${++n}` }); await pause(120); } })();
+  t.after(async () => { on = false; await writing; });
   await anna.faults('block-websocket');
   await anna.live('SSE', 6000);
   await anna.faults('block-websocket', 'block-sse');
