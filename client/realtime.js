@@ -542,6 +542,7 @@ export class Hub {
   user = null;    // whose connection this is
   handed = null;
   asked = 0;
+  born = Promise.resolve('-');    // the name of the lock that says that this worker lives
 
   add(port) { port.onmessage = (e) => this.hear(port, e.data); }
 
@@ -549,7 +550,7 @@ export class Hub {
     const tab = this.tabs.get(port);
     if (tab) tab.alive = now();
     if (m.t === 'join') return this.join(port, m);
-    if (!tab) return;
+    if (!tab) return port.postMessage({ t: 'gone' });
     switch (m.t) {
       case 'topics': {
         const before = tab.topics;
@@ -573,15 +574,15 @@ export class Hub {
     this.user = m.user;
     if (!this.link) this.handed = m.token;
     this.tabs.set(port, { topics: new Set(), tap: false, alive: now(), answers: new Map() });
-    port.postMessage({ t: 'hello', v: PORT_PROTOCOL, version: VERSION });
-    // The tab holds this lock while it lives: it is granted here when the tab is gone, however it went.
-    if (m.lock) navigator.locks.request(m.lock, () => this.leave(port));
-    else if (m.lock === '') this.sweep ??= setInterval(() => { for (const [p, t] of this.tabs) if (now() - t.alive > 180_000) this.leave(p); }, 30_000);
+    for (const [other, { alive }] of this.tabs) if (now() - alive > 180_000) this.leave(other);    // went without a word
     this.link ??= new Link({
       url: m.url, transports: m.transports, client: m.client, favourite: m.favourite,
       token: () => this.token(), emit: (message) => this.emit(message),
     });
-    port.postMessage({ t: 'status', status: this.link.status });
+    this.born.then((life) => {
+      port.postMessage({ t: 'hello', v: PORT_PROTOCOL, life });
+      port.postMessage({ t: 'status', status: this.link?.status ?? beginning() });
+    });
   }
 
   leave(port) {
@@ -589,12 +590,9 @@ export class Hub {
     if (!tab) return;
     this.tabs.delete(port);
     for (const answer of tab.answers.values()) answer({});
-    port.close?.();
     if (this.tabs.size) return this.follow();
     this.link?.close();
     this.link = this.user = this.handed = null;
-    clearInterval(this.sweep);
-    this.sweep = undefined;
   }
 
   follow() { this.link?.follow(new Set([...this.tabs.values()].flatMap((t) => [...t.topics]))); }
@@ -635,7 +633,6 @@ export class Realtime extends EventTarget {
   said = new Set();
   owed = new Map();    // resyncs that wait for their moment
   port = null;
-  lock;
   user = null;
   faults = null;
   closed = false;
@@ -799,27 +796,25 @@ export class Realtime extends EventTarget {
       const worker = new SharedWorker(new URL('./realtime.js', import.meta.url), { type: 'module', name });
       const { port } = worker;
       const hello = new Promise((resolve) => {
-        port.onmessage = (e) => { if (e.data.t === 'hello') resolve(e.data.v === PORT_PROTOCOL); };
-        worker.onerror = () => resolve(false);
-        sleep(2500).then(() => resolve(false));
+        port.onmessage = (e) => { if (e.data.t === 'hello') resolve(e.data.v === PORT_PROTOCOL && e.data.life); };
+        worker.onerror = () => resolve('');
+        sleep(8000).then(resolve);
       });
-      // While this tab lives it holds a lock; when the worker is given it, the tab is gone.
-      this.lock ??= new Promise((held) => {
-        const locks = globalThis.navigator?.locks;
-        const mine = `carillon-${this.id}`;
-        if (!locks) return held('');
-        locks.request(mine, () => { held(mine); return new Promise(() => {}); }).catch(() => held(''));
-      });
-      port.postMessage(this.joining(token, await this.lock));
-      if (await hello && this.turn === turn) return this.attach(port);
+      port.postMessage(this.joining(token));
+      const life = await hello;
+      if (life && this.turn === turn) {
+        // The worker holds this lock while it lives: to be given it means that the worker is gone.
+        globalThis.navigator?.locks?.request(life, () => { if (this.port === port) this.restart('stale'); });
+        return this.attach(port);
+      }
       port.postMessage({ t: 'bye' });
       port.close();
     } catch { /* no worker here: cross-origin, or forbidden */ }
     return false;
   }
 
-  joining(token, lock) {
-    return { t: 'join', user: this.user, token, lock, url: this.url, transports: this.transports, client: this.id, favourite: remembered() };
+  joining(token) {
+    return { t: 'join', user: this.user, token, url: this.url, transports: this.transports, client: this.id, favourite: remembered() };
   }
 
   attach(port) {
@@ -873,6 +868,7 @@ export class Realtime extends EventTarget {
       case 'message': return this.fire('message', m);
       case 'say': return this.say(m.key, m.level, m.text);
       case 'token': return void this.handToken(m.id);
+      case 'gone': this.restart('stale');
     }
   }
 
@@ -961,5 +957,7 @@ function remember({ state, transport }) {
 // This file is its own SharedWorker script.
 if ('SharedWorkerGlobalScope' in globalThis) {
   const hub = new Hub();
+  const life = `carillon-worker-${Math.random()}`;
+  if (navigator.locks) hub.born = new Promise((held) => { navigator.locks.request(life, () => { held(life); return new Promise(() => {}); }); });
   /** @type {any} */ (globalThis).onconnect = (e) => hub.add(e.ports[0]);
 }
