@@ -383,6 +383,7 @@ class Link {
     const { topic, position, event } = m;
     if (position) {
       const seen = this.seen.get(topic) ?? new Set();
+      if (this.seen.size > 500) this.seen.clear();
       this.seen.set(topic, seen);
       if (seen.has(position)) return;
       seen.add(position);
@@ -430,8 +431,8 @@ class Link {
   }
 
   resume() {
-    const mine = [...this.topics];
-    const positions = Object.fromEntries(Object.entries(this.positions).filter(([t]) => mine.some((p) => covers(p, t))));
+    const mine = new Set([...this.topics].flatMap((t) => [t, areaOf(t)]));
+    const positions = Object.fromEntries(Object.entries(this.positions).filter(([t]) => mine.has(t)));
     return this.at ? { at: this.at, positions } : undefined;
   }
 
