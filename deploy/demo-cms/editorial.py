@@ -28,7 +28,7 @@ class Database:
     KEY = "demo-cms:state"
 
     def __init__(self, seed):
-        self.redis = connect("cms")
+        self.redis = connect("cms", "redis-cms")
         self.seed = seed
 
     def read(self):

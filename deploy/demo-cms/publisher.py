@@ -16,13 +16,15 @@ import redis
 GIVE_UP_SECONDS = 240
 
 
-def connect(user):
+PREFIX = os.environ.get("CARILLON_PREFIX", "carillon")
+
+
+def connect(user, file):
     """A client for a single Redis, a Sentinel group or a cluster, as the environment says."""
     password = None
-    folder = os.environ.get("REDIS_PASSWORDS")
-    if folder:
-        with open(f"{folder}/redis-{user}", encoding="utf-8") as file:
-            password = file.read().strip()
+    if folder := os.environ.get("REDIS_PASSWORDS"):
+        with open(f"{folder}/{file}", encoding="utf-8") as secret:
+            password = secret.read().strip()
     options = {"socket_timeout": 3, "socket_connect_timeout": 3, "decode_responses": True}
     if password:
         options |= {"username": user, "password": password}
@@ -45,8 +47,7 @@ class Publisher:
 
     def __init__(self, source):
         self.source = source
-        self.prefix = os.environ.get("CARILLON_PREFIX", "carillon")
-        self.redis = connect("publisher")
+        self.redis = connect(f"{PREFIX}-publisher", "redis-publisher")
         self.accepted = {}
         self.repeated = 0
         self.given_up = 0
@@ -62,7 +63,7 @@ class Publisher:
         deadline, wait = time.monotonic() + GIVE_UP_SECONDS, 0.1
         while True:
             try:
-                position = self.redis.fcall(f"{self.prefix}_publish", 1, f"{self.prefix}:{topic}", text)
+                position = self.redis.fcall(f"{PREFIX}_publish", 1, f"{PREFIX}:{topic}", text)
                 break
             except redis.exceptions.RedisError as error:
                 # "Function not found" is here too: Redis was emptied, and the nodes are about to load it again.

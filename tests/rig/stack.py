@@ -77,7 +77,13 @@ class Stack:
         return self.run(*self.command, *arguments, **options)
 
     def ids(self, service):
-        return self.compose("ps", "-q", service).split()
+        """Running containers of a service, oldest first."""
+        label = "label=com.docker.compose"
+        found = self.run(
+            "docker", "ps", "-q", "--no-trunc", "--filter", f"{label}.project={self.project}", "--filter", f"{label}.service={service}",
+            "--filter", f"{label}.oneoff=False",
+        )
+        return found.split()[::-1]
 
     def inspect(self, container):
         return json.loads(self.run("docker", "inspect", container))[0]
@@ -90,8 +96,8 @@ class Stack:
         return self.inspect(container)["State"].get("Health", {}).get("Status")
 
     def secret(self, name):
-        """A generated secret, read the way an operator would: through a container that mounts the volume."""
-        return self.compose("run", "--rm", "--no-deps", "-T", "--entrypoint", "cat", "secrets", f"/data/{name}", quiet=True)
+        """A generated secret, read the way an operator would: in a container that mounts the volume and has a shell."""
+        return self.run("docker", "exec", self.ids("redis")[0], "cat", f"/run/carillon/{name}", quiet=True)
 
     def cms(self, name):
         return Cms(f"http://{self.address(self.ids(name)[0])}:8000")
