@@ -134,7 +134,8 @@ class Rig:
         assert len(nodes) == 3, f"{len(nodes)} nodes"
         self.secret = self.stack.secret("jwt")
         # The balancer has to have found them.
-        await until(lambda: http(f"{self.stack.origin}/realtime/config")[0] == 200, 30, "an answer through the balancer")
+        for path in ("realtime/config", "demo/api/setup"):
+            await until(lambda: http(f"{self.stack.origin}/{path}")[0] == 200, 30, f"an answer from /{path} through the balancer")
         return f"from nothing to an answer in {watch():.1f} s"
 
     async def start_time(self):
@@ -383,7 +384,8 @@ class Rig:
         watch = stopwatch()
         await self.stack.aside(*self.stack.command, "up", "-d", timeout=240)
         self.secret = self.stack.secret("jwt")
-        await until(lambda: http(f"{self.stack.origin}/realtime/config")[0] == 200, 30, "an answer through the balancer")
+        for path in ("realtime/config", "demo/api/setup"):
+            await until(lambda: http(f"{self.stack.origin}/{path}")[0] == 200, 30, f"an answer from /{path} through the balancer")
         return f"{watch():.1f} s"
 
     async def failover(self):
