@@ -16,6 +16,8 @@ import redis
 GIVE_UP_SECONDS = 240
 
 
+# What Redis' client raises: two families, one for clusters.
+REDIS_ERRORS = (redis.exceptions.RedisError, redis.exceptions.RedisClusterException)
 PREFIX = os.environ.get("CARILLON_PREFIX", "carillon")
 
 
@@ -65,7 +67,7 @@ class Publisher:
             try:
                 position = self.redis.fcall(f"{PREFIX}_publish", 1, f"{PREFIX}:{topic}", text)
                 break
-            except redis.exceptions.RedisError as error:
+            except REDIS_ERRORS as error:
                 # "Function not found" is here too: Redis was emptied, and the nodes are about to load it again.
                 with self.lock:
                     self.repeated += 1
