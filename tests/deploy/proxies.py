@@ -24,6 +24,7 @@ import websockets
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "rig"))
 from editors import mint, until
+from stack import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 PROXY = ROOT / "deploy/proxy"
@@ -31,12 +32,6 @@ HOST = "cms.example.com"
 SECRET = "a secret of the tests, longer than 32 bytes"
 PUBLISH_TOKEN = "a publishing token of the tests"
 SILENCE = 65  # seconds; nginx, HAProxy's common examples and most cloud balancers cut at 60
-
-
-def free_port(address="127.0.0.1"):
-    with socket.socket() as probe:
-        probe.bind((address, 0))
-        return probe.getsockname()[1]
 
 
 async def request(port, method, path, headers=(), body=b"", tls=None, address="127.0.0.1"):

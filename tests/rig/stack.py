@@ -1,8 +1,10 @@
 """The compose stack seen from the machine it runs on: Docker's command line, container addresses, small HTTP requests."""
 
 import asyncio
+import contextlib
 import json
 import os
+import random
 import re
 import shutil
 import socket
@@ -15,10 +17,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+def free_port(address="0.0.0.0"):
+    """A free port below those that the kernel hands out for outgoing connections: it stays free until it is used."""
+    while True:
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind((address, random.randint(18000, 31999)))
+            return probe.getsockname()[1]
 
 
 def http(url, method="GET", body=None, timeout=5, headers=None):
