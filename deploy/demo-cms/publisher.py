@@ -35,9 +35,22 @@ def connect(user, file):
         addresses = [(part.split(":")[0], int(part.split(":")[1])) for part in sentinels.split(",")]
         sentinel = redis.sentinel.Sentinel(addresses, socket_timeout=1)
         return sentinel.master_for(os.environ.get("REDIS_MASTER", "carillon"), **options)
-    if os.environ.get("REDIS_CLUSTER"):
-        return redis.RedisCluster(host=host, port=port, **options)
+    if members := os.environ.get("REDIS_CLUSTER"):
+        nodes = [redis.cluster.ClusterNode(*part.split(":")) for part in members.split(",")]
+        return redis.RedisCluster(startup_nodes=nodes, **options)
     return redis.Redis(host=host, port=port, **options)
+
+
+def renewed(client, user, file):
+    """The client to go on with after an error. A cluster's may stick to a member that is gone: a new one asks the others."""
+    if not os.environ.get("REDIS_CLUSTER"):
+        return client
+    try:
+        fresh = connect(user, file)
+    except REDIS_ERRORS:
+        return client
+    client.close()
+    return fresh
 
 
 def now():
@@ -49,7 +62,8 @@ class Publisher:
 
     def __init__(self, source):
         self.source = source
-        self.redis = connect(f"{PREFIX}-publisher", "redis-publisher")
+        self.user = (f"{PREFIX}-publisher", "redis-publisher")
+        self.redis = connect(*self.user)
         self.accepted = {}
         self.repeated = 0
         self.given_up = 0
@@ -77,6 +91,7 @@ class Publisher:
                     print(json.dumps({"level": "error", "message": f"gave up on an event of {topic}", "error": str(error)}))
                     raise
                 wait = min(wait * 2, 1.0)
+                self.redis = renewed(self.redis, *self.user)
         with self.lock:
             entry = self.accepted.setdefault(topic, {"count": 0, "last": ""})
             entry["count"] += 1
