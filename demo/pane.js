@@ -23,6 +23,7 @@ function ago(iso) {
   for (const [unit, size] of [['day', 86400], ['hour', 3600], ['minute', 60]]) if (-seconds >= size) return relative.format(Math.ceil(seconds / size), unit);
   return 'now';
 }
+const count = (n, noun) => `${n} ${noun}${n === 1 ? '' : 's'}`;
 const when = (iso) => h('time', { dateTime: iso, title: new Date(iso).toLocaleString() }, ago(iso));
 setInterval(() => { for (const t of document.querySelectorAll('time')) t.textContent = ago(t.dateTime); }, 20_000);
 
@@ -107,8 +108,8 @@ const loadProjects = loader(async () => {
   const { projects } = await api('projects');
   $('projects').replaceChildren(...projects.map((p) => {
     const button = h('button', { type: 'button', className: 'project' },
-      h('strong', {}, p.name), h('span', { className: `chip ${p.status}` }, LABELS[p.status]),
-      h('span', { className: 'meta' }, `${p.items} items, ${p.comments} comments`));
+      h('strong', { title: p.name }, p.name),
+      h('span', { className: 'meta' }, `${count(p.items, 'item')}, ${count(p.comments, 'comment')}`), h('span', { className: `chip ${p.status}` }, LABELS[p.status]));
     button.dataset.project = p.id;
     if (p.id === view.project) button.setAttribute('aria-current', 'true');
     button.addEventListener('click', () => open(p.id));
@@ -136,7 +137,7 @@ const loadItems = loader(async () => {
     approve.dataset.act = 'approve';
     approve.addEventListener('click', async () => { if (await act(`projects/${view.project}/items/${i.id}/approve`, {})) mine(); });
     const row = h('tr', {},
-      h('td', { className: 'name' }, h('span', { className: 'type', aria: { hidden: 'true' } }, TYPES[i.type] ?? '•'), name),
+      h('td', { className: 'name' }, h('div', {}, h('span', { className: 'type', aria: { hidden: 'true' } }, TYPES[i.type] ?? '•'), name)),
       h('td', { className: 'kind' }, i.type), h('td', { className: 'lang' }, i.language),
       h('td', { className: 'status' }, move),
       h('td', { className: 'changed' }, avatar(i.modified_by), h('span', { className: 'sr' }, editor(i.modified_by).name), when(i.modified)),
@@ -325,7 +326,7 @@ rt.onMessage(({ direction, transport, time: at, message }) => {
   else if (message.type === 'subscribed') start(message.positions, true);
   else if (message.type === 'welcome') start(message.positions, false);
   Object.assign($('audit').dataset, { events: audit.events, holes: audit.holes, doubles: audit.doubles, resyncs: audit.resyncs });
-  $('audit').textContent = `${audit.events} events · ${audit.holes} holes · ${audit.doubles} doubles · ${audit.resyncs} resyncs`;
+  $('audit').textContent = `${count(audit.events, 'event')} · ${count(audit.holes, 'hole')} · ${count(audit.doubles, 'double')} · ${count(audit.resyncs, 'resync')}`;
   const ping = message.type === 'ping' || message.type === 'pong';
   const line = h('li', { className: `${direction} ${ping ? 'ping' : ''}` }, h('details', {},
     h('summary', {}, h('span', { className: 'at' }, time(at)), h('span', { className: 'way' }, direction === 'in' ? '←' : '→'), h('b', {}, message.event?.type ?? message.type), h('span', { className: 'what' }, message.topic ?? message.topics?.join(' ') ?? ''), h('span', { className: 'via' }, NAMES[transport])),
@@ -349,6 +350,8 @@ $('me-name').textContent = editor(me).name;
 $('me-role').textContent = editor(me).role;
 $('me-avatar').textContent = editor(me).initials;
 document.documentElement.style.setProperty('--hue', editor(me).hue);
+const other = setup.editors.find((e) => e.id !== me);
+$('comment').placeholder = `Write a comment. @${other.id} notifies ${other.name.split(' ')[0]}.`;
 $('notify-to').append(...setup.editors.filter((e) => e.id !== me).map((e) => h('option', { value: e.id }, e.name)));
 open(Number(query.get('project')) || 42);
 if (rt.status.state !== 'live') loadNotifications();

@@ -165,6 +165,8 @@ both! {
         refusal(bus.bus.publish_live(topic("notifications:Anna"), numbered(1)).await);
         let text = refusal(bus.bus.publish_live(topic("content:1"), numbered(1)).await);
         assert!(text.contains("areas.recorded_only"), "{text}");
+        let figures = bus.metrics.text();
+        assert!(figures.contains("carillon_published_total{reason=\"refused\"} 5\n"), "{figures}");
         assert!(bus.deliveries_so_far().await.is_empty());
         bus.end().await;
     }

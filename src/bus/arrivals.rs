@@ -82,7 +82,7 @@ impl Arrivals {
         }
         if let Err(mpsc::error::TrySendError::Full(_)) = self.inner.sender.try_send(event) {
             state.overflowed = true;
-            self.complain(&mut state, "overflow", "", "the node is slower than what arrives from Redis");
+            complain(&mut state, "overflow", "", "the node is slower than what arrives from Redis");
         }
     }
 
@@ -105,20 +105,20 @@ impl Arrivals {
     pub(super) fn reject(&self, reason: &'static str, channel: &str, detail: &str) {
         self.inner.metrics.invalid.get_or_create(&ReasonLabel { reason }).inc();
         let mut state = self.inner.state.lock().unwrap_or_else(PoisonError::into_inner);
-        self.complain(&mut state, reason, channel, detail);
+        complain(&mut state, reason, channel, detail);
     }
+}
 
-    fn complain(&self, state: &mut State, reason: &'static str, channel: &str, detail: &str) {
-        let now = Instant::now();
-        let muted = match state.complaints.get_mut(reason) {
-            Some(complaint) if now - complaint.logged < COMPLAINT_EVERY => {
-                complaint.muted += 1;
-                return;
-            }
-            Some(complaint) => complaint.muted,
-            None => 0,
-        };
-        state.complaints.insert(reason, Complaint { logged: now, muted });
-        warn!(reason, channel, muted, "dropped what arrived from Redis: {detail}");
-    }
+fn complain(state: &mut State, reason: &'static str, channel: &str, detail: &str) {
+    let now = Instant::now();
+    let muted = match state.complaints.get_mut(reason) {
+        Some(complaint) if now - complaint.logged < COMPLAINT_EVERY => {
+            complaint.muted += 1;
+            return;
+        }
+        Some(complaint) => complaint.muted,
+        None => 0,
+    };
+    state.complaints.insert(reason, Complaint { logged: now, muted });
+    warn!(reason, channel, muted, "dropped what arrived from Redis: {detail}");
 }

@@ -1,8 +1,21 @@
 //! What is refused before it reaches Redis or a memory log: the part of the publish function's verdict that is not
-//! already in the types ([`Event`] is checked when it is read). Must not know where events go.
+//! already in the types ([`Event`] is checked when it is read); and what became of it, counted. Must not know where events go.
 
 use super::{BusError, Settings};
-use crate::protocol::{Event, EventError, Topic};
+use crate::{
+    metrics::{Metrics, ReasonLabel},
+    protocol::{Event, EventError, Topic},
+};
+
+/// Counts a publish by what became of it; `kind` is `recorded` or `live`.
+pub(super) fn count<T>(metrics: &Metrics, kind: &'static str, result: &Result<T, BusError>) {
+    let reason = match result {
+        Ok(_) => kind,
+        Err(BusError::Away(_)) => "away",
+        Err(BusError::Refused(_) | BusError::Event(_)) => "refused",
+    };
+    metrics.published.get_or_create(&ReasonLabel { reason }).inc();
+}
 
 /// Whether the event fits and the topic is spelled as its followers spell it.
 pub(super) fn recorded(settings: &Settings, topic: &Topic, event: &Event) -> Result<(), BusError> {

@@ -39,6 +39,7 @@ struct Inner {
     settings: Settings,
     lineage: Lineage,
     started: u64,
+    metrics: Metrics,
     arrivals: Arrivals,
     state: Mutex<State>,
 }
@@ -64,6 +65,7 @@ impl State {
 impl MemoryBus {
     /// Starts the bus; the link is up at once.
     pub fn start(settings: Settings, metrics: Metrics, tasks: &Tasks) -> (Self, mpsc::Receiver<BusEvent>) {
+        metrics.link_up.set(1);
         let (arrivals, events) = Arrivals::new(&settings, metrics.clone());
         let state = State {
             clock: 0,
@@ -75,9 +77,9 @@ impl MemoryBus {
         };
         let lineage = Lineage::new(&format!("{:016x}", rand::random::<u64>()));
         let interval = settings.probe_interval;
-        let inner = Inner { settings, lineage, started: now_ms(), arrivals, state: Mutex::new(state) };
+        let inner =
+            Inner { settings, lineage, started: now_ms(), metrics, arrivals, state: Mutex::new(state) };
         let bus = Self { inner: Arc::new(inner) };
-        metrics.link_up.set(1);
         bus.inner.arrivals.tell_up();
         bus.prove();
         let prover = bus.clone();
@@ -157,29 +159,36 @@ impl MemoryBus {
     /// See [`super::Bus::publish`].
     #[allow(clippy::unused_async)] // the same signature as over Redis
     pub async fn publish(&self, topic: Topic, event: Event) -> Result<EntryId, BusError> {
-        check::recorded(&self.inner.settings, &topic, &event)?;
+        let result = self.record(&topic, event);
+        check::count(&self.inner.metrics, "recorded", &result);
+        result
+    }
+
+    fn record(&self, topic: &Topic, event: Event) -> Result<EntryId, BusError> {
+        check::recorded(&self.inner.settings, topic, &event)?;
         let attributes = event.attributes();
         let name =
             attributes.id.map(|id| (attributes.source.unwrap_or_default().into_owned(), id.into_owned()));
         let mut state = self.state();
         let now = state.now();
-        if let Some(name) = &name {
-            if let Some(first) = state.recent.entry(topic.clone()).or_default().seen(name) {
-                return Ok(first);
-            }
+        let first = name.as_ref().and_then(|name| state.recent.get_mut(topic)?.seen(name));
+        if let Some(first) = first {
+            return Ok(first);
         }
         let id = state.logs.open(topic.clone(), now).append(event.clone());
         if let Some(name) = name {
             state.recent.entry(topic.clone()).or_default().remember(name, id);
         }
-        self.deliver(&state, &topic, Content::Recorded(id, event));
+        self.deliver(&state, topic, Content::Recorded(id, event));
         Ok(id)
     }
 
     /// See [`super::Bus::publish_live`].
     #[allow(clippy::unused_async)] // the same signature as over Redis
     pub async fn publish_live(&self, topic: Topic, event: Event) -> Result<(), BusError> {
-        check::live(&self.inner.settings, &topic, &event)?;
+        let result = check::live(&self.inner.settings, &topic, &event);
+        check::count(&self.inner.metrics, "live", &result);
+        result?;
         self.deliver(&self.state(), &topic, Content::Live(event));
         Ok(())
     }

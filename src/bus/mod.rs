@@ -74,7 +74,8 @@ pub enum Content {
 pub enum Link {
     /// Every wanted subject is subscribed to (confirmed by Redis) and a probe has come back.
     Up,
-    /// Events may be missed from now on.
+    /// Events may be missed from now on. May come twice before `Up`: the change of a lineage is found when a lost link
+    /// is built again.
     Down {
         /// For operators, one line, without secrets.
         reason: String,

@@ -3,9 +3,11 @@
 //! Handlers read a request, ask whoever knows, and write an answer; problems go out as RFC 9457 documents. Must not
 //! know what a session does once it is inside.
 
+mod assets;
 mod cors;
 pub mod demo;
 mod disconnect;
+mod events;
 mod internal;
 pub mod listener;
 pub mod origin;

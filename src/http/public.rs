@@ -16,7 +16,7 @@ use axum::{
 use serde_json::json;
 
 use super::{
-    Origins, cors,
+    Origins, assets, cors, events,
     listener::Peer,
     refusal::{not_allowed, not_found},
     upgrade,
@@ -66,6 +66,10 @@ impl Public {
         let path = |name: &str| format!("{base}/{name}");
         let shared = Router::new()
             .route(&path("config"), get(config))
+            .route(&path("realtime.js"), assets::realtime_js())
+            .route(&path("realtime.d.ts"), assets::realtime_d_ts())
+            .route(&path("events"), get(events::events))
+            .route(&path("poll"), get(events::poll))
             .layer(from_fn_with_state(Arc::clone(self), cors::share));
         Router::new()
             .route(base, get(upgrade::websocket).fallback(not_allowed))

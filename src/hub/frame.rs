@@ -22,6 +22,7 @@ pub struct Frame(Arc<Encoded>);
 struct Encoded {
     topic: Topic,
     position: Option<(Lineage, EntryId)>,
+    at: u64,
     event: Event,
     header: u8,
     bytes: Vec<u8>,
@@ -44,7 +45,7 @@ impl Frame {
         put_header(&mut bytes, TEXT, json.len());
         let header = bytes.len() as u8;
         bytes.extend_from_slice(&json);
-        Self(Arc::new(Encoded { topic, position, event, header, bytes }))
+        Self(Arc::new(Encoded { topic, position, at, event, header, bytes }))
     }
 
     /// The same event with another `at`, for a session that is owed something.
@@ -66,6 +67,11 @@ impl Frame {
     /// Its number in the log's epoch; `None` for a live event.
     pub fn seq(&self) -> Option<u64> {
         self.0.position.as_ref().map(|(_, id)| id.seq)
+    }
+
+    /// The last proof when it was encoded, ms of Redis' clock.
+    pub fn at(&self) -> u64 {
+        self.0.at
     }
 
     /// The publisher's object.

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use super::allowance::Allowance;
+use super::{allowance::Allowance, cursor, pulse::Transport};
 use crate::{
     auth::{Grant, Identity, LEEWAY},
     hub::Closing,
@@ -84,6 +84,7 @@ pub enum Output {
 #[derive(Debug)]
 pub struct Machine {
     terms: Arc<Terms>,
+    transport: Transport,
     state: State,
     allowance: Allowance,
 }
@@ -107,12 +108,15 @@ struct Open {
 
 impl Machine {
     /// A session of whoever the handshake proved.
-    pub fn new(terms: Arc<Terms>, identity: Option<Box<Identity>>) -> Self {
-        Self { terms, state: State::New(identity), allowance: Allowance::default() }
+    pub fn new(terms: Arc<Terms>, transport: Transport, identity: Option<Box<Identity>>) -> Self {
+        Self { terms, transport, state: State::New(identity), allowance: Allowance::default() }
     }
 
     /// Takes an input. `now`: ms since 1970.
     pub fn take(&mut self, input: Input, now: u64) -> Vec<Output> {
+        if matches!(self.state, State::Ended) {
+            return Vec::new();
+        }
         match input {
             Input::Message(message) => self.message(message, now),
             Input::Malformed(reason) => self.end(CloseCode::BadMessage, reason, None),
@@ -128,9 +132,6 @@ impl Machine {
 
     fn message(&mut self, message: ClientMessage, now: u64) -> Vec<Output> {
         let terms = Arc::clone(&self.terms);
-        if matches!(self.state, State::Ended) {
-            return Vec::new();
-        }
         if !self.allowance.message(terms.messages_per_second, now) {
             return self.end(CloseCode::TryLater, "too many messages per second", Some(COME_BACK_MS));
         }
@@ -149,7 +150,7 @@ impl Machine {
             (State::New(_), _) => self.end(CloseCode::BadMessage, "the first message must be connect", None),
             (_, ClientMessage::Connect(_)) => self.end(CloseCode::BadMessage, "a second connect", None),
             (State::Open(open), ClientMessage::Subscribe { topics, resume }) => {
-                vec![Output::Subscribe(open.follow(&terms, topics, resume))]
+                vec![Output::Subscribe(open.follow(&terms, self.transport, topics, resume))]
             }
             (State::Open(open), ClientMessage::Unsubscribe { topics }) => open.leave(&terms, &topics),
             (State::Open(_), ClientMessage::Token { token }) => vec![Output::Check(token)],
@@ -217,7 +218,7 @@ impl Machine {
         let (connect, Some(identity)) = *waiting else { return Vec::new() };
         let until = end(&identity, now);
         let mut open = Open { user: identity.user, grant: identity.grant, followed: Vec::new() };
-        let request = open.follow(&self.terms, connect.topics, connect.resume);
+        let request = open.follow(&self.terms, self.transport, connect.topics, connect.resume);
         let welcome = Box::new(Welcome {
             session: format!("{:012x}", rand::random::<u64>() >> 16),
             node: self.terms.node.clone(),
@@ -262,9 +263,6 @@ impl Machine {
         reason: impl Into<String>,
         reconnect_after_ms: Option<u64>,
     ) -> Vec<Output> {
-        if matches!(self.state, State::Ended) {
-            return Vec::new();
-        }
         self.state = State::Ended;
         vec![Output::End(Closing { code, reason: reason.into(), reconnect_after_ms })]
     }
@@ -279,10 +277,16 @@ fn end(identity: &Identity, now: u64) -> Option<u64> {
 
 impl Open {
     /// Sorts what is asked for into what may be followed and what is refused.
-    fn follow(&mut self, terms: &Terms, topics: Vec<String>, resume: Option<Resume>) -> Request {
+    fn follow(
+        &mut self,
+        terms: &Terms,
+        transport: Transport,
+        topics: Vec<String>,
+        resume: Option<Resume>,
+    ) -> Request {
         let mut request = Request { subjects: Vec::new(), refused: Vec::new(), resume };
         for topic in topics {
-            match self.judge(terms, &topic) {
+            match self.judge(terms, transport, &topic) {
                 Ok(subject) => {
                     if !self.followed.contains(&subject) {
                         self.followed.push(subject.clone());
@@ -298,15 +302,21 @@ impl Open {
         request
     }
 
-    fn judge(&self, terms: &Terms, topic: &str) -> Result<Subject, RefusedCode> {
+    fn judge(&self, terms: &Terms, transport: Transport, topic: &str) -> Result<Subject, RefusedCode> {
         let subject = Subject::parse(topic, &terms.areas).map_err(|_| RefusedCode::BadTopic)?;
-        if terms.sharded && matches!(subject, Subject::Every(_)) {
+        // A whole area has no positions, so that a poll could never tell what was missed between two.
+        if (terms.sharded || transport == Transport::Poll) && matches!(subject, Subject::Every(_)) {
             return Err(RefusedCode::BadTopic);
         }
         if !self.grant.allows(&subject, &terms.areas) {
             return Err(RefusedCode::Forbidden);
         }
-        if self.followed.len() >= terms.topics && !self.followed.contains(&subject) {
+        if self.followed.contains(&subject) {
+            return Ok(subject);
+        }
+        // Where positions travel in a cursor, they must fit into it.
+        let fits = transport == Transport::WebSocket || cursor::has_room(&self.followed, &subject);
+        if self.followed.len() >= terms.topics || !fits {
             return Err(RefusedCode::TooMany);
         }
         Ok(subject)
@@ -319,3 +329,7 @@ impl Open {
         vec![Output::Unsubscribe(subjects)]
     }
 }
+
+#[cfg(test)]
+#[path = "machine_tests.rs"]
+mod tests;

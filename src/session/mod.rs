@@ -4,16 +4,22 @@
 //! HTTP: who is at the door was found out before.
 
 mod allowance;
+pub mod cursor;
+mod events;
 mod intake;
 pub mod machine;
 pub mod pulse;
 pub mod roll;
+mod poll;
 mod stream;
 mod websocket;
 
 use std::sync::Arc;
 
+pub use cursor::{Cursor, Start};
+pub use events::serve as serve_events;
 pub use machine::{Machine, Terms};
+pub use poll::{Answer, serve as serve_poll};
 pub use pulse::{Pulse, Transport};
 pub use roll::{Full, Limits, Place, Roll};
 pub use stream::serve as serve_stream;
@@ -79,7 +85,7 @@ impl Session {
         caller: Caller,
     ) -> Self {
         let pulse = place.begin(transport, outbox);
-        let machine = Machine::new(Arc::clone(&common.terms), caller.identity);
+        let machine = Machine::new(Arc::clone(&common.terms), transport, caller.identity);
         Self { common, place, pulse, machine, credentials: caller.credentials }
     }
 

@@ -21,8 +21,9 @@ use crate::{
 const CONNECT_WITHIN: u32 = 10_000;
 /// How long an owed `resync` may wait.
 const OWED_WITHIN: Duration = Duration::from_secs(10);
-/// How long before its end a token is warned about, at most, ms.
-const WARN_AHEAD: u64 = 60_000;
+/// How long before its end a token is warned about, ms: a third of its life, within these. The sweep comes by once a
+/// second.
+const WARN_AHEAD: std::ops::RangeInclusive<u64> = 2_000..=60_000;
 
 /// How a session is carried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -136,7 +137,8 @@ impl Pulse {
     pub(super) fn hold(&self, until: Option<u64>, now: u64, renewable: bool) {
         self.renewable.store(renewable, Relaxed);
         self.until.store(until.unwrap_or(u64::MAX), Relaxed);
-        let warn = until.map_or(u64::MAX, |until| until - WARN_AHEAD.min(until.saturating_sub(now) / 3));
+        let ahead = |until: u64| (until.saturating_sub(now) / 3).clamp(*WARN_AHEAD.start(), *WARN_AHEAD.end());
+        let warn = until.map_or(u64::MAX, |until| until.saturating_sub(ahead(until)));
         self.warn.store(warn, Relaxed);
     }
 

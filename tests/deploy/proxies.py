@@ -88,7 +88,7 @@ class Node:
     async def ready(self):
         async def answers():
             if self.process.poll() is not None:
-                raise AssertionError(f"{self.name} ended with {self.process.returncode}: see {self.site.work}/{self.name}.log")
+                raise AssertionError(f"{self.name} ended with {self.process.returncode}: {(self.site.work / (self.name + '.log')).read_text()[-400:]}")
             with contextlib.suppress(OSError, TimeoutError, asyncio.IncompleteReadError):
                 status, _, _, writer = await request(self.site.internal, "GET", "/readyz", [("Host", "x")], address=self.address)
                 writer.close()
@@ -217,7 +217,7 @@ class Site:
         self.work = Path(tempfile.mkdtemp(prefix="carillon-deploy-"))
         self.net = f"127.{random.randint(1, 250)}.{random.randint(1, 250)}"
         self.http, self.internal, self.cms, self.redis = (free_port(), free_port(), free_port(), free_port())
-        self.processes = []
+        self.processes, self.server = [], None
         self.nodes, self.proxies, self.topics = [], {}, 100
 
     def spawn(self, command, name, **environment):
@@ -228,6 +228,13 @@ class Site:
         return process
 
     async def __aenter__(self):
+        try:
+            return await self._start()
+        except BaseException:
+            await self.__aexit__()
+            raise
+
+    async def _start(self):
         self.certificate, self.key, self.both = self.work / "crt", self.work / "key", self.work / "pem"
         subprocess.run(
             ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", f"/CN={HOST}", "-addext",
@@ -256,7 +263,8 @@ class Site:
                 process.wait(10)
             except subprocess.TimeoutExpired:
                 process.kill()
-        self.server.close()
+        if self.server:
+            self.server.close()
         output = ROOT / "tests/output/deploy"
         shutil.rmtree(output, ignore_errors=True)
         output.mkdir(parents=True)

@@ -154,6 +154,15 @@ impl TestBus {
         }
     }
 
+    /// The next so many deliveries, where no order across topics is known (cluster).
+    pub async fn deliveries_so_far_anywhere(&mut self, count: usize) -> Vec<Delivery> {
+        let mut all = Vec::new();
+        while all.len() < count {
+            all.push(self.delivery().await);
+        }
+        all
+    }
+
     pub async fn end(self) {
         assert_eq!(self.tasks.end(DEADLINE).await, 0, "tasks are left");
     }

@@ -29,7 +29,10 @@ pub struct RedisServer {
 
 impl Drop for RedisServer {
     fn drop(&mut self) {
-        self.signal("CONT");
+        // Only while the process is ours: its id may be another's after that.
+        if matches!(self.child.try_wait(), Ok(None)) {
+            self.signal("CONT");
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -283,14 +286,19 @@ impl RedisCluster {
             .expect("redis-cli");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
         let cluster = Self { servers };
-        let deadline = Instant::now() + Duration::from_secs(30);
         let settled = |s: &RedisServer| {
             let info = s.command(&["CLUSTER", "INFO"]);
             info.contains("cluster_state:ok") && info.contains(&format!("cluster_known_nodes:{count}"))
         };
-        while !cluster.servers.iter().all(settled) {
-            assert!(Instant::now() < deadline, "the cluster did not form");
-            std::thread::sleep(Duration::from_millis(50));
+        until("the cluster forms", || cluster.servers.iter().all(settled));
+        for replica in &cluster.servers[masters..] {
+            until("the replica is in step", || replica.info("replication", "master_link_status") == "up");
+        }
+        for (n, master) in cluster.servers[..masters].iter().enumerate().filter(|_| replicas > 0) {
+            until("the master knows its replica", || {
+                let lines = master.command(&["CLUSTER", "NODES"]);
+                lines.matches("slave").count() == masters * replicas && cluster.replica_of(n) > 0
+            });
         }
         cluster
     }
@@ -299,5 +307,60 @@ impl RedisCluster {
     pub fn url(&self) -> String {
         let hosts = self.servers.iter().map(|s| format!("127.0.0.1:{}", s.port())).collect::<Vec<_>>();
         format!("redis-cluster://{}", hosts.join(","))
+    }
+
+    /// The port of the replica of a master.
+    pub fn replica_of(&self, master: usize) -> u16 {
+        let id = self.servers[master].command(&["CLUSTER", "MYID"]);
+        let nodes = self.servers[master].command(&["CLUSTER", "NODES"]);
+        let line =
+            nodes.lines().find(|line| line.contains("slave") && line.contains(id.trim())).expect("a replica");
+        let address = line.split([' ', '@']).nth(1).expect("an address");
+        address.rsplit(':').next().and_then(|port| port.parse().ok()).expect("a port")
+    }
+
+    /// Which server has a slot.
+    pub fn owner(&self, slot: u64) -> usize {
+        let owns = |server: &RedisServer| {
+            let nodes = server.command(&["CLUSTER", "NODES"]);
+            let mine = nodes.lines().find(|line| line.contains("myself")).unwrap_or_default();
+            mine.split(' ').skip(8).any(|range| {
+                let mut ends = range.split('-').filter_map(|n| n.parse::<u64>().ok());
+                let first = ends.next();
+                first.is_some_and(|first| (first..=ends.next().unwrap_or(first)).contains(&slot))
+            })
+        };
+        self.servers.iter().position(owns).expect("an owner")
+    }
+
+    /// Moves a slot with its keys from one master to another.
+    pub fn move_slot(&self, slot: u64, from: usize, to: usize) {
+        let (source, target, slot) = (&self.servers[from], &self.servers[to], slot.to_string());
+        let ids = [source.command(&["CLUSTER", "MYID"]), target.command(&["CLUSTER", "MYID"])];
+        target.command(&["CLUSTER", "SETSLOT", &slot, "IMPORTING", ids[0].trim()]);
+        source.command(&["CLUSTER", "SETSLOT", &slot, "MIGRATING", ids[1].trim()]);
+        loop {
+            let keys = source.command(&["CLUSTER", "GETKEYSINSLOT", &slot, "100"]);
+            let keys = keys.lines().collect::<Vec<_>>();
+            if keys.is_empty() {
+                break;
+            }
+            let port = target.port().to_string();
+            let migrate =
+                [&["MIGRATE", "127.0.0.1", &port, "", "0", "5000", "KEYS"], keys.as_slice()].concat();
+            assert_eq!(source.command(&migrate).trim(), "OK");
+        }
+        for server in [target, source].into_iter().chain(&self.servers) {
+            server.command(&["CLUSTER", "SETSLOT", &slot, "NODE", ids[1].trim()]);
+        }
+    }
+}
+
+/// Waits for something that has no other way of telling, with a deadline.
+pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !holds() {
+        assert!(Instant::now() < deadline, "not within 30 s: {what}");
+        std::thread::sleep(Duration::from_millis(20));
     }
 }

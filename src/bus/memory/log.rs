@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use crate::protocol::{EntryId, Event, Topic};
 
 /// How long a duplicate is recognised (`CONTRACT` 3.1).
-const DUPLICATES_FOR: Duration = Duration::from_secs(300);
+const DUPLICATES_FOR: Duration = Duration::new(5 * 60, 0);
 
 /// The last events of one topic.
 #[derive(Debug)]
@@ -53,23 +53,23 @@ pub(super) struct Logs {
     length: usize,
     ttl: Duration,
     last_epoch: u64,
-    logs: HashMap<Topic, Log>,
+    open: HashMap<Topic, Log>,
 }
 
 impl Logs {
     /// Logs that keep `length` events (at least one) for `ttl`.
     pub(super) fn new(length: usize, ttl: Duration) -> Self {
-        Self { length: length.max(1), ttl, last_epoch: 0, logs: HashMap::new() }
+        Self { length: length.max(1), ttl, last_epoch: 0, open: HashMap::new() }
     }
 
     /// The log of a topic, opened at `now` (ms) where there is none; its time to live starts anew.
     pub(super) fn open(&mut self, topic: Topic, now: u64) -> &mut Log {
         let clock = Instant::now();
-        if self.logs.get(&topic).is_some_and(|log| log.until <= clock) {
-            self.logs.remove(&topic);
+        if self.open.get(&topic).is_some_and(|log| log.until <= clock) {
+            self.open.remove(&topic);
         }
         let (length, ttl, last_epoch) = (self.length, self.ttl, &mut self.last_epoch);
-        let log = self.logs.entry(topic).or_insert_with(|| {
+        let log = self.open.entry(topic).or_insert_with(|| {
             *last_epoch = now.max(*last_epoch + 1);
             let top = EntryId { epoch: *last_epoch, seq: 0 };
             Log { length, top, until: clock, events: VecDeque::new() }
@@ -81,7 +81,7 @@ impl Logs {
     /// Forgets the logs whose time has come.
     pub(super) fn expire(&mut self) {
         let now = Instant::now();
-        self.logs.retain(|_, log| log.until > now);
+        self.open.retain(|_, log| log.until > now);
     }
 }
 

@@ -11,18 +11,24 @@ pub fn acl(settings: &Settings) -> String {
     let publish = if sharded { "+spublish" } else { "+publish" };
     // What the publish function does is done with the caller's rights.
     let function = "+fcall +time +exists +xinfo|stream +xadd +xtrim +pexpire +hget +hset +hsetnx +rename";
-    let subscribe = match sharded {
-        true => "+ssubscribe +sunsubscribe +cluster|slots +cluster|info",
-        false => "+subscribe +unsubscribe +psubscribe +punsubscribe",
+    let subscribe = if sharded {
+        "+ssubscribe +sunsubscribe +cluster|slots +cluster|info"
+    } else {
+        "+subscribe +unsubscribe +psubscribe +punsubscribe"
     };
+    // Redis compares patterns with what is allowed to the letter.
+    let mut patterns = String::new();
+    for area in settings.areas.names() {
+        patterns.extend([" &", prefix, ":", area, ":*"]);
+    }
     let connect = "+hello +auth +ping +client|id +client|info +info +select";
     format!(
         "# A publisher: recorded events with FCALL {prefix}_publish, live ones with {}.\n\
          ACL SETUSER {prefix}-publisher on >CHANGE-ME resetkeys ~{prefix}:* resetchannels &{prefix}:* -@all \
-         {function} {publish} +hello +auth +ping +select +client|setinfo +client|setname{}\n\
+         {function} {publish} +hello +auth +ping +select +client|setname{}\n\
          # A node (carillon serve). Without +function|load, load the library by hand:\n\
          #   carillon redis-function | redis-cli -x FUNCTION LOAD REPLACE\n\
-         ACL SETUSER {prefix}-node on >CHANGE-ME resetkeys ~{prefix}:* resetchannels &{prefix}:* -@all \
+         ACL SETUSER {prefix}-node on >CHANGE-ME resetkeys ~{prefix}:* resetchannels &{prefix}:*{patterns} -@all \
          {function} {publish} +function|load +hgetall +hdel +xrange {subscribe} {connect}\n",
         if sharded { "SPUBLISH" } else { "PUBLISH" },
         if sharded { " +cluster|slots +cluster|shards +cluster|info +command" } else { "" },

@@ -13,7 +13,7 @@ use std::{
 };
 
 use fred::{
-    interfaces::ClusterInterface,
+    interfaces::{ClusterInterface, PubsubInterface},
     prelude::{ClientLike, Error, ErrorKind, EventInterface},
     socket2::TcpKeepalive,
     types::{
@@ -42,6 +42,15 @@ pub(super) enum Purpose {
     Commands,
     /// Subscriptions; nothing else is sent but what confirms them.
     Subscriptions,
+}
+
+/// A change of subscriptions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Change {
+    Subscribe,
+    Unsubscribe,
+    SubscribePatterns,
+    UnsubscribePatterns,
 }
 
 /// A connection, closed when it is dropped.
@@ -163,18 +172,41 @@ impl Connection {
         }
     }
 
-    /// Waits until Redis has answered what was sent before. Fred takes SUBSCRIBE for answered when it is sent, and
-    /// hands a refusal of it to the next command, which is this one; then the answers are one place behind, until all
-    /// have come in.
-    pub(super) async fn barrier(&self) -> Result<(), Error> {
-        let first = self.ping().await;
-        if matches!(first, Ok(true)) {
-            return Ok(());
+    /// Changes subscriptions and waits until Redis has confirmed them. Nothing else may be under way.
+    ///
+    /// Fred takes these commands for answered when they are sent. Redis' refusal comes as the answer to the next command,
+    /// which therefore is a ping that leaves together with the first (alone, it could leave after the refusal had come
+    /// and been dropped). After a refusal the answers are one place behind until all have come in.
+    pub(super) async fn confirmed(&self, change: Change, names: Vec<String>) -> Result<(), Error> {
+        let (pipeline, nonce) = (self.client.pipeline(), self.nonce());
+        match change {
+            Change::Subscribe => pipeline.subscribe(names).await?,
+            Change::Unsubscribe => pipeline.unsubscribe(names).await?,
+            Change::SubscribePatterns => pipeline.psubscribe(names).await?,
+            Change::UnsubscribePatterns => pipeline.punsubscribe(names).await?,
         }
-        let first = first.map(|_| ());
+        let ping = CustomCommand::new_static("PING", ClusterHash::Random, false);
+        let _: Value = pipeline.custom(ping, vec![nonce.clone()]).await?;
+        let answer: Result<Value, Error> = tokio::select! {
+            biased;
+            answer = pipeline.last() => answer,
+            () = self.closed.cancelled() => Err(Error::new(ErrorKind::IO, self.reason())),
+        };
+        match answer {
+            Ok(answer) if answer.as_str().is_some_and(|text| *text == nonce) => Ok(()),
+            Err(error) if is_trouble(&error) => Err(error),
+            other => {
+                self.catch_up().await?;
+                other.map(|_| ())
+            }
+        }
+    }
+
+    /// Waits until the answers are in step again.
+    async fn catch_up(&self) -> Result<(), Error> {
         for attempt in 1..=10 {
             match self.ping().await {
-                Ok(true) => return first,
+                Ok(true) => return Ok(()),
                 Err(error) if is_trouble(&error) => return Err(error),
                 _ => tokio::time::sleep(Duration::from_millis(20 * attempt)).await,
             }
@@ -182,9 +214,13 @@ impl Connection {
         Err(Error::new(ErrorKind::Protocol, "the answers on the link are out of step"))
     }
 
+    fn nonce(&self) -> String {
+        self.nonce.fetch_add(1, Ordering::Relaxed).to_string()
+    }
+
     /// Whether the answer is the one to this ping.
     async fn ping(&self) -> Result<bool, Error> {
-        let nonce = format!("{}", self.nonce.fetch_add(1, Ordering::Relaxed));
+        let nonce = self.nonce();
         let reply = self.command_to(None, "PING", vec![nonce.clone().into()]).await?;
         Ok(reply.as_str().is_some_and(|text| *text == nonce))
     }

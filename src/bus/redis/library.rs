@@ -14,10 +14,11 @@ use super::{
 use crate::bus::{Settings, keys::Keys};
 
 const SOURCE: &str = include_str!("../publish.lua");
+const CHECK: &str = include_str!("../check.lua");
 
 /// The text of the library, as `FUNCTION LOAD` takes it.
 pub fn library(settings: &Settings) -> String {
-    let mut text = SOURCE.replace("@PREFIX@", &settings.prefix);
+    let mut text = SOURCE.replace("@CHECK@", CHECK.trim_end()).replace("@PREFIX@", &settings.prefix);
     for (name, value) in baked(settings) {
         text = text.replace(&format!("@{}@", name.to_uppercase()), &value);
     }

@@ -106,7 +106,6 @@ impl Upkeep {
             library::load(&commands, master.as_ref(), &self.settings, &self.place, strict).await?;
         }
         let subscriber = self.open(Purpose::Subscriptions).await?;
-        self.accepted = true;
         self.note_lineages(&lineages).await;
 
         let probes = self.probe_channels(&commands, &masters);
@@ -123,7 +122,10 @@ impl Upkeep {
         let reader = self.tasks.spawn(reader.run(given_up.clone()));
         let mut link = Built { line, subscriber, given_up, reader, returns, probes, number, round: 0 };
         match self.prove(&mut link).await {
-            Ok(()) => Ok(link),
+            Ok(()) => {
+                self.accepted = true;
+                Ok(link)
+            }
             Err(obstacle) => {
                 self.dismantle(link).await;
                 Err(obstacle)

@@ -43,7 +43,7 @@ use super::{
     keys::Keys,
 };
 use crate::{
-    metrics::{Metrics, ReasonLabel},
+    metrics::Metrics,
     protocol::{EntryId, Event, Subject, Topic},
     shutdown::Tasks,
 };
@@ -136,20 +136,11 @@ impl RedisBus {
             let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
             match action(line.clone(), left).await {
                 Err(fault @ (Fault::Away(_) | Fault::Replica(_))) if repeatable => {
-                    lost = Some((line, fault.into()))
+                    lost = Some((line, fault.into()));
                 }
                 other => return other.map_err(BusError::from),
             }
         }
-    }
-
-    fn count<T>(&self, kind: &'static str, result: &Result<T, BusError>) {
-        let reason = match result {
-            Ok(_) => kind,
-            Err(BusError::Away(_)) => "away",
-            Err(BusError::Refused(_) | BusError::Event(_)) => "refused",
-        };
-        self.inner.metrics.published.get_or_create(&ReasonLabel { reason }).inc();
     }
 
     /// See [`super::Bus::subscribe`].
@@ -189,20 +180,24 @@ impl RedisBus {
             async move { line.publish(&topic, &event, left).await }
         });
         let result = result.await;
-        self.count("recorded", &result);
+        check::count(&self.inner.metrics, "recorded", &result);
         result
     }
 
     /// See [`super::Bus::publish_live`].
     pub async fn publish_live(&self, topic: Topic, event: Event) -> Result<(), BusError> {
+        let result = self.send_live(topic, event).await;
+        check::count(&self.inner.metrics, "live", &result);
+        result
+    }
+
+    async fn send_live(&self, topic: Topic, event: Event) -> Result<(), BusError> {
         check::live(&self.inner.settings, &topic, &event)?;
-        let result = self.over_line(false, |line, left| {
+        self.over_line(false, |line, left| {
             let (topic, event) = (topic.clone(), event.clone());
             async move { line.publish_live(&topic, &event, left).await }
-        });
-        let result = result.await;
-        self.count("live", &result);
-        result
+        })
+        .await
     }
 
     /// See [`super::Bus::marks`].

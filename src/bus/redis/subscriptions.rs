@@ -17,7 +17,7 @@ use fred::{
 use tokio::sync::Mutex as AsyncMutex;
 
 use super::{
-    connection::{Connection, describe, is_trouble},
+    connection::{Change, Connection, describe, is_trouble},
     reply,
 };
 use crate::{
@@ -82,10 +82,10 @@ impl Subscriptions {
             }
         }
         let wire = self.wire.lock().await;
-        if let Some(wire) = &*wire {
-            if let Err(error) = self.flush(&wire.connection).await {
-                wire.connection.fail(describe(&error));
-            }
+        if let Some(Wire { connection, .. }) = &*wire
+            && let Err(error) = self.flush(connection).await
+        {
+            connection.fail(describe(&error));
         }
         drop(wire);
         subjects.into_iter().map(|subject| self.outcome(&subject)).collect()
@@ -121,23 +121,23 @@ impl Subscriptions {
         let (topics, areas): (Vec<_>, Vec<_>) =
             gone.partition(|subject| matches!(subject, Subject::Topic(_)));
         let names = |subjects: &[&Subject]| subjects.iter().map(|s| self.keys.subject(s)).collect::<Vec<_>>();
-        let client = connection.client();
         let done = async {
             for batch in topics.chunks(BATCH) {
                 if self.sharded {
                     for name in names(batch) {
-                        client.sunsubscribe(name).await?;
+                        connection.client().sunsubscribe(name).await?;
                     }
                 } else {
-                    client.unsubscribe(names(batch)).await?;
+                    connection.confirmed(Change::Unsubscribe, names(batch)).await?;
                 }
             }
             for batch in areas.chunks(BATCH) {
-                client.punsubscribe(names(batch)).await?;
+                connection.confirmed(Change::UnsubscribePatterns, names(batch)).await?;
             }
-            connection.barrier().await
+            Ok(())
         };
-        if let Err(error) = done.await {
+        let done: Result<(), Error> = done.await;
+        if let Err(error) = done {
             connection.fail(describe(&error));
         }
     }
@@ -166,8 +166,7 @@ impl Subscriptions {
                 connection.client().ssubscribe(name.as_str()).await?;
             }
         } else {
-            connection.client().subscribe(fixed.to_vec()).await?;
-            connection.barrier().await?;
+            connection.confirmed(Change::Subscribe, fixed.to_vec()).await?;
         }
         self.flush(connection).await?;
         let refused = self.wanted().iter().find_map(|(subject, standing)| match standing {
@@ -235,22 +234,20 @@ impl Subscriptions {
     /// Subscribes to subjects of one kind and waits for the confirmation.
     async fn subscribe_to(&self, connection: &Connection, subjects: &[Subject]) -> Result<(), Error> {
         let names = subjects.iter().map(|subject| self.keys.subject(subject)).collect::<Vec<_>>();
-        let client = connection.client();
         match subjects {
             [Subject::Every(_), ..] if self.sharded => {
                 let text = "sharded pub/sub has no patterns: a whole area cannot be followed on a cluster";
-                return Err(Error::new(fred::prelude::ErrorKind::InvalidCommand, text));
+                Err(Error::new(fred::prelude::ErrorKind::InvalidCommand, text))
             }
-            [Subject::Every(_), ..] => client.psubscribe(names).await?,
+            [Subject::Every(_), ..] => connection.confirmed(Change::SubscribePatterns, names).await,
             _ if self.sharded => {
                 for name in names {
-                    client.ssubscribe(name).await?;
+                    connection.client().ssubscribe(name).await?;
                 }
-                return Ok(());
+                Ok(())
             }
-            _ => client.subscribe(names).await?,
+            _ => connection.confirmed(Change::Subscribe, names).await,
         }
-        connection.barrier().await
     }
 
     /// Compares what Redis says about the connection with the wanted set, and subscribes to everything once more where

@@ -4,7 +4,7 @@
 
 use std::{fmt, path::PathBuf};
 
-use fred::types::config::{Config, Server, ServerConfig};
+use fred::types::config::{ClusterDiscoveryPolicy, Config, Server, ServerConfig};
 use percent_encoding::percent_decode_str;
 
 use super::tls;
@@ -96,7 +96,9 @@ impl Target {
         };
         let server = match place.kind {
             Kind::Single => ServerConfig::Centralized { server: servers[0].clone() },
-            Kind::Cluster => ServerConfig::Clustered { hosts: servers, policy: Default::default() },
+            Kind::Cluster => {
+                ServerConfig::Clustered { hosts: servers, policy: ClusterDiscoveryPolicy::default() }
+            }
             Kind::Sentinel => ServerConfig::Sentinel {
                 hosts: servers,
                 service_name: place.path.into(),

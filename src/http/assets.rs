@@ -1,0 +1,49 @@
+//! The browser's library, as every node serves it. It is compiled in: script and node are always of one version.
+
+use std::sync::{Arc, LazyLock};
+
+use axum::{
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::{MethodRouter, get},
+};
+
+use super::Public;
+
+const REALTIME_JS: &str = include_str!("../../client/realtime.js");
+const REALTIME_D_TS: &str = include_str!("../../client/realtime.d.ts");
+
+pub(super) fn realtime_js() -> MethodRouter<Arc<Public>> {
+    static TAG: LazyLock<String> = LazyLock::new(|| tag(REALTIME_JS));
+    get(|headers: HeaderMap| async move { file(&headers, "text/javascript; charset=utf-8", REALTIME_JS, &TAG) })
+}
+
+pub(super) fn realtime_d_ts() -> MethodRouter<Arc<Public>> {
+    static TAG: LazyLock<String> = LazyLock::new(|| tag(REALTIME_D_TS));
+    get(|headers: HeaderMap| async move { file(&headers, "text/plain; charset=utf-8", REALTIME_D_TS, &TAG) })
+}
+
+/// Asked for anew each time, and answered with 304 while nothing has changed: no browser keeps an old library.
+fn file(headers: &HeaderMap, content_type: &'static str, text: &'static str, tag: &str) -> Response {
+    let known = headers.get(header::IF_NONE_MATCH).and_then(|value| value.to_str().ok());
+    let mut response = if known.is_some_and(|known| known.split(',').any(|known| known.trim() == tag)) {
+        StatusCode::NOT_MODIFIED.into_response()
+    } else {
+        ([(header::CONTENT_TYPE, content_type)], text).into_response()
+    };
+    let headers = response.headers_mut();
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    if let Ok(tag) = HeaderValue::from_str(tag) {
+        headers.insert(header::ETAG, tag);
+    }
+    response
+}
+
+/// FNV-1a of the content: only equality matters.
+fn tag(text: &str) -> String {
+    let hash = text.bytes().fold(0xCBF2_9CE4_8422_2325, |hash: u64, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3)
+    });
+    format!("\"{hash:016x}\"")
+}

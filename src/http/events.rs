@@ -1,0 +1,140 @@
+//! `GET <base>/events` (SSE) and `GET <base>/poll`: what both read from a request, and how each answers.
+
+use std::{convert::Infallible, sync::Arc};
+
+use axum::{
+    body::Body,
+    extract::{Query, State},
+    http::{HeaderMap, HeaderValue, header},
+    response::{IntoResponse, Response},
+};
+use bytes::Bytes;
+use futures_util::stream;
+use serde::Deserialize;
+use tokio::sync::oneshot;
+
+use super::{Public, listener::Peer, refusal::Refusal};
+use crate::{
+    hub::Closing,
+    protocol::{CloseCode, Problem},
+    session::{self, Caller, Cursor, Place, Start},
+};
+
+#[derive(Deserialize)]
+pub(super) struct Wish {
+    #[serde(default)]
+    topics: String,
+    cursor: Option<String>,
+    resume: Option<String>,
+    token: Option<String>,
+}
+
+impl Wish {
+    fn topics(&self) -> Vec<String> {
+        self.topics.split(',').filter(|topic| !topic.is_empty()).map(str::to_owned).collect()
+    }
+
+    /// Where the client left off. What cannot be read is like a cursor without positions: everything is `resync`.
+    fn start(&self, headers: &HeaderMap) -> Start {
+        let last = headers.get("last-event-id").and_then(|value| value.to_str().ok()).filter(|id| !id.is_empty());
+        if let Some(text) = last.or(self.cursor.as_deref()) {
+            return Start::GoOn(Cursor::read(text).unwrap_or_default());
+        }
+        match &self.resume {
+            Some(resume) => Start::Resume(Cursor::from_resume(&serde_json::from_str(resume).unwrap_or_default())),
+            None => Start::Fresh,
+        }
+    }
+}
+
+/// `GET <base>/events`
+pub(super) async fn events(
+    State(public): State<Arc<Public>>,
+    axum::Extension(peer): axum::Extension<Peer>,
+    headers: HeaderMap,
+    Query(wish): Query<Wish>,
+) -> Result<Response, Refusal> {
+    let count = |problem: &Problem| public.refused(problem.code);
+    let start = wish.start(&headers);
+    let topics = wish.topics();
+    let (place, caller) =
+        enter(&public, public.settings.sse, "sse-disabled", peer, &headers, wish.token, true).await.inspect_err(count)?;
+    let common = Arc::clone(&public.sessions);
+    let session = session::serve_events(common, place, caller, topics, start, &public.tasks);
+    let body = session.await.map_err(|closing| refusal(&closing)).inspect_err(count)?;
+    let chunks = stream::unfold(body, |mut body| async {
+        let chunk: Bytes = body.recv().await?;
+        Some((Ok::<_, Infallible>(chunk), body))
+    });
+    let headers = [
+        (header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream; charset=utf-8")),
+        (header::CACHE_CONTROL, HeaderValue::from_static("no-store, no-transform")),
+        // nginx: do not buffer.
+        (header::HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no")),
+    ];
+    Ok((headers, Body::from_stream(chunks)).into_response())
+}
+
+/// `GET <base>/poll`
+pub(super) async fn poll(
+    State(public): State<Arc<Public>>,
+    axum::Extension(peer): axum::Extension<Peer>,
+    headers: HeaderMap,
+    Query(wish): Query<Wish>,
+) -> Result<Response, Refusal> {
+    let count = |problem: &Problem| public.refused(problem.code);
+    let start = wish.start(&headers);
+    let topics = wish.topics();
+    let new = !matches!(start, Start::GoOn(_));
+    let (place, caller) =
+        enter(&public, public.settings.poll, "poll-disabled", peer, &headers, wish.token, new).await.inspect_err(count)?;
+    let (asker, answer) = oneshot::channel();
+    let common = Arc::clone(&public.sessions);
+    public.tasks.spawn(session::serve_poll(common, place, caller, topics, start, asker));
+    let stopped = || Problem::new(503, "draining", "The node is about to stop", "Ask again.").retry_after(1);
+    let answer = answer.await.map_err(|_| stopped())?;
+    let answer = answer.map_err(|closing| refusal(&closing)).inspect_err(count)?;
+    let mut body = format!(r#"{{"cursor":"{}","messages":["#, answer.cursor.text()).into_bytes();
+    body.extend_from_slice(&answer.messages.join(&b','));
+    body.extend_from_slice(b"]}");
+    let headers = [(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store, no-transform")];
+    Ok((headers, body).into_response())
+}
+
+async fn enter(
+    public: &Public,
+    enabled: bool,
+    disabled: &'static str,
+    peer: Peer,
+    headers: &HeaderMap,
+    token: Option<String>,
+    new: bool,
+) -> Result<(Place, Caller), Problem> {
+    if !enabled {
+        let detail = "This site has switched this transport off. See config for the others.";
+        return Err(Problem::new(404, disabled, "The transport is switched off", detail));
+    }
+    public.check_draining()?;
+    public.settings.origins.check(headers, peer)?;
+    let place = public.enter(headers, peer, new)?;
+    let caller = public.caller(headers, token).await?;
+    if caller.identity.is_none() {
+        let detail = "Send a token in `Authorization: Bearer`, in the configured cookie or as token=.";
+        return Err(Problem::new(401, "unauthenticated", "Who are you?", detail));
+    }
+    Ok((place, caller))
+}
+
+/// A session that ended before it began.
+fn refusal(closing: &Closing) -> Problem {
+    let (status, code) = match closing.code {
+        CloseCode::Unauthenticated => (401, "unauthenticated"),
+        CloseCode::TryLater => (503, "too-many-sessions"),
+        _ => (400, "bad-request"),
+    };
+    let problem = Problem::new(status, code, "Not connected", closing.reason.clone());
+    match closing.reconnect_after_ms {
+        Some(ms) => problem.retry_after(u32::try_from(ms.div_ceil(1000)).unwrap_or(u32::MAX)),
+        None => problem,
+    }
+}

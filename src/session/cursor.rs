@@ -1,0 +1,317 @@
+//! Cursors: where a session over SSE or long-poll stands, as one short text that the client brings back.
+//!
+//! A cursor proves nothing: what it names is only where to go on, and whether its bearer may follow a topic is asked
+//! anew each time. So it is not signed, and an unreadable one is like none at all: `resync` (`no-position`).
+//!
+//! Layout before base64 (URL-safe, no padding): version 1, flags, `at`, lineages (count; length and text each), topics
+//! (length and text, index of the lineage, epoch, seq; until the end). Numbers are LEB128.
+
+use std::collections::BTreeMap;
+
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+
+use crate::{
+    hub::Frame,
+    protocol::{EntryId, Lineage, NodeMessage, Position, Resume, Subject, message::Positions},
+};
+
+/// Characters of a cursor.
+pub const MAX_LENGTH: usize = 4096;
+/// Bytes before base64.
+const MAX_BYTES: usize = MAX_LENGTH / 4 * 3;
+/// Bytes that are kept free for `at` and for the lineages of up to 16 masters.
+const RESERVED: usize = 300;
+/// Bytes of a topic's entry besides its text, at most: two lengths, an index, epoch and seq (while it is below 2^35).
+const ENTRY: usize = 14;
+
+const VERSION: u8 = 1;
+/// Flag: the client was told that the node does not see Redis.
+const AWAY: u8 = 1;
+
+/// Where a session stands.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Cursor {
+    /// The last proof that the client was told everything, ms of Redis' clock; 0: none.
+    pub at: u64,
+    /// Whether the client was told that the node does not see Redis.
+    pub away: bool,
+    positions: BTreeMap<String, Position>,
+}
+
+/// How a session that has no way up begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Start {
+    /// At the present end.
+    Fresh,
+    /// Where a session over another transport left off: like a fresh one it is welcomed.
+    Resume(Cursor),
+    /// Where its own cursor says.
+    GoOn(Cursor),
+}
+
+impl Start {
+    /// The cursor to begin with, and what the relay resumes from.
+    pub(super) fn split(self, topics: &[String]) -> (Cursor, Option<Resume>) {
+        let (Self::Resume(mut cursor) | Self::GoOn(mut cursor)) = self else { return (Cursor::default(), None) };
+        cursor.keep(topics);
+        let resume = cursor.resume();
+        (cursor, Some(resume))
+    }
+}
+
+impl Cursor {
+    /// A cursor from a client's own record of positions, as in `connect`.
+    pub fn from_resume(resume: &Resume) -> Self {
+        let read = |(topic, position): (&String, &String)| Some((topic.clone(), position.parse().ok()?));
+        let positions = resume.positions.iter().filter_map(read).collect();
+        Self { at: resume.at.unwrap_or(0), away: false, positions }
+    }
+
+    /// What the relay resumes from.
+    pub fn resume(&self) -> Resume {
+        let positions = self.positions.iter().map(|(topic, position)| (topic.clone(), position.to_string()));
+        Resume { at: (self.at > 0).then_some(self.at), positions: positions.collect() }
+    }
+
+    /// Reads a cursor. `None`: not one.
+    pub fn read(text: &str) -> Option<Self> {
+        if text.len() > MAX_LENGTH {
+            return None;
+        }
+        let bytes = BASE64_URL_SAFE_NO_PAD.decode(text).ok()?;
+        let mut rest = bytes.as_slice();
+        if byte(&mut rest)? != VERSION {
+            return None;
+        }
+        let away = byte(&mut rest)? & AWAY != 0;
+        let at = number(&mut rest)?;
+        let mut lineages = Vec::new();
+        for _ in 0..byte(&mut rest)? {
+            lineages.push(Lineage::new(piece(&mut rest)?));
+        }
+        let mut positions = BTreeMap::new();
+        while !rest.is_empty() {
+            let topic = piece(&mut rest)?.to_owned();
+            let lineage = lineages.get(usize::from(byte(&mut rest)?))?.clone();
+            let id = EntryId { epoch: number(&mut rest)?, seq: number(&mut rest)? };
+            positions.insert(topic, Position { lineage, id });
+        }
+        Some(Self { at, away, positions })
+    }
+
+    /// The cursor as text, at most [`MAX_LENGTH`] characters. A position that does not fit is left out: its topic will
+    /// be told `resync`.
+    pub fn text(&self) -> String {
+        let mut lineages: Vec<&Lineage> = Vec::new();
+        let mut topics = Vec::new();
+        let mut size = 2 + 10 + 1;
+        for (topic, Position { lineage, id }) in &self.positions {
+            let known = lineages.iter().position(|known| *known == lineage);
+            let index = known.unwrap_or(lineages.len());
+            let mut entry = Vec::with_capacity(topic.len() + ENTRY);
+            put_piece(&mut entry, topic);
+            let Ok(index) = u8::try_from(index) else { continue };
+            entry.push(index);
+            put_number(&mut entry, id.epoch);
+            put_number(&mut entry, id.seq);
+            let more = entry.len() + if known.is_none() { lineage.as_str().len() + 2 } else { 0 };
+            if size + more > MAX_BYTES || index == u8::MAX {
+                continue;
+            }
+            size += more;
+            if known.is_none() {
+                lineages.push(lineage);
+            }
+            topics.extend_from_slice(&entry);
+        }
+        let mut bytes = vec![VERSION, if self.away { AWAY } else { 0 }];
+        put_number(&mut bytes, self.at);
+        bytes.push(lineages.len() as u8);
+        for lineage in lineages {
+            put_piece(&mut bytes, lineage.as_str());
+        }
+        bytes.extend_from_slice(&topics);
+        BASE64_URL_SAFE_NO_PAD.encode(bytes)
+    }
+
+    /// Forgets what is not followed any more. `topics`: what the client asks for.
+    pub fn keep(&mut self, topics: &[String]) {
+        let area = |topic: &str| topic.split(':').next().unwrap_or_default().to_owned();
+        self.positions.retain(|topic, _| topics.iter().any(|asked| asked == topic || area(asked) == *topic));
+    }
+
+    /// The topics that it has positions of.
+    pub fn topics(&self) -> impl Iterator<Item = &str> {
+        self.positions.keys().map(String::as_str)
+    }
+
+    /// Forgets a topic.
+    pub fn forget(&mut self, topic: &str) {
+        self.positions.remove(topic);
+    }
+
+    /// The client is told an event.
+    pub fn pass(&mut self, frame: &Frame) {
+        self.at = self.at.max(frame.at());
+        let Some((lineage, id)) = frame.position() else { return };
+        let position = Position { lineage: lineage.clone(), id: *id };
+        match self.positions.get_mut(frame.topic().as_str()) {
+            Some(known) => *known = position,
+            None => drop(self.positions.insert(frame.topic().to_string(), position)),
+        }
+    }
+
+    /// The client is told a message.
+    pub fn note(&mut self, message: &NodeMessage) {
+        match message {
+            NodeMessage::Welcome(welcome) => {
+                self.away = !welcome.live;
+                self.start(welcome.at, &welcome.positions);
+            }
+            NodeMessage::Subscribed { at, positions, .. } | NodeMessage::Resync { at, positions, .. } => {
+                self.start(*at, positions);
+            }
+            NodeMessage::Unsubscribed { topics } => {
+                for subject in topics {
+                    if let Subject::Topic(topic) = subject {
+                        self.positions.remove(topic.as_str());
+                    }
+                }
+            }
+            NodeMessage::Pong { at } => self.at = self.at.max(*at),
+            NodeMessage::Status { live, .. } => self.away = !live,
+            _ => {}
+        }
+    }
+
+    fn start(&mut self, at: u64, positions: &Positions) {
+        self.at = self.at.max(at);
+        for (topic, position) in &positions.0 {
+            self.positions.insert(topic.to_string(), position.clone());
+        }
+    }
+}
+
+/// Whether one more subject can be followed by a session whose positions must fit into a cursor.
+pub fn has_room(followed: &[Subject], subject: &Subject) -> bool {
+    let mut used = RESERVED;
+    for (at, subject) in followed.iter().chain([subject]).enumerate() {
+        let area = subject.area();
+        if !followed[..at.min(followed.len())].iter().any(|other| other.area() == area) {
+            used += area.len() + ENTRY;
+        }
+        if let Subject::Topic(topic) = subject {
+            used += topic.as_str().len() + ENTRY;
+        }
+    }
+    used <= MAX_BYTES
+}
+
+fn byte(rest: &mut &[u8]) -> Option<u8> {
+    let (first, others) = rest.split_first()?;
+    *rest = others;
+    Some(*first)
+}
+
+fn number(rest: &mut &[u8]) -> Option<u64> {
+    let mut value = 0u64;
+    for shift in (0..64).step_by(7) {
+        let byte = byte(rest)?;
+        let bits = u64::from(byte & 0x7F);
+        if bits.leading_zeros() < shift {
+            return None;
+        }
+        value |= bits << shift;
+        if byte & 0x80 == 0 {
+            return Some(value);
+        }
+    }
+    None
+}
+
+fn piece<'a>(rest: &mut &'a [u8]) -> Option<&'a str> {
+    let length = usize::try_from(number(rest)?).ok()?;
+    let (text, others) = rest.split_at_checked(length)?;
+    *rest = others;
+    std::str::from_utf8(text).ok()
+}
+
+fn put_number(bytes: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        bytes.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    bytes.push(value as u8);
+}
+
+fn put_piece(bytes: &mut Vec<u8>, text: &str) {
+    put_number(bytes, text.len() as u64);
+    bytes.extend_from_slice(text.as_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::protocol::Areas;
+
+    fn position(seq: u64) -> Position {
+        format!("0123456789abcdef.1763700000000-{seq}").parse().unwrap()
+    }
+
+    #[test]
+    fn what_fits_by_the_count_fits_in_fact() {
+        let areas = Areas::new(["comments", "project-items"], [], []).unwrap();
+        let mut followed = Vec::new();
+        let mut cursor = Cursor { at: 1_763_700_000_000, ..Cursor::default() };
+        for n in 0.. {
+            let subject = Subject::parse(&format!("project-items:{n:0>40}"), &areas).unwrap();
+            if !has_room(&followed, &subject) {
+                break;
+            }
+            cursor.positions.insert(subject.to_string(), position((1 << 35) - 1));
+            cursor.positions.insert(subject.area().to_owned(), position((1 << 35) - 1));
+            followed.push(subject);
+        }
+        assert!(followed.len() > 38, "{}", followed.len());
+        let text = cursor.text();
+        assert!(text.len() <= MAX_LENGTH);
+        assert_eq!(Cursor::read(&text).unwrap(), cursor);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_left_out() {
+        let positions = (0..500).map(|n| (format!("comments:{n}"), position(n))).collect();
+        let cursor = Cursor { at: 7, away: true, positions };
+        let read = Cursor::read(&cursor.text()).unwrap();
+        assert!(cursor.text().len() <= MAX_LENGTH && read.positions.len() > 100);
+        assert!(read.away && read.at == 7);
+    }
+
+    #[test]
+    fn only_what_is_asked_for_is_kept() {
+        let positions = ["comments:1", "comments:2", "comments", "projects"].map(|topic| (topic.to_owned(), position(1)));
+        let mut cursor = Cursor { positions: positions.into(), ..Cursor::default() };
+        cursor.keep(&["comments:2".into(), "content".into()]);
+        assert_eq!(cursor.topics().collect::<Vec<_>>(), ["comments", "comments:2"]);
+    }
+
+    proptest! {
+        #[test]
+        fn cursors_survive_the_way(at: u64, away: bool, topics in proptest::collection::btree_map("[a-zä:%]{0,30}", any::<(u64, u64)>(), 0..20)) {
+            let positions = topics.into_iter().map(|(topic, (epoch, seq))| {
+                (topic, Position { lineage: Lineage::new("0123456789abcdef"), id: EntryId { epoch, seq } })
+            });
+            let cursor = Cursor { at, away, positions: positions.collect() };
+            prop_assert_eq!(Cursor::read(&cursor.text()), Some(cursor));
+        }
+
+        #[test]
+        fn garbage_is_never_a_panic(text in "[A-Za-z0-9_-]{0,200}", mut bytes: Vec<u8>) {
+            let _ = Cursor::read(&text);
+            bytes.insert(0, VERSION);
+            let _ = Cursor::read(&BASE64_URL_SAFE_NO_PAD.encode(bytes));
+        }
+    }
+}

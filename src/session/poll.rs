@@ -1,0 +1,197 @@
+//! Sessions over long-poll: each poll is a short session that goes on where its cursor says.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{sync::oneshot, time::Instant};
+
+use super::{Caller, Common, Cursor, Place, Session, Start, Transport, machine::Input};
+use crate::{
+    hub::{Closing, Item, Notice, Outbox},
+    protocol::{
+        ClientMessage, NodeMessage, Reason, Subject,
+        message::{Connect, Welcome},
+        time::{now_ms, rfc3339},
+    },
+};
+
+/// How long a poll waits for a message.
+const WAIT: Duration = Duration::from_secs(25);
+/// How long more messages are gathered behind the first one.
+const GATHER: Duration = Duration::from_millis(5);
+/// How long a poll that has only `resync` (`live`) to tell waits for the mark to pass: before that, the next poll
+/// would be told the same.
+const MARK: Duration = Duration::from_secs(5);
+/// How long the relay may take to say until when everything was told.
+const PROOF: Duration = Duration::from_secs(2);
+/// Bytes of messages in one answer, roughly; the next poll gets the rest.
+const MOST: usize = 1 << 20;
+/// Items that are taken from the outbox at a time.
+const ITEMS: usize = 16;
+
+/// The answer to a poll.
+#[derive(Debug, Default)]
+pub struct Answer {
+    /// Where the client then stands.
+    pub cursor: Cursor,
+    /// Messages as JSON.
+    pub messages: Vec<Vec<u8>>,
+}
+
+/// Answers a poll. `Err`: it was refused before it began. Ends early, with whatever there is, when `asker` is gone.
+pub async fn serve(
+    common: Arc<Common>,
+    place: Place,
+    caller: Caller,
+    topics: Vec<String>,
+    start: Start,
+    mut asker: oneshot::Sender<Result<Answer, Closing>>,
+) {
+    let outbox = Outbox::pulled(common.outbox_bytes);
+    let session = Session::begin(common, place, Transport::Poll, outbox, caller);
+    let first = !matches!(start, Start::GoOn(_));
+    let (cursor, resume) = start.split(&topics);
+    let answer = Answer { cursor, messages: Vec::new() };
+    let mut poll = Poll { session, first, answer, bytes: 0, proven: false, live_areas: Vec::new(), other: false };
+    let connect = Connect { topics, resume, ..Connect::default() };
+    if let Some(closing) = poll.session.take(Input::Message(ClientMessage::Connect(connect))).await {
+        poll.session.leave(Some(&closing)).await;
+        let _ = asker.send(Err(closing));
+        return;
+    }
+    let closing = tokio::select! {
+        closing = poll.run() => closing,
+        () = asker.closed() => None,
+    };
+    if let Some(closing) = &closing {
+        poll.put(&NodeMessage::closing(closing.code, &*closing.reason, closing.reconnect_after_ms));
+    }
+    let _ = asker.send(Ok(std::mem::take(&mut poll.answer)));
+    poll.session.leave(closing.as_ref()).await;
+}
+
+struct Poll {
+    session: Session,
+    /// Whether there was no cursor: then the `welcome` is the answer.
+    first: bool,
+    answer: Answer,
+    bytes: usize,
+    /// The relay has said until when everything was told.
+    proven: bool,
+    /// Areas of `resync` (`live`) messages.
+    live_areas: Vec<String>,
+    /// Whether there is another message than `resync` (`live`).
+    other: bool,
+}
+
+impl Poll {
+    /// Gathers the answer. `Some`: the session ends so.
+    async fn run(&mut self) -> Option<Closing> {
+        let end = Instant::now() + WAIT;
+        while self.answer.messages.is_empty() && Instant::now() < end {
+            if let Some(closing) = self.listen(end).await {
+                return Some(closing);
+            }
+        }
+        if self.listen(Instant::now() + GATHER).await.is_some() {
+            // The next poll is told.
+            return None;
+        }
+        self.pass_marks().await;
+        // What was told up to now counts as told: the proof comes behind it.
+        self.session.take(Input::Message(ClientMessage::Ping)).await;
+        let end = Instant::now() + PROOF;
+        while !self.proven && self.bytes < MOST && Instant::now() < end {
+            if self.listen(end).await.is_some() {
+                return None;
+            }
+        }
+        None
+    }
+
+    /// Takes what comes next, until then.
+    async fn listen(&mut self, until: Instant) -> Option<Closing> {
+        let outbox = Arc::clone(self.session.outbox());
+        let notice = tokio::time::timeout_at(until, outbox.notice()).await.ok()?;
+        if notice == Notice::Work {
+            while self.bytes < MOST && !self.take() {}
+        }
+        match self.session.notice(notice).await {
+            Some(Ok(closing)) => Some(closing),
+            _ => None,
+        }
+    }
+
+    /// Takes some items; whether that was all.
+    fn take(&mut self) -> bool {
+        let items = self.session.outbox().pull(ITEMS);
+        let all = items.len() < ITEMS;
+        for item in items {
+            match item {
+                Item::Event(frame) => {
+                    self.answer.cursor.pass(&frame);
+                    self.keep(frame.json().to_vec());
+                    self.other = true;
+                }
+                Item::Message(message) => self.message(&message),
+            }
+        }
+        all
+    }
+
+    fn message(&mut self, message: &NodeMessage) {
+        match message {
+            NodeMessage::Welcome(welcome) if !self.first => return self.welcomed_again(welcome),
+            NodeMessage::Pong { .. } => {
+                self.proven = true;
+                return self.answer.cursor.note(message);
+            }
+            // The next poll brings a new one anyway.
+            NodeMessage::TokenExpiring { .. } => return,
+            NodeMessage::Resync { topics, reason: Reason::Live, .. } => {
+                self.live_areas.extend(topics.iter().map(|subject| subject.area().to_owned()));
+            }
+            _ => self.other = true,
+        }
+        self.put(message);
+    }
+
+    /// A client that goes on is told only what is new in its `welcome`.
+    fn welcomed_again(&mut self, welcome: &Welcome) {
+        let known: Vec<_> = self.answer.cursor.topics().map(str::to_owned).collect();
+        let lost: Vec<_> = welcome.refused.iter().filter(|refused| known.contains(&refused.topic)).collect();
+        let topics: Vec<_> = lost
+            .iter()
+            .filter_map(|refused| Subject::parse(&refused.topic, &self.session.common.terms.areas).ok())
+            .collect();
+        if !topics.is_empty() {
+            self.put(&NodeMessage::Unsubscribed { topics });
+        }
+        if self.answer.cursor.away == welcome.live {
+            self.put(&NodeMessage::Status { live: welcome.live, since: rfc3339(now_ms()) });
+        }
+        self.answer.cursor.note(&NodeMessage::Welcome(Box::new(welcome.clone())));
+        self.other |= !self.answer.messages.is_empty();
+    }
+
+    /// Waits until the marks of live events have passed, where there is nothing else to tell.
+    async fn pass_marks(&mut self) {
+        let relay = self.session.common.relay.clone();
+        let end = Instant::now() + MARK;
+        let ahead = |area: &String| relay.mark(area).is_some_and(|mark| relay.at() < mark);
+        while !self.other && self.live_areas.iter().any(ahead) && Instant::now() < end {
+            if self.listen(end.min(Instant::now() + GATHER * 10)).await.is_some() {
+                return;
+            }
+        }
+    }
+
+    fn put(&mut self, message: &NodeMessage) {
+        self.answer.cursor.note(message);
+        self.keep(message.json().into_bytes());
+    }
+
+    fn keep(&mut self, json: Vec<u8>) {
+        self.bytes += json.len();
+        self.answer.messages.push(json);
+    }
+}

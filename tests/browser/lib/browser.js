@@ -1,0 +1,75 @@
+// Chromium, and what the demo's page shows: looked at as a user would, by role and text.
+import { chromium } from 'playwright-core';
+import { until } from './harness.js';
+
+const FLAGS = ['--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync'];
+let browser = null;
+export async function launch() { return browser ??= await chromium.launch({ executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium', args: FLAGS }); }
+export async function quit() { await browser?.close(); browser = null; }
+
+/** A browser of its own (cookies, workers), ended with the test. */
+export async function context(t, options = {}) {
+  const c = await (await launch()).newContext({ viewport: { width: 1180, height: 900 }, ...options });
+  t.after(() => c.close());
+  return c;
+}
+
+/** The pane of an editor, ready to be asked things. */
+export async function pane(ctx, base, editor, query = '') {
+  const page = await ctx.newPage();
+  return watch(page, async () => { await page.goto(`${base}/demo/pane.html?editor=${editor}${query}`); });
+}
+export async function watch(page, go) {
+  const said = [], broken = [];
+  page.on('console', (m) => (/Content Security Policy|Content-Security-Policy/.test(m.text()) ? broken : said).push(m.text()));
+  page.on('pageerror', (e) => broken.push(e.message));
+  await go();
+  return Object.assign(screen(page), { page, said, broken });
+}
+
+export function screen(page) {
+  const badge = page.locator('#badge');
+  return {
+    badge,
+    text: (selector) => page.locator(selector).innerText(),
+    state: () => badge.getAttribute('data-state'),
+    /** Waits until the badge says so: live('WebSocket'). */
+    live: (transport, ms = 10_000) => until(`the badge says Live${transport ? ` · ${transport}` : ''}`, async () => {
+      const shown = await badge.innerText();
+      if (shown.trim() === `Live · ${transport}` || (!transport && shown.startsWith('Live'))) return true;
+      throw new Error(`it says “${shown}”`);
+    }, ms),
+    becomes: (state, ms = 10_000) => until(`the badge is ${state}`, async () => (await badge.getAttribute('data-state')) === state, ms),
+    unread: async () => ((await page.locator('#unread').isVisible()) ? Number(await page.locator('#unread').innerText()) : 0),
+    comments: () => page.locator('#comments .entry').allInnerTexts(),
+    statusOf: (item) => page.locator('#items tr', { hasText: item }).locator('select').inputValue(),
+    comment: async (text) => { await page.getByLabel('Your comment').fill(text); await page.getByRole('button', { name: 'Comment', exact: true }).click(); },
+    shows: (text, ms) => until(`the page shows “${text}”`, async () => (await page.locator('#comments').innerText()).includes(text), ms),
+    audit: () => page.locator('#audit').evaluate((a) => Object.fromEntries(Object.entries(a.dataset).map(([k, v]) => [k, Number(v)]))),
+    faults: async (...on) => {
+      await page.locator('#break-button').click();
+      for (const id of ['block-websocket', 'block-sse', 'offline', 'stale']) await page.locator(`#${id}`).setChecked(on.includes(id));
+      await page.keyboard.press('Escape');
+    },
+  };
+}
+
+/** What the page shows equals what the simulated CMS holds, and its auditor counted no hole and no double. */
+export async function settled(screen, node, editor, project = 42) {
+  await until(`${editor}'s page equals the CMS`, async () => {
+    const items = await node.api(`projects/${project}/items`);
+    const comments = await node.api(`projects/${project}/comments`);
+    const bell = await node.api(`notifications?editor=${editor}`);
+    const shown = await screen.page.evaluate(() => ({
+      items: [...document.querySelectorAll('#items tr')].map((r) => `${r.dataset.item} ${r.querySelector('select').value} ${r.querySelector('button').textContent}`),
+      comments: [...document.querySelectorAll('#comments .entry')].map((e) => e.dataset.comment),
+      notifications: [...document.querySelectorAll('#notifications [data-notification]')].map((e) => e.dataset.notification),
+      unread: document.querySelector('#unread').hidden ? 0 : Number(document.querySelector('#unread').textContent),
+    }));
+    const held = { items: items.items.map((i) => `${i.id} ${i.status} ${i.name}`), comments: comments.comments.map((c) => c.id), notifications: bell.notifications.map((n) => n.id), unread: bell.unread };
+    if (JSON.stringify(shown) !== JSON.stringify(held)) throw new Error(`shown ${JSON.stringify(shown).slice(0, 400)} held ${JSON.stringify(held).slice(0, 400)}`);
+    return true;
+  }, 12_000);
+  const { holes, doubles } = await screen.audit();
+  if (holes || doubles) throw new Error(`${editor}'s auditor counted ${holes} holes and ${doubles} doubles`);
+}

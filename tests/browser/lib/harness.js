@@ -1,0 +1,41 @@
+// A small test runner: tests one after the other, each with a list of what to clean up, and one line at the end that counts.
+const tests = [];
+export const test = (name, body) => tests.push({ name, body, file: current });
+let current = '';
+export const file = (name) => { current = name; };
+
+/** Waits for a condition with a deadline, and says what was awaited. */
+export async function until(what, check, ms = 10_000) {
+  const end = Date.now() + ms;
+  for (let last; ;) {
+    try { const value = await check(); if (value) return value; last = undefined; } catch (error) { last = error; }
+    if (Date.now() > end) throw new Error(`not within ${ms} ms: ${what}${last ? ` (${last.message})` : ''}`);
+    await new Promise((go) => setTimeout(go, 40));
+  }
+}
+export const pause = (ms) => new Promise((go) => setTimeout(go, ms));
+
+export async function run(words) {
+  let passed = 0, failed = 0;
+  for (const { name, body, file } of tests) {
+    if (words.length && !words.some((w) => `${file} ${name}`.includes(w))) continue;
+    const after = [];
+    const begun = Date.now();
+    let timer;
+    try {
+      await Promise.race([
+        body({ after: (f) => after.push(f) }),
+        new Promise((_, no) => { timer = setTimeout(() => no(new Error('the test took longer than 150 s')), 150_000); }),
+      ]);
+      passed++;
+      console.log(`ok      ${file}: ${name} (${Date.now() - begun} ms)`);
+    } catch (error) {
+      failed++;
+      console.log(`FAILED  ${file}: ${name}\n${String(error.stack ?? error).replace(/^/gm, '        ')}`);
+    }
+    clearTimeout(timer);
+    for (const f of after.reverse()) { try { await f(); } catch (error) { console.log(`        cleaning up: ${error.message}`); } }
+  }
+  console.log(`${passed} passed, ${failed} failed`);
+  return failed === 0;
+}

@@ -1,0 +1,12 @@
+// Runs the specs, or those whose file or name contains a word of the command line.
+import { readdirSync } from 'node:fs';
+import { file, run } from './lib/harness.js';
+import { quit } from './lib/browser.js';
+
+for (const name of readdirSync(new URL('specs/', import.meta.url)).sort()) {
+  file(name.replace('.js', ''));
+  await import(`./specs/${name}`);
+}
+const ok = await run(process.argv.slice(2));
+await quit();
+process.exit(ok ? 0 : 1);

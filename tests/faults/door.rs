@@ -1,0 +1,123 @@
+//! How publishers and auditors reach Redis: the right master for a key, wherever it is by now.
+//!
+//! Direct, never through a proxy. Follows MOVED and ASK, and asks the sentinels again after any trouble. Must not know
+//! what is asked.
+
+use std::{collections::HashMap, io};
+
+use crate::{
+    record::Id,
+    redis,
+    resp::{Connection, Value},
+};
+
+/// Where Redis is to be found.
+#[derive(Debug, Clone)]
+pub(crate) enum Place {
+    Alone(u16),
+    Sentinels(Vec<u16>),
+    Cluster(Vec<u16>),
+}
+
+/// A way to Redis for one publisher.
+#[derive(Debug)]
+pub(crate) struct Door {
+    place: Place,
+    connections: HashMap<u16, Connection>,
+    /// Where keys were last found; under Sentinel the only entry is the master.
+    ports: HashMap<String, u16>,
+    turn: usize,
+}
+
+/// How an attempt ended that was not a success.
+#[derive(Debug)]
+pub(crate) enum Trouble {
+    /// Redis said no.
+    Refused(String),
+    /// No answer: it may have happened.
+    Unanswered(io::Error),
+}
+
+impl std::fmt::Display for Trouble {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Refused(text) => f.write_str(text),
+            Self::Unanswered(error) => write!(f, "no answer: {error}"),
+        }
+    }
+}
+
+impl Door {
+    pub(crate) fn new(place: Place) -> Self {
+        Self { place, connections: HashMap::new(), ports: HashMap::new(), turn: 0 }
+    }
+
+    /// Asks the master of `key`.
+    pub(crate) async fn ask(&mut self, key: &str, args: &[&str]) -> Result<Value, Trouble> {
+        let mut asking = false;
+        let mut port = self.port(key).await.map_err(Trouble::Unanswered)?;
+        for _ in 0..6 {
+            match self.ask_at(port, args, asking).await {
+                Err(error) => {
+                    self.connections.remove(&port);
+                    self.ports.clear();
+                    self.turn += 1;
+                    return Err(Trouble::Unanswered(error));
+                }
+                Ok(Value::Error(text)) => {
+                    let mut words = text.split(' ');
+                    let (word, to) = (words.next(), words.nth(1).and_then(|to| to.rsplit_once(':')?.1.parse().ok()));
+                    match (word, to) {
+                        (Some("MOVED"), Some(to)) => {
+                            self.ports.insert(key.to_owned(), to);
+                            (port, asking) = (to, false);
+                        }
+                        (Some("ASK"), Some(to)) => (port, asking) = (to, true),
+                        _ => {
+                            self.ports.clear();
+                            self.turn += 1;
+                            return Err(Trouble::Refused(text));
+                        }
+                    }
+                }
+                Ok(value) => return Ok(value),
+            }
+        }
+        Err(Trouble::Refused("too many redirections".into()))
+    }
+
+    async fn port(&mut self, key: &str) -> io::Result<u16> {
+        match &self.place {
+            Place::Alone(port) => Ok(*port),
+            Place::Cluster(ports) => Ok(self.ports.get(key).copied().unwrap_or(ports[self.turn % ports.len()])),
+            Place::Sentinels(sentinels) => {
+                if let Some(port) = self.ports.get("") {
+                    return Ok(*port);
+                }
+                let port = redis::master_port(sentinels).await.ok_or_else(|| io::Error::other("no master is known"))?;
+                self.ports.insert(String::new(), port);
+                Ok(port)
+            }
+        }
+    }
+
+    async fn ask_at(&mut self, port: u16, args: &[&str], asking: bool) -> io::Result<Value> {
+        let connection = match self.connections.entry(port) {
+            std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
+            std::collections::hash_map::Entry::Vacant(entry) => entry.insert(Connection::open(port).await?),
+        };
+        if asking {
+            connection.ask(&["ASKING"]).await?;
+        }
+        connection.ask(args).await
+    }
+
+    /// The end of a log: the id that was given last.
+    pub(crate) async fn head(&mut self, key: &str) -> Result<Id, Trouble> {
+        let info = self.ask(key, &["XINFO", "STREAM", key]).await?;
+        let items = info.list();
+        let at = items.iter().position(|item| item.text() == Some("last-generated-id"));
+        let id = at.and_then(|at| Id::parse(items.get(at + 1)?.text()?));
+        id.ok_or_else(|| Trouble::Refused(format!("no id in {info:?}")))
+    }
+}

@@ -1,0 +1,119 @@
+//! Processes that the tests start, stop and kill, each by its own id, and the ports they listen on.
+//!
+//! A process dies with the test that started it, whatever happens to the test. Must not know what the processes are.
+
+use std::{
+    fs::File,
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::{ExitStatus, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail};
+use tokio::process::{Child, Command};
+
+/// A running program.
+#[derive(Debug)]
+pub(crate) struct Process {
+    child: Child,
+    pid: u32,
+    name: String,
+    log: PathBuf,
+}
+
+impl Process {
+    /// Starts a program; what it writes goes to a file. `limit`: how many files it may open.
+    pub(crate) fn start(
+        name: &str,
+        program: &Path,
+        args: &[String],
+        env: &[(String, String)],
+        log: PathBuf,
+        limit: Option<u32>,
+    ) -> Result<Self> {
+        let out = File::options().create(true).append(true).open(&log)?;
+        // Dies with the test, even when that is killed.
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", "--"]);
+        if let Some(limit) = limit {
+            command.args(["prlimit", &format!("--nofile={limit}:{limit}"), "--"]);
+        }
+        command.arg(program).args(args).envs(env.iter().cloned()).kill_on_drop(true);
+        command.stdin(Stdio::null()).stdout(out.try_clone()?).stderr(out);
+        let child = command.spawn().with_context(|| format!("cannot start {}", program.display()))?;
+        let pid = child.id().context("ended at once")?;
+        Ok(Self { child, pid, name: name.to_owned(), log })
+    }
+
+    /// Sends a signal by its name (`STOP`, `CONT`, `TERM`).
+    pub(crate) async fn signal(&self, signal: &str) -> Result<()> {
+        let status = Command::new("kill").args([&format!("-{signal}"), &self.pid.to_string()]).status().await?;
+        if !status.success() {
+            bail!("{} cannot be sent {signal}: it is gone\n{}", self.name, self.tail());
+        }
+        Ok(())
+    }
+
+    /// Kills it (SIGKILL) and waits for its end.
+    pub(crate) async fn kill(&mut self) -> Result<()> {
+        self.child.kill().await.with_context(|| format!("cannot kill {}", self.name))
+    }
+
+    /// Waits until it ends by itself.
+    pub(crate) async fn ended(&mut self, patience: Duration) -> Result<ExitStatus> {
+        match tokio::time::timeout(patience, self.child.wait()).await {
+            Ok(status) => Ok(status?),
+            Err(_) => bail!("{} is still running after {patience:?}\n{}", self.name, self.tail()),
+        }
+    }
+
+    /// Whether it has ended.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.try_wait().is_ok_and(|status| status.is_some())
+    }
+
+    /// The last lines of what it wrote.
+    pub(crate) fn tail(&self) -> String {
+        let text = std::fs::read_to_string(&self.log).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        let from = lines.len().saturating_sub(15);
+        format!("--- {}\n{}", self.log.display(), lines[from..].join("\n"))
+    }
+}
+
+/// A free port below those that the kernel gives to outgoing connections, so that a server can come back on it.
+pub(crate) fn free_port() -> Result<u16> {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let base = std::process::id() % 1700 * 10;
+    for _ in 0..5000 {
+        let port = 15_000 + ((base + NEXT.fetch_add(1, Ordering::Relaxed)) % 17_000) as u16;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    bail!("no free port between 15000 and 32000")
+}
+
+/// Waits until `check` says yes, or fails with what was waited for.
+pub(crate) async fn until<F>(what: &str, patience: Duration, mut check: impl FnMut() -> F) -> Result<()>
+where
+    F: Future<Output = bool>,
+{
+    let end = tokio::time::Instant::now() + patience;
+    loop {
+        if check().await {
+            return Ok(());
+        }
+        if tokio::time::Instant::now() >= end {
+            bail!("waited {patience:?} in vain: {what}");
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Keeps a fault in place for as long as it lasts.
+pub(crate) async fn hold(duration: Duration) {
+    tokio::time::sleep(duration).await;
+}

@@ -1,0 +1,180 @@
+//! Publishers: they write numbered events, try again with the same `id` until Redis accepts, and keep what it said.
+//!
+//! They use Redis directly, as a CMS does. What they know is the truth that sessions are held against.
+
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use rand::{RngExt, SeedableRng, rngs::StdRng, seq::IndexedRandom};
+
+use crate::{
+    client::Topics,
+    door::{Door, Place, Trouble},
+    record::{Ack, Clock, Id, Ledger, Shout, TopicId},
+    resp::Value,
+};
+
+/// What all publishers of a world share.
+#[derive(Debug)]
+pub(crate) struct Press {
+    pub(crate) place: Place,
+    pub(crate) topics: Arc<Topics>,
+    pub(crate) clock: Clock,
+    ledger: Mutex<Ledger>,
+    next: AtomicU64,
+    /// While set nothing new is published.
+    pub(crate) paused: AtomicBool,
+    pub(crate) stopped: AtomicBool,
+    busy: AtomicU64,
+}
+
+/// The key of a topic's log, and its channel.
+pub(crate) fn key(topic: &str) -> String {
+    format!("carillon:{topic}")
+}
+
+impl Press {
+    pub(crate) fn new(place: Place, topics: Arc<Topics>, clock: Clock) -> Self {
+        Self {
+            place,
+            topics,
+            clock,
+            ledger: Mutex::default(),
+            next: AtomicU64::new(1),
+            paused: AtomicBool::new(false),
+            stopped: AtomicBool::new(false),
+            busy: AtomicU64::new(0),
+        }
+    }
+
+    pub(crate) fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Publishes that are under way.
+    pub(crate) fn busy(&self) -> u64 {
+        self.busy.load(Ordering::Acquire)
+    }
+
+    /// A number that was never used, noted as tried.
+    pub(crate) fn number(&self, topic: TopicId) -> u64 {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        self.ledger().tried.insert(number, topic);
+        number
+    }
+
+    /// Publishes so many recorded events a second, until the world ends.
+    pub(crate) async fn record(self: Arc<Self>, topics: Vec<TopicId>, rate: f64, seed: u64, size: usize) {
+        let mut random = StdRng::seed_from_u64(seed);
+        let mut door = Door::new(self.place.clone());
+        let mut pace = tokio::time::interval(Duration::from_secs_f64(1.0 / rate));
+        pace.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            pace.tick().await;
+            if self.stopped.load(Ordering::Relaxed) {
+                return;
+            }
+            let Some(topic) = topics.choose(&mut random).filter(|_| !self.paused.load(Ordering::Relaxed)) else {
+                continue;
+            };
+            self.busy.fetch_add(1, Ordering::AcqRel);
+            let number = self.number(*topic);
+            self.insist(&mut door, *topic, number, size).await;
+            // Now and then the answer is taken for lost, and the publish repeated: it must not be recorded twice.
+            if random.random_ratio(1, 20) {
+                self.repeat(&mut door, *topic, number, size).await;
+            }
+            self.busy.fetch_sub(1, Ordering::AcqRel);
+        }
+    }
+
+    /// Tries until Redis accepts, or the world ends.
+    async fn insist(&self, door: &mut Door, topic: TopicId, number: u64, size: usize) {
+        loop {
+            let sent = self.clock.now();
+            match self.try_once(door, topic, number, size).await {
+                Ok(id) => {
+                    self.ledger().acks.push(Ack { topic, number, id, sent });
+                    return;
+                }
+                Err(trouble) => self.count(&trouble),
+            }
+            if self.stopped.load(Ordering::Relaxed) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    pub(crate) fn count(&self, trouble: &Trouble) {
+        let mut ledger = self.ledger();
+        match trouble {
+            Trouble::Refused(_) => ledger.refused += 1,
+            Trouble::Unanswered(_) => ledger.unanswered += 1,
+        }
+    }
+
+    /// Publishes once.
+    pub(crate) async fn try_once(&self, door: &mut Door, topic: TopicId, number: u64, size: usize) -> Result<Id, Trouble> {
+        let channel = key(self.topics.name(topic));
+        let answer = door.ask(&channel, &["FCALL", "carillon_publish", "1", &channel, &event(number, size)]).await?;
+        let id = answer.text().and_then(Id::parse);
+        id.ok_or_else(|| Trouble::Refused(format!("not an id: {answer:?}")))
+    }
+
+    /// Repeats a publish that was accepted. The answer is the first id, unless Redis has forgotten it meanwhile: then a
+    /// second entry is one that publishers must expect.
+    async fn repeat(&self, door: &mut Door, topic: TopicId, number: u64, size: usize) {
+        let sent = self.clock.now();
+        match self.try_once(door, topic, number, size).await {
+            Ok(id) => {
+                let mut ledger = self.ledger();
+                if !ledger.acks.iter().rev().take(5000).any(|ack| ack.number == number && ack.id == id) {
+                    ledger.acks.push(Ack { topic, number, id, sent });
+                }
+            }
+            Err(trouble) => self.count(&trouble),
+        }
+    }
+
+    /// Publishes so many live events a second, until the world ends.
+    pub(crate) async fn shout(self: Arc<Self>, topics: Vec<TopicId>, rate: f64, seed: u64) {
+        let mut random = StdRng::seed_from_u64(seed);
+        let mut door = Door::new(self.place.clone());
+        let mut pace = tokio::time::interval(Duration::from_secs_f64(1.0 / rate));
+        pace.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let word = if matches!(self.place, Place::Cluster(_)) { "SPUBLISH" } else { "PUBLISH" };
+        loop {
+            pace.tick().await;
+            if self.stopped.load(Ordering::Relaxed) {
+                return;
+            }
+            let Some(topic) = topics.choose(&mut random).filter(|_| !self.paused.load(Ordering::Relaxed)) else {
+                continue;
+            };
+            self.busy.fetch_add(1, Ordering::AcqRel);
+            let (number, sent) = (self.number(*topic), self.clock.now());
+            let channel = key(self.topics.name(*topic));
+            match door.ask(&channel, &[word, &channel, &event(number, 0)]).await {
+                // A live event that no node was there to receive leaves no trace: nobody is promised anything.
+                Ok(Value::Number(receivers)) if receivers > 0 => {
+                    self.ledger().shouts.push(Shout { topic: *topic, number, sent });
+                }
+                Ok(_) => {}
+                Err(trouble) => self.count(&trouble),
+            }
+            self.busy.fetch_sub(1, Ordering::AcqRel);
+        }
+    }
+}
+
+/// The event with a number; `size` bytes of padding.
+pub(crate) fn event(number: u64, size: usize) -> String {
+    let padding = "x".repeat(size);
+    format!(r#"{{"id":"n{number}","type":"comment.created","source":"faults","data":{{"n":{number},"padding":"{padding}"}}}}"#)
+}

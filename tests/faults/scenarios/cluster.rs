@@ -1,0 +1,94 @@
+//! Faults of a cluster: a shard fails over as planned or after a crash, a slot moves under load, subscribers are killed.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+
+use crate::{process::until, publisher::key, record::Reason, watch::PROMISE, world::World};
+
+/// The busy topic whose shard is hit.
+const TOPIC: &str = "comments:1";
+
+/// A replica is asked to take over.
+pub(crate) async fn failover(world: &mut World) -> Result<()> {
+    let cluster = world.cluster()?;
+    cluster.is_well().await?;
+    let old = cluster.owner(&key(TOPIC)).await?;
+    let new = cluster.replica_of(old).await?;
+    world.begin(format!("CLUSTER FAILOVER: server {new} shall take over from {old}"));
+    world.cluster()?.servers[new].must(&["CLUSTER", "FAILOVER"]).await?;
+    promoted(world, new).await?;
+    world.recovered().await?;
+    let told = world.resyncs(Reason::RedisChanged);
+    world.bit("resyncs redis-changed", told);
+    world.cluster()?.is_well().await
+}
+
+/// A master is killed; its replica takes over; the old one comes back as a replica.
+pub(crate) async fn crash(world: &mut World) -> Result<()> {
+    let cluster = world.cluster()?;
+    cluster.is_well().await?;
+    let old = cluster.owner(&key(TOPIC)).await?;
+    let new = cluster.replica_of(old).await?;
+    world.begin(format!("the master of a shard, server {old}, is killed"));
+    world.cluster()?.servers[old].kill().await?;
+    world.known().await?;
+    promoted(world, new).await?;
+    world.recovered().await?;
+    world.cluster()?.servers[old].run(None).await?;
+    world.note(format!("server {old} is back, as a replica"));
+    world.cluster()?.is_well().await?;
+    world.in_step_within(PROMISE).await?;
+    let told = world.resyncs(Reason::RedisChanged);
+    ensure!(told > 0, "nobody was told that Redis has changed: the fault did not bite");
+    world.bit("resyncs redis-changed", told);
+    Ok(())
+}
+
+async fn promoted(world: &mut World, new: usize) -> Result<()> {
+    let cluster = world.cluster()?;
+    until("the replica is the master", Duration::from_secs(30), || async {
+        cluster.owner(&key(TOPIC)).await.is_ok_and(|owner| owner == new)
+    })
+    .await?;
+    world.note(format!("server {new} is the master of the shard"));
+    Ok(())
+}
+
+/// The slot of a busy topic moves to another shard.
+pub(crate) async fn slot_moved(world: &mut World) -> Result<()> {
+    let cluster = world.cluster()?;
+    cluster.is_well().await?;
+    let from = cluster.owner(&key(TOPIC)).await?;
+    let mut to = from;
+    for topic in ["comments:2", "comments:3", "comments:4", "comments:5", "comments:6"] {
+        to = cluster.owner(&key(topic)).await?;
+        if to != from {
+            break;
+        }
+    }
+    ensure!(to != from, "no other shard was found");
+    world.begin(format!("the slot of {TOPIC} moves from server {from} to {to}"));
+    world.cluster()?.move_slot(&key(TOPIC), from, to).await?;
+    world.recovered().await?;
+    world.bit("slots moved", 1);
+    Ok(())
+}
+
+/// Every master closes the connections of its subscribers.
+pub(crate) async fn pubsub_killed(world: &mut World) -> Result<()> {
+    world.begin("CLIENT KILL TYPE pubsub on every master");
+    let before = world.figure("carillon_link_losses_total", "").await;
+    let mut killed = 0;
+    for server in &world.cluster()?.servers {
+        killed += server.must(&["CLIENT", "KILL", "TYPE", "pubsub"]).await?.number().unwrap_or(0);
+    }
+    ensure!(killed > 0, "nobody was subscribed: the fault did not bite");
+    until("the nodes notice", PROMISE, || async {
+        world.figure("carillon_link_losses_total", "").await >= before + world.nodes.len() as f64
+    })
+    .await?;
+    world.recovered().await?;
+    world.bit("links killed", killed as u64);
+    Ok(())
+}

@@ -1,0 +1,213 @@
+//! Faults of the way between nodes and a Redis that is well: killed, blackholed, slow, deaf, and single losses.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::{
+    door::Door,
+    process::{hold, until},
+    proxy::{Rules, Scope},
+    publisher::key,
+    resp::Value,
+    watch::PROMISE,
+    world::World,
+};
+
+/// Redis closes the connections of all subscribers.
+pub(crate) async fn pubsub_killed(world: &mut World) -> Result<()> {
+    world.begin("CLIENT KILL TYPE pubsub");
+    let before = world.figure("carillon_link_losses_total", "").await;
+    let killed = world.redis()?.must(&["CLIENT", "KILL", "TYPE", "pubsub"]).await?.number().unwrap_or(0);
+    ensure!(killed > 0, "nobody was subscribed: the fault did not bite");
+    until("the nodes notice", PROMISE, || async {
+        world.figure("carillon_link_losses_total", "").await >= before + world.nodes.len() as f64
+    })
+    .await?;
+    world.recovered().await?;
+    world.bit("links killed", killed as u64);
+    Ok(())
+}
+
+/// A subscriber reads so slowly that Redis cuts it off.
+pub(crate) async fn output_limit(world: &mut World) -> Result<()> {
+    let subscribers = |answer: &Value| answer.text().map_or(0, |text| text.lines().count());
+    let before = subscribers(&world.redis()?.must(&["CLIENT", "LIST", "TYPE", "pubsub"]).await?);
+    ensure!(before >= world.nodes.len(), "not all nodes are subscribed");
+    world.begin("a tiny output limit, and nobody reads");
+    world.redis()?.must(&["CONFIG", "SET", "client-output-buffer-limit", "pubsub 65536 0 0"]).await?;
+    for proxy in &world.proxies {
+        proxy.rule(|rules| (rules.hold_down, rules.scope) = (true, Scope::Subscriptions));
+    }
+    let noise = format!("{{\"type\":\"noise.made\",\"data\":\"{}\"}}", "x".repeat(60_000));
+    let redis = world.redis()?;
+    let cut = until("Redis cuts the subscribers off", PROMISE, || async {
+        for _ in 0..40 {
+            // To a topic that nobody but the nodes' sockets will ever see in full.
+            let _ = redis.ask(&["PUBLISH", &key("comments:1"), &noise]).await;
+        }
+        redis.ask(&["CLIENT", "LIST", "TYPE", "pubsub"]).await.is_ok_and(|answer| subscribers(&answer) < before)
+    })
+    .await;
+    let after = subscribers(&world.redis()?.must(&["CLIENT", "LIST", "TYPE", "pubsub"]).await?);
+    world.redis()?.must(&["CONFIG", "SET", "client-output-buffer-limit", "pubsub 33554432 8388608 60"]).await?;
+    world.proxies.iter().for_each(crate::proxy::Proxy::heal);
+    cut?;
+    world.recovered().await?;
+    world.bit("subscribers cut off", (before - after) as u64);
+    Ok(())
+}
+
+async fn blackhole(world: &mut World, what: &str, rule: fn(&mut Rules)) -> Result<()> {
+    world.begin(what);
+    for proxy in &world.proxies {
+        proxy.rule(rule);
+    }
+    let known = world.known().await;
+    if known.is_ok() {
+        hold(Duration::from_secs(3)).await;
+    }
+    world.proxies.iter().for_each(crate::proxy::Proxy::heal);
+    known?;
+    world.recovered().await?;
+    world.bit("links that were found dead", world.nodes.len() as u64);
+    Ok(())
+}
+
+/// Nothing gets from the nodes to Redis.
+pub(crate) async fn blackhole_up(world: &mut World) -> Result<()> {
+    blackhole(world, "blackhole towards Redis", |rules| rules.hold_up = true).await
+}
+
+/// Nothing gets from Redis to the nodes.
+pub(crate) async fn blackhole_down(world: &mut World) -> Result<()> {
+    blackhole(world, "blackhole towards the nodes", |rules| rules.hold_down = true).await
+}
+
+/// Commands are answered, but no message comes: only the subscribed connection is dead.
+pub(crate) async fn deaf(world: &mut World) -> Result<()> {
+    blackhole(world, "only the subscriptions are deaf", |rules| {
+        (rules.hold_down, rules.scope) = (true, Scope::Subscriptions);
+    })
+    .await
+}
+
+/// A slow link: 200 ms each way, and one piece in a hundred stalls for a second.
+pub(crate) async fn slow(world: &mut World) -> Result<()> {
+    world.begin("a slow link with stalls");
+    let bites: u64 = world.proxies.iter().map(crate::proxy::Proxy::bites).sum();
+    for proxy in &world.proxies {
+        proxy.rule(|rules| (rules.delay, rules.stall) = (Duration::from_millis(200), Duration::from_secs(1)));
+    }
+    hold(Duration::from_secs(15)).await;
+    world.in_step_within(PROMISE).await.with_context(|| world.logs())?;
+    world.proxies.iter().for_each(crate::proxy::Proxy::heal);
+    world.recovered().await?;
+    let stalls = world.proxies.iter().map(crate::proxy::Proxy::bites).sum::<u64>() - bites;
+    ensure!(stalls > 0, "nothing stalled: the fault did not bite");
+    world.bit("stalls", stalls);
+    Ok(())
+}
+
+/// All connections to Redis are cut (RST), and new ones refused for a while.
+pub(crate) async fn cut(world: &mut World) -> Result<()> {
+    world.begin("connections to Redis are cut and refused");
+    let mut cut = 0;
+    for proxy in &world.proxies {
+        proxy.rule(|rules| rules.refuse = true);
+        cut += proxy.cut();
+    }
+    let known = world.known().await;
+    world.proxies.iter().for_each(crate::proxy::Proxy::heal);
+    known?;
+    world.recovered().await?;
+    world.bit("connections cut", cut as u64);
+    Ok(())
+}
+
+/// Single messages are lost on a link that is otherwise well.
+pub(crate) async fn messages_lost(world: &mut World) -> Result<()> {
+    world.begin("messages of some topics are lost");
+    let bites: u64 = world.proxies.iter().map(crate::proxy::Proxy::bites).sum();
+    let topics: Vec<String> = world.topics.names.iter().filter(|name| name.starts_with("comments")).cloned().collect();
+    for proxy in &world.proxies {
+        proxy.rule(|rules| rules.swallow = topics.iter().map(|topic| (key(topic), 2)).collect());
+    }
+    let wanted = bites + 2 * (topics.len() * world.proxies.len()) as u64;
+    let lost = until("messages are lost", Duration::from_secs(20), || async {
+        world.proxies.iter().map(crate::proxy::Proxy::bites).sum::<u64>() >= wanted
+    })
+    .await;
+    world.proxies.iter().for_each(crate::proxy::Proxy::heal);
+    lost?;
+    world.recovered().await?;
+    world.bit("messages lost", wanted - bites);
+    Ok(())
+}
+
+/// The last message of a topic is lost, and then it is quiet: only its head can tell.
+pub(crate) async fn last_message_lost(world: &mut World) -> Result<()> {
+    world.begin("the last message of a topic is lost, then silence");
+    let press = std::sync::Arc::clone(&world.press);
+    press.paused.store(true, std::sync::atomic::Ordering::Relaxed);
+    until("publishers come to rest", PROMISE, || async { press.busy() == 0 }).await?;
+    world.in_step_within(PROMISE).await?;
+    let bites: u64 = world.proxies.iter().map(crate::proxy::Proxy::bites).sum();
+    for proxy in &world.proxies {
+        proxy.rule(|rules| rules.swallow = [(key("comments:1"), 1)].into());
+    }
+    let topic = world.topics.id("comments:1").context("no such topic")?;
+    let (number, sent) = (press.number(topic), world.clock.now());
+    let id = press.try_once(&mut Door::new(world.store.place()), topic, number, 0).await;
+    let id = id.map_err(|trouble| anyhow::anyhow!("{trouble}"))?;
+    press.ledger().acks.push(crate::record::Ack { topic, number, id, sent });
+    until("the message is lost", PROMISE, || async {
+        world.proxies.iter().map(crate::proxy::Proxy::bites).sum::<u64>() >= bites + world.proxies.len() as u64
+    })
+    .await?;
+    // A single loss is found within a minute.
+    world.recovered_within(Duration::from_secs(60), None).await?;
+    press.paused.store(false, std::sync::atomic::Ordering::Relaxed);
+    world.bit("messages lost", world.proxies.len() as u64);
+    Ok(())
+}
+
+/// One topic's subscription ends on a live link, without a word to the node.
+pub(crate) async fn subscription_lost(world: &mut World) -> Result<()> {
+    world.begin("the subscription of one topic is lost");
+    let bites: u64 = world.proxies.iter().map(crate::proxy::Proxy::bites).sum();
+    let mut ended = 0;
+    for proxy in &world.proxies {
+        ended += proxy.unsubscribe(&key("comments:1")).await;
+    }
+    ensure!(ended >= world.nodes.len(), "only {ended} subscribed links: the fault did not bite");
+    until("Redis has ended the subscriptions", PROMISE, || async {
+        world.proxies.iter().map(crate::proxy::Proxy::bites).sum::<u64>() >= bites + ended as u64
+    })
+    .await?;
+    // Well after the last event that a subscription brought.
+    hold(Duration::from_secs(1)).await;
+    world.recovered_within(Duration::from_secs(20), None).await?;
+    world.bit("subscriptions ended", ended as u64);
+    Ok(())
+}
+
+/// Redis refuses one topic's subscription: an operator has taken the right away, and gives it back.
+pub(crate) async fn subscription_refused(world: &mut World) -> Result<()> {
+    world.begin("the right to subscribe to one topic is taken away");
+    let others = world.topics.names.iter().filter(|name| *name != "comments:1");
+    let mut rights: Vec<String> = others.map(|name| format!("&{}", key(name))).collect();
+    rights.extend(["&carillon:probe:*".to_owned(), "&carillon:control:*".to_owned()]);
+    let mut command = vec!["ACL", "SETUSER", "node", "resetchannels"];
+    command.extend(rights.iter().map(String::as_str));
+    world.redis()?.must(&command).await?;
+    let known = world.known().await;
+    if known.is_ok() {
+        hold(Duration::from_secs(2)).await;
+    }
+    world.redis()?.must(&["ACL", "SETUSER", "node", "allchannels"]).await?;
+    known?;
+    world.recovered().await?;
+    world.bit("subscriptions refused", world.nodes.len() as u64);
+    Ok(())
+}

@@ -1,0 +1,164 @@
+//! What a world waits for and measures: that sessions know of trouble, and that they are in step again.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use anyhow::{Context, Result, bail};
+
+use crate::{
+    client::Session,
+    process::until,
+    record::{Fact, Id, Ms, Reason, TopicId},
+    world::World,
+};
+
+/// Trouble of the whole link is known within this time, and over for everybody within this time after its end.
+pub(crate) const PROMISE: Duration = Duration::from_secs(10);
+
+impl World {
+    /// A fault begins.
+    pub(crate) fn begin(&mut self, what: impl Into<String>) {
+        self.onset = self.clock.now();
+        self.note(what);
+    }
+
+    /// Waits until every session of these nodes has been told that its node has lost sight of Redis (or has lost its
+    /// node), and fails where that takes longer than promised.
+    pub(crate) async fn known_by(&mut self, nodes: &[usize]) -> Result<()> {
+        let onset = self.onset;
+        let names: Vec<String> = nodes.iter().map(|node| self.nodes[*node].name.clone()).collect();
+        let affected = |session: &Arc<Session>| names.contains(&session.state().node);
+        let affected: Vec<_> = self.sessions.iter().filter(|session| affected(session)).cloned().collect();
+        until("every session knows that its node has lost sight of Redis", PROMISE, || async {
+            affected.iter().all(|session| learned(session, onset).is_some())
+        })
+        .await
+        .with_context(|| self.logs())?;
+        let slowest = affected.iter().filter_map(|session| learned(session, onset)).max().unwrap_or(onset);
+        let took = slowest.saturating_sub(onset);
+        self.times.known = self.times.known.max(Some(took));
+        self.note(format!("all {} sessions concerned know, the last after {took} ms", affected.len()));
+        Ok(())
+    }
+
+    /// As [`World::known_by`], for all nodes.
+    pub(crate) async fn known(&mut self) -> Result<()> {
+        self.known_by(&(0..self.nodes.len()).collect::<Vec<_>>()).await
+    }
+
+    /// The trouble is over: waits until every session is in step with what the logs hold now, and fails where that takes
+    /// longer than promised.
+    pub(crate) async fn recovered(&mut self) -> Result<()> {
+        self.recovered_within(PROMISE, None).await
+    }
+
+    /// As [`World::recovered`], and every session must have been told to refetch for this reason since the onset.
+    pub(crate) async fn recovered_by(&mut self, reason: Reason) -> Result<()> {
+        self.recovered_within(PROMISE, Some(reason)).await
+    }
+
+    /// As [`World::recovered_by`], with another bound.
+    pub(crate) async fn recovered_within(&mut self, bound: Duration, reason: Option<Reason>) -> Result<()> {
+        let over = self.clock.now();
+        self.note("the trouble is over");
+        let onset = self.onset;
+        if let Some(reason) = reason {
+            until(&format!("every session is told to refetch ({})", reason.name()), bound, || async {
+                self.sessions.iter().all(|session| told(session, reason, onset))
+            })
+            .await
+            .with_context(|| self.logs())?;
+        }
+        let passed = Duration::from_millis(self.clock.now() - over);
+        let in_step = self.in_step_within(bound.saturating_sub(passed)).await;
+        in_step.with_context(|| self.logs())?;
+        let took = self.clock.now() - over;
+        self.times.recovered = self.times.recovered.max(Some(took));
+        self.note(format!("all sessions are in step again after {took} ms"));
+        Ok(())
+    }
+
+    /// Waits until every session is connected, told `live`, and has what the logs hold now.
+    pub(crate) async fn in_step_within(&self, bound: Duration) -> Result<()> {
+        let end = tokio::time::Instant::now() + bound;
+        let mut heads = HashMap::new();
+        loop {
+            // What was published before the trouble was over; later events only make it harder.
+            if heads.len() < self.topics.names.len() {
+                heads = self.heads().await;
+            }
+            let late = self.sessions.iter().find_map(|session| self.behind(session, &heads));
+            let Some(late) = late else { return Ok(()) };
+            if tokio::time::Instant::now() >= end {
+                bail!("not in step after {bound:?}: {late}");
+            }
+            if late.ends_with("another log") {
+                heads.clear();
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// What a session lacks.
+    fn behind(&self, session: &Session, heads: &HashMap<TopicId, Id>) -> Option<String> {
+        let state = session.state();
+        let name = &state.told.name;
+        if !state.connected || !state.live {
+            return Some(format!("session {name} at {}: connected {}, live {}", state.node, state.connected, state.live));
+        }
+        for topic in &state.told.follows {
+            let (head, position) = (heads.get(topic), state.positions.get(topic));
+            let topic = self.topics.name(*topic);
+            match (head, position) {
+                (Some(head), Some(position)) if position.id.epoch != head.epoch => {
+                    return Some(format!("session {name} has {topic} at {position}, the end is {head}: another log"));
+                }
+                (Some(head), Some(position)) if position.id.seq >= head.seq => {}
+                (head, position) => {
+                    return Some(format!("session {name} at {} has {topic} at {position:?}, the end is {head:?}", state.node));
+                }
+            }
+        }
+        None
+    }
+
+    /// How often the sessions were told this since the onset.
+    pub(crate) fn resyncs(&self, reason: Reason) -> u64 {
+        let count = |session: &Arc<Session>| {
+            let state = session.state();
+            let since = state.told.facts.iter().rev().take_while(|(at, _)| *at >= self.onset);
+            since.filter(|(_, fact)| matches!(fact, Fact::Resync { reason: r, .. } if *r == reason)).count() as u64
+        };
+        self.sessions.iter().map(count).sum()
+    }
+
+    /// How many connections the sessions have lost since the onset.
+    pub(crate) fn losses(&self) -> u64 {
+        let count = |session: &Arc<Session>| {
+            let state = session.state();
+            let since = state.told.facts.iter().rev().take_while(|(at, _)| *at >= self.onset);
+            since.filter(|(_, fact)| matches!(fact, Fact::Closed { .. })).count() as u64
+        };
+        self.sessions.iter().map(count).sum()
+    }
+
+    /// A figure of all nodes together.
+    pub(crate) async fn figure(&self, name: &str, label: &str) -> f64 {
+        crate::node::figures(&self.nodes, name, label).await.values().sum()
+    }
+}
+
+/// When a session learned that its node is blind, or lost the node.
+fn learned(session: &Session, onset: Ms) -> Option<Ms> {
+    let state = session.state();
+    let since = state.told.facts.iter().rev().take_while(|(at, _)| *at >= onset);
+    let blind = |fact: &Fact| {
+        matches!(fact, Fact::Status { live: false } | Fact::Welcome { live: false, .. } | Fact::Closed { .. })
+    };
+    since.filter(|(_, fact)| blind(fact)).last().map(|(at, _)| *at)
+}
+
+fn told(session: &Session, reason: Reason, onset: Ms) -> bool {
+    let state = session.state();
+    let mut since = state.told.facts.iter().rev().take_while(|(at, _)| *at >= onset);
+    since.any(|(_, fact)| matches!(fact, Fact::Resync { reason: r, .. } if *r == reason))
+}

@@ -1,0 +1,414 @@
+//! Nodes in the test's own process, and clients that know nothing of the product's code: a raw socket, the few lines
+//! of HTTP and RFC 6455 that are needed, and deadlines.
+
+#![allow(dead_code, missing_docs, clippy::missing_panics_doc, reason = "each test uses a part of it")]
+
+use std::{future::Future, net::SocketAddr, time::Duration};
+
+use carillon::{
+    app::{self, AppError, Listeners},
+    auth::NewToken,
+    config::{Algorithm, Config, Layers, Secret},
+};
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::TcpStream,
+    task::JoinHandle,
+};
+use tokio_util::sync::CancellationToken;
+
+pub const SECRET: &str = "a secret of the tests, 32 bytes or more";
+/// Long enough for a machine that is busy with other tests.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Waits, but not for ever.
+pub async fn within<F: Future>(what: &str, future: F) -> F::Output {
+    let Ok(output) = tokio::time::timeout(PATIENCE, future).await else { panic!("waited in vain for {what}") };
+    output
+}
+
+/// Asks until the answer is yes.
+pub async fn until<F: Future<Output = bool>>(what: &str, mut ask: impl FnMut() -> F) {
+    within(what, async {
+        while !ask().await {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+}
+
+/// A running node.
+pub struct Node {
+    pub public: SocketAddr,
+    pub internal: SocketAddr,
+    shutdown: CancellationToken,
+    task: JoinHandle<Result<(), AppError>>,
+}
+
+/// The configuration of a test: memory bus, tokens signed with [`SECRET`], quick probes; `settings` win.
+pub fn config(settings: &[(&str, &str)]) -> Config {
+    let mut layers = Layers::new();
+    let defaults = [
+        ("http.listen", "127.0.0.1:0"),
+        ("internal.listen", "127.0.0.1:0"),
+        ("auth.mode", "jwt"),
+        ("auth.secret", SECRET),
+        ("internal.publish_token", "the publish token of the tests"),
+        ("probe.seconds", "1"),
+        ("drain.window_seconds", "1"),
+        ("drain.grace_seconds", "2"),
+    ];
+    for (key, value) in defaults.iter().chain(settings) {
+        layers = layers.set(key, *value, "test");
+    }
+    layers.load().unwrap()
+}
+
+impl Node {
+    /// A node that is ready.
+    pub async fn start(settings: &[(&str, &str)]) -> Self {
+        let node = Self::launch(config(settings));
+        until("the node to be ready", || async { node.get("/readyz").await.status == 200 }).await;
+        node
+    }
+
+    /// A node that may not be ready yet.
+    pub fn launch(config: Config) -> Self {
+        let listeners = Listeners::bind(&config).unwrap();
+        let (public, internal) = (listeners.public.local_addr().unwrap(), listeners.internal.local_addr().unwrap());
+        let shutdown = CancellationToken::new();
+        #[allow(clippy::disallowed_methods, reason = "tests own their nodes")]
+        let task = tokio::spawn(app::run(config, listeners, shutdown.clone()));
+        Self { public, internal, shutdown, task }
+    }
+
+    /// SIGTERM.
+    pub fn stop(&self) {
+        self.shutdown.cancel();
+    }
+
+    /// Comes back when the node has stopped.
+    pub async fn stopped(mut self) -> Result<(), AppError> {
+        within("the node to stop", &mut self.task).await.unwrap()
+    }
+
+    /// GET on the internal listener.
+    pub async fn get(&self, path: &str) -> Answer {
+        request(self.internal, "GET", path, &[], b"").await
+    }
+
+    /// POST on the internal listener with the publish token.
+    pub async fn post(&self, path: &str, body: &[u8]) -> Answer {
+        let token = [("Authorization", "Bearer the publish token of the tests")];
+        request(self.internal, "POST", path, &token, body).await
+    }
+
+    /// Publishes a recorded event and returns its position.
+    pub async fn publish(&self, topic: &str, event: &Value) -> String {
+        let body = json!({"topic": topic, "event": event}).to_string();
+        let answer = self.post("/publish", body.as_bytes()).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        answer.json()["positions"][0].as_str().unwrap().to_owned()
+    }
+
+    /// Publishes a live event.
+    pub async fn publish_live(&self, topic: &str, event: &Value) {
+        let body = json!({"topic": topic, "event": event}).to_string();
+        let answer = self.post("/publish?live=1", body.as_bytes()).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+    }
+
+    /// GET on the public listener.
+    pub async fn public_get(&self, path: &str, headers: &[(&str, &str)]) -> Answer {
+        request(self.public, "GET", path, headers, b"").await
+    }
+
+    /// A WebSocket whose handshake succeeded.
+    pub async fn socket(&self) -> Ws<TcpStream> {
+        Ws::open(TcpStream::connect(self.public).await.unwrap(), "/realtime", &[]).await.unwrap()
+    }
+
+    /// A welcomed session of `user`, who may follow everything; and its welcome.
+    pub async fn session(&self, user: &str, topics: &[&str]) -> (Ws<TcpStream>, Value) {
+        let mut ws = self.socket().await;
+        ws.send(&json!({"type": "connect", "token": token(user, &["*"]), "topics": topics})).await;
+        let welcome = ws.message().await;
+        assert_eq!(welcome["type"], "welcome", "{welcome}");
+        (ws, welcome)
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.shutdown.cancel();
+    }
+}
+
+/// A token for ten minutes.
+pub fn token(user: &str, topics: &[&str]) -> String {
+    token_for(user, topics, Duration::from_secs(600))
+}
+
+pub fn token_for(user: &str, topics: &[&str], ttl: Duration) -> String {
+    let topics = Some(topics.iter().map(ToString::to_string).collect());
+    let token = NewToken { sub: user.into(), ttl, topics, ..NewToken::default() };
+    token.sign(&Secret::new(SECRET), Algorithm::Hs256).unwrap()
+}
+
+/// A token to publish with.
+pub fn publish_token(patterns: &[&str]) -> String {
+    let publish = Some(patterns.iter().map(ToString::to_string).collect());
+    let token = NewToken { sub: "cms".into(), ttl: Duration::from_secs(60), publish, ..NewToken::default() };
+    token.sign(&Secret::new(SECRET), Algorithm::Hs256).unwrap()
+}
+
+/// An HTTP answer.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub headers: Vec<(String, String)>,
+    pub body: Vec<u8>,
+}
+
+impl Answer {
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str())
+    }
+
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|e| panic!("{e}: {}", self.text()))
+    }
+
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    /// The status and the `code` of a problem.
+    pub fn problem(&self) -> (u16, String) {
+        assert_eq!(self.header("content-type"), Some("application/problem+json"), "{self:?}");
+        (self.status, self.json()["code"].as_str().unwrap_or_default().to_owned())
+    }
+}
+
+/// One request on a connection of its own.
+pub async fn request(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> Answer {
+    let mut socket = TcpStream::connect(address).await.unwrap();
+    let mut head = format!("{method} {path} HTTP/1.1\r\nConnection: close\r\nContent-Length: {}\r\n", body.len());
+    if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
+        head += &format!("Host: {address}\r\n");
+    }
+    for (name, value) in headers {
+        head += &format!("{name}: {value}\r\n");
+    }
+    within("an answer", async {
+        socket.write_all(&[head.as_bytes(), b"\r\n", body].concat()).await.unwrap();
+        let (mut answer, rest) = read_head(&mut socket).await.expect("an answer");
+        answer.body = rest;
+        socket.read_to_end(&mut answer.body).await.unwrap();
+        if answer.header("transfer-encoding") == Some("chunked") {
+            answer.body = unchunk(&answer.body);
+        }
+        answer
+    })
+    .await
+}
+
+/// Reads status line and headers; `None`: the connection ended before that. Also what came behind them.
+pub async fn read_head<S: AsyncRead + Unpin>(socket: &mut S) -> Option<(Answer, Vec<u8>)> {
+    let mut bytes = Vec::new();
+    let end = loop {
+        if let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") {
+            break end;
+        }
+        if socket.read_buf(&mut bytes).await.ok()? == 0 {
+            return None;
+        }
+    };
+    let head = String::from_utf8(bytes[..end].to_vec()).unwrap();
+    let mut lines = head.split("\r\n");
+    let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
+    let headers = lines.map(|line| line.split_once(':').unwrap());
+    let headers = headers.map(|(name, value)| (name.to_lowercase(), value.trim().to_owned())).collect();
+    Some((Answer { status, headers, body: Vec::new() }, bytes[end + 4..].to_vec()))
+}
+
+/// The content of a complete chunked body (RFC 9112, 7.1).
+pub fn unchunk(mut bytes: &[u8]) -> Vec<u8> {
+    let mut body = Vec::new();
+    while let Some(end) = bytes.windows(2).position(|two| two == b"\r\n") {
+        let size = usize::from_str_radix(std::str::from_utf8(&bytes[..end]).unwrap().trim(), 16).unwrap();
+        if size == 0 {
+            break;
+        }
+        body.extend_from_slice(&bytes[end + 2..end + 2 + size]);
+        bytes = &bytes[end + 4 + size..];
+    }
+    body
+}
+
+/// A WebSocket client on any stream.
+pub struct Ws<S> {
+    pub stream: S,
+    buffer: Vec<u8>,
+    pub answer: Answer,
+}
+
+/// A frame of the server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Frame {
+    pub opcode: u8,
+    pub payload: Vec<u8>,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Ws<S> {
+    /// A handshake as browsers do it; the answer, where it is not 101.
+    pub async fn open(mut stream: S, path: &str, headers: &[(&str, &str)]) -> Result<Self, Answer> {
+        let mut head = format!("GET {path} HTTP/1.1\r\n");
+        let usual = [
+            ("Host", "node.test"),
+            ("Connection", "keep-alive, Upgrade"),
+            ("Upgrade", "websocket"),
+            ("Sec-WebSocket-Version", "13"),
+            ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
+        ];
+        let given = |name: &str| headers.iter().any(|(other, _)| other.eq_ignore_ascii_case(name));
+        for (name, value) in usual.iter().filter(|(name, _)| !given(name)).chain(headers) {
+            // An empty value leaves a usual header out.
+            if !value.is_empty() {
+                head += &format!("{name}: {value}\r\n");
+            }
+        }
+        within("the handshake", async {
+            stream.write_all(format!("{head}\r\n").as_bytes()).await.unwrap();
+            let (mut answer, mut buffer) = read_head(&mut stream).await.expect("an answer to the handshake");
+            if answer.status == 101 {
+                return Ok(Self { stream, buffer, answer });
+            }
+            let length = answer.header("content-length").map_or(0, |length| length.parse().unwrap());
+            while buffer.len() < length {
+                assert!(stream.read_buf(&mut buffer).await.unwrap() > 0, "a part of the body is missing");
+            }
+            answer.body = buffer;
+            Err(answer)
+        })
+        .await
+    }
+
+    pub async fn write(&mut self, bytes: &[u8]) {
+        within("room to write", self.stream.write_all(bytes)).await.unwrap();
+    }
+
+    /// Sends a message.
+    pub async fn send(&mut self, message: &Value) {
+        self.write(&client_frame(0x81, message.to_string().as_bytes())).await;
+    }
+
+    /// The next frame; `None`: the connection has ended.
+    pub async fn frame(&mut self) -> Option<Frame> {
+        within("a frame", async {
+            loop {
+                if let Some(frame) = self.parse() {
+                    return Some(frame);
+                }
+                if self.stream.read_buf(&mut self.buffer).await.unwrap_or(0) == 0 {
+                    return None;
+                }
+            }
+        })
+        .await
+    }
+
+    fn parse(&mut self) -> Option<Frame> {
+        let bytes = &self.buffer;
+        let (length, header) = match *bytes.get(1)? {
+            126 => (usize::from(u16::from_be_bytes(bytes.get(2..4)?.try_into().ok()?)), 4),
+            127 => (usize::try_from(u64::from_be_bytes(bytes.get(2..10)?.try_into().ok()?)).ok()?, 10),
+            length => (usize::from(length), 2),
+        };
+        let payload = bytes.get(header..header + length)?.to_vec();
+        assert_eq!(bytes[0] & 0xF0, 0x80, "server frames are whole and without reserved bits");
+        let opcode = bytes[0] & 0x0F;
+        self.buffer.drain(..header + length);
+        Some(Frame { opcode, payload })
+    }
+
+    /// The next message; Pings and Pongs are passed over.
+    pub async fn message(&mut self) -> Value {
+        loop {
+            let frame = self.frame().await.expect("a message, not the end");
+            match frame.opcode {
+                1 => return serde_json::from_slice(&frame.payload).unwrap(),
+                8 => panic!("closed: {:?}", close_code(&frame)),
+                _ => {}
+            }
+        }
+    }
+
+    /// The next message of a type; others are passed over.
+    pub async fn message_of(&mut self, kind: &str) -> Value {
+        loop {
+            let message = self.message().await;
+            if message["type"] == kind {
+                return message;
+            }
+        }
+    }
+
+    /// Passes over everything until `closing`, its close frame and the end, which must agree; answers the close frame.
+    pub async fn closed(&mut self) -> (u16, Value) {
+        let mut closing = Value::Null;
+        loop {
+            let frame = self.frame().await.expect("a close frame before the end");
+            match frame.opcode {
+                1 => closing = serde_json::from_slice(&frame.payload).unwrap(),
+                8 => {
+                    let code = close_code(&frame).expect("a close code");
+                    assert_eq!(closing["type"], "closing", "before the close frame comes closing");
+                    assert_eq!(closing["code"], code);
+                    let _ = self.stream.write_all(&client_frame(0x88, &code.to_be_bytes())).await;
+                    assert_eq!(self.frame().await, None, "nothing comes after a close frame");
+                    return (code, closing);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Asks for a `pong`, and asserts that nothing comes before it.
+    pub async fn nothing_comes(&mut self) {
+        self.send(&json!({"type": "ping"})).await;
+        let message = self.message().await;
+        assert_eq!(message["type"], "pong", "{message}");
+    }
+}
+
+pub fn close_code(frame: &Frame) -> Option<u16> {
+    Some(u16::from_be_bytes(frame.payload.get(..2)?.try_into().ok()?))
+}
+
+/// A frame as clients send it: masked.
+pub fn client_frame(first: u8, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![first];
+    match payload.len() {
+        length @ 0..=125 => bytes.push(0x80 | length as u8),
+        length @ 126..=0xFFFF => {
+            bytes.push(0x80 | 126);
+            bytes.extend((length as u16).to_be_bytes());
+        }
+        length => {
+            bytes.push(0x80 | 127);
+            bytes.extend((length as u64).to_be_bytes());
+        }
+    }
+    let mask = [0x5A, 0x01, 0xFF, 0x80];
+    bytes.extend(mask);
+    bytes.extend(payload.iter().enumerate().map(|(i, b)| b ^ mask[i % 4]));
+    bytes
+}

@@ -1,0 +1,313 @@
+//! SSE, long-poll and what else the public door serves (contract, 4.2 to 4.4), with a raw client, on the memory bus.
+
+#[path = "support/node.rs"]
+mod node;
+
+use std::time::{Duration, Instant};
+
+use node::{Answer, Node, read_head, request, token, token_for, until, within};
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+fn event(n: usize) -> Value {
+    json!({"type": "comment.created", "data": {"n": n}})
+}
+
+/// A stream of server-sent events.
+struct Events {
+    socket: TcpStream,
+    buffer: Vec<u8>,
+    answer: Answer,
+    /// The last cursor.
+    id: String,
+}
+
+impl Events {
+    async fn open(node: &Node, query: &str, headers: &[(&str, &str)]) -> Self {
+        let mut socket = TcpStream::connect(node.public).await.unwrap();
+        let mut head = format!("GET /realtime/events?{query} HTTP/1.1\r\nHost: node.test\r\n");
+        for (name, value) in headers {
+            head += &format!("{name}: {value}\r\n");
+        }
+        socket.write_all(format!("{head}\r\n").as_bytes()).await.unwrap();
+        let (answer, buffer) = within("an answer", read_head(&mut socket)).await.unwrap();
+        Self { socket, buffer, answer, id: String::new() }
+    }
+
+    /// The next chunk of a chunked body; `None`: the end.
+    async fn line(&mut self) -> Option<String> {
+        within("a chunk", async {
+            loop {
+                let text = unchunked(&self.buffer);
+                if let Some((consumed, text)) = text {
+                    self.buffer.drain(..consumed);
+                    return (!text.is_empty()).then_some(text);
+                }
+                assert!(self.socket.read_buf(&mut self.buffer).await.unwrap() > 0, "an end without the last chunk");
+            }
+        })
+        .await
+    }
+
+    /// The next messages; comments are passed over.
+    async fn messages(&mut self) -> Vec<Value> {
+        loop {
+            let chunk = self.line().await.expect("a message, not the end");
+            let mut messages = Vec::new();
+            for block in chunk.split("\n\n").filter(|block| !block.is_empty() && !block.starts_with(':')) {
+                let fields: Vec<_> = block.lines().map(|line| line.split_once(": ").unwrap()).collect();
+                assert_eq!(fields.iter().map(|field| field.0).collect::<Vec<_>>(), ["event", "data", "id"]);
+                let message: Value = serde_json::from_str(fields[1].1).unwrap();
+                assert_eq!(message["type"], fields[0].1);
+                self.id = fields[2].1.to_owned();
+                messages.push(message);
+            }
+            if !messages.is_empty() {
+                return messages;
+            }
+        }
+    }
+
+    async fn gather(&mut self, count: usize) -> Vec<Value> {
+        let mut messages = Vec::new();
+        while messages.len() < count {
+            messages.append(&mut self.messages().await);
+        }
+        assert_eq!(messages.len(), count, "{messages:?}");
+        messages
+    }
+}
+
+fn unchunked(buffer: &[u8]) -> Option<(usize, String)> {
+    let end = buffer.windows(2).position(|two| two == b"\r\n")?;
+    let size = usize::from_str_radix(std::str::from_utf8(&buffer[..end]).unwrap(), 16).unwrap();
+    let chunk = buffer.get(end + 2..end + 4 + size)?;
+    Some((end + 4 + size, String::from_utf8(chunk[..size].to_vec()).unwrap()))
+}
+
+async fn poll(node: &Node, query: &str) -> Value {
+    let answer = node.public_get(&format!("/realtime/poll?{query}"), &[]).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert_eq!(answer.header("cache-control"), Some("no-store, no-transform"));
+    answer.json()
+}
+
+#[tokio::test]
+async fn events_come_with_a_cursor_that_resumes() {
+    let node = Node::start(&[]).await;
+    let token = token("anna", &["*"]);
+    let query = format!("topics=comments:42&token={token}");
+    let mut events = Events::open(&node, &query, &[]).await;
+    assert_eq!(events.answer.status, 200);
+    assert_eq!(events.answer.header("content-type"), Some("text/event-stream; charset=utf-8"));
+    assert_eq!(events.answer.header("x-accel-buffering"), Some("no"));
+    assert_eq!(events.answer.header("cache-control"), Some("no-store, no-transform"));
+    assert_eq!(events.line().await.unwrap(), ": carillon\n\n", "first bytes at once");
+    let welcome = &events.messages().await[0];
+    assert_eq!((&welcome["type"], &welcome["user"]), (&json!("welcome"), &json!("anna")));
+    node.publish("comments:42", &event(1)).await;
+    assert_eq!(events.gather(1).await[0]["event"], event(1));
+    let cursor = events.id.clone();
+    drop(events);
+    for n in 2..10 {
+        node.publish("comments:42", &event(n)).await;
+    }
+    for (query, header) in [(query.clone(), Some(&*cursor)), (format!("{query}&cursor={cursor}"), None)] {
+        let headers: Vec<_> = header.map(|id| ("Last-Event-ID", id)).into_iter().collect();
+        let mut events = Events::open(&node, &query, &headers).await;
+        let messages = events.gather(9).await;
+        assert_eq!(messages[0]["type"], "welcome");
+        for (n, message) in (2..10).zip(&messages[1..]) {
+            assert_eq!(message["event"], event(n));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_page_that_changes_transport_brings_its_positions() {
+    let node = Node::start(&[]).await;
+    let (ws, welcome) = node.session("anna", &["comments:42"]).await;
+    drop(ws);
+    node.publish("comments:42", &event(1)).await;
+    let resume = json!({"at": welcome["at"], "positions": welcome["positions"]}).to_string();
+    let resume: String = resume.bytes().map(|byte| format!("%{byte:02X}")).collect();
+    let query = format!("topics=comments:42&token={}&resume={resume}", token("anna", &["*"]));
+    let mut events = Events::open(&node, &query, &[]).await;
+    assert_eq!(events.gather(2).await[1]["event"], event(1));
+    let answer = poll(&node, &query).await;
+    let mut messages = answer["messages"].as_array().unwrap().clone();
+    assert_eq!(messages[0]["type"], "welcome", "{answer}");
+    if messages.len() == 1 {
+        let query = format!("topics=comments:42&token={}&cursor={}", token("anna", &["*"]), answer["cursor"].as_str().unwrap());
+        messages.extend(poll(&node, &query).await["messages"].as_array().unwrap().clone());
+    }
+    assert_eq!(messages[1]["event"], event(1));
+}
+
+#[tokio::test]
+async fn an_unreadable_cursor_is_a_resync_and_no_error() {
+    let node = Node::start(&[]).await;
+    let query = format!("topics=comments:42&token={}&cursor=nonsense", token("anna", &["*"]));
+    let mut events = Events::open(&node, &query, &[]).await;
+    let messages = events.gather(2).await;
+    assert_eq!((&messages[1]["type"], &messages[1]["reason"]), (&json!("resync"), &json!("no-position")));
+    let answer = poll(&node, &query).await;
+    assert_eq!(answer["messages"][0]["reason"], "no-position");
+    let cursor = answer["cursor"].as_str().unwrap();
+    node.publish("comments:42", &event(1)).await;
+    let answer = poll(&node, &format!("topics=comments:42&token={}&cursor={cursor}", token("anna", &["*"]))).await;
+    assert_eq!(answer["messages"][0]["event"], event(1), "the new cursor goes on from there");
+}
+
+#[tokio::test]
+async fn a_cursor_allows_nothing_that_the_token_does_not() {
+    let node = Node::start(&[]).await;
+    let rich = poll(&node, &format!("topics=comments:42,projects&token={}", token("anna", &["*"]))).await;
+    node.publish("comments:42", &event(1)).await;
+    node.publish("projects", &event(2)).await;
+    let cursor = rich["cursor"].as_str().unwrap();
+    let poor = poll(&node, &format!("topics=comments:42,projects&cursor={cursor}&token={}", token("bo", &["projects"]))).await;
+    assert_eq!(poor["messages"][0], json!({"type": "unsubscribed", "topics": ["comments:42"]}));
+    let rest: Vec<_> = poor["messages"].as_array().unwrap()[1..].iter().map(|message| &message["event"]).collect();
+    assert_eq!(rest, [&event(2)]);
+}
+
+#[tokio::test]
+async fn polls_wait_and_go_on() {
+    let node = Node::start(&[]).await;
+    let token = token("anna", &["*"]);
+    let start = poll(&node, &format!("topics=comments:42,comments:*&token={token}")).await;
+    let welcome = &start["messages"][0];
+    assert_eq!(welcome["type"], "welcome");
+    assert_eq!(welcome["refused"], json!([{"topic": "comments:*", "code": "bad-topic"}]));
+    let query = |answer: &Value| format!("topics=comments:42&token={token}&cursor={}", answer["cursor"].as_str().unwrap());
+    let second = query(&start);
+    let (waited, ()) = tokio::join!(poll(&node, &second), async {
+        until("the poll to wait", || async { node.get("/status").await.json()["this"]["sessions"]["total"] == 1 }).await;
+        node.publish("comments:42", &event(1)).await;
+    });
+    assert_eq!(waited["messages"].as_array().unwrap().len(), 1, "{waited}");
+    assert_eq!(waited["messages"][0]["event"], event(1));
+    for n in 2..5 {
+        node.publish("comments:42", &event(n)).await;
+    }
+    let answer = poll(&node, &query(&waited)).await;
+    let events: Vec<_> = answer["messages"].as_array().unwrap().iter().map(|message| message["event"].clone()).collect();
+    assert_eq!(events, [event(2), event(3), event(4)]);
+}
+
+#[tokio::test]
+async fn a_poll_without_news_is_answered_after_25_seconds() {
+    let node = Node::start(&[]).await;
+    let query = format!("topics=comments:42&token={}", token("anna", &["*"]));
+    let start = poll(&node, &query).await;
+    let asked = Instant::now();
+    let path = format!("/realtime/poll?{query}&cursor={}", start["cursor"].as_str().unwrap());
+    let head = format!("GET {path} HTTP/1.1\r\nHost: node.test\r\nConnection: close\r\n\r\n");
+    let mut socket = TcpStream::connect(node.public).await.unwrap();
+    socket.write_all(head.as_bytes()).await.unwrap();
+    let mut text = String::new();
+    let read = tokio::time::timeout(Duration::from_secs(40), socket.read_to_string(&mut text));
+    read.await.expect("an answer within 40 s").unwrap();
+    assert!((24..30).contains(&asked.elapsed().as_secs()), "{:?}", asked.elapsed());
+    assert!(text.ends_with(r#""messages":[]}"#), "{text}");
+}
+
+#[tokio::test]
+async fn a_poll_with_nothing_but_a_live_resync_is_not_told_twice() {
+    let node = Node::start(&[]).await;
+    let query = format!("topics=comments:42&token={}", token("anna", &["*"]));
+    let (_ws, _) = node.session("bo", &["comments:42"]).await;
+    let start = poll(&node, &query).await;
+    node.publish_live("comments:42", &event(1)).await;
+    let told = poll(&node, &format!("{query}&cursor={}", start["cursor"].as_str().unwrap())).await;
+    assert_eq!(told["messages"][0]["reason"], "live", "{told}");
+    let next = format!("{query}&cursor={}", told["cursor"].as_str().unwrap());
+    let (next, ()) = tokio::join!(poll(&node, &next), async {
+        until("the poll to wait", || async { node.get("/status").await.json()["this"]["sessions"]["total"] == 2 }).await;
+        node.publish("comments:42", &event(2)).await;
+    });
+    assert_eq!(next["messages"][0]["event"], event(2), "{next}");
+}
+
+#[tokio::test]
+async fn other_transports_refuse_as_websocket_does() {
+    let node = Node::start(&[]).await;
+    for path in ["/realtime/events", "/realtime/poll"] {
+        let ask = |query: &str, headers: &[(&str, &str)]| {
+            let headers: Vec<(String, String)> = headers.iter().map(|(a, b)| ((*a).into(), (*b).into())).collect();
+            let path = format!("{path}?topics=comments:1&{query}");
+            let node = &node;
+            async move {
+                let headers: Vec<_> = headers.iter().map(|(a, b)| (a.as_str(), b.as_str())).collect();
+                node.public_get(&path, &headers).await.problem()
+            }
+        };
+        assert_eq!(ask("", &[]).await, (401, "unauthenticated".into()));
+        assert_eq!(ask("token=x.y.z", &[]).await, (401, "unauthenticated".into()));
+        let good = format!("token={}", token("anna", &["*"]));
+        assert_eq!(ask(&good, &[("Origin", "https://evil.example")]).await, (403, "origin".into()));
+    }
+    let off = Node::start(&[("sse.enabled", "false"), ("poll.enabled", "false")]).await;
+    assert_eq!(off.public_get("/realtime/events", &[]).await.problem(), (404, "sse-disabled".into()));
+    assert_eq!(off.public_get("/realtime/poll", &[]).await.problem(), (404, "poll-disabled".into()));
+}
+
+#[tokio::test]
+async fn a_stream_ends_with_its_token() {
+    let node = Node::start(&[]).await;
+    let token = token_for("anna", &["*"], Duration::from_secs(3));
+    let mut events = Events::open(&node, &format!("topics=comments:1&token={token}"), &[]).await;
+    let messages = events.gather(3).await;
+    let kinds: Vec<_> = messages.iter().map(|message| message["type"].as_str().unwrap()).collect();
+    assert_eq!(kinds, ["welcome", "token-expiring", "closing"]);
+    assert_eq!(messages[2]["code"], 4401);
+    assert_eq!(events.line().await, None, "the end");
+}
+
+#[tokio::test]
+async fn a_silent_stream_has_a_heartbeat() {
+    let node = Node::start(&[("heartbeat.seconds", "1")]).await;
+    let mut events = Events::open(&node, &format!("token={}", token("anna", &["*"])), &[]).await;
+    events.gather(1).await;
+    assert_eq!(events.line().await.unwrap(), ":\n\n");
+    assert_eq!(events.line().await.unwrap(), ":\n\n");
+}
+
+#[tokio::test]
+async fn listed_origins_may_read_and_others_may_not() {
+    let node = Node::start(&[("http.allowed_origins", "https://cms.example.com")]).await;
+    let query = format!("topics=comments:1&token={}", token("anna", &["*"]));
+    for path in ["/realtime/config".into(), "/realtime/realtime.js".into(), format!("/realtime/poll?{query}")] {
+        let listed = node.public_get(&path, &[("Origin", "https://cms.example.com")]).await;
+        assert_eq!(listed.status, 200, "{path}");
+        assert_eq!(listed.header("access-control-allow-origin"), Some("https://cms.example.com"));
+        assert_eq!(listed.header("access-control-allow-credentials"), Some("true"));
+        assert_eq!(listed.header("vary"), Some("Origin"));
+        let other = node.public_get(&path, &[("Origin", "https://evil.example")]).await;
+        assert_eq!(other.header("access-control-allow-origin"), None, "{path}");
+        assert_eq!(other.header("access-control-allow-credentials"), None, "{path}");
+    }
+    let ask = [("Origin", "https://cms.example.com"), ("Access-Control-Request-Method", "GET"), ("Access-Control-Request-Headers", "authorization")];
+    let preflight = request(node.public, "OPTIONS", "/realtime/poll", &ask, b"").await;
+    assert_eq!(preflight.status, 204);
+    assert!(preflight.header("access-control-allow-headers").unwrap().contains("Authorization"));
+    let foreign = [("Origin", "https://evil.example"), ("Access-Control-Request-Method", "GET")];
+    let preflight = request(node.public, "OPTIONS", "/realtime/poll", &foreign, b"").await;
+    assert_eq!(preflight.header("access-control-allow-origin"), None);
+}
+
+#[tokio::test]
+async fn the_library_is_served_with_the_node() {
+    let node = Node::start(&[]).await;
+    let script = node.public_get("/realtime/realtime.js", &[]).await;
+    assert_eq!((script.status, script.header("content-type")), (200, Some("text/javascript; charset=utf-8")));
+    assert_eq!(script.body, include_bytes!("../client/realtime.js"));
+    let again = node.public_get("/realtime/realtime.js", &[("If-None-Match", script.header("etag").unwrap())]).await;
+    assert_eq!((again.status, again.body.len()), (304, 0));
+    let types = node.public_get("/realtime/realtime.d.ts", &[]).await;
+    assert_eq!((types.status, &types.body[..]), (200, &include_bytes!("../client/realtime.d.ts")[..]));
+}
