@@ -116,7 +116,7 @@ fn the_order_of_messages_is_kept() {
 #[test]
 fn the_limit_counts_what_is_followed_now() {
     let (mut machine, _) = open(&["*"], r#"["comments:1","comments:2"]"#);
-    let mut subscribe = |machine: &mut Machine, topics: &str| {
+    let subscribe = |machine: &mut Machine, topics: &str| {
         let outputs = machine.take(say(&format!(r#"{{"type":"subscribe","topics":{topics}}}"#)), NOW);
         let [Output::Subscribe(request)] = &outputs[..] else { panic!("{outputs:?}") };
         (texts(&request.subjects), request.refused.len())

@@ -154,7 +154,7 @@ async fn publisher(bench: &Bench, internal: &[&str], http: &meter::Http, tasks: 
         .set("auth.mode", "none", "bench")
         .load()?;
     let areas = settings::areas(&config)?;
-    let settings = settings::bus(&config, areas.clone());
+    let settings = crate::app::wiring::bus(&config, &areas);
     let (bus, mut events) = Bus::start(settings, Metrics::new(), tasks).await?;
     // Nothing is subscribed to, but the probes of the bus come back all the same.
     tasks.spawn_until_end(async move { while events.recv().await.is_some() {} });
