@@ -328,6 +328,14 @@ def note(number, kind="comment.created", **more):
     return {"type": kind, "data": {"n": number}, **more}
 
 
+def program_path(place):
+    """A `PATH` on which the program is called `carillon`, whatever its file is called."""
+    link = Path(place) / "bin/carillon"
+    link.parent.mkdir(exist_ok=True)
+    link.symlink_to(Path(PROGRAM).resolve())
+    return f"{link.parent}:{os.environ['PATH']}"
+
+
 def carillon(*arguments, env=None, stdin=None, seconds=30):
     """Runs the program to its end: `(exit code, stdout, stderr)`."""
     done = subprocess.run(

@@ -152,7 +152,7 @@ async def test_bad_topics_are_refused_at_every_door_that_answers(site, node_edit
             publisher.recorded(topic, note(1))
         assert len(str(refused.value)) > 20, name
     with site.redis.client() as client:
-        assert client.keys("carillon:*:*") == [] and client.keys("carillon:c*") == [], "a log was opened for nothing"
+        assert client.keys("carillon:*") in ([], [b"carillon:nodes:{carillon}"]), "a log was opened for nothing"
     texts = [text for topic in BAD_TOPICS.values() if (text := topic.decode(errors="ignore")).encode() == topic]
     for topic in texts:
         if topic.startswith("notifications:"):
