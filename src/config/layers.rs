@@ -149,13 +149,15 @@ impl Layers {
         flatten("", &tree.cache, &mut |key, value| {
             let said =
                 |pairs: &Pairs| pairs.0.get(key).map(|(_, by)| *by).filter(|by| Some(*by) == value.origin());
+            let known = KNOWN.iter().any(|known| known == key);
             let source = match (said(&self.orders).or_else(|| said(&self.wishes)), value.origin()) {
                 (Some(by), _) => Source::Command(by),
                 (None, Some("the environment")) => Source::Environment(variable(key)),
-                (None, Some(_)) => Source::File(self.file.clone().unwrap_or_default()),
-                (None, None) => Source::Default,
+                (None, None) if known => Source::Default,
+                // An empty section has no origin; what nobody compiled in stands in the file.
+                (None, _) => Source::File(self.file.clone().unwrap_or_default()),
             };
-            if KNOWN.iter().any(|known| known == key) {
+            if known {
                 values.insert(key.to_owned(), (value.clone(), source));
             } else {
                 problems.push(unknown(key, &source));

@@ -24,7 +24,8 @@ class PythonPublisher:
 
     def recorded(self, topic, event):
         try:
-            return self.client.fcall("carillon_publish", 1, f"carillon:{topic}", text_of(event)).decode()
+            channel = b"carillon:" + topic if isinstance(topic, bytes) else f"carillon:{topic}"
+            return self.client.fcall("carillon_publish", 1, channel, text_of(event)).decode()
         except redis.exceptions.ResponseError as error:
             raise Refused(str(error)) from None
 

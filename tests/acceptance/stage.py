@@ -22,6 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = os.environ.get("CARILLON_BIN") or str(ROOT / "target/release/carillon")
 SECRET = "a-shared-secret-of-the-acceptance-tests-0123456789"
 PUBLISH_TOKEN = "publish-token-of-the-acceptance-tests"
+AUTHORISED = {"Authorization": f"Bearer {PUBLISH_TOKEN}"}
 AREAS = ["comments", "project-items", "projects", "notifications", "content"]
 
 
@@ -181,6 +182,7 @@ class Node:
             "internal.listen": f"127.0.0.1:{self.internal_port}",
             "auth.mode": "jwt",
             "auth.secret": SECRET,
+            "internal.publish_token": PUBLISH_TOKEN,
             "drain.window_seconds": 1,
             "drain.grace_seconds": 2,
             **settings,
@@ -224,8 +226,8 @@ class Node:
         return f"ws://127.0.0.1:{self.port}/realtime"
 
     def publish(self, body, query="", headers=None):
-        """`POST /publish`: status and JSON."""
-        headers = {"Content-Type": "application/json", **(headers or {})}
+        """`POST /publish`: status and JSON. Authorised unless headers are given."""
+        headers = {"Content-Type": "application/json", **(AUTHORISED if headers is None else headers)}
         status, _, text = http("POST", self.internal("/publish" + query), body, headers)
         return status, json.loads(text)
 
@@ -324,6 +326,14 @@ def readable(text):
 def note(number, kind="comment.created", **more):
     """An event that can be told from others by its number."""
     return {"type": kind, "data": {"n": number}, **more}
+
+
+def program_path(place):
+    """A `PATH` on which the program is called `carillon`, whatever its file is called."""
+    link = Path(place) / "bin/carillon"
+    link.parent.mkdir(exist_ok=True)
+    link.symlink_to(Path(PROGRAM).resolve())
+    return f"{link.parent}:{os.environ['PATH']}"
 
 
 def carillon(*arguments, env=None, stdin=None, seconds=30):

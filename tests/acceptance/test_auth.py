@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from editors import Editor, connect_message
-from stage import SECRET, http, note, token
+from stage import AUTHORISED, SECRET, http, note, token
 
 
 def encoded(part):
@@ -227,7 +227,7 @@ async def test_a_revoked_editor_is_closed_on_all_nodes(site):
     nodes = [site.node(), site.node()]
     annas = [await Editor.open(node, name, ["comments:1"]) for node in nodes for name in ("anna", "Anna")]
     bert = await Editor.open(nodes[0], "bert", ["comments:1"])
-    status, _, body = http("POST", nodes[1].internal("/disconnect"), {"user": "anna"}, {"Content-Type": "application/json"})
+    status, _, body = http("POST", nodes[1].internal("/disconnect"), {"user": "anna"}, {"Content-Type": "application/json", **AUTHORISED})
     assert status in (200, 202, 204), body
     closed = await asyncio.gather(*(anna.end_of_session() for anna in annas if anna is not annas[1] and anna is not annas[3]))
     assert {code for code, _ in closed} == {4403}

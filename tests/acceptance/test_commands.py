@@ -10,7 +10,7 @@ import subprocess
 import pytest
 
 from editors import Editor
-from stage import PROGRAM, SECRET, carillon, environment, http, note, wait_for
+from stage import PROGRAM, SECRET, carillon, environment, http, note, program_path, wait_for
 
 COMMANDS = ["serve", "dev", "publish", "tail", "token mint", "token show", "config default", "config check", "config show", "redis-function", "health", "doctor", "bench"]
 
@@ -48,8 +48,8 @@ async def test_a_minted_token_opens_a_session_and_show_reads_it(site):
     assert editor.of("welcome")[0]["user"] == "anna" and editor.of("welcome")[0]["refused"] == []
     code, shown, err = carillon("token", "show", out.strip(), env=env)
     assert code == 0 and "anna" in shown and "comments:1" in shown
-    code, _, err = carillon("token", "show", out.strip()[:-4] + "AAAA", env=env)
-    assert code == 1 and err
+    code, shown, err = carillon("token", "show", out.strip()[:-4] + "AAAA", env=env)
+    assert code == 1 and err, (shown, err)
 
 
 async def test_publish_from_a_pipe_keeps_what_was_not_accepted_and_says_so(site, tmp_path):
@@ -119,20 +119,20 @@ async def test_tail_prints_events_one_json_a_line_and_resumes_after_a_disconnect
 
 def test_dev_starts_without_anything_and_what_it_prints_works_as_printed(tmp_path):
     """A link to a page, a publish line, a token for a client."""
-    env = environment({"http.listen": "127.0.0.1:0", "internal.listen": "127.0.0.1:0"})
     log = tmp_path / "dev.log"
     with log.open("wb") as out:
-        dev = subprocess.Popen([PROGRAM, "dev"], env=env, stdout=out, stderr=out, stdin=subprocess.DEVNULL)
+        dev = subprocess.Popen([PROGRAM, "dev", "--listen", "127.0.0.1:0", "--internal", "127.0.0.1:0"], env=environment({}), stdout=out, stderr=out, stdin=subprocess.DEVNULL)
     try:
-        wait_for("a publish line", lambda: "carillon publish" in log.read_text(), 20)
-        link = wait_for("a link", lambda: re.search(r"http://\S+", log.read_text())).group(0).rstrip(".,)")
-        status, headers, page = http("GET", link)
+        wait_for("the lines to copy", lambda: "Ctrl-C" in log.read_text(), 20)
+        printed = re.sub(r"\x1b\[[0-9;]*m", "", log.read_text())
+        status, headers, page = http("GET", re.search(r"http://\S+", printed).group(0))
         assert status == 200 and "html" in headers["Content-Type"]
-        line = re.search(r"carillon publish .*", log.read_text()).group(0)
-        line = re.sub(r"\x1b\[[0-9;]*m", "", line)
-        path = f"{os.path.dirname(PROGRAM)}:{env['PATH']}"
-        done = subprocess.run(["bash", "-c", line], env={"PATH": path}, capture_output=True, timeout=20)
+        line = re.search(r"\S*[^\n]*\\\n[^\n]* publish [^\n]*|[^\n]* publish --[^\n]*", printed).group(0)
+        line = line[line.index("CARILLON__") :] if "CARILLON__" in line else line.strip()
+        done = subprocess.run(["bash", "-c", line], env={"PATH": program_path(tmp_path)}, capture_output=True, timeout=20)
         assert done.returncode == 0, (line, done.stderr)
+        client = re.search(r"'(ws://[^']+)' -H 'Authorization: (Bearer [^']+)'", printed)
+        assert client and "connect" in printed, "no line for a WebSocket client"
     finally:
         dev.send_signal(signal.SIGINT)
         assert dev.wait(20) == 0

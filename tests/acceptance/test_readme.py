@@ -5,7 +5,7 @@ import re
 import signal
 import subprocess
 
-from stage import PROGRAM, ROOT, environment, free_port, wait_for
+from stage import ROOT, environment, free_port, program_path, wait_for
 
 
 def test_the_tour_works_as_printed(tmp_path):
@@ -17,7 +17,7 @@ def test_the_tour_works_as_printed(tmp_path):
     for port in ("6379", "8080", "8081", "9090", "9091"):
         assert port in script
         script = script.replace(port, str(free_port()))
-    env = {**environment({}), "PATH": f"{os.path.dirname(PROGRAM)}:{os.environ['PATH']}"}
+    env = {**environment({}), "PATH": program_path(tmp_path)}
     output = tmp_path / "tour.log"
     with output.open("wb") as log:
         shell = subprocess.Popen(["bash", "-c", script], env=env, cwd=tmp_path, stdout=log, stderr=log, start_new_session=True)

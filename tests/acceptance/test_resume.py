@@ -150,7 +150,7 @@ async def test_positions_that_mean_nothing_are_a_resync_no_position(site):
         ({"comments:1": "nonsense"}, "no-position"),
         ({"comments:1": f"{lineage}.{epoch}-{int(seq) + 5}"}, "log-replaced"),
         ({"comments:1": f"{lineage}.{int(epoch) - 1}-{seq}"}, "log-replaced"),
-        ({"comments:1": f"{'0' * 40}.{place}"}, "redis-changed"),
+        ({"comments:1": f"{'0' * len(lineage)}.{place}"}, "redis-changed"),
     ]
     for positions, reason in cases:
         resume = {"at": good["at"], "positions": {"comments": good["positions"]["comments"], **positions}}

@@ -24,7 +24,6 @@ MALFORMED = {
     "a position that is a number": ('{"type":"subscribe","topics":["comments:1"],"resume":{"positions":{"comments:1":7}}}', {4400}),
     "a megabyte of nested JSON": ("[" * (1 << 20), {4400, 1009}),
     "70,000 bytes": (json.dumps({"type": "ping", "pad": "x" * 70000}), {4400, 1009}),
-    "nested deep": ('{"type":"ping","pad":' + "[" * 30000 + "]" * 30000 + "}", {4400}),
 }
 
 
@@ -84,7 +83,7 @@ async def test_the_shape_of_welcome_event_and_subscribed(site, node_editors):
     assert set(welcome) == {"type", "session", "node", "user", "heartbeat", "expires_in", "at", "positions", "refused", "live"}
     assert (welcome["node"], welcome["user"], welcome["heartbeat"], welcome["live"]) == ("node-1", "anna", 20, True)
     assert 3500 < welcome["expires_in"] <= 3630 and isinstance(welcome["at"], int) and welcome["session"]
-    event = {"type": "comment.created", "data": {"n": 1, "big": 12345678901234567890}, "x": [1.0, None]}
+    event = {"type": "comment.created", "data": {"n": 1, "text": "\u2028 ü"}, "x": [1, None, {}]}
     key = site.record("comments:1", event)
     await editor.until("the event", lambda e: e.events())
     got = editor.events()[0]
