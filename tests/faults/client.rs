@@ -8,7 +8,7 @@ use std::{
     io,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU16, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
@@ -60,23 +60,19 @@ impl Topics {
 
 /// Where sessions connect: the ports of all nodes, or of the proxies before them.
 #[derive(Debug, Default)]
-pub(crate) struct Doors(Vec<AtomicU16>);
+pub(crate) struct Doors(Vec<u16>);
 
 impl Doors {
-    pub(crate) fn new(ports: impl IntoIterator<Item = u16>) -> Self {
-        Self(ports.into_iter().map(AtomicU16::new).collect())
-    }
-
-    pub(crate) fn set(&self, node: usize, port: u16) {
-        self.0[node].store(port, Ordering::Relaxed);
+    pub(crate) fn new(ports: Vec<u16>) -> Self {
+        Self(ports)
     }
 
     fn any(&self) -> u16 {
-        self.0[rand::rng().random_range(0..self.0.len())].load(Ordering::Relaxed)
+        self.0[rand::rng().random_range(0..self.0.len())]
     }
 
     fn of(&self, node: usize) -> u16 {
-        self.0[node % self.0.len()].load(Ordering::Relaxed)
+        self.0[node % self.0.len()]
     }
 }
 
