@@ -25,6 +25,7 @@ use super::{
     round::{Pace, Stage, Way},
 };
 use crate::{
+    app::wiring,
     bus::Bus,
     cli::{Usage, settings},
     metrics::Metrics,
@@ -154,8 +155,7 @@ async fn publisher(bench: &Bench, internal: &[&str], http: &meter::Http, tasks: 
         .set("auth.mode", "none", "bench")
         .load()?;
     let areas = settings::areas(&config)?;
-    let settings = settings::bus(&config, areas.clone());
-    let (bus, mut events) = Bus::start(settings, Metrics::new(), tasks).await?;
+    let (bus, mut events) = Bus::start(wiring::bus(&config, &areas), Metrics::new(), tasks).await?;
     // Nothing is subscribed to, but the probes of the bus come back all the same.
     tasks.spawn_until_end(async move { while events.recv().await.is_some() {} });
     Ok(Publisher::Bus { bus: Box::new(bus), areas, live: by == By::Live })
