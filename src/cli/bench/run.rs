@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 use super::{
     Bench, By,
     fleet::{Part, Readers},
-    meter::{self, Meter, Reading},
+    meter::{self, Meter},
     nodes::Node,
     order::{Answer, Order, Side},
     page,
@@ -28,7 +28,7 @@ use crate::{
     app::wiring,
     bus::Bus,
     cli::{Usage, settings},
-    metrics::Metrics,
+    metrics::{Metrics, process::Footprint},
     shutdown::Tasks,
 };
 
@@ -236,7 +236,7 @@ async fn idle(bench: &Bench, stage: &Stage) -> Result<Option<Idle>> {
         bar.inc(1);
     }
     bar.finish_and_clear();
-    let Reading { cpu, .. } = stage.read(Side::Node).await?;
+    let Footprint { cpu, .. } = stage.read(Side::Node).await?;
     let seconds = began.elapsed().as_secs_f64();
     let cpu_micros = (cpu - before.cpu) * 1e6 / seconds / f64::from(bench.sessions);
     Ok(Some(Idle { seconds, cpu_micros }))
