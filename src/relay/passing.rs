@@ -19,12 +19,8 @@ impl Switch {
     pub(super) fn take_delivery(&mut self, delivery: Delivery, lone: bool) {
         let topic = delivery.topic;
         match delivery.content {
-            Content::Live(event) => {
-                self.take_live(&topic, event, lone);
-            }
-            Content::Recorded(id, event) => {
-                self.take_recorded(&topic, id, Some(event), lone);
-            }
+            Content::Live(event) => self.take_live(&topic, event, lone),
+            Content::Recorded(id, event) => self.take_recorded(&topic, id, Some(event), lone),
             Content::Invalid(id) => self.take_recorded(&topic, id, None, lone),
         }
     }
@@ -109,11 +105,7 @@ impl Switch {
         event: Option<Event>,
         lone: bool,
     ) {
-        let Some(every) = self.hub.find(&Subject::Every(topic.wide())) else { return };
-        if topic.is_wide() {
-            // The area-wide topic is followed by its own room.
-            return;
-        }
+        let Some(every) = self.hub.every(topic) else { return };
         let Some(event) = event else {
             self.owe_all(every, Reason::Invalid);
             return;
@@ -134,7 +126,7 @@ impl Switch {
         if let Some(room) = room {
             self.deliver(room, &frame, lone);
         }
-        if let Some(every) = self.hub.find(&Subject::Every(topic.wide())).filter(|_| !topic.is_wide()) {
+        if let Some(every) = self.hub.every(topic) {
             let delivered = self.hub.deliver_every(every, room, &frame, lone);
             self.settle_delivery(delivered);
         }
