@@ -9,7 +9,6 @@ use super::{
 use crate::{
     bus::{Content, Delivery, Head},
     hub::{Delivered, Frame, RoomId},
-    metrics::AreaLabels,
     protocol::{EntryId, Event, Reason, Subject, Topic},
 };
 
@@ -20,14 +19,8 @@ impl Switch {
     pub(super) fn take_delivery(&mut self, delivery: Delivery, lone: bool) {
         let topic = delivery.topic;
         match delivery.content {
-            Content::Live(event) => {
-                self.count_event(&topic, false);
-                self.take_live(&topic, event, lone);
-            }
-            Content::Recorded(id, event) => {
-                self.count_event(&topic, true);
-                self.take_recorded(&topic, id, Some(event), lone);
-            }
+            Content::Live(event) => self.take_live(&topic, event, lone),
+            Content::Recorded(id, event) => self.take_recorded(&topic, id, Some(event), lone),
             Content::Invalid(id) => self.take_recorded(&topic, id, None, lone),
         }
     }
@@ -155,17 +148,5 @@ impl Switch {
         if let Some(every) = self.hub.find(&Subject::Every(topic.wide())) {
             self.owe_all(every, Reason::Gap);
         }
-    }
-
-    fn count_event(&mut self, topic: &Topic, recorded: bool) {
-        let metrics = &self.metrics;
-        let key = (topic.area().to_owned(), recorded);
-        self.area_events
-            .entry(key)
-            .or_insert_with_key(|(area, recorded)| {
-                let kind = if *recorded { "recorded" } else { "live" };
-                metrics.events.get_or_create(&AreaLabels { area: area.clone(), kind }).clone()
-            })
-            .inc();
     }
 }

@@ -78,7 +78,6 @@ pub(super) struct Switch {
     pub(super) check: Check,
     answers: mpsc::Sender<(u64, Answer)>,
     answered: Option<mpsc::Receiver<(u64, Answer)>>,
-    pub(super) area_events: FxHashMap<(String, bool), prometheus_client::metrics::counter::Counter>,
 }
 
 impl Switch {
@@ -116,7 +115,6 @@ impl Switch {
             check: Check::new(),
             answers,
             answered: Some(answered),
-            area_events: FxHashMap::default(),
         }
     }
 
