@@ -172,8 +172,7 @@ class Link {
     if (!s?.welcomed) return;
     if (s.pipe?.send) this.ping(2500);
     else if (now() - s.heard > this.heartbeat + 3000 && s.kind === 'sse') s.end({});
-    else if (why === 'online') s.end({ planned: true });
-    if (s.kind !== 'websocket') this.later('probe', 500 + random(1500), () => this.probe());
+    else if (s.kind !== 'websocket') this.later('probe', 500 + random(1500), () => this.probe(15_000, why === 'online'));
   }
 
   simulate(faults) {
@@ -288,10 +287,13 @@ class Link {
   }
 
   /** While a fallback serves: does WebSocket get through again? A second, empty session asks, and is taken over if it is welcomed. */
-  async probe(delay = 15_000) {
+  async probe(delay, reopen) {
     const config = await this.config().catch(() => ({}));
-    const again = () => this.later('probe', around(delay), () => this.probe(Math.min(delay * 2, 300_000)));
     const old = this.session;
+    const again = () => {
+      if (reopen) old.end({ planned: true });    // the network changed: is it still there?
+      else this.later('probe', around(delay), () => this.probe(Math.min(delay * 2, 300_000)));
+    };
     if (!old || old.kind === 'websocket') return;
     if (!this.o.transports.includes('websocket') || config.websocket === false || this.faults.offline || this.faults.block?.includes('websocket')) return again();
     let pipe = null;
@@ -381,6 +383,7 @@ class Link {
     const { topic, position, event } = m;
     if (position) {
       const seen = this.seen.get(topic) ?? new Set();
+      if (this.seen.size > 500) this.seen.clear();
       this.seen.set(topic, seen);
       if (seen.has(position)) return;
       seen.add(position);
@@ -428,8 +431,8 @@ class Link {
   }
 
   resume() {
-    const mine = [...this.topics];
-    const positions = Object.fromEntries(Object.entries(this.positions).filter(([t]) => mine.some((p) => covers(p, t))));
+    const mine = new Set([...this.topics].flatMap((t) => [t, areaOf(t)]));
+    const positions = Object.fromEntries(Object.entries(this.positions).filter(([t]) => mine.has(t)));
     return this.at ? { at: this.at, positions } : undefined;
   }
 
@@ -540,6 +543,7 @@ export class Hub {
   user = null;    // whose connection this is
   handed = null;
   asked = 0;
+  born = Promise.resolve('-');    // the name of the lock that says that this worker lives
 
   add(port) { port.onmessage = (e) => this.hear(port, e.data); }
 
@@ -547,7 +551,7 @@ export class Hub {
     const tab = this.tabs.get(port);
     if (tab) tab.alive = now();
     if (m.t === 'join') return this.join(port, m);
-    if (!tab) return;
+    if (!tab) return port.postMessage({ t: 'gone' });
     switch (m.t) {
       case 'topics': {
         const before = tab.topics;
@@ -571,15 +575,15 @@ export class Hub {
     this.user = m.user;
     if (!this.link) this.handed = m.token;
     this.tabs.set(port, { topics: new Set(), tap: false, alive: now(), answers: new Map() });
-    port.postMessage({ t: 'hello', v: PORT_PROTOCOL, version: VERSION });
-    // The tab holds this lock while it lives: it is granted here when the tab is gone, however it went.
-    if (m.lock) navigator.locks.request(m.lock, () => this.leave(port));
-    else if (m.lock === '') this.sweep ??= setInterval(() => { for (const [p, t] of this.tabs) if (now() - t.alive > 180_000) this.leave(p); }, 30_000);
+    for (const [other, { alive }] of this.tabs) if (now() - alive > 180_000) this.leave(other);    // went without a word
     this.link ??= new Link({
       url: m.url, transports: m.transports, client: m.client, favourite: m.favourite,
       token: () => this.token(), emit: (message) => this.emit(message),
     });
-    port.postMessage({ t: 'status', status: this.link.status });
+    this.born.then((life) => {
+      port.postMessage({ t: 'hello', v: PORT_PROTOCOL, life });
+      port.postMessage({ t: 'status', status: this.link?.status ?? beginning() });
+    });
   }
 
   leave(port) {
@@ -587,12 +591,9 @@ export class Hub {
     if (!tab) return;
     this.tabs.delete(port);
     for (const answer of tab.answers.values()) answer({});
-    port.close?.();
     if (this.tabs.size) return this.follow();
     this.link?.close();
     this.link = this.user = this.handed = null;
-    clearInterval(this.sweep);
-    this.sweep = undefined;
   }
 
   follow() { this.link?.follow(new Set([...this.tabs.values()].flatMap((t) => [...t.topics]))); }
@@ -633,7 +634,6 @@ export class Realtime extends EventTarget {
   said = new Set();
   owed = new Map();    // resyncs that wait for their moment
   port = null;
-  lock;
   user = null;
   faults = null;
   closed = false;
@@ -797,27 +797,25 @@ export class Realtime extends EventTarget {
       const worker = new SharedWorker(new URL('./realtime.js', import.meta.url), { type: 'module', name });
       const { port } = worker;
       const hello = new Promise((resolve) => {
-        port.onmessage = (e) => { if (e.data.t === 'hello') resolve(e.data.v === PORT_PROTOCOL); };
-        worker.onerror = () => resolve(false);
-        sleep(2500).then(() => resolve(false));
+        port.onmessage = (e) => { if (e.data.t === 'hello') resolve(e.data.v === PORT_PROTOCOL && e.data.life); };
+        worker.onerror = () => resolve('');
+        sleep(8000).then(resolve);
       });
-      // While this tab lives it holds a lock; when the worker is given it, the tab is gone.
-      this.lock ??= new Promise((held) => {
-        const locks = globalThis.navigator?.locks;
-        const mine = `carillon-${this.id}`;
-        if (!locks) return held('');
-        locks.request(mine, () => { held(mine); return new Promise(() => {}); }).catch(() => held(''));
-      });
-      port.postMessage(this.joining(token, await this.lock));
-      if (await hello && this.turn === turn) return this.attach(port);
+      port.postMessage(this.joining(token));
+      const life = await hello;
+      if (life && this.turn === turn) {
+        // The worker holds this lock while it lives: to be given it means that the worker is gone.
+        globalThis.navigator?.locks?.request(life, () => { if (this.port === port) this.restart('stale'); });
+        return this.attach(port);
+      }
       port.postMessage({ t: 'bye' });
       port.close();
     } catch { /* no worker here: cross-origin, or forbidden */ }
     return false;
   }
 
-  joining(token, lock) {
-    return { t: 'join', user: this.user, token, lock, url: this.url, transports: this.transports, client: this.id, favourite: remembered() };
+  joining(token) {
+    return { t: 'join', user: this.user, token, url: this.url, transports: this.transports, client: this.id, favourite: remembered() };
   }
 
   attach(port) {
@@ -871,6 +869,7 @@ export class Realtime extends EventTarget {
       case 'message': return this.fire('message', m);
       case 'say': return this.say(m.key, m.level, m.text);
       case 'token': return void this.handToken(m.id);
+      case 'gone': this.restart('stale');
     }
   }
 
@@ -959,5 +958,7 @@ function remember({ state, transport }) {
 // This file is its own SharedWorker script.
 if ('SharedWorkerGlobalScope' in globalThis) {
   const hub = new Hub();
+  const life = `carillon-worker-${Math.random()}`;
+  if (navigator.locks) hub.born = new Promise((held) => { navigator.locks.request(life, () => { held(life); return new Promise(() => {}); }); });
   /** @type {any} */ (globalThis).onconnect = (e) => hub.add(e.ports[0]);
 }

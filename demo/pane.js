@@ -59,7 +59,13 @@ function avatar(id) {
 
 // ---- the connection
 
-const { Realtime } = await import(`${setup.realtime}/realtime.js`);
+const { Realtime } = await import(`${setup.realtime}/realtime.js`).catch((error) => {
+  $('badge').dataset.state = 'off';
+  $('badge-text').textContent = 'Off';
+  $('notice').hidden = false;
+  $('notice-text').textContent = `${setup.realtime}/realtime.js cannot be loaded: no live updates.`;
+  throw error;
+});
 const rt = new Realtime({
   url: setup.realtime,
   token: async () => (await api('token', { editor: me, ttl: Number(query.get('ttl')) || 600 })).token,

@@ -3,6 +3,8 @@
 //! All families are registered once, at the start; the delivery path touches plain atomics. Labels are bounded: an
 //! area, a transport or a reason, never a topic, a user or an address. Must not know who counts.
 
+pub mod process;
+
 use std::{
     fmt,
     sync::{Arc, atomic::AtomicU64},
@@ -132,6 +134,7 @@ impl Metrics {
     pub fn new() -> Self {
         let mut registry = Registry::with_prefix("carillon");
         let figures = Arc::new(Figures::register(&mut registry));
+        registry.register_collector(Box::new(process::Process));
         Self { registry: Arc::new(registry), figures }
     }
 

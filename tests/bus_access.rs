@@ -1,4 +1,5 @@
 //! Getting into Redis: passwords, rights, TLS, versions, and nodes that disagree about settings.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
 
 mod support;
 
@@ -11,7 +12,7 @@ use std::{
 
 use carillon::{
     bus::{BusError, BusEvent, Settings, redis},
-    protocol::Areas,
+    protocol::{Areas, EntryId},
 };
 use support::{
     bus::{TestBus, numbered, settings, subject, topic},
@@ -114,7 +115,7 @@ async fn a_node_and_a_publisher_work_with_exactly_the_rights_that_are_printed() 
     bus.follow(&["projects:*"]).await;
     bus.bus.publish_live(topic("projects:1"), numbered(1)).await.unwrap();
     let head = bus.bus.heads(vec![topic("comments:1"), topic("projects")]).await.unwrap();
-    assert_eq!(bus.bus.history(topic("comments:1"), Default::default()).await.unwrap().entries.len(), 1);
+    assert_eq!(bus.bus.history(topic("comments:1"), EntryId::default()).await.unwrap().entries.len(), 1);
     assert_eq!(head[0].top.seq, 1);
     bus.bus.mark(vec!["comments".into()], Duration::ZERO).await.unwrap();
     bus.bus.marks().await.unwrap();

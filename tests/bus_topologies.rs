@@ -1,4 +1,5 @@
 //! Sentinel and Cluster: the function works in each, and failovers are noticed, told and survived.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
 
 mod support;
 

@@ -1,5 +1,7 @@
 //! SSE, long-poll and what else the public door serves (contract, 4.2 to 4.4), with a raw client, on the memory bus.
 
+#![allow(clippy::unwrap_used, reason = "tests may")]
+
 #[path = "support/node.rs"]
 mod node;
 
@@ -46,7 +48,10 @@ impl Events {
                     self.buffer.drain(..consumed);
                     return (!text.is_empty()).then_some(text);
                 }
-                assert!(self.socket.read_buf(&mut self.buffer).await.unwrap() > 0, "an end without the last chunk");
+                assert!(
+                    self.socket.read_buf(&mut self.buffer).await.unwrap() > 0,
+                    "an end without the last chunk"
+                );
             }
         })
         .await
@@ -141,7 +146,11 @@ async fn a_page_that_changes_transport_brings_its_positions() {
     let mut messages = answer["messages"].as_array().unwrap().clone();
     assert_eq!(messages[0]["type"], "welcome", "{answer}");
     if messages.len() == 1 {
-        let query = format!("topics=comments:42&token={}&cursor={}", token("anna", &["*"]), answer["cursor"].as_str().unwrap());
+        let query = format!(
+            "topics=comments:42&token={}&cursor={}",
+            token("anna", &["*"]),
+            answer["cursor"].as_str().unwrap()
+        );
         messages.extend(poll(&node, &query).await["messages"].as_array().unwrap().clone());
     }
     assert_eq!(messages[1]["event"], event(1));
@@ -158,7 +167,8 @@ async fn an_unreadable_cursor_is_a_resync_and_no_error() {
     assert_eq!(answer["messages"][0]["reason"], "no-position");
     let cursor = answer["cursor"].as_str().unwrap();
     node.publish("comments:42", &event(1)).await;
-    let answer = poll(&node, &format!("topics=comments:42&token={}&cursor={cursor}", token("anna", &["*"]))).await;
+    let answer =
+        poll(&node, &format!("topics=comments:42&token={}&cursor={cursor}", token("anna", &["*"]))).await;
     assert_eq!(answer["messages"][0]["event"], event(1), "the new cursor goes on from there");
 }
 
@@ -169,9 +179,14 @@ async fn a_cursor_allows_nothing_that_the_token_does_not() {
     node.publish("comments:42", &event(1)).await;
     node.publish("projects", &event(2)).await;
     let cursor = rich["cursor"].as_str().unwrap();
-    let poor = poll(&node, &format!("topics=comments:42,projects&cursor={cursor}&token={}", token("bo", &["projects"]))).await;
+    let poor = poll(
+        &node,
+        &format!("topics=comments:42,projects&cursor={cursor}&token={}", token("bo", &["projects"])),
+    )
+    .await;
     assert_eq!(poor["messages"][0], json!({"type": "unsubscribed", "topics": ["comments:42"]}));
-    let rest: Vec<_> = poor["messages"].as_array().unwrap()[1..].iter().map(|message| &message["event"]).collect();
+    let rest: Vec<_> =
+        poor["messages"].as_array().unwrap()[1..].iter().map(|message| &message["event"]).collect();
     assert_eq!(rest, [&event(2)]);
 }
 
@@ -183,10 +198,15 @@ async fn polls_wait_and_go_on() {
     let welcome = &start["messages"][0];
     assert_eq!(welcome["type"], "welcome");
     assert_eq!(welcome["refused"], json!([{"topic": "comments:*", "code": "bad-topic"}]));
-    let query = |answer: &Value| format!("topics=comments:42&token={token}&cursor={}", answer["cursor"].as_str().unwrap());
+    let query = |answer: &Value| {
+        format!("topics=comments:42&token={token}&cursor={}", answer["cursor"].as_str().unwrap())
+    };
     let second = query(&start);
     let (waited, ()) = tokio::join!(poll(&node, &second), async {
-        until("the poll to wait", || async { node.get("/status").await.json()["this"]["sessions"]["total"] == 1 }).await;
+        until("the poll to wait", || async {
+            node.get("/status").await.json()["this"]["sessions"]["total"] == 1
+        })
+        .await;
         node.publish("comments:42", &event(1)).await;
     });
     assert_eq!(waited["messages"].as_array().unwrap().len(), 1, "{waited}");
@@ -195,7 +215,8 @@ async fn polls_wait_and_go_on() {
         node.publish("comments:42", &event(n)).await;
     }
     let answer = poll(&node, &query(&waited)).await;
-    let events: Vec<_> = answer["messages"].as_array().unwrap().iter().map(|message| message["event"].clone()).collect();
+    let events: Vec<_> =
+        answer["messages"].as_array().unwrap().iter().map(|message| message["event"].clone()).collect();
     assert_eq!(events, [event(2), event(3), event(4)]);
 }
 
@@ -227,7 +248,10 @@ async fn a_poll_with_nothing_but_a_live_resync_is_not_told_twice() {
     assert_eq!(told["messages"][0]["reason"], "live", "{told}");
     let next = format!("{query}&cursor={}", told["cursor"].as_str().unwrap());
     let (next, ()) = tokio::join!(poll(&node, &next), async {
-        until("the poll to wait", || async { node.get("/status").await.json()["this"]["sessions"]["total"] == 2 }).await;
+        until("the poll to wait", || async {
+            node.get("/status").await.json()["this"]["sessions"]["total"] == 2
+        })
+        .await;
         node.publish("comments:42", &event(2)).await;
     });
     assert_eq!(next["messages"][0]["event"], event(2), "{next}");
@@ -238,7 +262,8 @@ async fn other_transports_refuse_as_websocket_does() {
     let node = Node::start(&[]).await;
     for path in ["/realtime/events", "/realtime/poll"] {
         let ask = |query: &str, headers: &[(&str, &str)]| {
-            let headers: Vec<(String, String)> = headers.iter().map(|(a, b)| ((*a).into(), (*b).into())).collect();
+            let headers: Vec<(String, String)> =
+                headers.iter().map(|(a, b)| ((*a).into(), (*b).into())).collect();
             let path = format!("{path}?topics=comments:1&{query}");
             let node = &node;
             async move {
@@ -281,7 +306,8 @@ async fn a_silent_stream_has_a_heartbeat() {
 async fn listed_origins_may_read_and_others_may_not() {
     let node = Node::start(&[("http.allowed_origins", "https://cms.example.com")]).await;
     let query = format!("topics=comments:1&token={}", token("anna", &["*"]));
-    for path in ["/realtime/config".into(), "/realtime/realtime.js".into(), format!("/realtime/poll?{query}")] {
+    for path in ["/realtime/config".into(), "/realtime/realtime.js".into(), format!("/realtime/poll?{query}")]
+    {
         let listed = node.public_get(&path, &[("Origin", "https://cms.example.com")]).await;
         assert_eq!(listed.status, 200, "{path}");
         assert_eq!(listed.header("access-control-allow-origin"), Some("https://cms.example.com"));
@@ -291,7 +317,11 @@ async fn listed_origins_may_read_and_others_may_not() {
         assert_eq!(other.header("access-control-allow-origin"), None, "{path}");
         assert_eq!(other.header("access-control-allow-credentials"), None, "{path}");
     }
-    let ask = [("Origin", "https://cms.example.com"), ("Access-Control-Request-Method", "GET"), ("Access-Control-Request-Headers", "authorization")];
+    let ask = [
+        ("Origin", "https://cms.example.com"),
+        ("Access-Control-Request-Method", "GET"),
+        ("Access-Control-Request-Headers", "authorization"),
+    ];
     let preflight = request(node.public, "OPTIONS", "/realtime/poll", &ask, b"").await;
     assert_eq!(preflight.status, 204);
     assert!(preflight.header("access-control-allow-headers").unwrap().contains("Authorization"));
@@ -306,7 +336,8 @@ async fn the_library_is_served_with_the_node() {
     let script = node.public_get("/realtime/realtime.js", &[]).await;
     assert_eq!((script.status, script.header("content-type")), (200, Some("text/javascript; charset=utf-8")));
     assert_eq!(script.body, include_bytes!("../client/realtime.js"));
-    let again = node.public_get("/realtime/realtime.js", &[("If-None-Match", script.header("etag").unwrap())]).await;
+    let again =
+        node.public_get("/realtime/realtime.js", &[("If-None-Match", script.header("etag").unwrap())]).await;
     assert_eq!((again.status, again.body.len()), (304, 0));
     let types = node.public_get("/realtime/realtime.d.ts", &[]).await;
     assert_eq!((types.status, &types.body[..]), (200, &include_bytes!("../client/realtime.d.ts")[..]));

@@ -1,5 +1,7 @@
 //! Sessions over WebSocket (contract, 4.1 and 4.5), with a raw client, on the memory bus.
 
+#![allow(clippy::unwrap_used, reason = "tests may")]
+
 #[path = "support/node.rs"]
 mod node;
 
@@ -18,7 +20,10 @@ async fn an_editor_is_welcomed_and_told_in_order() {
     let node = Node::start(&[]).await;
     let (mut anna, welcome) = node.session("anna", &["comments:42"]).await;
     assert_eq!(welcome["user"], "anna");
-    assert_eq!((&welcome["live"], &welcome["heartbeat"], &welcome["refused"]), (&json!(true), &json!(25), &json!([])));
+    assert_eq!(
+        (&welcome["live"], &welcome["heartbeat"], &welcome["refused"]),
+        (&json!(true), &json!(25), &json!([]))
+    );
     assert!((598..=600).contains(&welcome["expires_in"].as_u64().unwrap()), "{welcome}");
     let positions: Vec<_> = welcome["positions"].as_object().unwrap().keys().collect();
     assert_eq!(positions, ["comments", "comments:42"]);
@@ -79,9 +84,22 @@ async fn topics_come_and_go() {
 async fn refused_topics_are_named_and_the_others_followed() {
     let node = Node::start(&[("limits.topics_per_session", "3")]).await;
     let mut anna = node.socket().await;
-    let topics = ["comments:42", "comments:43", "nonsense", "comments:a b", "comments:*", "notifications:bo", "notifications:*",
-        "notifications:anna", "notifications", "comments:42", "comments", "com\nments"];
-    let connect = json!({"type": "connect", "token": token("anna", &["comments:42", "comments"]), "topics": topics});
+    let topics = [
+        "comments:42",
+        "comments:43",
+        "nonsense",
+        "comments:a b",
+        "comments:*",
+        "notifications:bo",
+        "notifications:*",
+        "notifications:anna",
+        "notifications",
+        "comments:42",
+        "comments",
+        "com\nments",
+    ];
+    let connect =
+        json!({"type": "connect", "token": token("anna", &["comments:42", "comments"]), "topics": topics});
     anna.send(&connect).await;
     let welcome = anna.message().await;
     let refused = json!([
@@ -137,7 +155,13 @@ async fn messages_that_are_none_end_the_session_with_4400() {
         ("a field of the wrong type", client_frame(0x81, br#"{"type":"connect","topics":"comments"}"#)),
         ("a megabyte of nested JSON", client_frame(0x81, deep.as_bytes())),
         ("70 KiB", client_frame(0x81, format!("{{\"type\":\"{}\"}}", "x".repeat(70_000)).as_bytes())),
-        ("nesting within the limit", client_frame(0x81, format!("{{\"type\":{}1{}}}", "[".repeat(30_000), "]".repeat(30_000)).as_bytes())),
+        (
+            "nesting within the limit",
+            client_frame(
+                0x81,
+                format!("{{\"type\":{}1{}}}", "[".repeat(30_000), "]".repeat(30_000)).as_bytes(),
+            ),
+        ),
     ] {
         let mut ws = node.socket().await;
         // The node may close before it has read everything.
@@ -165,7 +189,9 @@ async fn an_unknown_type_does_no_harm() {
 #[tokio::test]
 async fn bad_tokens_are_refused_with_4401() {
     let node = Node::start(&[]).await;
-    for bad in [Value::Null, json!(""), json!("x.y.z"), json!(token_for("anna", &["*"], Duration::ZERO) + "x")] {
+    for bad in
+        [Value::Null, json!(""), json!("x.y.z"), json!(token_for("anna", &["*"], Duration::ZERO) + "x")]
+    {
         let mut ws = node.socket().await;
         ws.send(&json!({"type": "connect", "token": bad, "topics": ["comments:1"]})).await;
         assert_eq!(ws.closed().await.0, 4401, "{bad}");
@@ -193,7 +219,8 @@ async fn a_session_ends_with_its_token_unless_a_new_one_comes() {
     anna.send(&json!({"type": "token", "token": token("anna", &["comments:*"])})).await;
     assert_eq!(anna.message().await["type"], "token-accepted");
     assert_eq!(anna.message().await, json!({"type": "unsubscribed", "topics": ["projects"]}));
-    anna.send(&json!({"type": "token", "token": token_for("anna", &["comments:*"], Duration::from_secs(1))})).await;
+    anna.send(&json!({"type": "token", "token": token_for("anna", &["comments:*"], Duration::from_secs(1))}))
+        .await;
     anna.message_of("token-accepted").await;
     assert_eq!(anna.closed().await.0, 4401, "the newest token has ended");
 }
@@ -252,7 +279,11 @@ async fn a_plain_get_is_told_what_is_missing() {
     assert_eq!(headers["upgrade"], "websocket");
     assert_eq!(headers["sec-websocket-key"], Value::Null);
     assert!(answer.json()["detail"].as_str().unwrap().contains("dropped"), "{answer:?}");
-    let version = Ws::open(TcpStream::connect(node.public).await.unwrap(), "/realtime", &[("Sec-WebSocket-Version", "8")]);
+    let version = Ws::open(
+        TcpStream::connect(node.public).await.unwrap(),
+        "/realtime",
+        &[("Sec-WebSocket-Version", "8")],
+    );
     assert_eq!(version.await.err().unwrap().header("sec-websocket-version"), Some("13"));
     assert_eq!(node.public_get("/elsewhere", &[]).await.problem(), (404, "not-found".into()));
     let posted = request(node.public, "POST", "/realtime", &[], b"").await;
@@ -266,13 +297,18 @@ async fn websockets_can_be_switched_off() {
     let refusal = Ws::open(stream, "/realtime", &[]).await.err().unwrap();
     assert_eq!(refusal.problem(), (404, "websocket-disabled".into()));
     let config = node.public_get("/realtime/config", &[]).await.json();
-    assert_eq!((&config["websocket"], &config["sse"], &config["poll"]), (&json!(false), &json!(true), &json!(true)));
+    assert_eq!(
+        (&config["websocket"], &config["sse"], &config["poll"]),
+        (&json!(false), &json!(true), &json!(true))
+    );
     assert_eq!(config["heartbeat"], 25);
 }
 
 #[tokio::test]
 async fn anybody_is_anonymous_where_that_is_written_out() {
-    let node = Node::start(&[("auth.mode", "none"), ("auth.secret", ""), ("auth.default_topics", "comments:*")]).await;
+    let node =
+        Node::start(&[("auth.mode", "none"), ("auth.secret", ""), ("auth.default_topics", "comments:*")])
+            .await;
     let mut ws = node.socket().await;
     ws.send(&json!({"type": "connect", "topics": ["comments:1", "projects"]})).await;
     let welcome = ws.message().await;
@@ -308,7 +344,8 @@ async fn a_draining_node_closes_everybody_and_stops() {
         answer.status == 503 && answer.json()["reason"] == "the node is draining"
     })
     .await;
-    let refused = Ws::open(TcpStream::connect(node.public).await.unwrap(), "/realtime", &[]).await.err().unwrap();
+    let refused =
+        Ws::open(TcpStream::connect(node.public).await.unwrap(), "/realtime", &[]).await.err().unwrap();
     assert_eq!(refused.problem(), (503, "draining".into()));
     assert!(refused.header("retry-after").is_some());
     for mut session in sessions {
@@ -330,7 +367,8 @@ async fn limits_of_sessions_are_kept() {
     assert_eq!(code, 1013, "{closing}");
     assert!(closing["reconnect_after_ms"].as_u64().is_some());
     let _others = (node.session("bo", &[]).await, node.session("cy", &[]).await);
-    let full = Ws::open(TcpStream::connect(node.public).await.unwrap(), "/realtime", &[]).await.err().unwrap();
+    let full =
+        Ws::open(TcpStream::connect(node.public).await.unwrap(), "/realtime", &[]).await.err().unwrap();
     assert_eq!(full.problem(), (503, "too-many-sessions".into()));
     assert!(full.header("retry-after").is_some());
     drop(anna);

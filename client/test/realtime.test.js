@@ -499,8 +499,8 @@ test('a worker of another protocol, or one that never answers: each tab connects
     globalThis.SharedWorker = class {
       constructor() { const { port1, port2 } = new MessageChannel(); this.port = port1; port2.onmessage = (e) => { if (e.data.t === 'bye') port2.close(); else if (answer) port2.postMessage(answer); }; }
     };
-    const { live } = await setup(t, {}, { shared: true });
-    await live('websocket');
+    const { rt } = await setup(t, {}, { shared: true });
+    await until('live by itself', () => rt.status.state === 'live', 12_000);
     delete globalThis.SharedWorker;
   }
 });

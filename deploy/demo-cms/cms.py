@@ -15,15 +15,14 @@ import os
 import random
 import re
 import signal
+import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
-import redis
-
 from editorial import PROJECT_STATUSES, STATUSES, Database, Refused
-from publisher import Publisher
+from publisher import REDIS_ERRORS, Publisher
 
 NAME = os.environ.get("CMS_NAME", "cms-01")
 VERSION = "0.1.0"
@@ -76,7 +75,7 @@ class Cms:
             try:
                 position = self.publisher.publish(topic, kind, editor, data, origin)
                 published.append({"topic": topic, "type": kind, "position": position})
-            except redis.exceptions.RedisError as error:
+            except REDIS_ERRORS as error:
                 return {**answer, "published": published, "publish_error": str(error)}
         return {**answer, "published": published}
 
@@ -107,7 +106,7 @@ class Cms:
             started = time.monotonic()
             try:
                 self.random_change()
-            except redis.exceptions.RedisError as error:
+            except REDIS_ERRORS as error:
                 # The database is away: nothing was changed, nothing is owed.
                 print(json.dumps({"level": "warn", "message": "the database did not answer", "error": str(error)}))
             with self.changed:
@@ -131,6 +130,14 @@ def text(body, field):
     return value.strip()
 
 
+class Server(ThreadingHTTPServer):
+    """Browsers and health checks that hang up are no news."""
+
+    def handle_error(self, request, client_address):
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
+
+
 class Door(BaseHTTPRequestHandler):
     """HTTP in front of it."""
 
@@ -152,7 +159,7 @@ class Door(BaseHTTPRequestHandler):
         except Refused as refused:
             problem = {"status": refused.status, "code": refused.code, "detail": refused.detail}
             self.answer(refused.status, problem, "application/problem+json")
-        except redis.exceptions.RedisError as error:
+        except REDIS_ERRORS as error:
             problem = {"status": 503, "code": "no-database", "detail": f"The demo's database does not answer: {error}"}
             self.answer(503, problem, "application/problem+json")
 
@@ -243,7 +250,7 @@ class Door(BaseHTTPRequestHandler):
 
 def main():
     cms = Door.cms = Cms()
-    server = ThreadingHTTPServer(("0.0.0.0", 8000), Door)
+    server = Server(("0.0.0.0", 8000), Door)
 
     def stop(*_):
         cms.stopping.set()

@@ -7,7 +7,7 @@ import json
 
 import redis
 
-from publisher import connect, now
+from publisher import REDIS_ERRORS, connect, now, renewed
 
 STATUSES = {"draft": "Draft", "in_review": "In review", "approved": "Approved", "published": "Published"}
 PROJECT_STATUSES = ("active", "on_hold", "done")
@@ -28,7 +28,8 @@ class Database:
     KEY = "demo-cms:state"
 
     def __init__(self, seed):
-        self.redis = connect("cms")
+        self.user = ("cms", "redis-cms")
+        self.redis = connect(*self.user)
         self.seed = seed
 
     def read(self):
@@ -50,6 +51,9 @@ class Database:
                     return result
                 except redis.exceptions.WatchError:
                     continue
+                except REDIS_ERRORS:
+                    self.redis = renewed(self.redis, *self.user)
+                    raise
 
 
 class State:

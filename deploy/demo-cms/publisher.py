@@ -16,13 +16,17 @@ import redis
 GIVE_UP_SECONDS = 240
 
 
-def connect(user):
+# What Redis' client raises: two families, one for clusters.
+REDIS_ERRORS = (redis.exceptions.RedisError, redis.exceptions.RedisClusterException)
+PREFIX = os.environ.get("CARILLON_PREFIX", "carillon")
+
+
+def connect(user, file):
     """A client for a single Redis, a Sentinel group or a cluster, as the environment says."""
     password = None
-    folder = os.environ.get("REDIS_PASSWORDS")
-    if folder:
-        with open(f"{folder}/redis-{user}", encoding="utf-8") as file:
-            password = file.read().strip()
+    if folder := os.environ.get("REDIS_PASSWORDS"):
+        with open(f"{folder}/{file}", encoding="utf-8") as secret:
+            password = secret.read().strip()
     options = {"socket_timeout": 3, "socket_connect_timeout": 3, "decode_responses": True}
     if password:
         options |= {"username": user, "password": password}
@@ -31,9 +35,22 @@ def connect(user):
         addresses = [(part.split(":")[0], int(part.split(":")[1])) for part in sentinels.split(",")]
         sentinel = redis.sentinel.Sentinel(addresses, socket_timeout=1)
         return sentinel.master_for(os.environ.get("REDIS_MASTER", "carillon"), **options)
-    if os.environ.get("REDIS_CLUSTER"):
-        return redis.RedisCluster(host=host, port=port, **options)
+    if members := os.environ.get("REDIS_CLUSTER"):
+        nodes = [redis.cluster.ClusterNode(*part.split(":")) for part in members.split(",")]
+        return redis.RedisCluster(startup_nodes=nodes, **options)
     return redis.Redis(host=host, port=port, **options)
+
+
+def renewed(client, user, file):
+    """The client to go on with after an error. A cluster's may stick to a member that is gone: a new one asks the others."""
+    if not os.environ.get("REDIS_CLUSTER"):
+        return client
+    try:
+        fresh = connect(user, file)
+    except REDIS_ERRORS:
+        return client
+    client.close()
+    return fresh
 
 
 def now():
@@ -45,8 +62,8 @@ class Publisher:
 
     def __init__(self, source):
         self.source = source
-        self.prefix = os.environ.get("CARILLON_PREFIX", "carillon")
-        self.redis = connect("publisher")
+        self.user = (f"{PREFIX}-publisher", "redis-publisher")
+        self.redis = connect(*self.user)
         self.accepted = {}
         self.repeated = 0
         self.given_up = 0
@@ -62,9 +79,9 @@ class Publisher:
         deadline, wait = time.monotonic() + GIVE_UP_SECONDS, 0.1
         while True:
             try:
-                position = self.redis.fcall(f"{self.prefix}_publish", 1, f"{self.prefix}:{topic}", text)
+                position = self.redis.fcall(f"{PREFIX}_publish", 1, f"{PREFIX}:{topic}", text)
                 break
-            except redis.exceptions.RedisError as error:
+            except REDIS_ERRORS as error:
                 # "Function not found" is here too: Redis was emptied, and the nodes are about to load it again.
                 with self.lock:
                     self.repeated += 1
@@ -74,6 +91,7 @@ class Publisher:
                     print(json.dumps({"level": "error", "message": f"gave up on an event of {topic}", "error": str(error)}))
                     raise
                 wait = min(wait * 2, 1.0)
+                self.redis = renewed(self.redis, *self.user)
         with self.lock:
             entry = self.accepted.setdefault(topic, {"count": 0, "last": ""})
             entry["count"] += 1

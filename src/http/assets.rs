@@ -15,7 +15,9 @@ const REALTIME_D_TS: &str = include_str!("../../client/realtime.d.ts");
 
 pub(super) fn realtime_js() -> MethodRouter<Arc<Public>> {
     static TAG: LazyLock<String> = LazyLock::new(|| tag(REALTIME_JS));
-    get(|headers: HeaderMap| async move { file(&headers, "text/javascript; charset=utf-8", REALTIME_JS, &TAG) })
+    get(
+        |headers: HeaderMap| async move { file(&headers, "text/javascript; charset=utf-8", REALTIME_JS, &TAG) },
+    )
 }
 
 pub(super) fn realtime_d_ts() -> MethodRouter<Arc<Public>> {

@@ -36,12 +36,15 @@ impl Wish {
 
     /// Where the client left off. What cannot be read is like a cursor without positions: everything is `resync`.
     fn start(&self, headers: &HeaderMap) -> Start {
-        let last = headers.get("last-event-id").and_then(|value| value.to_str().ok()).filter(|id| !id.is_empty());
+        let last =
+            headers.get("last-event-id").and_then(|value| value.to_str().ok()).filter(|id| !id.is_empty());
         if let Some(text) = last.or(self.cursor.as_deref()) {
             return Start::GoOn(Cursor::read(text).unwrap_or_default());
         }
         match &self.resume {
-            Some(resume) => Start::Resume(Cursor::from_resume(&serde_json::from_str(resume).unwrap_or_default())),
+            Some(resume) => {
+                Start::Resume(Cursor::from_resume(&serde_json::from_str(resume).unwrap_or_default()))
+            }
             None => Start::Fresh,
         }
     }
@@ -58,7 +61,9 @@ pub(super) async fn events(
     let start = wish.start(&headers);
     let topics = wish.topics();
     let (place, caller) =
-        enter(&public, public.settings.sse, "sse-disabled", peer, &headers, wish.token, true).await.inspect_err(count)?;
+        enter(&public, public.settings.sse, "sse-disabled", peer, &headers, wish.token, true)
+            .await
+            .inspect_err(count)?;
     let common = Arc::clone(&public.sessions);
     let session = session::serve_events(common, place, caller, topics, start, &public.tasks);
     let body = session.await.map_err(|closing| refusal(&closing)).inspect_err(count)?;
@@ -87,7 +92,9 @@ pub(super) async fn poll(
     let topics = wish.topics();
     let new = !matches!(start, Start::GoOn(_));
     let (place, caller) =
-        enter(&public, public.settings.poll, "poll-disabled", peer, &headers, wish.token, new).await.inspect_err(count)?;
+        enter(&public, public.settings.poll, "poll-disabled", peer, &headers, wish.token, new)
+            .await
+            .inspect_err(count)?;
     let (asker, answer) = oneshot::channel();
     let common = Arc::clone(&public.sessions);
     public.tasks.spawn(session::serve_poll(common, place, caller, topics, start, asker));
@@ -97,7 +104,8 @@ pub(super) async fn poll(
     let mut body = format!(r#"{{"cursor":"{}","messages":["#, answer.cursor.text()).into_bytes();
     body.extend_from_slice(&answer.messages.join(&b','));
     body.extend_from_slice(b"]}");
-    let headers = [(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store, no-transform")];
+    let headers =
+        [(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store, no-transform")];
     Ok((headers, body).into_response())
 }
 

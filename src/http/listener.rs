@@ -38,9 +38,9 @@ use crate::{
 /// Connections that the kernel keeps for us until they are accepted.
 const BACKLOG: i32 = 4096;
 /// When the kernel starts to ask whether a silent peer is still there.
-const KEEPALIVE: Duration = Duration::from_secs(60);
+const KEEPALIVE: Duration = Duration::from_mins(1);
 /// How long written bytes may stay unacknowledged before the connection counts as dead.
-const UNACKNOWLEDGED: Duration = Duration::from_secs(60);
+const UNACKNOWLEDGED: Duration = Duration::from_mins(1);
 /// hyper's buffer for one connection: headers have to fit into it.
 const BUFFER: usize = 16 * 1024;
 

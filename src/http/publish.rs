@@ -70,7 +70,7 @@ pub(super) async fn publish(
     let mut failure = None;
     for element in checked {
         if failure.is_some() {
-            results.push(Err((503, "not-tried", "an earlier element failed".to_owned())));
+            results.push(Err(not_tried()));
             continue;
         }
         match send(&internal, element, live).await {
@@ -81,8 +81,8 @@ pub(super) async fn publish(
             Err(error) => {
                 let problem = bus_problem(&error);
                 count(if matches!(error, BusError::Away(_)) { "away" } else { "refused" }).inc();
-                results.push(Err((problem.status, problem.code, problem.detail.clone())));
-                failure = Some(problem);
+                failure = Some(problem.clone());
+                results.push(Err(problem));
             }
         }
     }
@@ -99,7 +99,10 @@ fn check(internal: &Internal, right: &Right, body: &[u8]) -> Result<Vec<Checked>
             (Some(topic), None) => vec![topic],
             (None, Some(topics)) if !topics.is_empty() => topics,
             _ => {
-                return Err(bad("bad-request", "An element needs \"topic\" or \"topics\" (not both).".into()));
+                return Err(bad(
+                    "bad-request",
+                    "An element needs \"topic\" or \"topics\" (not both).".into(),
+                ));
             }
         };
         let mut topics = Vec::with_capacity(texts.len());
@@ -185,10 +188,7 @@ async fn send(internal: &Internal, element: Checked, live: bool) -> Result<Vec<V
     Ok(positions)
 }
 
-fn answer(
-    results: Vec<Result<Vec<Value>, (u16, &'static str, String)>>,
-    failure: Option<Problem>,
-) -> Result<Response, Refusal> {
+fn answer(results: Vec<Result<Vec<Value>, Problem>>, failure: Option<Problem>) -> Result<Response, Refusal> {
     let Some(failure) = failure else {
         let positions: Vec<_> = results.into_iter().flatten().flatten().collect();
         return Ok(Json(json!({ "positions": positions })).into_response());
@@ -201,12 +201,16 @@ fn answer(
         .enumerate()
         .map(|(element, result)| match result {
             Ok(positions) => json!({ "element": element, "status": 200, "positions": positions }),
-            Err((status, code, detail)) => {
+            Err(Problem { status, code, detail, .. }) => {
                 json!({ "element": element, "status": status, "code": code, "detail": detail })
             }
         })
         .collect();
     Ok((StatusCode::MULTI_STATUS, Json(json!({ "results": results }))).into_response())
+}
+
+fn not_tried() -> Problem {
+    Problem::new(503, "not-tried", "Not published", "An earlier element failed.")
 }
 
 /// What Redis' refusal is in HTTP.

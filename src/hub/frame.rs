@@ -2,12 +2,14 @@
 //!
 //! Server frames are not masked (RFC 6455, 5.1), so the same bytes serve all sessions. Must not know who reads them.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, io::Write, sync::Arc};
 
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::protocol::{EntryId, Event, Lineage, Topic};
 
+/// The longest header of a server's frame: opcode, and a length of nine bytes.
+const ROOM: usize = 10;
 /// Opcode of a text frame with FIN set (RFC 6455, 5.2).
 const TEXT: u8 = 0x81;
 /// Opcode of a close frame with FIN set.
@@ -24,28 +26,33 @@ struct Encoded {
     position: Option<(Lineage, EntryId)>,
     at: u64,
     event: Event,
-    header: u8,
+    /// Room for the longest header, its end filled with the header, and the message.
     bytes: Vec<u8>,
+    /// Where the header begins.
+    start: u8,
 }
 
 impl Frame {
     /// Encodes an event. `at` is the last proof, ms of Redis' clock; `position` is absent on a live event.
     pub fn new(topic: Topic, position: Option<(Lineage, EntryId)>, at: u64, event: Event) -> Self {
-        let mut json = Vec::with_capacity(event.json().len() + topic.as_str().len() + 112);
-        json.extend_from_slice(br#"{"type":"event","topic":"#);
+        let mut bytes = Vec::with_capacity(ROOM + event.json().len() + topic.as_str().len() + 112);
+        bytes.extend_from_slice(&[0; ROOM]);
+        bytes.extend_from_slice(br#"{"type":"event","topic":"#);
         // Writing into a vector does not fail.
-        let _ = serde_json::to_writer(&mut json, topic.as_str());
+        let _ = serde_json::to_writer(&mut bytes, topic.as_str());
         if let Some((lineage, id)) = &position {
-            json.extend_from_slice(format!(r#","position":"{lineage}.{id}""#).as_bytes());
+            let _ = write!(bytes, r#","position":"{lineage}.{id}""#);
         }
-        json.extend_from_slice(format!(r#","at":{at},"event":"#).as_bytes());
-        json.extend_from_slice(event.json());
-        json.push(b'}');
-        let mut bytes = Vec::with_capacity(json.len() + 10);
-        put_header(&mut bytes, TEXT, json.len());
-        let header = bytes.len() as u8;
-        bytes.extend_from_slice(&json);
-        Self(Arc::new(Encoded { topic, position, at, event, header, bytes }))
+        let _ = write!(bytes, r#","at":{at},"event":"#);
+        bytes.extend_from_slice(event.json());
+        bytes.push(b'}');
+        let mut header = [0; ROOM];
+        let mut left = &mut header[..];
+        put_header(&mut left, TEXT, bytes.len() - ROOM);
+        let length = ROOM - left.len();
+        let start = ROOM - length;
+        bytes[start..ROOM].copy_from_slice(&header[..length]);
+        Self(Arc::new(Encoded { topic, position, at, event, bytes, start: start as u8 }))
     }
 
     /// The same event with another `at`, for a session that is owed something.
@@ -81,12 +88,12 @@ impl Frame {
 
     /// The WebSocket frame.
     pub fn bytes(&self) -> &[u8] {
-        &self.0.bytes
+        &self.0.bytes[usize::from(self.0.start)..]
     }
 
     /// The message as JSON on one line.
     pub fn json(&self) -> &[u8] {
-        &self.0.bytes[usize::from(self.0.header)..]
+        &self.0.bytes[ROOM..]
     }
 }
 

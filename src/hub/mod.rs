@@ -5,8 +5,10 @@
 
 pub mod frame;
 mod outbox;
+mod queue;
 mod rooms;
 
 pub use frame::Frame;
-pub use outbox::{Closing, Item, Notice, Outbox, Replay, Taken};
+pub use outbox::{Closing, Notice, Outbox, Taken};
+pub use queue::{Item, Replay};
 pub use rooms::{Delivered, Follow, Hub, Member, MemberId, RoomId, Standing};

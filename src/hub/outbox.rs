@@ -5,8 +5,8 @@
 //! is owed a `resync` for their topics. Must not know topics' positions or who follows what.
 
 use std::{
-    collections::{BTreeSet, VecDeque},
-    io::{self, IoSlice},
+    collections::BTreeSet,
+    io,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU32, Ordering},
@@ -18,51 +18,11 @@ use std::{
 use bytes::Bytes;
 use tokio::net::TcpStream;
 
-use super::frame::{Frame, text_frame};
+use super::{
+    frame::{Frame, text_frame},
+    queue::{Entry, Item, Queue, Replay},
+};
 use crate::protocol::{CloseCode, NodeMessage, Topic};
-
-/// Frames that leave in one write at most.
-const GATHER: usize = 64;
-
-/// A piece of an encoded log that is shared by all who replay it. It does not count against the bound: it is pulled
-/// as the socket drains.
-#[derive(Debug, Clone)]
-pub struct Replay {
-    frames: Arc<[Frame]>,
-    next: usize,
-    end: usize,
-}
-
-impl Replay {
-    /// The frames `next..end`.
-    pub fn new(frames: Arc<[Frame]>, next: usize, end: usize) -> Self {
-        Self { frames, next, end }
-    }
-
-    /// What is still to be written.
-    pub fn frames(&self) -> &[Frame] {
-        &self.frames[self.next..self.end]
-    }
-
-    /// How many events are still to be written.
-    pub fn len(&self) -> usize {
-        self.end - self.next
-    }
-
-    /// Whether there is nothing to replay.
-    pub fn is_empty(&self) -> bool {
-        self.next >= self.end
-    }
-}
-
-/// Something to write.
-#[derive(Debug)]
-pub enum Item {
-    /// An event.
-    Event(Frame),
-    /// Another message.
-    Message(NodeMessage),
-}
 
 /// Why a session must end.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -101,22 +61,9 @@ pub enum Taken {
     Ended,
 }
 
-enum Entry {
-    Event(Frame),
-    Replay(Replay),
-    /// Bytes for a socket.
-    Raw(Bytes),
-    /// A message for a session that pulls.
-    Message(Box<NodeMessage>),
-}
-
 #[derive(Default)]
 struct State {
-    queue: VecDeque<Entry>,
-    /// Bytes of the first entry's first frame that are written already.
-    written: usize,
-    /// Bytes of queued events.
-    events: usize,
+    queue: Queue,
     blocked: bool,
     ended: bool,
     /// The last words are queued: nothing may follow them.
@@ -184,8 +131,7 @@ impl Outbox {
             return match socket.try_write(frame.bytes()) {
                 Ok(n) if n == frame.bytes().len() => Taken::Yes,
                 Ok(n) => {
-                    state.push(frame, usize::MAX);
-                    state.written = n;
+                    state.queue.push_begun(frame, n);
                     state.block();
                     Taken::Yes
                 }
@@ -207,12 +153,12 @@ impl Outbox {
 
     /// Queues a replay and writes what the socket takes.
     pub fn replay(&self, replay: Replay) {
-        if replay.next >= replay.end {
+        if replay.is_empty() {
             return;
         }
         let mut state = self.lock();
         if !state.ended && !state.sealed {
-            state.queue.push_back(Entry::Replay(replay));
+            state.queue.push(Entry::Replay(replay));
             self.write_out(&mut state);
         }
     }
@@ -221,7 +167,7 @@ impl Outbox {
     pub fn message(&self, message: NodeMessage) {
         let mut state = self.lock();
         if !state.ended && !state.sealed {
-            state.queue.push_back(self.entry(message));
+            state.queue.push(self.entry(message));
             self.write_out(&mut state);
         }
     }
@@ -233,9 +179,11 @@ impl Outbox {
         if state.ended || state.sealed {
             return;
         }
-        state.queue.extend(message.map(|message| self.entry(message)));
+        if let Some(message) = message {
+            state.queue.push(self.entry(message));
+        }
         if self.socket.is_some() {
-            state.queue.push_back(Entry::Raw(end));
+            state.queue.push(Entry::Raw(end));
         }
         state.sealed = true;
         self.write_out(&mut state);
@@ -259,7 +207,7 @@ impl Outbox {
     pub fn raw(&self, bytes: Bytes) {
         let mut state = self.lock();
         if !state.ended && !state.sealed && self.socket.is_some() {
-            state.queue.push_back(Entry::Raw(bytes));
+            state.queue.push(Entry::Raw(bytes));
             self.write_out(&mut state);
         }
     }
@@ -311,8 +259,7 @@ impl Outbox {
     pub fn end(&self) {
         let mut state = self.lock();
         state.ended = true;
-        state.queue = VecDeque::new();
-        state.events = 0;
+        state.queue.clear();
         state.waker = None;
     }
 
@@ -349,7 +296,7 @@ impl Outbox {
         let mut state = self.lock();
         let mut items = Vec::new();
         while items.len() < most
-            && let Some(item) = state.pull()
+            && let Some(item) = state.queue.pull()
         {
             items.push(item);
         }
@@ -370,7 +317,7 @@ impl Outbox {
             return;
         };
         while !state.blocked && !state.ended && !state.queue.is_empty() {
-            match state.write_to(socket) {
+            match state.queue.write_to(socket) {
                 Ok(()) => {}
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => state.block(),
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
@@ -378,8 +325,7 @@ impl Outbox {
             }
         }
         if state.queue.is_empty() {
-            // An idle session keeps no queue: most never need one.
-            state.queue = VecDeque::new();
+            state.queue.clear();
             if state.overflowed.is_some() {
                 state.wake();
             }
@@ -397,139 +343,17 @@ impl State {
         if self.ended || self.sealed {
             return Taken::Ended;
         }
-        let size = frame.bytes().len();
-        if self.events + size > limit {
-            return Taken::Overflow(self.drop_events(frame));
+        if self.queue.event_bytes() + frame.bytes().len() > limit {
+            let mut topics = self.queue.drop_events();
+            topics.insert(frame.topic().clone());
+            self.overflowed.get_or_insert_with(Instant::now);
+            self.drained_told = false;
+            self.wake();
+            return Taken::Overflow(topics);
         }
         let first = self.queue.is_empty();
-        self.events += size;
-        self.queue.push_back(Entry::Event(frame.clone()));
+        self.queue.push(Entry::Event(frame.clone()));
         if first { Taken::First } else { Taken::Yes }
-    }
-
-    /// Drops all events, but for one that is half written.
-    fn drop_events(&mut self, last: &Frame) -> BTreeSet<Topic> {
-        let mut topics = BTreeSet::from([last.topic().clone()]);
-        let head = if self.written > 0 { self.queue.pop_front() } else { None };
-        let mut kept = VecDeque::new();
-        self.events = 0;
-        match head {
-            Some(Entry::Event(frame)) => {
-                self.events = frame.bytes().len();
-                kept.push_back(Entry::Event(frame));
-            }
-            Some(Entry::Replay(mut replay)) => {
-                topics.extend(replay.frames[replay.next + 1..replay.end].first().map(|f| f.topic().clone()));
-                replay.end = replay.next + 1;
-                kept.push_back(Entry::Replay(replay));
-            }
-            Some(entry) => kept.push_back(entry),
-            None => {}
-        }
-        for entry in self.queue.drain(..) {
-            match entry {
-                Entry::Event(frame) => {
-                    topics.insert(frame.topic().clone());
-                }
-                Entry::Replay(replay) => {
-                    topics.extend(replay.frames.get(replay.next).map(|f| f.topic().clone()));
-                }
-                entry => kept.push_back(entry),
-            }
-        }
-        self.queue = kept;
-        self.overflowed.get_or_insert_with(Instant::now);
-        self.drained_told = false;
-        self.wake();
-        topics
-    }
-
-    fn pull(&mut self) -> Option<Item> {
-        match self.queue.front_mut()? {
-            Entry::Replay(replay) if replay.next + 1 < replay.end => {
-                replay.next += 1;
-                return Some(Item::Event(replay.frames[replay.next - 1].clone()));
-            }
-            _ => {}
-        }
-        Some(match self.queue.pop_front()? {
-            Entry::Event(frame) => {
-                self.events -= frame.bytes().len();
-                Item::Event(frame)
-            }
-            Entry::Replay(replay) => Item::Event(replay.frames[replay.next].clone()),
-            Entry::Message(message) => Item::Message(*message),
-            Entry::Raw(_) => return self.pull(),
-        })
-    }
-
-    /// One write of as much as is due.
-    fn write_to(&mut self, socket: &TcpStream) -> io::Result<()> {
-        let mut slices = [IoSlice::new(&[]); GATHER];
-        let mut count = 0;
-        'fill: for entry in &self.queue {
-            let pieces: &[Frame] = match entry {
-                Entry::Event(frame) => std::slice::from_ref(frame),
-                Entry::Replay(replay) => &replay.frames[replay.next..replay.end],
-                Entry::Raw(bytes) => {
-                    slices[count] = IoSlice::new(bytes);
-                    count += 1;
-                    if count == GATHER {
-                        break 'fill;
-                    }
-                    continue;
-                }
-                Entry::Message(_) => continue,
-            };
-            for frame in pieces {
-                slices[count] = IoSlice::new(frame.bytes());
-                count += 1;
-                if count == GATHER {
-                    break 'fill;
-                }
-            }
-        }
-        let mut slices = &mut slices[..count];
-        IoSlice::advance_slices(&mut slices, self.written);
-        let written = if slices.len() == 1 {
-            socket.try_write(&slices[0])?
-        } else {
-            socket.try_write_vectored(slices)?
-        };
-        if written == 0 {
-            return Err(io::ErrorKind::WriteZero.into());
-        }
-        self.advance(written);
-        Ok(())
-    }
-
-    /// Drops what is written from the front.
-    fn advance(&mut self, written: usize) {
-        self.written += written;
-        while let Some(entry) = self.queue.front_mut() {
-            let (size, more) = match entry {
-                Entry::Event(frame) => (frame.bytes().len(), false),
-                Entry::Replay(replay) => {
-                    (replay.frames[replay.next].bytes().len(), replay.next + 1 < replay.end)
-                }
-                Entry::Raw(bytes) => (bytes.len(), false),
-                Entry::Message(_) => (0, false),
-            };
-            if self.written < size {
-                return;
-            }
-            self.written -= size;
-            if more {
-                if let Entry::Replay(replay) = entry {
-                    replay.next += 1;
-                }
-            } else if let Some(Entry::Event(_)) = self.queue.pop_front() {
-                self.events -= size;
-            }
-            if self.written == 0 {
-                return;
-            }
-        }
     }
 
     fn block(&mut self) {
@@ -541,8 +365,7 @@ impl State {
     fn break_off(&mut self) {
         self.broken = true;
         self.ended = true;
-        self.queue = VecDeque::new();
-        self.events = 0;
+        self.queue.clear();
         self.wake();
     }
 

@@ -77,6 +77,8 @@ pub struct Hub {
     members: Slab<Member>,
     rooms: Slab<Room>,
     names: FxHashMap<Subject, RoomId>,
+    /// How many of the rooms are those of whole areas: mostly none, and then no event needs to ask.
+    whole_areas: usize,
     dirty: Vec<MemberId>,
 }
 
@@ -148,7 +150,16 @@ impl Hub {
         }
         let room = self.rooms.insert(Room { subject: subject.clone(), followers: Vec::new() }) as RoomId;
         self.names.insert(subject.clone(), room);
+        self.whole_areas += usize::from(matches!(subject, Subject::Every(_)));
         room
+    }
+
+    /// The room of those who follow the whole area of a topic. The area-wide topic itself has its own room.
+    pub fn every(&self, topic: &Topic) -> Option<RoomId> {
+        if self.whole_areas == 0 || topic.is_wide() {
+            return None;
+        }
+        self.find(&Subject::Every(topic.wide()))
     }
 
     /// The room of a subject, if there is one.
@@ -167,6 +178,7 @@ impl Hub {
             && let Some(room) = self.rooms.try_remove(room as usize)
         {
             self.names.remove(&room.subject);
+            self.whole_areas -= usize::from(matches!(room.subject, Subject::Every(_)));
         }
     }
 

@@ -105,11 +105,7 @@ impl Switch {
         event: Option<Event>,
         lone: bool,
     ) {
-        let Some(every) = self.hub.find(&Subject::Every(topic.wide())) else { return };
-        if topic.is_wide() {
-            // The area-wide topic is followed by its own room.
-            return;
-        }
+        let Some(every) = self.hub.every(topic) else { return };
         let Some(event) = event else {
             self.owe_all(every, Reason::Invalid);
             return;
@@ -130,7 +126,7 @@ impl Switch {
         if let Some(room) = room {
             self.deliver(room, &frame, lone);
         }
-        if let Some(every) = self.hub.find(&Subject::Every(topic.wide())).filter(|_| !topic.is_wide()) {
+        if let Some(every) = self.hub.every(topic) {
             let delivered = self.hub.deliver_every(every, room, &frame, lone);
             self.settle_delivery(delivered);
         }

@@ -52,7 +52,9 @@ pub enum Start {
 impl Start {
     /// The cursor to begin with, and what the relay resumes from.
     pub(super) fn split(self, topics: &[String]) -> (Cursor, Option<Resume>) {
-        let (Self::Resume(mut cursor) | Self::GoOn(mut cursor)) = self else { return (Cursor::default(), None) };
+        let (Self::Resume(mut cursor) | Self::GoOn(mut cursor)) = self else {
+            return (Cursor::default(), None);
+        };
         cursor.keep(topics);
         let resume = cursor.resume();
         (cursor, Some(resume))
@@ -291,7 +293,8 @@ mod tests {
 
     #[test]
     fn only_what_is_asked_for_is_kept() {
-        let positions = ["comments:1", "comments:2", "comments", "projects"].map(|topic| (topic.to_owned(), position(1)));
+        let positions =
+            ["comments:1", "comments:2", "comments", "projects"].map(|topic| (topic.to_owned(), position(1)));
         let mut cursor = Cursor { positions: positions.into(), ..Cursor::default() };
         cursor.keep(&["comments:2".into(), "content".into()]);
         assert_eq!(cursor.topics().collect::<Vec<_>>(), ["comments", "comments:2"]);

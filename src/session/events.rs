@@ -109,7 +109,15 @@ impl Line {
 
     /// One message: its type, the JSON object on one line, and where the client then stands.
     fn put(&mut self, name: &str, json: &[u8]) {
-        for piece in [b"event: ", name.as_bytes(), b"\ndata: ", json, b"\nid: ", self.cursor.text().as_bytes(), b"\n\n"] {
+        for piece in [
+            b"event: ",
+            name.as_bytes(),
+            b"\ndata: ",
+            json,
+            b"\nid: ",
+            self.cursor.text().as_bytes(),
+            b"\n\n",
+        ] {
             self.text.extend_from_slice(piece);
         }
     }

@@ -182,7 +182,7 @@ mod tests {
         match payload.len() {
             length @ 0..=125 => bytes.push(0x80 | length as u8),
             length => {
-                bytes.push(0x80 | 126);
+                bytes.push(0x80 | 0x7E);
                 bytes.extend((length as u16).to_be_bytes());
             }
         }

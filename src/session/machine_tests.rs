@@ -21,7 +21,12 @@ fn terms() -> Arc<Terms> {
 
 fn identity(user: &str, patterns: &[&str]) -> Box<Identity> {
     let grant = Grant::new(user, patterns);
-    Box::new(Identity { user: user.into(), grant, publish: Patterns::default(), expires: Some(NOW / 1000 + 600) })
+    Box::new(Identity {
+        user: user.into(),
+        grant,
+        publish: Patterns::default(),
+        expires: Some(NOW / 1000 + 600),
+    })
 }
 
 fn say(text: &str) -> Input {
@@ -49,13 +54,20 @@ fn texts(subjects: &[Subject]) -> Vec<String> {
 
 #[test]
 fn connect_leads_to_a_welcome_with_what_is_allowed() {
-    let (_, outputs) = open(&["comments:*"], r#"["comments:1","projects","comments:*","nothing","comments:2"]"#);
-    let [Output::Until(Some(until)), Output::Connect(welcome, request)] = &outputs[..] else { panic!("{outputs:?}") };
+    let (_, outputs) =
+        open(&["comments:*"], r#"["comments:1","projects","comments:*","nothing","comments:2"]"#);
+    let [Output::Until(Some(until)), Output::Connect(welcome, request)] = &outputs[..] else {
+        panic!("{outputs:?}")
+    };
     assert_eq!(*until, NOW + 600_000);
     assert_eq!((&*welcome.user, welcome.expires_in, welcome.heartbeat), ("anna", Some(600), 25));
     assert_eq!(texts(&request.subjects), ["comments:1", "comments:*"]);
     let refused: Vec<_> = request.refused.iter().map(|refused| (&*refused.topic, refused.code)).collect();
-    let right = [("projects", RefusedCode::Forbidden), ("nothing", RefusedCode::BadTopic), ("comments:2", RefusedCode::TooMany)];
+    let right = [
+        ("projects", RefusedCode::Forbidden),
+        ("nothing", RefusedCode::BadTopic),
+        ("comments:2", RefusedCode::TooMany),
+    ];
     assert_eq!(refused, right);
 }
 
@@ -91,7 +103,10 @@ fn the_token_in_connect_is_checked_before_anything_is_followed() {
     let outputs = machine.take(say(r#"{"type":"connect","token":"t","topics":["comments:1"]}"#), NOW);
     assert!(matches!(&outputs[..], [Output::Check(token)] if token == "t"), "{outputs:?}");
     let outputs = machine.take(Input::Checked(Ok(identity("anna", &["*"]))), NOW);
-    assert!(matches!(&outputs[..], [Output::Admit { user }] if user == "anna"), "it wins over the handshake's");
+    assert!(
+        matches!(&outputs[..], [Output::Admit { user }] if user == "anna"),
+        "it wins over the handshake's"
+    );
     assert_eq!(end(&machine.take(Input::Admitted(false), NOW)), CloseCode::TryLater);
 
     let mut machine = Machine::new(terms(), Transport::WebSocket, None);
@@ -122,7 +137,11 @@ fn the_limit_counts_what_is_followed_now() {
         (texts(&request.subjects), request.refused.len())
     };
     assert_eq!(subscribe(&mut machine, r#"["comments:3"]"#), (vec![], 1));
-    assert_eq!(subscribe(&mut machine, r#"["comments:1"]"#), (vec!["comments:1".into()], 0), "again is not more");
+    assert_eq!(
+        subscribe(&mut machine, r#"["comments:1"]"#),
+        (vec!["comments:1".into()], 0),
+        "again is not more"
+    );
     let outputs = machine.take(say(r#"{"type":"unsubscribe","topics":["comments:1","nothing"]}"#), NOW);
     assert!(matches!(&outputs[..], [Output::Unsubscribe(subjects)] if texts(subjects) == ["comments:1"]));
     assert_eq!(subscribe(&mut machine, r#"["comments:3"]"#), (vec!["comments:3".into()], 0));
@@ -134,13 +153,19 @@ fn a_new_token_that_allows_less_takes_topics_back() {
     let outputs = machine.take(say(r#"{"type":"token","token":"t2"}"#), NOW);
     assert!(matches!(&outputs[..], [Output::Check(_)]));
     let outputs = machine.take(Input::Checked(Ok(identity("anna", &["comments:1"]))), NOW);
-    let [Output::Until(_), Output::Say(NodeMessage::TokenAccepted { expires_in: 600 }), Output::Unsubscribe(lost)] = &outputs[..]
+    let [
+        Output::Until(_),
+        Output::Say(NodeMessage::TokenAccepted { expires_in: 600 }),
+        Output::Unsubscribe(lost),
+    ] = &outputs[..]
     else {
         panic!("{outputs:?}")
     };
     assert_eq!(texts(lost), ["projects"]);
     let outputs = machine.take(say(r#"{"type":"subscribe","topics":["projects"]}"#), NOW);
-    assert!(matches!(&outputs[..], [Output::Subscribe(request)] if request.refused[0].code == RefusedCode::Forbidden));
+    assert!(
+        matches!(&outputs[..], [Output::Subscribe(request)] if request.refused[0].code == RefusedCode::Forbidden)
+    );
 }
 
 #[test]
@@ -149,7 +174,10 @@ fn a_bad_new_token_changes_nothing() {
         let (mut machine, _) = open(&["comments:*"], r#"["comments:1"]"#);
         machine.take(say(r#"{"type":"token","token":"t2"}"#), NOW);
         let outputs = machine.take(Input::Checked(verdict), NOW);
-        assert!(matches!(&outputs[..], [Output::Say(NodeMessage::Error { code: "bad-token", .. })]), "{outputs:?}");
+        assert!(
+            matches!(&outputs[..], [Output::Say(NodeMessage::Error { code: "bad-token", .. })]),
+            "{outputs:?}"
+        );
         let outputs = machine.take(say(r#"{"type":"subscribe","topics":["comments:2"]}"#), NOW);
         assert!(matches!(&outputs[..], [Output::Subscribe(request)] if request.refused.is_empty()));
     }
@@ -159,7 +187,10 @@ fn a_bad_new_token_changes_nothing() {
 fn the_cms_may_take_back_what_it_vouched_for() {
     let (mut machine, _) = open(&["*"], r#"["projects"]"#);
     let outputs = machine.take(Input::Renewed(Ok(identity("anna", &[]))), NOW);
-    assert!(matches!(&outputs[..], [Output::Until(_), Output::Unsubscribe(_)]), "nobody asked for token-accepted");
+    assert!(
+        matches!(&outputs[..], [Output::Until(_), Output::Unsubscribe(_)]),
+        "nobody asked for token-accepted"
+    );
     assert_eq!(end(&machine.take(Input::Renewed(Err("signed out".into())), NOW)), CloseCode::Unauthenticated);
     let (mut machine, _) = open(&["*"], "[]");
     let outputs = machine.take(Input::Renewed(Ok(identity("bo", &["*"]))), NOW);

@@ -8,9 +8,9 @@ pub mod cursor;
 mod events;
 mod intake;
 pub mod machine;
+mod poll;
 pub mod pulse;
 pub mod roll;
-mod poll;
 mod stream;
 mod websocket;
 

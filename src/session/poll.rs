@@ -51,7 +51,8 @@ pub async fn serve(
     let first = !matches!(start, Start::GoOn(_));
     let (cursor, resume) = start.split(&topics);
     let answer = Answer { cursor, messages: Vec::new() };
-    let mut poll = Poll { session, first, answer, bytes: 0, proven: false, live_areas: Vec::new(), other: false };
+    let mut poll =
+        Poll { session, first, answer, bytes: 0, proven: false, live_areas: Vec::new(), other: false };
     let connect = Connect { topics, resume, ..Connect::default() };
     if let Some(closing) = poll.session.take(Input::Message(ClientMessage::Connect(connect))).await {
         poll.session.leave(Some(&closing)).await;

@@ -48,7 +48,7 @@ impl Transport {
 }
 
 /// What is due for a session.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Due {
     /// A sign of life: a Ping, or a comment line.
     Beat,
@@ -137,7 +137,8 @@ impl Pulse {
     pub(super) fn hold(&self, until: Option<u64>, now: u64, renewable: bool) {
         self.renewable.store(renewable, Relaxed);
         self.until.store(until.unwrap_or(u64::MAX), Relaxed);
-        let ahead = |until: u64| (until.saturating_sub(now) / 3).clamp(*WARN_AHEAD.start(), *WARN_AHEAD.end());
+        let ahead =
+            |until: u64| (until.saturating_sub(now) / 3).clamp(*WARN_AHEAD.start(), *WARN_AHEAD.end());
         let warn = until.map_or(u64::MAX, |until| until.saturating_sub(ahead(until)));
         self.warn.store(warn, Relaxed);
     }

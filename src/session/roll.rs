@@ -143,7 +143,7 @@ impl Roll {
             done += 1;
             let due = step * done;
             if !pulses.is_empty() && due > begun.elapsed() + Duration::from_millis(5) {
-                tokio::time::sleep(due - begun.elapsed()).await;
+                tokio::time::sleep(due.saturating_sub(begun.elapsed())).await;
             }
         }
     }

@@ -77,7 +77,8 @@ struct Course<'a> {
 /// Audits everything.
 pub(crate) fn audit(evidence: &Evidence<'_>) -> Verdict {
     let mut verdict = Verdict::default();
-    let (mut acks, mut shouts): (HashMap<TopicId, Vec<&Ack>>, HashMap<TopicId, Vec<&Shout>>) = Default::default();
+    let (mut acks, mut shouts): (HashMap<TopicId, Vec<&Ack>>, HashMap<TopicId, Vec<&Shout>>) =
+        Default::default();
     for ack in &evidence.ledger.acks {
         acks.entry(ack.topic).or_default().push(ack);
     }
@@ -99,7 +100,11 @@ pub(crate) fn audit(evidence: &Evidence<'_>) -> Verdict {
                 course.take(*at, fact, &mut verdict);
             }
             let none = Vec::new();
-            course.finish(acks.get(topic).unwrap_or(&none), shouts.get(topic).unwrap_or(&Vec::new()), &mut verdict);
+            course.finish(
+                acks.get(topic).unwrap_or(&none),
+                shouts.get(topic).unwrap_or(&Vec::new()),
+                &mut verdict,
+            );
         }
     }
     let more = verdict.violations.len().saturating_sub(PRINTED);
@@ -118,7 +123,10 @@ fn acks_beyond(evidence: &Evidence<'_>) -> Vec<String> {
     }
     missing.sort_unstable();
     missing.dedup();
-    missing.iter().map(|topic| format!("{}: the end of its log is not known", evidence.topics[*topic as usize])).collect()
+    missing
+        .iter()
+        .map(|topic| format!("{}: the end of its log is not known", evidence.topics[*topic as usize]))
+        .collect()
 }
 
 fn count(told: &Told, figures: &mut Figures) {
@@ -156,8 +164,12 @@ impl<'a> Course<'a> {
             return;
         }
         match fact {
-            Fact::Start { resuming, asked, given, .. } => self.start(at, *resuming, asked.as_ref(), given.as_ref(), verdict),
-            Fact::Event { position: Some(position), number, .. } => self.event(at, position, *number, verdict),
+            Fact::Start { resuming, asked, given, .. } => {
+                self.start(at, *resuming, asked.as_ref(), given.as_ref(), verdict)
+            }
+            Fact::Event { position: Some(position), number, .. } => {
+                self.event(at, position, *number, verdict)
+            }
             Fact::Event { position: None, number, .. } => {
                 self.live.insert(*number);
             }
@@ -179,11 +191,19 @@ impl<'a> Course<'a> {
             (None, _) => self.standing = Standing::Owed,
             (Some(given), Some(asked)) if resuming && given != asked => {
                 verdict.figures.holes += 1;
-                self.violation(at, &format!("silent jump: resumed at {asked}, but its stream starts at {given}"), verdict);
+                self.violation(
+                    at,
+                    &format!("silent jump: resumed at {asked}, but its stream starts at {given}"),
+                    verdict,
+                );
                 self.standing = Standing::At(given.clone());
             }
             (Some(given), None) if resuming => {
-                self.violation(at, &format!("came back without a position, was owed a resync and got {given}"), verdict);
+                self.violation(
+                    at,
+                    &format!("came back without a position, was owed a resync and got {given}"),
+                    verdict,
+                );
                 self.standing = Standing::At(given.clone());
             }
             (Some(given), _) => {
@@ -197,7 +217,11 @@ impl<'a> Course<'a> {
 
     fn event(&mut self, at: Ms, position: &Position, number: u64, verdict: &mut Verdict) {
         if self.evidence.ledger.tried.get(&number) != Some(&self.topic) {
-            self.violation(at, &format!("event n{number} at {position} was never published to this topic"), verdict);
+            self.violation(
+                at,
+                &format!("event n{number} at {position} was never published to this topic"),
+                verdict,
+            );
         }
         if !self.entries.insert((position.id, number)) {
             verdict.figures.duplicates += 1;
@@ -227,7 +251,11 @@ impl<'a> Course<'a> {
             Standing::At(last) if position.id.seq > last.id.seq + 1 => {
                 verdict.figures.holes += 1;
                 verdict.figures.lost += position.id.seq - last.id.seq - 1;
-                Some(format!("hole: {}..{} are missing, {position} came after {last}", last.id.seq + 1, position.id.seq - 1))
+                Some(format!(
+                    "hole: {}..{} are missing, {position} came after {last}",
+                    last.id.seq + 1,
+                    position.id.seq - 1
+                ))
             }
             Standing::At(_) => None,
         };
@@ -240,7 +268,11 @@ impl<'a> Course<'a> {
     fn resync(&mut self, at: Ms, reason: Reason, position: Option<&Position>, verdict: &mut Verdict) {
         let in_place = reason != Reason::Live || self.evidence.live.contains(&self.topic);
         if !self.evidence.allowed.contains(&reason) || !in_place {
-            self.violation(at, &format!("over budget: resync ({}) is not allowed here", reason.name()), verdict);
+            self.violation(
+                at,
+                &format!("over budget: resync ({}) is not allowed here", reason.name()),
+                verdict,
+            );
         }
         self.last_resync = Some(at);
         match position {
@@ -314,8 +346,13 @@ impl<'a> Course<'a> {
         let name = &self.evidence.topics[self.topic as usize];
         let mut text = format!("session {} topic {name} at {}: {what}\n", self.told.name, seconds(at));
         let mine = |fact: &Fact| fact.topic().is_none_or(|topic| topic == self.topic);
-        let mut lines: Vec<(Ms, String)> =
-            self.told.facts.iter().filter(|(_, fact)| mine(fact)).map(|(at, fact)| (*at, fact.to_string())).collect();
+        let mut lines: Vec<(Ms, String)> = self
+            .told
+            .facts
+            .iter()
+            .filter(|(_, fact)| mine(fact))
+            .map(|(at, fact)| (*at, fact.to_string()))
+            .collect();
         lines.extend(self.evidence.notes.iter().map(|(at, note)| (*at, format!("## {note}"))));
         lines.sort_by_key(|(at, _)| *at);
         let middle = lines.partition_point(|(line, _)| *line <= at);

@@ -51,7 +51,11 @@ fn judge(facts: &[Fact], published: u64, change: impl FnOnce(&mut Ledger)) -> Ve
 
 fn finds(facts: &[Fact], published: u64, what: &str) {
     let verdict = judge(facts, published, |_| {});
-    assert!(verdict.violations.iter().any(|text| text.contains(what)), "{what:?} not in {:#?}", verdict.violations);
+    assert!(
+        verdict.violations.iter().any(|text| text.contains(what)),
+        "{what:?} not in {:#?}",
+        verdict.violations
+    );
 }
 
 fn passes(facts: &[Fact], published: u64) {
@@ -90,8 +94,7 @@ fn a_resync_over_budget_is_found() {
 
 #[test]
 fn a_resume_must_start_where_it_was_asked_to() {
-    let back =
-        |seq| Fact::Start { topic: 0, resuming: true, asked: Some(at(1)), given: Some(at(seq)) };
+    let back = |seq| Fact::Start { topic: 0, resuming: true, asked: Some(at(1)), given: Some(at(seq)) };
     passes(&[start(0), event(1), back(1), event(2), event(3)], 3);
     finds(&[start(0), event(1), back(3)], 3, "silent jump");
     finds(&[start(0), event(1), back(1), event(1), event(2)], 2, "duplicate");

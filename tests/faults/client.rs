@@ -8,7 +8,7 @@ use std::{
     io,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU16, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
@@ -60,23 +60,19 @@ impl Topics {
 
 /// Where sessions connect: the ports of all nodes, or of the proxies before them.
 #[derive(Debug, Default)]
-pub(crate) struct Doors(Vec<AtomicU16>);
+pub(crate) struct Doors(Vec<u16>);
 
 impl Doors {
-    pub(crate) fn new(ports: impl IntoIterator<Item = u16>) -> Self {
-        Self(ports.into_iter().map(AtomicU16::new).collect())
-    }
-
-    pub(crate) fn set(&self, node: usize, port: u16) {
-        self.0[node].store(port, Ordering::Relaxed);
+    pub(crate) fn new(ports: Vec<u16>) -> Self {
+        Self(ports)
     }
 
     fn any(&self) -> u16 {
-        self.0[rand::rng().random_range(0..self.0.len())].load(Ordering::Relaxed)
+        self.0[rand::rng().random_range(0..self.0.len())]
     }
 
     fn of(&self, node: usize) -> u16 {
-        self.0[node % self.0.len()].load(Ordering::Relaxed)
+        self.0[node % self.0.len()]
     }
 }
 
@@ -131,7 +127,13 @@ struct Words {
 }
 
 impl Session {
-    pub(crate) fn new(name: String, explicit: Vec<TopicId>, topics: Arc<Topics>, clock: Clock, home: usize) -> Self {
+    pub(crate) fn new(
+        name: String,
+        explicit: Vec<TopicId>,
+        topics: Arc<Topics>,
+        clock: Clock,
+        home: usize,
+    ) -> Self {
         let mut follows = explicit.clone();
         follows.extend(explicit.iter().filter_map(|topic| topics.wide(*topic)));
         follows.sort_unstable();
@@ -194,11 +196,14 @@ impl Session {
     }
 
     async fn once(&self, port: u16) -> io::Result<(Option<u16>, Option<u64>)> {
-        let mut socket = tokio::time::timeout(HANDSHAKE, self.open(port)).await.map_err(|_| io::ErrorKind::TimedOut)??;
+        let mut socket =
+            tokio::time::timeout(HANDSHAKE, self.open(port)).await.map_err(|_| io::ErrorKind::TimedOut)??;
         let (mut wait, mut code) = (None, None);
         loop {
             let patience = if self.state().connected { SILENCE } else { HANDSHAKE };
-            let Ok(next) = tokio::time::timeout(patience, socket.next()).await else { return Ok((code, wait)) };
+            let Ok(next) = tokio::time::timeout(patience, socket.next()).await else {
+                return Ok((code, wait));
+            };
             match next {
                 Some(Ok(Message::Text(text))) => {
                     let words: Words = serde_json::from_str(&text).map_err(io::Error::other)?;
@@ -231,8 +236,11 @@ impl Session {
         let names: Vec<&str> = self.explicit.iter().map(|topic| self.topics.name(*topic)).collect();
         let mut message = json!({ "type": "connect", "topics": names, "client": state.told.name });
         if !state.told.facts.is_empty() {
-            let positions: BTreeMap<&str, String> =
-                state.positions.iter().map(|(topic, position)| (self.topics.name(*topic), position.to_string())).collect();
+            let positions: BTreeMap<&str, String> = state
+                .positions
+                .iter()
+                .map(|(topic, position)| (self.topics.name(*topic), position.to_string()))
+                .collect();
             message["resume"] = json!({ "at": state.at, "positions": positions });
         }
         message
@@ -265,7 +273,8 @@ impl Session {
                 }
             }
             "event" => {
-                let number = words.event.as_ref().and_then(|event| event["data"]["n"].as_u64()).unwrap_or(u64::MAX);
+                let number =
+                    words.event.as_ref().and_then(|event| event["data"]["n"].as_u64()).unwrap_or(u64::MAX);
                 let Some(topic) = self.topics.id(&words.topic) else { return };
                 if let Some(position) = &position {
                     state.positions.insert(topic, position.clone());

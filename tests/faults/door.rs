@@ -66,7 +66,8 @@ impl Door {
                 }
                 Ok(Value::Error(text)) => {
                     let mut words = text.split(' ');
-                    let (word, to) = (words.next(), words.nth(1).and_then(|to| to.rsplit_once(':')?.1.parse().ok()));
+                    let (word, to) =
+                        (words.next(), words.nth(1).and_then(|to| to.rsplit_once(':')?.1.parse().ok()));
                     match (word, to) {
                         (Some("MOVED"), Some(to)) => {
                             self.ports.insert(key.to_owned(), to);
@@ -89,12 +90,16 @@ impl Door {
     async fn port(&mut self, key: &str) -> io::Result<u16> {
         match &self.place {
             Place::Alone(port) => Ok(*port),
-            Place::Cluster(ports) => Ok(self.ports.get(key).copied().unwrap_or(ports[self.turn % ports.len()])),
+            Place::Cluster(ports) => {
+                Ok(self.ports.get(key).copied().unwrap_or(ports[self.turn % ports.len()]))
+            }
             Place::Sentinels(sentinels) => {
                 if let Some(port) = self.ports.get("") {
                     return Ok(*port);
                 }
-                let port = redis::master_port(sentinels).await.ok_or_else(|| io::Error::other("no master is known"))?;
+                let port = redis::master_port(sentinels)
+                    .await
+                    .ok_or_else(|| io::Error::other("no master is known"))?;
                 self.ports.insert(String::new(), port);
                 Ok(port)
             }

@@ -2,7 +2,10 @@
 //!
 //! `cargo test --test faults` tries every fault once. `-- --list` names them, `--only NAME` picks, `--repeat N` repeats,
 //! `--minutes N --seed N` lets the nemesis loose, `--mutants` takes safeguards out and expects to be found out.
-#![allow(clippy::disallowed_methods, reason = "a program of its own: it reads its environment and decides its exit code")]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "a program of its own: it reads its environment and decides its exit code"
+)]
 
 mod audit;
 mod client;
@@ -92,7 +95,9 @@ impl Options {
 
     fn wants(&self, scenario: &Scenario) -> bool {
         let among = |names: &[String]| {
-            names.iter().any(|name| if self.exact { scenario.name == name } else { scenario.name.contains(name.as_str()) })
+            names.iter().any(|name| {
+                if self.exact { scenario.name == name } else { scenario.name.contains(name.as_str()) }
+            })
         };
         (self.only.is_empty() || among(&self.only)) && !among(&self.skip)
     }
@@ -129,7 +134,8 @@ fn run() -> Result<bool> {
 
 /// Tries every wanted fault, a few at a time.
 async fn try_all(options: &Options) -> Result<bool> {
-    let wanted: Vec<Scenario> = scenarios::all().into_iter().filter(|scenario| options.wants(scenario)).collect();
+    let wanted: Vec<Scenario> =
+        scenarios::all().into_iter().filter(|scenario| options.wants(scenario)).collect();
     if wanted.is_empty() {
         bail!("no fault is called so; --list names them");
     }
@@ -153,7 +159,11 @@ async fn try_all(options: &Options) -> Result<bool> {
         println!("{trial}");
         if trial.is_passed() { passed += 1 } else { failed.push(trial.name) }
     }
-    println!("in {} s{}", began.elapsed().as_secs(), if failed.is_empty() { String::new() } else { format!("; failed: {}", failed.join(", ")) });
+    println!(
+        "in {} s{}",
+        began.elapsed().as_secs(),
+        if failed.is_empty() { String::new() } else { format!("; failed: {}", failed.join(", ")) }
+    );
     println!("{passed} passed, {} failed", failed.len());
     Ok(failed.is_empty())
 }

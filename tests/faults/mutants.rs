@@ -39,7 +39,9 @@ pub(crate) fn run(only: Option<&str>) -> Result<()> {
             survived.push(mutant.name);
             println!("{text}\nmutant {} was NOT found", mutant.name);
         } else {
-            let lines = text.lines().filter(|line| line.contains("FAILED") || line.contains(" at ") || line.contains("waited"));
+            let lines = text
+                .lines()
+                .filter(|line| line.contains("FAILED") || line.contains(" at ") || line.contains("waited"));
             println!("{}\nmutant {} was found\n", lines.take(6).collect::<Vec<_>>().join("\n"), mutant.name);
         }
     }

@@ -34,7 +34,8 @@ pub(crate) async fn run(kind: Kind, minutes: u64, seed: u64) -> Result<bool> {
         ..Setup::default()
     };
     println!("nemesis on {kind:?}, seed {seed}, {minutes} minutes, {} sessions", setup.sessions);
-    let faults: Vec<Scenario> = scenarios::all().into_iter().filter(|s| s.weight > 0 && fits(s, kind)).collect();
+    let faults: Vec<Scenario> =
+        scenarios::all().into_iter().filter(|s| s.weight > 0 && fits(s, kind)).collect();
     let mut world = World::start(setup).await?;
     mischief(&mut world, seed);
     let (mut random, began) = (StdRng::seed_from_u64(seed), Instant::now());
@@ -48,12 +49,21 @@ pub(crate) async fn run(kind: Kind, minutes: u64, seed: u64) -> Result<bool> {
         let outcome = (fault.body)(&mut world).await;
         *fired.entry(fault.name).or_default() += 1;
         allowed.extend(fault.allowed);
-        println!("{:>6} s  {:<26} {:.1} s {}", began.elapsed().as_secs(), fault.name, started.elapsed().as_secs_f64(),
-            if outcome.is_ok() { "ok" } else { "FAILED" });
+        println!(
+            "{:>6} s  {:<26} {:.1} s {}",
+            began.elapsed().as_secs(),
+            fault.name,
+            started.elapsed().as_secs_f64(),
+            if outcome.is_ok() { "ok" } else { "FAILED" }
+        );
         failure = outcome.err().map(|error| format!("{}: {error:#}", fault.name));
         failure = failure.or_else(|| over_budget(&world, onset, fault.allowed));
         if failure.is_none() {
-            failure = world.in_step_within(PROMISE).await.err().map(|error| format!("after {}: {error:#}", fault.name));
+            failure = world
+                .in_step_within(PROMISE)
+                .await
+                .err()
+                .map(|error| format!("after {}: {error:#}", fault.name));
         }
     }
     allowed.sort_unstable();
@@ -66,7 +76,11 @@ pub(crate) async fn run(kind: Kind, minutes: u64, seed: u64) -> Result<bool> {
         println!("VIOLATION {violation}");
     }
     let failed = verdict.violations.len() + usize::from(failure.is_some());
-    println!("seed {seed}, {} s\n{} passed, {failed} failed", began.elapsed().as_secs(), fired.values().sum::<u32>());
+    println!(
+        "seed {seed}, {} s\n{} passed, {failed} failed",
+        began.elapsed().as_secs(),
+        fired.values().sum::<u32>()
+    );
     Ok(failed == 0)
 }
 
@@ -86,7 +100,8 @@ fn fits(fault: &Scenario, kind: Kind) -> bool {
 /// The next fault: by weight, but none may be left out.
 fn pick(faults: &[Scenario], fired: &BTreeMap<&'static str, u32>, random: &mut StdRng) -> Scenario {
     let least = fired.values().min().copied().unwrap_or(0);
-    let fresh: Vec<&Scenario> = faults.iter().filter(|fault| fired[fault.name] <= least + fault.weight).collect();
+    let fresh: Vec<&Scenario> =
+        faults.iter().filter(|fault| fired[fault.name] <= least + fault.weight).collect();
     let total: u32 = fresh.iter().map(|fault| fault.weight).sum();
     let mut left = random.random_range(0..total.max(1));
     for fault in &fresh {
@@ -108,7 +123,10 @@ fn over_budget(world: &World, onset: u64, allowed: &[Reason]) -> Option<String> 
                 && !allowed.contains(reason)
             {
                 let (name, topic) = (&state.told.name, world.topics.name(*topic));
-                return Some(format!("over budget at {at} ms: session {name} topic {topic}: resync {}", reason.name()));
+                return Some(format!(
+                    "over budget at {at} ms: session {name} topic {topic}: resync {}",
+                    reason.name()
+                ));
             }
         }
     }

@@ -33,7 +33,13 @@ pub(crate) struct Node {
 
 impl Node {
     /// Starts a node on a Redis and waits until it is ready.
-    pub(crate) async fn start(dir: &Path, name: &str, redis: &str, extra: &[(&str, &str)], limit: Option<u32>) -> Result<Self> {
+    pub(crate) async fn start(
+        dir: &Path,
+        name: &str,
+        redis: &str,
+        extra: &[(&str, &str)],
+        limit: Option<u32>,
+    ) -> Result<Self> {
         let (port, internal) = (free_port()?, free_port()?);
         let mut env: Vec<(String, String)> = [
             ("NODE__NAME", name),
@@ -65,7 +71,8 @@ impl Node {
     pub(crate) fn spawn(&mut self) -> Result<()> {
         let program = Path::new(env!("CARGO_BIN_EXE_carillon"));
         let log = self.dir.join(format!("{}.log", self.name));
-        self.process = Some(Process::start(&self.name, program, &["serve".into()], &self.env, log, self.limit)?);
+        self.process =
+            Some(Process::start(&self.name, program, &["serve".into()], &self.env, log, self.limit)?);
         Ok(())
     }
 

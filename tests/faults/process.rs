@@ -49,7 +49,8 @@ impl Process {
 
     /// Sends a signal by its name (`STOP`, `CONT`, `TERM`).
     pub(crate) async fn signal(&self, signal: &str) -> Result<()> {
-        let status = Command::new("kill").args([&format!("-{signal}"), &self.pid.to_string()]).status().await?;
+        let status =
+            Command::new("kill").args([&format!("-{signal}"), &self.pid.to_string()]).status().await?;
         if !status.success() {
             bail!("{} cannot be sent {signal}: it is gone\n{}", self.name, self.tail());
         }

@@ -107,7 +107,9 @@ impl Proxy {
             tasks: TaskTracker::new(),
         });
         let accepting = Arc::clone(&shared);
-        shared.tasks.spawn(async move { accepting.end.clone().run_until_cancelled(accept(listener, accepting)).await });
+        shared.tasks.spawn(async move {
+            accepting.end.clone().run_until_cancelled(accept(listener, accepting)).await
+        });
         Ok(Self { port, shared })
     }
 
@@ -133,8 +135,11 @@ impl Proxy {
 
     /// Ends a subscription behind the client's back: Redis is asked to, and its confirmation does not get through.
     pub(crate) async fn unsubscribe(&self, channel: &str) -> usize {
-        let inject: Vec<_> =
-            lock(&self.shared.links).values().filter(|link| link.subscribes).map(|link| link.inject.clone()).collect();
+        let inject: Vec<_> = lock(&self.shared.links)
+            .values()
+            .filter(|link| link.subscribes)
+            .map(|link| link.inject.clone())
+            .collect();
         *lock(&self.shared.unasked).entry(channel.to_owned()).or_default() += inject.len() as u32;
         for line in &inject {
             let _ = line.send(resp::encode(&["UNSUBSCRIBE", channel])).await;
@@ -157,7 +162,9 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
             continue;
         }
         let (id, serving) = (number, Arc::clone(&shared));
-        shared.tasks.spawn(async move { serving.end.clone().run_until_cancelled(serve(client, id, serving)).await });
+        shared
+            .tasks
+            .spawn(async move { serving.end.clone().run_until_cancelled(serve(client, id, serving)).await });
     }
 }
 
@@ -232,7 +239,8 @@ impl Way {
         while let Some((due, piece)) = pieces.recv().await {
             tokio::time::sleep_until(due).await;
             // A held packet is not lost for TCP: it arrives when the way is free again.
-            if rules.wait_for(|rules| !self.held(rules)).await.is_err() || to.write_all(&piece).await.is_err() {
+            if rules.wait_for(|rules| !self.held(rules)).await.is_err() || to.write_all(&piece).await.is_err()
+            {
                 return;
             }
         }

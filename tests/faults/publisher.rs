@@ -79,7 +79,8 @@ impl Press {
             if self.stopped.load(Ordering::Relaxed) {
                 return;
             }
-            let Some(topic) = topics.choose(&mut random).filter(|_| !self.paused.load(Ordering::Relaxed)) else {
+            let Some(topic) = topics.choose(&mut random).filter(|_| !self.paused.load(Ordering::Relaxed))
+            else {
                 continue;
             };
             self.busy.fetch_add(1, Ordering::AcqRel);
@@ -120,9 +121,16 @@ impl Press {
     }
 
     /// Publishes once.
-    pub(crate) async fn try_once(&self, door: &mut Door, topic: TopicId, number: u64, size: usize) -> Result<Id, Trouble> {
+    pub(crate) async fn try_once(
+        &self,
+        door: &mut Door,
+        topic: TopicId,
+        number: u64,
+        size: usize,
+    ) -> Result<Id, Trouble> {
         let channel = key(self.topics.name(topic));
-        let answer = door.ask(&channel, &["FCALL", "carillon_publish", "1", &channel, &event(number, size)]).await?;
+        let answer =
+            door.ask(&channel, &["FCALL", "carillon_publish", "1", &channel, &event(number, size)]).await?;
         let id = answer.text().and_then(Id::parse);
         id.ok_or_else(|| Trouble::Refused(format!("not an id: {answer:?}")))
     }
@@ -154,7 +162,8 @@ impl Press {
             if self.stopped.load(Ordering::Relaxed) {
                 return;
             }
-            let Some(topic) = topics.choose(&mut random).filter(|_| !self.paused.load(Ordering::Relaxed)) else {
+            let Some(topic) = topics.choose(&mut random).filter(|_| !self.paused.load(Ordering::Relaxed))
+            else {
                 continue;
             };
             self.busy.fetch_add(1, Ordering::AcqRel);
@@ -176,5 +185,7 @@ impl Press {
 /// The event with a number; `size` bytes of padding.
 pub(crate) fn event(number: u64, size: usize) -> String {
     let padding = "x".repeat(size);
-    format!(r#"{{"id":"n{number}","type":"comment.created","source":"faults","data":{{"n":{number},"padding":"{padding}"}}}}"#)
+    format!(
+        r#"{{"id":"n{number}","type":"comment.created","source":"faults","data":{{"n":{number},"padding":"{padding}"}}}}"#
+    )
 }

@@ -116,7 +116,9 @@ pub(crate) enum Fact {
 impl Fact {
     pub(crate) fn topic(&self) -> Option<TopicId> {
         match self {
-            Self::Start { topic, .. } | Self::Event { topic, .. } | Self::Resync { topic, .. } => Some(*topic),
+            Self::Start { topic, .. } | Self::Event { topic, .. } | Self::Resync { topic, .. } => {
+                Some(*topic)
+            }
             _ => None,
         }
     }
@@ -131,7 +133,9 @@ impl fmt::Display for Fact {
                 write!(f, "starts at {} (resuming: {resuming}, asked for {})", show(given), show(asked))
             }
             Self::Event { position, number, .. } => write!(f, "event n{number} at {}", show(position)),
-            Self::Resync { reason, position, .. } => write!(f, "resync {} to {}", reason.name(), show(position)),
+            Self::Resync { reason, position, .. } => {
+                write!(f, "resync {} to {}", reason.name(), show(position))
+            }
             Self::Status { live } => write!(f, "status live:{live}"),
             Self::Closed { code } => write!(f, "closed {code:?}"),
         }

@@ -44,7 +44,8 @@ impl Redis {
 
     /// Starts the process; `clock`: how faketime is to falsify its clock.
     pub(crate) async fn run(&mut self, clock: Option<&str>) -> Result<()> {
-        let mut args: Vec<String> = vec!["--port".into(), self.port.to_string(), "--dir".into(), self.dir.display().to_string()];
+        let mut args: Vec<String> =
+            vec!["--port".into(), self.port.to_string(), "--dir".into(), self.dir.display().to_string()];
         let fixed = "--bind 127.0.0.1 --protected-mode no --save  --appendonly yes --appendfsync everysec \
                      --repl-diskless-sync-delay 0 --enable-debug-command yes --repl-ping-replica-period 1";
         args.extend(fixed.split(' ').map(ToOwned::to_owned));
@@ -109,7 +110,8 @@ impl Redis {
     pub(crate) async fn info(&self, section: &str, field: &str) -> Result<String> {
         let text = self.must(&["INFO", section]).await?;
         let text = text.text().unwrap_or_default().to_owned();
-        let value = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':').map(str::to_owned));
+        let value =
+            text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':').map(str::to_owned));
         value.with_context(|| format!("INFO {section} has no {field}"))
     }
 
@@ -150,7 +152,9 @@ impl Watched {
         let ports = watched.ports();
         until("the sentinels know each other and the replicas", PATIENCE, || async {
             for port in &ports {
-                let Ok(Value::List(fields)) = resp::ask(*port, &["SENTINEL", "MASTER", MASTER]).await else { return false };
+                let Ok(Value::List(fields)) = resp::ask(*port, &["SENTINEL", "MASTER", MASTER]).await else {
+                    return false;
+                };
                 let field = |name: &str| {
                     let at = fields.iter().position(|field| field.text() == Some(name));
                     at.and_then(|at| fields.get(at + 1)?.text()?.parse::<usize>().ok())
@@ -181,7 +185,8 @@ impl Watched {
         let args = [file.display().to_string(), "--sentinel".to_owned()];
         let name = format!("sentinel {port}");
         let process = Process::start(&name, Path::new("redis-server"), &args, &[], dir.join("log"), None)?;
-        until("the sentinel answers", PATIENCE, || async { resp::ask(port, &["PING"]).await.is_ok() }).await?;
+        until("the sentinel answers", PATIENCE, || async { resp::ask(port, &["PING"]).await.is_ok() })
+            .await?;
         Ok((port, process))
     }
 
@@ -246,8 +251,16 @@ impl Cluster {
         for _ in 0..6 {
             let bus = free_port()?.to_string();
             let settings = [
-                "--cluster-enabled", "yes", "--cluster-node-timeout", "2000", "--cluster-port", &bus,
-                "--cluster-replica-validity-factor", "0", "--cluster-require-full-coverage", "no",
+                "--cluster-enabled",
+                "yes",
+                "--cluster-node-timeout",
+                "2000",
+                "--cluster-port",
+                &bus,
+                "--cluster-replica-validity-factor",
+                "0",
+                "--cluster-require-full-coverage",
+                "no",
             ];
             servers.push(Redis::start(dir, &settings).await?);
         }

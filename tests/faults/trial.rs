@@ -38,7 +38,8 @@ pub(crate) async fn run(scenario: Scenario, seed: u64) -> Trial {
             }
             let verdict = world.finish(scenario.allowed).await;
             trial.failures.extend(verdict.violations);
-            (trial.figures, trial.times, trial.bites) = (verdict.figures, world.times.clone(), world.bites.clone());
+            (trial.figures, trial.times, trial.bites) =
+                (verdict.figures, world.times.clone(), world.bites.clone());
             if trial.failures.is_empty() && trial.bites.values().sum::<u64>() == 0 {
                 trial.failures.push("nothing proves that the fault bit".into());
             }
@@ -90,7 +91,8 @@ impl fmt::Display for Figures {
             self.duplicates,
             self.holes
         )?;
-        let resyncs: Vec<String> = self.resyncs.iter().map(|(reason, n)| format!("{}:{n}", reason.name())).collect();
+        let resyncs: Vec<String> =
+            self.resyncs.iter().map(|(reason, n)| format!("{}:{n}", reason.name())).collect();
         write!(f, "{}", if resyncs.is_empty() { "none".to_owned() } else { resyncs.join(",") })
     }
 }

@@ -103,18 +103,26 @@ impl World {
         let state = session.state();
         let name = &state.told.name;
         if !state.connected || !state.live {
-            return Some(format!("session {name} at {}: connected {}, live {}", state.node, state.connected, state.live));
+            return Some(format!(
+                "session {name} at {}: connected {}, live {}",
+                state.node, state.connected, state.live
+            ));
         }
         for topic in &state.told.follows {
             let (head, position) = (heads.get(topic), state.positions.get(topic));
             let topic = self.topics.name(*topic);
             match (head, position) {
                 (Some(head), Some(position)) if position.id.epoch != head.epoch => {
-                    return Some(format!("session {name} has {topic} at {position}, the end is {head}: another log"));
+                    return Some(format!(
+                        "session {name} has {topic} at {position}, the end is {head}: another log"
+                    ));
                 }
                 (Some(head), Some(position)) if position.id.seq >= head.seq => {}
                 (head, position) => {
-                    return Some(format!("session {name} at {} has {topic} at {position:?}, the end is {head:?}", state.node));
+                    return Some(format!(
+                        "session {name} at {} has {topic} at {position:?}, the end is {head:?}",
+                        state.node
+                    ));
                 }
             }
         }
@@ -126,7 +134,8 @@ impl World {
         let count = |session: &Arc<Session>| {
             let state = session.state();
             let since = state.told.facts.iter().rev().take_while(|(at, _)| *at >= self.onset);
-            since.filter(|(_, fact)| matches!(fact, Fact::Resync { reason: r, .. } if *r == reason)).count() as u64
+            since.filter(|(_, fact)| matches!(fact, Fact::Resync { reason: r, .. } if *r == reason)).count()
+                as u64
         };
         self.sessions.iter().map(count).sum()
     }

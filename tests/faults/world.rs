@@ -125,7 +125,9 @@ impl World {
         let clock = Clock::start();
         let store = match setup.kind {
             Kind::Alone => Store::Alone(Redis::start(dir.path(), setup.redis).await?),
-            Kind::Sentinel(servers) => Store::Watched(Watched::start(dir.path(), servers, setup.clocks).await?),
+            Kind::Sentinel(servers) => {
+                Store::Watched(Watched::start(dir.path(), servers, setup.clocks).await?)
+            }
             Kind::Cluster => Store::Cluster(Cluster::start(dir.path()).await?),
         };
         let topics = Arc::new(Topics::new(names(setup.keys)));
@@ -199,10 +201,20 @@ impl World {
     pub(crate) fn add_session(&mut self, n: usize) {
         let keys = self.setup.keys;
         let name = |area: &str, key: usize| self.topics.id(&format!("{area}:{}", key + 1));
-        let follows = [name("comments", n % keys), name("comments", (n * 7 + 3) % keys), name("content", n % (keys / 2))];
+        let follows = [
+            name("comments", n % keys),
+            name("comments", (n * 7 + 3) % keys),
+            name("content", n % (keys / 2)),
+        ];
         let mut follows: Vec<TopicId> = follows.into_iter().flatten().collect();
         follows.dedup();
-        let session = Session::new(format!("s{n}"), follows, Arc::clone(&self.topics), self.clock, n % self.setup.nodes);
+        let session = Session::new(
+            format!("s{n}"),
+            follows,
+            Arc::clone(&self.topics),
+            self.clock,
+            n % self.setup.nodes,
+        );
         let session = Arc::new(session);
         self.tasks.spawn(Arc::clone(&session).live(Arc::clone(&self.doors)));
         self.sessions.push(session);
@@ -211,7 +223,9 @@ impl World {
     fn start_publishers(&mut self) {
         let (all, live): (Vec<TopicId>, Vec<TopicId>) = (
             (0..self.topics.names.len() as TopicId).collect(),
-            (0..self.topics.names.len() as TopicId).filter(|t| self.topics.name(*t).starts_with("content")).collect(),
+            (0..self.topics.names.len() as TopicId)
+                .filter(|t| self.topics.name(*t).starts_with("content"))
+                .collect(),
         );
         let seed = self.setup.seed;
         for n in 0..4 {
@@ -278,25 +292,38 @@ impl World {
         self.press.stopped.store(true, std::sync::atomic::Ordering::Relaxed);
         self.note("publishers stop");
         let press = Arc::clone(&self.press);
-        let _ = until("publishers come to rest", Duration::from_secs(10), || async { press.busy() == 0 }).await;
+        let _ =
+            until("publishers come to rest", Duration::from_secs(10), || async { press.busy() == 0 }).await;
         // In vain is no error here: the audit says what is missing.
         let rest = self.in_step_within(Duration::from_secs(15)).await;
         let heads = self.heads().await;
         let told: Vec<Told> = self.sessions.iter().map(|session| session.state().told.clone()).collect();
         let names = &self.topics.names;
-        let live: HashSet<TopicId> =
-            (0..names.len() as TopicId).filter(|topic| names[*topic as usize].starts_with("content")).collect();
+        let live: HashSet<TopicId> = (0..names.len() as TopicId)
+            .filter(|topic| names[*topic as usize].starts_with("content"))
+            .collect();
         let ledger = self.press.ledger();
         let (topics, notes) = (names, &self.notes);
-        let mut verdict =
-            audit(&Evidence { topics, told: &told, ledger: &ledger, heads: &heads, allowed, live: &live, notes });
+        let mut verdict = audit(&Evidence {
+            topics,
+            told: &told,
+            ledger: &ledger,
+            heads: &heads,
+            allowed,
+            live: &live,
+            notes,
+        });
         drop(ledger);
         if let Err(error) = rest {
             verdict.violations.push(format!("at the end: {error:#}"));
         }
         for node in &mut self.nodes {
             if node.has_crashed() {
-                verdict.violations.push(format!("{} ended although nobody told it to\n{}", node.name, node.tail()));
+                verdict.violations.push(format!(
+                    "{} ended although nobody told it to\n{}",
+                    node.name,
+                    node.tail()
+                ));
             }
         }
         verdict
@@ -314,13 +341,17 @@ impl Store {
         match self {
             Self::Alone(redis) => Place::Alone(redis.port),
             Self::Watched(watched) => Place::Sentinels(watched.ports()),
-            Self::Cluster(cluster) => Place::Cluster(cluster.servers.iter().map(|server| server.port).collect()),
+            Self::Cluster(cluster) => {
+                Place::Cluster(cluster.servers.iter().map(|server| server.port).collect())
+            }
         }
     }
 
     /// Where nodes find it.
     fn url(&self) -> String {
-        let list = |ports: &[u16]| ports.iter().map(|port| format!("127.0.0.1:{port}")).collect::<Vec<_>>().join(",");
+        let list = |ports: &[u16]| {
+            ports.iter().map(|port| format!("127.0.0.1:{port}")).collect::<Vec<_>>().join(",")
+        };
         match self.place() {
             Place::Alone(port) => format!("redis://127.0.0.1:{port}"),
             Place::Sentinels(ports) => format!("redis-sentinel://{}/{}", list(&ports), crate::redis::MASTER),

@@ -134,7 +134,8 @@ class Rig:
         assert len(nodes) == 3, f"{len(nodes)} nodes"
         self.secret = self.stack.secret("jwt")
         # The balancer has to have found them.
-        await until(lambda: http(f"{self.stack.origin}/realtime/config")[0] == 200, 30, "an answer through the balancer")
+        for path in ("realtime/config", "demo/api/setup"):
+            await until(lambda: http(f"{self.stack.origin}/{path}")[0] == 200, 30, f"an answer from /{path} through the balancer")
         return f"from nothing to an answer in {watch():.1f} s"
 
     async def start_time(self):
@@ -179,13 +180,27 @@ class Rig:
 
     async def cli(self):
         node = self.stack.ids("node")[0]
-        token = self.stack.run("docker", "exec", node, "carillon", "token", "mint", "--sub", "anna", "--topics", "comments:42", "--ttl", "60").split()[-1]
+        token = self.stack.run("docker", "exec", node, "carillon", "token", "mint", "--sub", "anna", "--topics", "comments:42", "--ttl", "60s").split()[-1]
         assert token.count(".") == 2, "no token"
         status, body = http(f"{self.stack.origin}/realtime/poll?topics=comments:42&token={token}")
         assert status == 200 and json.loads(body)["messages"][0]["user"] == "anna", f"{status} {body}"
         shown = self.stack.run("docker", "exec", node, "carillon", "config", "show")
         for name in ("jwt", "redis-node", "publish-token"):
             assert self.stack.secret(name) not in shown, f"config show prints {name}"
+
+    async def rights(self):
+        """Redis' users have exactly the rights that the program says they need."""
+        node = self.stack.ids("node")[0]
+        said = self.stack.run("docker", "exec", node, "carillon", "redis-function", "--acl")
+        given = self.stack.secret("users.acl")
+        for user in ("carillon-node", "carillon-publisher"):
+            printed = next(line.split() for line in said.splitlines() if line.startswith(f"ACL SETUSER {user} "))[3:]
+            written = next(line.split() for line in given.splitlines() if line.startswith(f"user {user} "))[2:]
+            rights = [{word for word in words if word[0] not in "#>"} for words in (printed, written)]
+            # Redis 7.0 does not know CLIENT SETINFO, and refuses a file that names it.
+            differ = (rights[0] ^ rights[1]) - {"+client|setinfo", "+role"}
+            assert not differ, f"{user}: `redis-function --acl` and deploy/compose/make-secrets differ in {sorted(differ)}"
+        return "the rig runs with the least-privilege users"
 
     async def demo(self):
         status, body = http(f"{self.stack.origin}/demo/", headers={"Accept": "text/html"})
@@ -369,7 +384,8 @@ class Rig:
         watch = stopwatch()
         await self.stack.aside(*self.stack.command, "up", "-d", timeout=240)
         self.secret = self.stack.secret("jwt")
-        await until(lambda: http(f"{self.stack.origin}/realtime/config")[0] == 200, 30, "an answer through the balancer")
+        for path in ("realtime/config", "demo/api/setup"):
+            await until(lambda: http(f"{self.stack.origin}/{path}")[0] == 200, 30, f"an answer from /{path} through the balancer")
         return f"{watch():.1f} s"
 
     async def failover(self):
@@ -389,6 +405,7 @@ class Rig:
 
     async def variant(self, name):
         if await self.check(f"{name}: `docker-compose up` with its file brings everything up", self.variant_up):
+            await self.check(f"{name}: Redis' users have the rights that `redis-function --acl` prints", self.rights)
             await self.check(f"{name}: editors on all nodes get what both CMS instances publish", self.everyone_gets_everything)
             await self.check(f"{name}: a master goes, another takes over: nothing is lost unsaid", self.failover)
         await self.check(f"{name}: all down again, nothing left behind", self.gone)
@@ -403,6 +420,7 @@ class Rig:
             await self.check("SIGTERM ends a node with exit code 0; it starts fast; HEALTHCHECK turns healthy", self.start_time)
             await self.check("nodes run without root, capabilities or a writable root; the internal port stays in", self.hardened)
             await self.check("the command line works inside the image and prints no secret", self.cli)
+            await self.check("Redis' users have the rights that `redis-function --acl` prints", self.rights)
             await self.check("the demo page is served through the balancer", self.demo)
             await self.check("editors on all nodes get what both CMS instances publish", self.everyone_gets_everything)
             await self.check("Prometheus finds every node; the dashboard has data, and no alert fires", self.monitoring)

@@ -1,8 +1,10 @@
 """The compose stack seen from the machine it runs on: Docker's command line, container addresses, small HTTP requests."""
 
 import asyncio
+import contextlib
 import json
 import os
+import random
 import re
 import shutil
 import socket
@@ -15,10 +17,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+def free_port(address="0.0.0.0"):
+    """A free port below those that the kernel hands out for outgoing connections: it stays free until it is used."""
+    while True:
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind((address, random.randint(18000, 31999)))
+            return probe.getsockname()[1]
 
 
 def http(url, method="GET", body=None, timeout=5, headers=None):
@@ -77,7 +81,13 @@ class Stack:
         return self.run(*self.command, *arguments, **options)
 
     def ids(self, service):
-        return self.compose("ps", "-q", service).split()
+        """Running containers of a service, oldest first."""
+        label = "label=com.docker.compose"
+        found = self.run(
+            "docker", "ps", "-q", "--no-trunc", "--filter", f"{label}.project={self.project}", "--filter", f"{label}.service={service}",
+            "--filter", f"{label}.oneoff=False",
+        )
+        return found.split()[::-1]
 
     def inspect(self, container):
         return json.loads(self.run("docker", "inspect", container))[0]
@@ -90,8 +100,8 @@ class Stack:
         return self.inspect(container)["State"].get("Health", {}).get("Status")
 
     def secret(self, name):
-        """A generated secret, read the way an operator would: through a container that mounts the volume."""
-        return self.compose("run", "--rm", "--no-deps", "-T", "--entrypoint", "cat", "secrets", f"/data/{name}", quiet=True)
+        """A generated secret, read the way an operator would: in a container that mounts the volume and has a shell."""
+        return self.run("docker", "exec", self.ids("redis")[0], "cat", f"/run/carillon/{name}", quiet=True)
 
     def cms(self, name):
         return Cms(f"http://{self.address(self.ids(name)[0])}:8000")

@@ -30,7 +30,7 @@ pub fn settings(url: Option<&str>) -> Settings {
         node: format!("node-{}", NODES.fetch_add(1, Ordering::Relaxed)),
         areas: areas(),
         log_length: 10,
-        log_ttl: Duration::from_secs(3600),
+        log_ttl: Duration::from_secs(3601),
         event_bytes: 65536,
         probe_interval: Duration::from_millis(500),
         redis: url.map(|url| Target { url: url.into(), ..Target::default() }),

@@ -1,7 +1,14 @@
 //! Nodes in the test's own process, and clients that know nothing of the product's code: a raw socket, the few lines
 //! of HTTP and RFC 6455 that are needed, and deadlines.
 
-#![allow(dead_code, missing_docs, clippy::missing_panics_doc, reason = "each test uses a part of it")]
+#![allow(
+    dead_code,
+    missing_docs,
+    unreachable_pub,
+    clippy::missing_panics_doc,
+    clippy::unwrap_used,
+    reason = "each test uses a part of it"
+)]
 
 use std::{future::Future, net::SocketAddr, time::Duration};
 
@@ -24,7 +31,9 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Waits, but not for ever.
 pub async fn within<F: Future>(what: &str, future: F) -> F::Output {
-    let Ok(output) = tokio::time::timeout(PATIENCE, future).await else { panic!("waited in vain for {what}") };
+    let Ok(output) = tokio::time::timeout(PATIENCE, future).await else {
+        panic!("waited in vain for {what}")
+    };
     output
 }
 
@@ -76,7 +85,8 @@ impl Node {
     /// A node that may not be ready yet.
     pub fn launch(config: Config) -> Self {
         let listeners = Listeners::bind(&config).unwrap();
-        let (public, internal) = (listeners.public.local_addr().unwrap(), listeners.internal.local_addr().unwrap());
+        let (public, internal) =
+            (listeners.public.local_addr().unwrap(), listeners.internal.local_addr().unwrap());
         let shutdown = CancellationToken::new();
         #[allow(clippy::disallowed_methods, reason = "tests own their nodes")]
         let task = tokio::spawn(app::run(config, listeners, shutdown.clone()));
@@ -200,7 +210,8 @@ pub async fn request(
     body: &[u8],
 ) -> Answer {
     let mut socket = TcpStream::connect(address).await.unwrap();
-    let mut head = format!("{method} {path} HTTP/1.1\r\nConnection: close\r\nContent-Length: {}\r\n", body.len());
+    let mut head =
+        format!("{method} {path} HTTP/1.1\r\nConnection: close\r\nContent-Length: {}\r\n", body.len());
     if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
         head += &format!("Host: {address}\r\n");
     }
@@ -399,11 +410,11 @@ pub fn client_frame(first: u8, payload: &[u8]) -> Vec<u8> {
     match payload.len() {
         length @ 0..=125 => bytes.push(0x80 | length as u8),
         length @ 126..=0xFFFF => {
-            bytes.push(0x80 | 126);
+            bytes.push(0x80 | 0x7E);
             bytes.extend((length as u16).to_be_bytes());
         }
         length => {
-            bytes.push(0x80 | 127);
+            bytes.push(0x80 | 0x7F);
             bytes.extend((length as u64).to_be_bytes());
         }
     }

@@ -101,8 +101,8 @@ async fn serve(
 
 fn touched(moods: &Moods, subscriber: &AtomicBool) -> bool {
     let subscriber = subscriber.load(Ordering::Relaxed);
-    !(moods.subscribers_only.load(Ordering::Relaxed) && !subscriber)
-        && !(moods.commands_only.load(Ordering::Relaxed) && subscriber)
+    let spared = if subscriber { &moods.commands_only } else { &moods.subscribers_only };
+    !spared.load(Ordering::Relaxed)
 }
 
 async fn requests(

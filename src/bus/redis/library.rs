@@ -4,7 +4,7 @@
 //! areas or the length of logs would each be wrong for the other's sessions. Must not know links.
 
 use fred::{prelude::Server, types::Value};
-use tracing::info;
+use tracing::{info, warn};
 
 use super::{
     connection::Connection,
@@ -57,6 +57,33 @@ fn key(name: &str) -> &str {
     }
 }
 
+/// What a master has.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Loaded {
+    /// This library with these settings, or a newer one.
+    Same,
+    /// An older one with these settings.
+    Older,
+    /// One with other settings; which, in words.
+    Different(String),
+    /// None.
+    Missing,
+}
+
+/// Looks at what a master has.
+pub(super) async fn inspect(
+    connection: &Connection,
+    master: Option<&Server>,
+    settings: &Settings,
+) -> Result<Loaded, Fault> {
+    let name = Keys::new(&settings.prefix).function("settings");
+    match connection.command_to(master, "FCALL", vec![name.into(), 0.into()]).await.map_err(Fault::from) {
+        Ok(loaded) => Ok(compare(&reply::pairs(loaded), settings)),
+        Err(Fault::NoFunction) => Ok(Loaded::Missing),
+        Err(fault) => Err(fault),
+    }
+}
+
 /// Sees to it that a master has the library. `strict`: other settings are an obstacle (at the start of a node), and not
 /// only a line in the log.
 pub(super) async fn load(
@@ -66,29 +93,21 @@ pub(super) async fn load(
     place: &str,
     strict: bool,
 ) -> Result<(), Obstacle> {
-    let name = Keys::new(&settings.prefix).function("settings");
     // Twice, because another node may load it between our look and our try.
     for _ in 0..2 {
-        let args = vec![name.clone().into(), 0.into()];
-        let answer = connection.command_to(master, "FCALL", args).await.map_err(Fault::from);
-        let replace = match answer {
-            Ok(loaded) => match compare(&reply::pairs(loaded), settings) {
-                Found::Same => return Ok(()),
-                Found::Older => true,
-                Found::Different(what) if strict => {
-                    return Err(Obstacle::Lasting(different(&what, settings, place)));
-                }
-                Found::Different(what) => {
-                    tracing::warn!("{}", different(&what, settings, place));
-                    return Ok(());
-                }
-            },
-            Err(Fault::NoFunction) => false,
-            Err(fault) => return Err(Obstacle::answered(fault, place)),
-        };
+        let found = inspect(connection, master, settings).await;
         let mut args: Vec<Value> = vec!["LOAD".into()];
-        if replace {
-            args.push("REPLACE".into());
+        match found.map_err(|fault| Obstacle::answered(fault, place))? {
+            Loaded::Same => return Ok(()),
+            Loaded::Different(what) if strict => {
+                return Err(Obstacle::Lasting(different(&what, settings, place)));
+            }
+            Loaded::Different(what) => {
+                warn!("{}", different(&what, settings, place));
+                return Ok(());
+            }
+            Loaded::Older => args.push("REPLACE".into()),
+            Loaded::Missing => {}
         }
         args.push(library(settings).into());
         match connection.command_to(master, "FUNCTION", args).await.map_err(Fault::from) {
@@ -111,13 +130,7 @@ pub(super) async fn load(
     )))
 }
 
-enum Found {
-    Same,
-    Older,
-    Different(String),
-}
-
-fn compare(loaded: &[(String, String)], settings: &Settings) -> Found {
+fn compare(loaded: &[(String, String)], settings: &Settings) -> Loaded {
     let value = |name: &str| loaded.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str());
     let differences = baked(settings).into_iter().filter_map(|(name, ours)| {
         let theirs = value(name).filter(|theirs| *theirs != ours)?;
@@ -125,13 +138,14 @@ fn compare(loaded: &[(String, String)], settings: &Settings) -> Found {
     });
     let differences = differences.collect::<Vec<_>>();
     if !differences.is_empty() {
-        return Found::Different(differences.join(", "));
+        return Loaded::Different(differences.join(", "));
     }
     let loaded = value("version").and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
-    if loaded < version() { Found::Older } else { Found::Same }
+    if loaded < version() { Loaded::Older } else { Loaded::Same }
 }
 
-fn different(what: &str, settings: &Settings, place: &str) -> String {
+/// A sentence about other settings.
+pub(super) fn different(what: &str, settings: &Settings, place: &str) -> String {
     format!(
         "the function library {:?} in Redis at {place} has other settings than this node: {what}. Give all nodes the same \
          settings; to replace the library by this node's: carillon redis-function | redis-cli -x FUNCTION LOAD REPLACE",

@@ -6,6 +6,7 @@
 mod acl;
 mod board;
 mod connection;
+mod examine;
 mod fault;
 mod library;
 mod line;
@@ -29,7 +30,12 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-pub use self::{acl::acl, library::library, target::Target};
+pub use self::{
+    acl::acl,
+    examine::{Finding, Weight, examine},
+    library::library,
+    target::Target,
+};
 use self::{
     board::Board,
     connection::PATIENCE,

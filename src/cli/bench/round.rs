@@ -11,11 +11,12 @@ use tokio::time::Instant;
 
 use super::{
     fleet::{Part, Readers},
-    meter::{Http, Meter, Reading},
+    meter::{Http, Meter},
     order::{Figures, Order, Side},
     plan::Plan,
     publisher::Publisher,
 };
+use crate::metrics::process::Footprint;
 
 /// How long nothing may come before what is missing is given up.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -153,7 +154,7 @@ impl Stage {
     }
 
     /// What the measured processes have used so far.
-    pub(super) async fn read(&self, side: Side) -> Result<Reading> {
+    pub(super) async fn read(&self, side: Side) -> Result<Footprint> {
         match (side, self.floor.as_ref().and_then(Part::pid)) {
             (Side::Floor, Some(pid)) => Meter::Process(pid).read(&self.http).await,
             _ => Meter::sum(&self.meters, &self.http).await,

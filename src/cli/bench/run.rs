@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 use super::{
     Bench, By,
     fleet::{Part, Readers},
-    meter::{self, Meter, Reading},
+    meter::{self, Meter},
     nodes::Node,
     order::{Answer, Order, Side},
     page,
@@ -25,9 +25,10 @@ use super::{
     round::{Pace, Stage, Way},
 };
 use crate::{
+    app::wiring,
     bus::Bus,
     cli::{Usage, settings},
-    metrics::Metrics,
+    metrics::{Metrics, process::Footprint},
     shutdown::Tasks,
 };
 
@@ -154,8 +155,7 @@ async fn publisher(bench: &Bench, internal: &[&str], http: &meter::Http, tasks: 
         .set("auth.mode", "none", "bench")
         .load()?;
     let areas = settings::areas(&config)?;
-    let settings = crate::app::wiring::bus(&config, &areas);
-    let (bus, mut events) = Bus::start(settings, Metrics::new(), tasks).await?;
+    let (bus, mut events) = Bus::start(wiring::bus(&config, &areas), Metrics::new(), tasks).await?;
     // Nothing is subscribed to, but the probes of the bus come back all the same.
     tasks.spawn_until_end(async move { while events.recv().await.is_some() {} });
     Ok(Publisher::Bus { bus: Box::new(bus), areas, live: by == By::Live })
@@ -236,7 +236,7 @@ async fn idle(bench: &Bench, stage: &Stage) -> Result<Option<Idle>> {
         bar.inc(1);
     }
     bar.finish_and_clear();
-    let Reading { cpu, .. } = stage.read(Side::Node).await?;
+    let Footprint { cpu, .. } = stage.read(Side::Node).await?;
     let seconds = began.elapsed().as_secs_f64();
     let cpu_micros = (cpu - before.cpu) * 1e6 / seconds / f64::from(bench.sessions);
     Ok(Some(Idle { seconds, cpu_micros }))

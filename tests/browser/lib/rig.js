@@ -38,15 +38,15 @@ export async function node(t, name, { redis, port, ...settings } = {}) {
   const http = port ?? await freePort(), internal = await freePort();
   const env = {
     CARILLON__HTTP__LISTEN: `127.0.0.1:${http}`, CARILLON__INTERNAL__LISTEN: `127.0.0.1:${internal}`, CARILLON__NODE__NAME: name,
-    CARILLON__AUTH__MODE: 'jwt', CARILLON__AUTH__SECRET: SECRET, CARILLON__DEMO__ENABLED: 'true', CARILLON__REDIS__URL: redis?.url ?? '',
+    CARILLON__AUTH__MODE: 'jwt', CARILLON__AUTH__SECRET: SECRET, CARILLON__DEMO__ENABLED: 'true', CARILLON__INTERNAL__PUBLISH_TOKEN: SECRET, CARILLON__REDIS__URL: redis?.url ?? '',
     ...Object.fromEntries(Object.entries(settings).map(([k, v]) => [`CARILLON__${k}`, String(v)])),
   };
   const server = start(t, process.env.CARILLON_BIN, ['serve'], { env, log: join(dir, 'log') });
   const self = {
     ...server, port: http, base: `http://127.0.0.1:${http}`, internal: `http://127.0.0.1:${internal}`,
     status: async () => (await fetch(`http://127.0.0.1:${internal}/status`)).json(),
-    sessions: async () => (await self.status()).sessions,
-    publish: (topic, event, live) => fetch(`http://127.0.0.1:${internal}/publish${live ? '?live=1' : ''}`, { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify({ topic, event }) }),
+    sessions: async () => (await self.status()).this.sessions,
+    publish: (topic, event, live) => fetch(`http://127.0.0.1:${internal}/publish${live ? '?live=1' : ''}`, { method: 'POST', headers: { 'content-type': 'application/json', authorization: `Bearer ${SECRET}` }, body: JSON.stringify({ topic, event }) }).then(async (answer) => { if (!answer.ok) throw new Error(`publish: ${await answer.text()}`); }),
     api: async (path, body) => (await fetch(`http://127.0.0.1:${http}/demo/api/${path}`, body && { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(body) })).json(),
   };
   await until(`node ${name} is ready (its log: ${join(dir, 'log')})`, async () => {
@@ -64,7 +64,7 @@ export async function nginx(t, servers) {
     http {
       access_log off; client_body_temp_path ${dir}/b; proxy_temp_path ${dir}/p; fastcgi_temp_path ${dir}/f; uwsgi_temp_path ${dir}/u; scgi_temp_path ${dir}/s;
       map $http_upgrade $upgrade { default upgrade; '' ''; }
-      server { listen 127.0.0.1:${port}; proxy_http_version 1.1; proxy_set_header Host $http_host; ${text} }
+      server { listen 127.0.0.1:${port}; proxy_http_version 1.1; ${text} }
     }`);
   write(servers);
   const server = start(t, 'nginx', ['-c', join(dir, 'nginx.conf'), '-p', dir], { log: join(dir, 'log') });

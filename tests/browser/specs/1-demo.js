@@ -9,8 +9,8 @@ async function two(t) {
   const r = await redis(t);
   const [a, b] = await Promise.all([node(t, 'node-a', { redis: r }), node(t, 'node-b', { redis: r })]);
   const front = await nginx(t, `
-    location /demo/api/ { proxy_pass ${a.base}; }
-    location / { proxy_pass ${b.base}; proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection $upgrade; }`);
+    location /demo/api/ { proxy_pass ${a.base}; proxy_set_header Host $http_host; }
+    location / { proxy_pass ${b.base}; proxy_set_header Host $http_host; proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection $upgrade; }`);
   const anna = await pane(await context(t), a.base, 'anna');
   const bilal = await pane(await context(t), front.base, 'bilal');
   await anna.live('WebSocket');

@@ -5,7 +5,7 @@ import { test, until, pause } from '../lib/harness.js';
 import { redis, node, nginx, haproxy } from '../lib/rig.js';
 import { context, pane, settled } from '../lib/browser.js';
 
-const good = (a) => `location / { proxy_pass ${a.base}; proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection $upgrade; proxy_buffering off; proxy_read_timeout 120s; }`;
+const good = (a) => `location / { proxy_pass ${a.base}; proxy_set_header Host $http_host; proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection $upgrade; proxy_buffering off; proxy_read_timeout 120s; }`;
 
 /** Behind a proxy: live in time by this transport, events arrive, and the page equals the CMS after `during`. */
 async function behind(t, a, proxy, transport, during = async () => {}) {
@@ -18,9 +18,7 @@ async function behind(t, a, proxy, transport, during = async () => {}) {
   await anna.shows('First over the proxy');
   let n = 0, on = true;
   const writing = (async () => { while (on) { await a.api('projects/42/comments', { editor: 'bilal', text: `Number ${++n}` }); await pause(150); } })();
-  await during(anna);
-  on = false;
-  await writing;
+  try { await during(anna); } finally { on = false; await writing; }
   await anna.shows(`Number ${n}`);
   await settled(anna, a, 'anna');
   assert.equal((await anna.audit()).resyncs, 0, 'everything came as an event');
@@ -35,32 +33,32 @@ const mended = (proxy, text) => async (anna) => {
 
 test('nginx without the Upgrade lines: SSE, and WebSocket once it is mended', async (t) => {
   const a = await node(t, 'a', { redis: await redis(t) });
-  const proxy = await nginx(t, `location / { proxy_pass ${a.base}; }`);
+  const proxy = await nginx(t, `location / { proxy_pass ${a.base}; proxy_set_header Host $http_host; }`);
   const anna = await behind(t, a, proxy, 'SSE', mended(proxy, good(a)));
   assert.equal(anna.said.filter((s) => s.includes('[carillon]')).length, 1, 'one line in the console');
 });
 
 test('nginx that drops Upgrade and answers 200: SSE, and WebSocket once it is mended', async (t) => {
   const a = await node(t, 'a', { redis: await redis(t) });
-  const proxy = await nginx(t, `location = /realtime { default_type text/html; return 200 "<h1>The CMS</h1>"; } location / { proxy_pass ${a.base}; }`);
+  const proxy = await nginx(t, `location = /realtime { default_type text/html; return 200 "<h1>The CMS</h1>"; } location / { proxy_pass ${a.base}; proxy_set_header Host $http_host; }`);
   await behind(t, a, proxy, 'SSE', mended(proxy, good(a)));
 });
 
 test('nginx that drops Upgrade and buffers, whatever it is told: long-poll, and WebSocket once it is mended', async (t) => {
   const a = await node(t, 'a', { redis: await redis(t) });
-  const proxy = await nginx(t, `location / { proxy_pass ${a.base}; proxy_buffering on; proxy_ignore_headers X-Accel-Buffering; proxy_buffers 8 64k; proxy_buffer_size 64k; gzip on; gzip_types text/event-stream; gzip_proxied any; gzip_min_length 1; }`);
+  const proxy = await nginx(t, `location / { proxy_pass ${a.base}; proxy_set_header Host $http_host; proxy_buffering on; proxy_ignore_headers X-Accel-Buffering; proxy_buffers 8 64k; proxy_buffer_size 64k; gzip on; gzip_types text/event-stream; gzip_proxied any; gzip_min_length 1; }`);
   await behind(t, a, proxy, 'long-poll', mended(proxy, good(a)));
 });
 
 test('nginx that buffers but lets Upgrade through: WebSocket', async (t) => {
   const a = await node(t, 'a', { redis: await redis(t) });
-  const proxy = await nginx(t, `location / { proxy_pass ${a.base}; proxy_buffering on; proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection $upgrade; }`);
+  const proxy = await nginx(t, `location / { proxy_pass ${a.base}; proxy_set_header Host $http_host; proxy_buffering on; proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection $upgrade; }`);
   await behind(t, a, proxy, 'WebSocket');
 });
 
 test('nginx that cuts after 10 s of silence: WebSocket, kept open after it has been learned, nothing lost', async (t) => {
   const a = await node(t, 'a', { redis: await redis(t) });
-  const proxy = await nginx(t, `location / { proxy_pass ${a.base}; proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection $upgrade; proxy_read_timeout 10s; proxy_send_timeout 10s; }`);
+  const proxy = await nginx(t, `location / { proxy_pass ${a.base}; proxy_set_header Host $http_host; proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection $upgrade; proxy_read_timeout 10s; proxy_send_timeout 10s; }`);
   const anna = await pane(await context(t), proxy.base, 'anna');
   await anna.live('WebSocket', 5500);
   const cuts = () => anna.page.evaluate(() => window.cuts.length);
@@ -118,11 +116,11 @@ backend b
 
 test('a 502 for the WebSocket alone, and one that never answers it', async (t) => {
   const a = await node(t, 'a', { redis: await redis(t) });
-  const broken = await nginx(t, `location = /realtime { return 502; } location / { proxy_pass ${a.base}; }`);
+  const broken = await nginx(t, `location = /realtime { return 502; } location / { proxy_pass ${a.base}; proxy_set_header Host $http_host; }`);
   await behind(t, a, broken, 'SSE');
   const silent = (await import('node:net')).createServer(() => {}).listen(0, '127.0.0.1');
   t.after(() => silent.close());
   await until('it listens', () => silent.listening);
-  const hanging = await nginx(t, `location = /realtime { proxy_pass http://127.0.0.1:${silent.address().port}; } location / { proxy_pass ${a.base}; }`);
+  const hanging = await nginx(t, `location = /realtime { proxy_pass http://127.0.0.1:${silent.address().port}; proxy_set_header Host $http_host; } location / { proxy_pass ${a.base}; proxy_set_header Host $http_host; }`);
   await behind(t, a, hanging, 'SSE');
 });

@@ -9,7 +9,7 @@ test('the node is killed under an open tab, and comes back', async (t) => {
   const cms = await node(t, 'cms', { redis: r });
   const a = await node(t, 'a', { redis: r });
   const { nginx } = await import('../lib/rig.js');
-  const front = await nginx(t, `location /demo/ { proxy_pass ${cms.base}; } location / { proxy_pass ${a.base}; proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection $upgrade; }`);
+  const front = await nginx(t, `location /demo/ { proxy_pass ${cms.base}; proxy_set_header Host $http_host; } location / { proxy_pass ${a.base}; proxy_set_header Host $http_host; proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection $upgrade; }`);
   const anna = await pane(await context(t), front.base, 'anna');
   await anna.live('WebSocket');
   await cms.api('projects/42/comments', { editor: 'bilal', text: 'Before' });
@@ -90,6 +90,7 @@ test('the switches of the demo: cable, stale, WebSocket, SSE; nothing lost over 
   await anna.live('WebSocket');
   let n = 0, on = true;
   const writing = (async () => { while (on) { await a.api('projects/42/comments', { editor: 'bilal', text: `Number ${++n}` }); await pause(120); } })();
+  t.after(async () => { on = false; await writing; });
   await anna.faults('block-websocket');
   await anna.live('SSE', 6000);
   await anna.faults('block-websocket', 'block-sse');

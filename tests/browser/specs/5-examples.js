@@ -20,8 +20,8 @@ async function site(t) {
   t.after(() => { cms.close(); cms.closeAllConnections(); });
   await until('the CMS listens', () => cms.listening);
   const front = await nginx(t, `
-    location /realtime { proxy_pass ${a.base}; proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection $upgrade; }
-    location / { proxy_pass http://127.0.0.1:${cms.address().port}; }`);
+    location /realtime { proxy_pass ${a.base}; proxy_set_header Host $http_host; proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection $upgrade; }
+    location / { proxy_pass http://127.0.0.1:${cms.address().port}; proxy_set_header Host $http_host; }`);
   const change = async (text) => { comments.push({ text }); await a.publish('comments:42', { type: 'comment.created', data: { project: 42 } }); };
   return { base: front.base, change };
 }

@@ -46,11 +46,17 @@ pub(crate) async fn output_limit(world: &mut World) -> Result<()> {
             // To a topic that nobody but the nodes' sockets will ever see in full.
             let _ = redis.ask(&["PUBLISH", &key("comments:1"), &noise]).await;
         }
-        redis.ask(&["CLIENT", "LIST", "TYPE", "pubsub"]).await.is_ok_and(|answer| subscribers(&answer) < before)
+        redis
+            .ask(&["CLIENT", "LIST", "TYPE", "pubsub"])
+            .await
+            .is_ok_and(|answer| subscribers(&answer) < before)
     })
     .await;
     let after = subscribers(&world.redis()?.must(&["CLIENT", "LIST", "TYPE", "pubsub"]).await?);
-    world.redis()?.must(&["CONFIG", "SET", "client-output-buffer-limit", "pubsub 33554432 8388608 60"]).await?;
+    world
+        .redis()?
+        .must(&["CONFIG", "SET", "client-output-buffer-limit", "pubsub 33554432 8388608 60"])
+        .await?;
     world.proxies.iter().for_each(crate::proxy::Proxy::heal);
     cut?;
     world.recovered().await?;
@@ -129,7 +135,8 @@ pub(crate) async fn cut(world: &mut World) -> Result<()> {
 pub(crate) async fn messages_lost(world: &mut World) -> Result<()> {
     world.begin("messages of some topics are lost");
     let bites: u64 = world.proxies.iter().map(crate::proxy::Proxy::bites).sum();
-    let topics: Vec<String> = world.topics.names.iter().filter(|name| name.starts_with("comments")).cloned().collect();
+    let topics: Vec<String> =
+        world.topics.names.iter().filter(|name| name.starts_with("comments")).cloned().collect();
     for proxy in &world.proxies {
         proxy.rule(|rules| rules.swallow = topics.iter().map(|topic| (key(topic), 2)).collect());
     }
@@ -162,7 +169,8 @@ pub(crate) async fn last_message_lost(world: &mut World) -> Result<()> {
     let id = id.map_err(|trouble| anyhow::anyhow!("{trouble}"))?;
     press.ledger().acks.push(crate::record::Ack { topic, number, id, sent });
     until("the message is lost", PROMISE, || async {
-        world.proxies.iter().map(crate::proxy::Proxy::bites).sum::<u64>() >= bites + world.proxies.len() as u64
+        world.proxies.iter().map(crate::proxy::Proxy::bites).sum::<u64>()
+            >= bites + world.proxies.len() as u64
     })
     .await?;
     // A single loss is found within a minute.

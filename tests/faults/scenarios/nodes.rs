@@ -93,7 +93,10 @@ pub(crate) async fn rolling(world: &mut World) -> Result<()> {
         world.note(format!("busiest second: {busiest} returns, planned {share:.1}"));
         // Chance alone makes small numbers uneven.
         let most = (2.0 * share).max(share + 8.0);
-        ensure!((busiest as f64) <= most, "{busiest} sessions came back in one second, planned were {share:.1}");
+        ensure!(
+            (busiest as f64) <= most,
+            "{busiest} sessions came back in one second, planned were {share:.1}"
+        );
         moved += sessions;
     }
     world.recovered().await?;
@@ -121,7 +124,8 @@ pub(crate) async fn out_of_files(world: &mut World) -> Result<()> {
     for node in &world.nodes {
         for _ in 0..200 {
             if let Ok(Ok(stream)) =
-                tokio::time::timeout(Duration::from_millis(200), TcpStream::connect(("127.0.0.1", node.port))).await
+                tokio::time::timeout(Duration::from_millis(200), TcpStream::connect(("127.0.0.1", node.port)))
+                    .await
             {
                 crowd.push((node.port, stream));
             }

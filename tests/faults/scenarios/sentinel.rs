@@ -4,7 +4,12 @@ use std::{collections::HashMap, time::Duration};
 
 use anyhow::{Result, ensure};
 
-use crate::{process::{hold, until}, record::Reason, watch::PROMISE, world::World};
+use crate::{
+    process::{hold, until},
+    record::Reason,
+    watch::PROMISE,
+    world::World,
+};
 
 /// An operator asks for a failover.
 pub(crate) async fn failover(world: &mut World) -> Result<()> {

@@ -59,7 +59,8 @@ pub(crate) async fn pause(world: &mut World) -> Result<()> {
     world.redis()?.signal("STOP").await?;
     let known = world.known().await;
     if known.is_ok() {
-        let left = Duration::from_secs(15).saturating_sub(Duration::from_millis(world.clock.now() - world.onset));
+        let left =
+            Duration::from_secs(15).saturating_sub(Duration::from_millis(world.clock.now() - world.onset));
         hold(left).await;
     }
     world.redis()?.signal("CONT").await?;
@@ -90,7 +91,9 @@ async fn while_full(world: &mut World, refused: u64) -> Result<()> {
     until("Redis refuses publishers", PROMISE, || async { press.ledger().refused > refused + 3 }).await?;
     let node = &world.nodes[0];
     until("the node says that Redis refuses writes", PROMISE, || async {
-        node.readiness().await.is_some_and(|(status, text)| status == 503 && text.to_ascii_uppercase().contains("OOM"))
+        node.readiness()
+            .await
+            .is_some_and(|(status, text)| status == 503 && text.to_ascii_uppercase().contains("OOM"))
     })
     .await
     .with_context(|| node.tail())?;

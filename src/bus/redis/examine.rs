@@ -1,0 +1,240 @@
+//! What `carillon doctor` finds out about Redis: whether it can be used, and whether it is set up as it should be.
+//!
+//! Looks only; nothing is loaded or changed. Must not know how findings are shown.
+
+use std::time::{Duration, Instant};
+
+use fred::{interfaces::EventInterface, types::Value};
+use tokio::time::timeout;
+
+use super::{
+    Target,
+    connection::{Change, Connection, PATIENCE, Purpose, describe},
+    fault::{Fault, Obstacle, too_old},
+    library::{self, Loaded},
+    reply,
+};
+use crate::{
+    bus::{Settings, keys::Keys},
+    shutdown::Tasks,
+};
+
+/// How a finding weighs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Weight {
+    /// As it should be.
+    Good,
+    /// It works, but not as safely as it could.
+    Advice,
+    /// A node cannot work like this.
+    Bad,
+}
+
+/// One thing that was looked at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// What was looked at, in a word or two.
+    pub what: &'static str,
+    /// How it weighs.
+    pub weight: Weight,
+    /// What was found, and what to do about it.
+    pub detail: String,
+}
+
+fn finding(what: &'static str, weight: Weight, detail: impl Into<String>) -> Finding {
+    Finding { what, weight, detail: detail.into() }
+}
+
+/// Looks at the Redis of these settings; ends with the first thing that stands in the way of the rest.
+pub async fn examine(settings: &Settings, tasks: &Tasks) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    if let Err(last) = look(settings, tasks, &mut findings).await {
+        findings.push(last);
+    }
+    findings
+}
+
+async fn look(settings: &Settings, tasks: &Tasks, findings: &mut Vec<Finding>) -> Result<(), Finding> {
+    let target = settings.redis.clone().unwrap_or_default();
+    let place = target.shown();
+    let config = target.config().map_err(|e| finding("address", Weight::Bad, e.to_string()))?;
+    let open = async |purpose| {
+        let opened = Connection::open(&config, purpose, tasks).await;
+        opened.map_err(|error| match Obstacle::connecting(&error, &place) {
+            Obstacle::Lasting(text) => finding("connection", Weight::Bad, text),
+            Obstacle::Passing(text) => {
+                let text =
+                    format!("Redis at {place} cannot be reached: {text}. Check redis.url and the network");
+                finding("connection", Weight::Bad, text)
+            }
+        })
+    };
+    let commands = open(Purpose::Commands).await?;
+    findings.push(finding("connection", Weight::Good, format!("connected to {place}")));
+    for master in commands.masters() {
+        let answer = commands.command_to(master.as_ref(), "INFO", Vec::new()).await;
+        let info = reply::text(answer.map_err(|e| refused("server", e.into(), &place))?);
+        server(&info, &target, &place, findings)?;
+        findings.push(library_state(&commands, master.as_ref(), settings, &place).await?);
+        memory(&info, findings);
+        persistence(&commands, master.as_ref(), &info, findings).await;
+    }
+    let subscriber = open(Purpose::Subscriptions).await?;
+    findings.push(round_trip(&commands, &subscriber, settings, &target).await?);
+    findings.push(own_connection(&subscriber).await);
+    Ok(())
+}
+
+fn refused(what: &'static str, fault: Fault, place: &str) -> Finding {
+    let (Obstacle::Lasting(text) | Obstacle::Passing(text)) = Obstacle::answered(fault, place);
+    finding(what, Weight::Bad, text)
+}
+
+fn server(info: &str, target: &Target, place: &str, findings: &mut Vec<Finding>) -> Result<(), Finding> {
+    let field = |name| reply::info(info, name).unwrap_or_default();
+    let version = field("redis_version");
+    let major = version.split('.').next().and_then(|major| major.parse::<u32>().ok());
+    if major.is_none_or(|major| major < 7) {
+        return Err(finding("server", Weight::Bad, too_old(place, &format!("version {version}"))));
+    }
+    if field("cluster_enabled") == "1" && !target.is_sharded() {
+        let text = "this is part of a cluster: write redis-cluster://host:port in redis.url";
+        return Err(finding("server", Weight::Bad, text));
+    }
+    if field("role") != "master" {
+        let text = "this is a replica: name the master in redis.url, or sentinels with redis-sentinel://";
+        return Err(finding("server", Weight::Bad, text));
+    }
+    let name = if field("valkey_version").is_empty() { "Redis" } else { "Valkey" };
+    findings.push(finding("server", Weight::Good, format!("{name} {version}, master")));
+    Ok(())
+}
+
+async fn library_state(
+    commands: &Connection,
+    master: Option<&fred::prelude::Server>,
+    settings: &Settings,
+    place: &str,
+) -> Result<Finding, Finding> {
+    let state = library::inspect(commands, master, settings).await;
+    Ok(match state.map_err(|fault| refused("library", fault, place))? {
+        Loaded::Same => finding("library", Weight::Good, "loaded, with the settings of this configuration"),
+        Loaded::Older => {
+            finding("library", Weight::Advice, "loaded in an older version: the next node replaces it")
+        }
+        Loaded::Missing => {
+            finding("library", Weight::Advice, "not loaded: the first node loads it when it starts")
+        }
+        Loaded::Different(what) => {
+            finding("library", Weight::Bad, library::different(&what, settings, place))
+        }
+    })
+}
+
+fn memory(info: &str, findings: &mut Vec<Finding>) {
+    let field = |name| reply::info(info, name).unwrap_or_default();
+    let (limit, policy) = (field("maxmemory"), field("maxmemory_policy"));
+    findings.push(if limit == "0" || policy == "noeviction" {
+        finding("memory", Weight::Good, format!("maxmemory {limit}, maxmemory-policy {policy}"))
+    } else {
+        let text = format!(
+            "maxmemory-policy is {policy}: Redis may throw away logs, and sessions are told to refetch. Set noeviction"
+        );
+        finding("memory", Weight::Advice, text)
+    });
+}
+
+/// What CONFIG GET tells, where this user may ask.
+async fn persistence(
+    commands: &Connection,
+    master: Option<&fred::prelude::Server>,
+    info: &str,
+    findings: &mut Vec<Finding>,
+) {
+    let field = |name| reply::info(info, name).unwrap_or_default();
+    let names = ["save", "client-output-buffer-limit", "min-replicas-to-write"];
+    let args = std::iter::once("GET").chain(names).map(Value::from).collect();
+    let config = match commands.command_to(master, "CONFIG", args).await {
+        Ok(Value::Map(map)) => map
+            .inner()
+            .into_iter()
+            .map(|(name, value)| (name.into_string().unwrap_or_default(), reply::text(value)))
+            .collect(),
+        Ok(list) => reply::pairs(list),
+        Err(error) => {
+            let text =
+                format!("not looked at, because this user may not use CONFIG GET ({})", describe(&error));
+            findings.push(finding("configuration", Weight::Good, text));
+            return;
+        }
+    };
+    let value = |name: &str| config.iter().find(|(n, _)| n == name).map_or("", |(_, value)| value.as_str());
+    findings.push(if field("aof_enabled") == "1" || !value("save").is_empty() {
+        finding("persistence", Weight::Good, "logs survive a restart of Redis")
+    } else {
+        let text =
+            "neither RDB nor AOF: after a restart of Redis every session refetches. Set appendonly yes";
+        finding("persistence", Weight::Advice, text)
+    });
+    if field("connected_slaves") != "0" && value("min-replicas-to-write") == "0" {
+        let text = "min-replicas-to-write is 0: a master that was cut off goes on accepting events that are lost in the \
+                    failover. Set 1";
+        findings.push(finding("replicas", Weight::Advice, text));
+    }
+    let limit = value("client-output-buffer-limit");
+    let pubsub = limit.split_once("pubsub ").map_or("", |(_, rest)| rest);
+    let hard = pubsub.split(' ').next().and_then(|bytes| bytes.parse::<u64>().ok()).unwrap_or(0);
+    if hard != 0 && hard < 8 << 20 {
+        let text = format!(
+            "client-output-buffer-limit pubsub is {hard} bytes: a burst cuts off nodes. Redis' default is 33554432 8388608 60"
+        );
+        findings.push(finding("output buffer", Weight::Advice, text));
+    }
+}
+
+/// Publishes to a channel of our own and waits for it.
+async fn round_trip(
+    commands: &Connection,
+    subscriber: &Connection,
+    settings: &Settings,
+    target: &Target,
+) -> Result<Finding, Finding> {
+    let place = target.shown();
+    let channel = Keys::new(&settings.prefix).probe(&format!("doctor-{:016x}", rand::random::<u64>()));
+    let mut messages = subscriber.client().message_rx();
+    let subscribed = if target.is_sharded() {
+        fred::interfaces::PubsubInterface::ssubscribe(subscriber.client(), channel.as_str()).await
+    } else {
+        subscriber.confirmed(Change::Subscribe, vec![channel.clone()]).await
+    };
+    subscribed.map_err(|e| refused("round trip", e.into(), &place))?;
+    let started = Instant::now();
+    let publish = if target.is_sharded() { "SPUBLISH" } else { "PUBLISH" };
+    let sent = commands.command(publish, &channel, vec![channel.as_str().into(), "?".into()], PATIENCE).await;
+    sent.map_err(|e| refused("round trip", e.into(), &place))?;
+    match timeout(PATIENCE, messages.recv()).await {
+        Ok(Ok(_)) => {
+            let taken = started.elapsed();
+            let weight = if taken < Duration::from_millis(100) { Weight::Good } else { Weight::Advice };
+            Ok(finding("round trip", weight, format!("published and received back in {taken:.1?}")))
+        }
+        _ => Err(finding(
+            "round trip",
+            Weight::Bad,
+            "published, but not received back: pub/sub does not work here",
+        )),
+    }
+}
+
+async fn own_connection(subscriber: &Connection) -> Finding {
+    match subscriber.command_to(None, "CLIENT", vec!["INFO".into()]).await {
+        Ok(_) => finding("rights", Weight::Good, "this user may look at its own connection (CLIENT INFO)"),
+        Err(error) => {
+            let text = format!(
+                "lost subscriptions will be noticed late, because this user may not use CLIENT INFO ({})",
+                describe(&error)
+            );
+            finding("rights", Weight::Advice, text)
+        }
+    }
+}

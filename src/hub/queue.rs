@@ -1,0 +1,234 @@
+//! What waits in an outbox, in order: events, pieces of logs, messages; and how much of it one write takes.
+//!
+//! Must not know when anything is written, nor who waits for it.
+
+use std::{
+    collections::{BTreeSet, VecDeque},
+    io::{self, IoSlice},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use tokio::net::TcpStream;
+
+use super::frame::Frame;
+use crate::protocol::{NodeMessage, Topic};
+
+/// Frames that leave in one write at most.
+const GATHER: usize = 64;
+
+/// A piece of an encoded log that is shared by all who replay it. It does not count against the bound: it is pulled
+/// as the socket drains.
+#[derive(Debug, Clone)]
+pub struct Replay {
+    frames: Arc<[Frame]>,
+    next: usize,
+    end: usize,
+}
+
+impl Replay {
+    /// The frames `next..end`.
+    pub fn new(frames: Arc<[Frame]>, next: usize, end: usize) -> Self {
+        Self { frames, next, end }
+    }
+
+    /// What is still to be written.
+    pub fn frames(&self) -> &[Frame] {
+        &self.frames[self.next..self.end]
+    }
+
+    /// How many events are still to be written.
+    pub fn len(&self) -> usize {
+        self.end - self.next
+    }
+
+    /// Whether there is nothing to replay.
+    pub fn is_empty(&self) -> bool {
+        self.next >= self.end
+    }
+}
+
+/// Something to write.
+#[derive(Debug)]
+pub enum Item {
+    /// An event.
+    Event(Frame),
+    /// Another message.
+    Message(NodeMessage),
+}
+
+/// Something that waits.
+pub(super) enum Entry {
+    /// An event, which counts against the bound.
+    Event(Frame),
+    /// A piece of a log.
+    Replay(Replay),
+    /// Bytes for a socket.
+    Raw(Bytes),
+    /// A message for a session that pulls.
+    Message(Box<NodeMessage>),
+}
+
+/// What waits, in order.
+#[derive(Default)]
+pub(super) struct Queue {
+    entries: VecDeque<Entry>,
+    /// Bytes of the first entry's first frame that are written already.
+    written: usize,
+    /// Bytes of the events.
+    events: usize,
+}
+
+impl Queue {
+    /// Whether nothing waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Bytes of the events that wait.
+    pub(super) fn event_bytes(&self) -> usize {
+        self.events
+    }
+
+    /// Puts something at the end.
+    pub(super) fn push(&mut self, entry: Entry) {
+        if let Entry::Event(frame) = &entry {
+            self.events += frame.bytes().len();
+        }
+        self.entries.push_back(entry);
+    }
+
+    /// Puts an event into an empty queue, of which so many bytes are written already.
+    pub(super) fn push_begun(&mut self, frame: &Frame, written: usize) {
+        self.push(Entry::Event(frame.clone()));
+        self.written = written;
+    }
+
+    /// Drops everything, and the room for it: most sessions never need a queue.
+    pub(super) fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    /// Drops all events, but for one that is half written; their topics.
+    pub(super) fn drop_events(&mut self) -> BTreeSet<Topic> {
+        let mut topics = BTreeSet::new();
+        let head = if self.written > 0 { self.entries.pop_front() } else { None };
+        let mut kept = VecDeque::new();
+        self.events = 0;
+        match head {
+            Some(Entry::Event(frame)) => {
+                self.events = frame.bytes().len();
+                kept.push_back(Entry::Event(frame));
+            }
+            Some(Entry::Replay(mut replay)) => {
+                topics.extend(replay.frames[replay.next + 1..replay.end].first().map(|f| f.topic().clone()));
+                replay.end = replay.next + 1;
+                kept.push_back(Entry::Replay(replay));
+            }
+            Some(entry) => kept.push_back(entry),
+            None => {}
+        }
+        for entry in self.entries.drain(..) {
+            match entry {
+                Entry::Event(frame) => {
+                    topics.insert(frame.topic().clone());
+                }
+                Entry::Replay(replay) => {
+                    topics.extend(replay.frames.get(replay.next).map(|f| f.topic().clone()));
+                }
+                entry => kept.push_back(entry),
+            }
+        }
+        self.entries = kept;
+        topics
+    }
+
+    /// Takes the first thing out, for a session that pulls.
+    pub(super) fn pull(&mut self) -> Option<Item> {
+        match self.entries.front_mut()? {
+            Entry::Replay(replay) if replay.next + 1 < replay.end => {
+                replay.next += 1;
+                return Some(Item::Event(replay.frames[replay.next - 1].clone()));
+            }
+            _ => {}
+        }
+        Some(match self.entries.pop_front()? {
+            Entry::Event(frame) => {
+                self.events -= frame.bytes().len();
+                Item::Event(frame)
+            }
+            Entry::Replay(replay) => Item::Event(replay.frames[replay.next].clone()),
+            Entry::Message(message) => Item::Message(*message),
+            Entry::Raw(_) => return self.pull(),
+        })
+    }
+
+    /// One write of as much as is due.
+    pub(super) fn write_to(&mut self, socket: &TcpStream) -> io::Result<()> {
+        let mut slices = [IoSlice::new(&[]); GATHER];
+        let mut count = 0;
+        'fill: for entry in &self.entries {
+            let pieces: &[Frame] = match entry {
+                Entry::Event(frame) => std::slice::from_ref(frame),
+                Entry::Replay(replay) => &replay.frames[replay.next..replay.end],
+                Entry::Raw(bytes) => {
+                    slices[count] = IoSlice::new(bytes);
+                    count += 1;
+                    if count == GATHER {
+                        break 'fill;
+                    }
+                    continue;
+                }
+                Entry::Message(_) => continue,
+            };
+            for frame in pieces {
+                slices[count] = IoSlice::new(frame.bytes());
+                count += 1;
+                if count == GATHER {
+                    break 'fill;
+                }
+            }
+        }
+        let mut slices = &mut slices[..count];
+        IoSlice::advance_slices(&mut slices, self.written);
+        let written = if slices.len() == 1 {
+            socket.try_write(&slices[0])?
+        } else {
+            socket.try_write_vectored(slices)?
+        };
+        if written == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        self.advance(written);
+        Ok(())
+    }
+
+    /// Drops what is written from the front.
+    fn advance(&mut self, written: usize) {
+        self.written += written;
+        while let Some(entry) = self.entries.front_mut() {
+            let (size, more) = match entry {
+                Entry::Event(frame) => (frame.bytes().len(), false),
+                Entry::Replay(replay) => {
+                    (replay.frames[replay.next].bytes().len(), replay.next + 1 < replay.end)
+                }
+                Entry::Raw(bytes) => (bytes.len(), false),
+                Entry::Message(_) => (0, false),
+            };
+            if self.written < size {
+                return;
+            }
+            self.written -= size;
+            if more {
+                if let Entry::Replay(replay) = entry {
+                    replay.next += 1;
+                }
+            } else if let Some(Entry::Event(_)) = self.entries.pop_front() {
+                self.events -= size;
+            }
+            if self.written == 0 {
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! The internal door (contract, 3.3 and 8), on the memory bus.
+
+#![allow(clippy::unwrap_used, reason = "tests may")]
+
+#[path = "support/node.rs"]
+mod node;
+
+use node::{Answer, Node, publish_token, request, until};
+use serde_json::{Value, json};
+
+async fn publish(node: &Node, token: Option<&str>, path: &str, body: &str) -> Answer {
+    let bearer = token.map(|token| format!("Bearer {token}")).unwrap_or_default();
+    let headers: &[(&str, &str)] = if token.is_some() { &[("Authorization", &bearer)] } else { &[] };
+    request(node.internal, "POST", path, headers, body.as_bytes()).await
+}
+
+#[tokio::test]
+async fn events_are_published_one_by_one_and_in_batches() {
+    let node = Node::start(&[]).await;
+    let (mut anna, _) = node.session("anna", &["comments:1", "comments:2", "projects"]).await;
+    let body = json!([
+        {"topic": "comments:1", "event": {"type": "a.one"}},
+        {"topics": ["comments:2", "projects"], "event": {"type": "a.two"}},
+    ]);
+    let answer = node.post("/publish", body.to_string().as_bytes()).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert_eq!(answer.json()["positions"].as_array().unwrap().len(), 3, "one for each topic, in order");
+    for (topic, kind) in [("comments:1", "a.one"), ("comments:2", "a.two"), ("projects", "a.two")] {
+        let message = anna.message().await;
+        assert_eq!((&message["topic"], &message["event"]["type"]), (&json!(topic), &json!(kind)));
+    }
+    let twice = br#"{"topic":"comments:1","event":{"type":"a.b","id":"1","source":"cms"}}"#;
+    let first = node.post("/publish", twice).await.json();
+    assert_eq!(node.post("/publish", twice).await.json(), first, "the same event is published once");
+    assert_eq!(anna.message().await["event"]["id"], "1");
+    anna.nothing_comes().await;
+    node.publish_live("comments:1", &json!({"type": "a.live"})).await;
+    let live = anna.message().await;
+    assert_eq!((&live["event"]["type"], live.get("position")), (&json!("a.live"), None));
+}
+
+#[tokio::test]
+async fn nothing_is_published_when_anything_is_wrong() {
+    let node = Node::start(&[]).await;
+    let (mut anna, _) = node.session("anna", &["comments:1"]).await;
+    let deep = format!("{}1{}", "[".repeat(100), "]".repeat(100));
+    let large = "x".repeat(66_000);
+    for (status, code, element, body) in [
+        (400, "bad-request", 0, "hello".to_owned()),
+        (400, "bad-request", 0, "\"text\"".to_owned()),
+        (400, "bad-request", 0, "{}".to_owned()),
+        (400, "bad-request", 1, r#"[{"topic":"comments:1","event":{"type":"a.b"}}, 7]"#.to_owned()),
+        (400, "bad-request", 1, r#"[{"topic":"comments:1","event":{"type":"a.b"}}, {"topic":"comments:1","event":{"n":NaN}}]"#.to_owned()),
+        (400, "bad-request", 1, r#"[{"topic":"comments:1","event":{"type":"a.b"}}, {"event":{"type":"a.b"}}]"#.to_owned()),
+        (400, "bad-topic", 1, r#"[{"topic":"comments:1","event":{"type":"a.b"}}, {"topic":"comments:*","event":{"type":"a.b"}}]"#.to_owned()),
+        (400, "bad-topic", 1, r#"[{"topic":"comments:1","event":{"type":"a.b"}}, {"topic":"nothing:1","event":{"type":"a.b"}}]"#.to_owned()),
+        (400, "bad-event", 1, r#"[{"topic":"comments:1","event":{"type":"a.b"}}, {"topic":"comments:1","event":{}}]"#.to_owned()),
+        (400, "bad-event", 1, r#"[{"topic":"comments:1","event":{"type":"a.b"}}, {"topic":"comments:1","event":[]}]"#.to_owned()),
+        (400, "bad-event", 0, format!(r#"{{"topic":"comments:1","event":{{"type":"a.b","x":{deep}}}}}"#)),
+        (413, "bad-event", 0, format!(r#"{{"topic":"comments:1","event":{{"type":"a.b","x":"{large}"}}}}"#)),
+    ] {
+        let answer = node.post("/publish", body.as_bytes()).await;
+        assert_eq!(answer.problem(), (status, code.to_owned()), "{body:.100}");
+        assert_eq!(answer.json()["element"], element, "{body:.100}: {}", answer.text());
+        assert!(answer.json()["detail"].as_str().unwrap().len() > 10);
+    }
+    assert_eq!(node.post("/publish", b"[]").await.problem(), (400, "bad-request".into()));
+    assert_eq!(node.post("/publish?live=perhaps", b"{}").await.problem(), (400, "bad-request".into()));
+    assert_eq!(node.get("/publish").await.problem(), (405, "method-not-allowed".into()));
+    anna.nothing_comes().await;
+}
+
+#[tokio::test]
+async fn publishers_prove_what_they_may_publish() {
+    let node = Node::start(&[]).await;
+    let event = r#"{"topic":"comments:1","event":{"type":"a.b"}}"#;
+    assert_eq!(publish(&node, None, "/publish", event).await.problem(), (401, "unauthenticated".into()));
+    assert_eq!(
+        publish(&node, Some("wrong"), "/publish", event).await.problem(),
+        (401, "unauthenticated".into())
+    );
+    let reader = node::token("anna", &["*"]);
+    assert_eq!(publish(&node, Some(&reader), "/publish", event).await.problem(), (403, "forbidden".into()));
+    let narrow = publish_token(&["comments:1"]);
+    assert_eq!(publish(&node, Some(&narrow), "/publish", event).await.status, 200);
+    let other =
+        r#"[{"topic":"comments:1","event":{"type":"a.b"}},{"topic":"comments:2","event":{"type":"a.b"}}]"#;
+    let refused = publish(&node, Some(&narrow), "/publish", other).await;
+    assert_eq!((refused.problem(), &refused.json()["element"]), ((403, "forbidden".into()), &json!(1)));
+    let anna = r#"{"user":"anna"}"#;
+    assert_eq!(publish(&node, Some(&narrow), "/disconnect", anna).await.problem(), (403, "forbidden".into()));
+    assert_eq!(publish(&node, Some(&publish_token(&["*"])), "/disconnect", anna).await.status, 200);
+    assert_eq!(publish(&node, None, "/disconnect", anna).await.problem(), (401, "unauthenticated".into()));
+    assert_eq!(node.post("/disconnect", b"anna").await.problem(), (400, "bad-request".into()));
+}
+
+#[tokio::test]
+async fn without_any_secret_only_programs_on_this_machine_are_let_in() {
+    let settings = [("auth.mode", "none"), ("auth.secret", ""), ("internal.publish_token", "")];
+    let event = r#"{"topic":"comments:1","event":{"type":"a.b"}}"#;
+    let node = Node::start(&settings).await;
+    assert_eq!(publish(&node, None, "/publish", event).await.status, 200);
+    let page = [("Origin", "https://evil.example")];
+    let answer = request(node.internal, "POST", "/publish", &page, event.as_bytes()).await;
+    assert_eq!(answer.problem(), (403, "forbidden".into()), "a page in a browser on this machine");
+    let open = Node::start(&[&settings[..], &[("internal.listen", "0.0.0.0:0")]].concat()).await;
+    assert_eq!(publish(&open, None, "/publish", event).await.problem(), (403, "forbidden".into()));
+}
+
+#[tokio::test]
+async fn operators_see_how_the_node_is() {
+    let node = Node::start(&[("node.name", "n1")]).await;
+    assert_eq!(node.get("/healthz").await.status, 200);
+    assert_eq!(node.get("/readyz").await.json(), json!({"ready": true}));
+    let (_anna, _) = node.session("anna", &["comments:1", "projects"]).await;
+    node.publish("comments:1", &json!({"type": "a.b"})).await;
+    let own = |status: Value| status["this"].clone();
+    until("the figures", || async {
+        let own = own(node.get("/status").await.json());
+        own["deliveries"] == 1 && own["topics"] == 3
+    })
+    .await;
+    let status = node.get("/status").await.json();
+    let this = &status["this"];
+    assert_eq!((&this["node"], &this["ready"], &this["editors"]), (&json!("n1"), &json!(true), &json!(1)));
+    assert_eq!(this["sessions"], json!({"total": 1, "by_transport": {"websocket": 1, "sse": 0, "poll": 0}}));
+    assert_eq!(
+        (&this["redis"]["live"], &this["topics"], &this["events"]["recorded"]),
+        (&json!(true), &json!(3), &json!(1))
+    );
+    assert_eq!(status["nodes"]["n1"]["node"], "n1");
+    let metrics = node.get("/metrics").await;
+    assert!(metrics.header("content-type").unwrap().starts_with("application/openmetrics-text"));
+    for line in [
+        "carillon_sessions{transport=\"websocket\"} 1",
+        "carillon_deliveries_total 1",
+        "carillon_events_received_total{area=\"comments\",kind=\"recorded\"} 1",
+        "carillon_published_total{reason=\"recorded\"} 1",
+        "carillon_sessions_welcomed_total{transport=\"websocket\"} 1",
+        "carillon_link_up 1",
+    ] {
+        assert!(metrics.text().lines().any(|other| other == line), "{line} is not in\n{}", metrics.text());
+    }
+}
+
+#[tokio::test]
+async fn the_page_needs_nothing_from_outside() {
+    let node = Node::start(&[]).await;
+    for (path, kind) in [("/", "text/html"), ("/page.css", "text/css"), ("/page.js", "text/javascript")] {
+        let answer = node.get(path).await;
+        assert_eq!(answer.status, 200);
+        assert!(answer.header("content-type").unwrap().starts_with(kind));
+        assert!(answer.header("content-security-policy").unwrap().contains("default-src 'none'"));
+        let text = answer.text().replace("http://www.w3.org/2000/svg", "");
+        assert!(!text.contains("://"), "{path} names another host");
+        assert!(answer.text().len() > 100, "{path}");
+    }
+}
