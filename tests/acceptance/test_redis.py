@@ -198,6 +198,7 @@ async def test_a_site_without_redis_is_one_node_with_the_same_promises(tmp_path,
     back = await Editor.open(node, "anna", ["comments:1"], resume=editor.resume)
     await back.until("the replay", lambda e: 50 in e.numbers())
     assert back.numbers() == list(range(1, 51)) and back.resyncs() == []
+    await back.close()
     for start in range(100, 3100, 1000):
         node.publish([{"topic": "comments:1", "event": note(number)} for number in range(start, start + 1000)])
     late = await Editor.open(node, "anna", ["comments:1"], resume=editor.resume)
