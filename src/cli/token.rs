@@ -181,20 +181,20 @@ impl Show {
             shown["expires"] = expiry(exp).into();
         }
         let config = self.key.load()?;
-        let mut code = ExitCode::SUCCESS;
+        let mut refusal = None;
         if let Some(AuthMode::Jwt(jwt)) = &config.auth.mode {
             let verdict = Verifier::new(jwt, &config)?.verify(token).await;
             shown["good"] = verdict.is_ok().into();
             if let Err(why) = verdict {
                 shown["why"] = why.to_string().into();
-                code = ExitCode::FAILURE;
+                refusal = Some(why);
             }
         } else {
             shown["good"] =
                 "not checked: give --secret-file FILE, or --config FILE with auth.mode = \"jwt\"".into();
         }
         print(&format!("{}\n", serde_json::to_string_pretty(&shown)?))?;
-        Ok(code)
+        refusal.map_or(Ok(ExitCode::SUCCESS), |why| Err(why.into()))
     }
 }
 

@@ -336,9 +336,9 @@ def program_path(place):
     return f"{link.parent}:{os.environ['PATH']}"
 
 
-def carillon(*arguments, env=None, stdin=None, seconds=30):
+def carillon(*arguments, env=None, stdin=None, cwd=None, seconds=30):
     """Runs the program to its end: `(exit code, stdout, stderr)`."""
     done = subprocess.run(
-        [PROGRAM, *arguments], env=environment({}) if env is None else env, input=stdin, capture_output=True, timeout=seconds
+        [PROGRAM, *arguments], env=environment({}) if env is None else env, input=stdin, cwd=cwd, capture_output=True, timeout=seconds
     )
     return done.returncode, done.stdout.decode(), done.stderr.decode()

@@ -190,16 +190,23 @@ async def test_a_site_without_redis_is_one_node_with_the_same_promises(tmp_path,
     node = Node(tmp_path / "alone", "alone", {"log.length": 100})
     site.nodes.append(node)
     node.ready()
-    editor = await Editor.open(node, "anna", ["comments:1"])
-    assert node.publish({"topic": "comments:1", "event": note(0)})[0] == 200
-    await editor.until("it", lambda e: e.numbers() == [0])
-    await editor.close()
+
+    async def in_step(topic):
+        editor = await Editor.open(node, "anna", [topic])
+        assert node.publish({"topic": topic, "event": note(0)})[0] == 200
+        await editor.until("it", lambda e: e.numbers() == [0])
+        await editor.close()
+        return editor.resume
+
+    resume = await in_step("comments:1")
     node.publish([{"topic": "comments:1", "event": note(number)} for number in range(1, 51)])
-    back = await Editor.open(node, "anna", ["comments:1"], resume=editor.resume)
+    back = await Editor.open(node, "anna", ["comments:1"], resume=resume)
     await back.until("the replay", lambda e: 50 in e.numbers())
     assert back.numbers() == list(range(1, 51)) and back.resyncs() == []
-    for start in range(100, 3100, 1000):
-        node.publish([{"topic": "comments:1", "event": note(number)} for number in range(start, start + 1000)])
-    late = await Editor.open(node, "anna", ["comments:1"], resume=editor.resume)
+    resume = await in_step("comments:2")
+    node.publish([{"topic": "comments:2", "event": note(number)} for number in range(300)])
+    late = await Editor.open(node, "anna", ["comments:2"], resume=resume)
     await late.message("resync")
-    assert late.resyncs() == [("comments:1", "trimmed")] and late.events() == []
+    assert late.resyncs() == [("comments:2", "trimmed")] and late.events() == []
+    named = {"topic": "comments:1", "event": note(1, id="x", source="y")}
+    assert node.publish(named)[1] == node.publish(named)[1], "the same source and id twice"
