@@ -90,6 +90,8 @@ pub struct Feed {
     floor: u64,
     shared: Option<(u64, Arc<[Frame]>)>,
     read_until: Option<Instant>,
+    /// The head when the read of the log that is under way was asked for.
+    asked: Option<EntryId>,
 }
 
 impl Feed {
@@ -103,6 +105,7 @@ impl Feed {
             floor: 0,
             shared: None,
             read_until: None,
+            asked: None,
         }
     }
 
@@ -130,7 +133,7 @@ impl Feed {
     pub fn judge(&self, id: EntryId) -> Step {
         let Some(head) = &self.head else { return Step::Gap };
         if id.epoch != head.top.epoch {
-            return if id.epoch < head.top.epoch { Step::Duplicate } else { Step::Replaced };
+            return if id.epoch < head.top.epoch { Step::Earlier } else { Step::Replaced };
         }
         match id.seq {
             seq if seq <= head.top.seq => Step::Duplicate,
@@ -246,10 +249,27 @@ impl Feed {
         Ok(now.top.seq == head.top.seq)
     }
 
+    /// A read of the log is asked for: what it answers is not older than the feed is now.
+    pub fn asking(&mut self) {
+        self.asked = self.head.as_ref().map(|head| head.top);
+    }
+
+    /// Whether the feed has gone on by the wire while its log was read: then the read shows what was, and nothing new.
+    fn overtook(&self, read: &Head, asked: Option<EntryId>) -> bool {
+        let (Some(asked), Some(head)) = (asked, &self.head) else { return false };
+        let same =
+            read.lineage == head.lineage && read.top.epoch == head.top.epoch && asked.epoch == read.top.epoch;
+        same && (asked.seq..head.top.seq).contains(&read.top.seq)
+    }
+
     /// Takes in a read of the log from after number `asked`: entries before the tail extend it, entries after the head
     /// are returned.
     pub fn merge(&mut self, topic: &Topic, asked: u64, history: History, at: u64, now: Instant) -> Merged {
-        if let Err(reason) = self.compare(&history.head) {
+        let asked_at = self.asked.take();
+        let overtaken = self.overtook(&history.head, asked_at);
+        if let Err(reason) = self.compare(&history.head)
+            && !overtaken
+        {
             self.start(history.head);
             return Merged::Replaced(reason);
         }
@@ -268,8 +288,12 @@ impl Feed {
             }
         }
         let reached = self.extend_back(topic, &head.lineage, back, before, at, now);
-        if reached > asked + 1 {
+        // A read that ends before the tail begins says nothing of what lies between.
+        if reached > asked + 1 && history.head.top.seq + 1 >= before {
             self.floor = self.floor.max(reached);
+        }
+        if overtaken {
+            return Merged::Forward(forward);
         }
         let expected = forward.iter().zip(head.top.seq + 1..).all(|((id, _), seq)| id.seq == seq);
         if !expected || forward.len() as u64 != history.head.top.seq - head.top.seq {
