@@ -12,6 +12,7 @@ use std::{
 use crate::{
     bus::{Head, History},
     hub::{Frame, Replay},
+    mutant,
     protocol::{EntryId, Event, Lineage, Position, Reason, Topic},
 };
 
@@ -137,7 +138,7 @@ impl Feed {
         }
         match id.seq {
             seq if seq <= head.top.seq => Step::Duplicate,
-            seq if seq == head.top.seq + 1 => Step::Next,
+            seq if seq == head.top.seq + 1 || mutant::is("contiguity") => Step::Next,
             _ => Step::Gap,
         }
     }
@@ -197,7 +198,7 @@ impl Feed {
     /// How a session that was at `position` can be served. Only while the feed is live.
     pub fn resume(&mut self, position: &Position) -> Resumed {
         let Some(head) = self.head.clone() else { return Resumed::Resync(Reason::Gap) };
-        if position.lineage != head.lineage {
+        if position.lineage != head.lineage && !mutant::is("lineage") {
             return Resumed::Resync(Reason::RedisChanged);
         }
         if position.id.epoch != head.top.epoch {
@@ -220,7 +221,8 @@ impl Feed {
             return Resumed::Resync(Reason::Invalid);
         }
         let (first, frames) = self.shared_frames();
-        Resumed::Replay(Replay::new(Arc::clone(&frames), (seq + 1 - first) as usize, frames.len()))
+        let skip = if mutant::is("filter") { 0 } else { (seq + 1 - first) as usize };
+        Resumed::Replay(Replay::new(Arc::clone(&frames), skip, frames.len()))
     }
 
     /// The frames after the last invalid entry, and the number of the first. Made once for all who ask.
@@ -240,7 +242,7 @@ impl Feed {
     /// where the log must be read.
     pub fn compare(&self, now: &Head) -> Result<bool, Reason> {
         let Some(head) = &self.head else { return Err(Reason::Gap) };
-        if now.lineage != head.lineage {
+        if now.lineage != head.lineage && !mutant::is("lineage") {
             return Err(Reason::RedisChanged);
         }
         if now.top.epoch != head.top.epoch || now.top.seq < head.top.seq {
