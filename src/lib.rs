@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! 7 cli    6 app    5 http    4 session    3 relay    2 hub, bus, auth, telemetry
-//! 1 protocol, config, metrics, shutdown
+//! 1 protocol, config, metrics, shutdown, mutant
 //! ```
 
 pub mod app;
@@ -16,6 +16,7 @@ pub mod config;
 pub mod http;
 pub mod hub;
 pub mod metrics;
+mod mutant;
 pub mod protocol;
 pub mod relay;
 pub mod session;

@@ -9,7 +9,7 @@ use std::{
 };
 
 /// The rung of each module at the top of the crate. `lib` is the map and `main` the roof: they may name all.
-const LADDER: [(&str, u8); 13] = [
+const LADDER: [(&str, u8); 14] = [
     ("cli", 7),
     ("app", 6),
     ("http", 5),
@@ -22,6 +22,7 @@ const LADDER: [(&str, u8); 13] = [
     ("protocol", 1),
     ("config", 1),
     ("metrics", 1),
+    ("mutant", 1),
     ("shutdown", 1),
 ];
 

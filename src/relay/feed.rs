@@ -12,6 +12,7 @@ use std::{
 use crate::{
     bus::{Head, History},
     hub::{Frame, Replay},
+    mutant,
     protocol::{EntryId, Event, Lineage, Position, Reason, Topic},
 };
 
@@ -90,6 +91,8 @@ pub struct Feed {
     floor: u64,
     shared: Option<(u64, Arc<[Frame]>)>,
     read_until: Option<Instant>,
+    /// The head when the read of the log that is under way was asked for.
+    asked: Option<EntryId>,
 }
 
 impl Feed {
@@ -103,6 +106,7 @@ impl Feed {
             floor: 0,
             shared: None,
             read_until: None,
+            asked: None,
         }
     }
 
@@ -130,11 +134,11 @@ impl Feed {
     pub fn judge(&self, id: EntryId) -> Step {
         let Some(head) = &self.head else { return Step::Gap };
         if id.epoch != head.top.epoch {
-            return if id.epoch < head.top.epoch { Step::Duplicate } else { Step::Replaced };
+            return if id.epoch < head.top.epoch { Step::Earlier } else { Step::Replaced };
         }
         match id.seq {
             seq if seq <= head.top.seq => Step::Duplicate,
-            seq if seq == head.top.seq + 1 => Step::Next,
+            seq if seq == head.top.seq + 1 || mutant::is("contiguity") => Step::Next,
             _ => Step::Gap,
         }
     }
@@ -194,7 +198,7 @@ impl Feed {
     /// How a session that was at `position` can be served. Only while the feed is live.
     pub fn resume(&mut self, position: &Position) -> Resumed {
         let Some(head) = self.head.clone() else { return Resumed::Resync(Reason::Gap) };
-        if position.lineage != head.lineage {
+        if position.lineage != head.lineage && !mutant::is("lineage") {
             return Resumed::Resync(Reason::RedisChanged);
         }
         if position.id.epoch != head.top.epoch {
@@ -217,7 +221,8 @@ impl Feed {
             return Resumed::Resync(Reason::Invalid);
         }
         let (first, frames) = self.shared_frames();
-        Resumed::Replay(Replay::new(Arc::clone(&frames), (seq + 1 - first) as usize, frames.len()))
+        let skip = if mutant::is("filter") { 0 } else { (seq + 1 - first) as usize };
+        Resumed::Replay(Replay::new(Arc::clone(&frames), skip, frames.len()))
     }
 
     /// The frames after the last invalid entry, and the number of the first. Made once for all who ask.
@@ -237,7 +242,7 @@ impl Feed {
     /// where the log must be read.
     pub fn compare(&self, now: &Head) -> Result<bool, Reason> {
         let Some(head) = &self.head else { return Err(Reason::Gap) };
-        if now.lineage != head.lineage {
+        if now.lineage != head.lineage && !mutant::is("lineage") {
             return Err(Reason::RedisChanged);
         }
         if now.top.epoch != head.top.epoch || now.top.seq < head.top.seq {
@@ -246,10 +251,27 @@ impl Feed {
         Ok(now.top.seq == head.top.seq)
     }
 
+    /// A read of the log is asked for: what it answers is not older than the feed is now.
+    pub fn asking(&mut self) {
+        self.asked = self.head.as_ref().map(|head| head.top);
+    }
+
+    /// Whether the feed has gone on by the wire while its log was read: then the read shows what was, and nothing new.
+    fn overtook(&self, read: &Head, asked: Option<EntryId>) -> bool {
+        let (Some(asked), Some(head)) = (asked, &self.head) else { return false };
+        let same =
+            read.lineage == head.lineage && read.top.epoch == head.top.epoch && asked.epoch == read.top.epoch;
+        same && (asked.seq..head.top.seq).contains(&read.top.seq)
+    }
+
     /// Takes in a read of the log from after number `asked`: entries before the tail extend it, entries after the head
     /// are returned.
     pub fn merge(&mut self, topic: &Topic, asked: u64, history: History, at: u64, now: Instant) -> Merged {
-        if let Err(reason) = self.compare(&history.head) {
+        let asked_at = self.asked.take();
+        let overtaken = self.overtook(&history.head, asked_at);
+        if let Err(reason) = self.compare(&history.head)
+            && !overtaken
+        {
             self.start(history.head);
             return Merged::Replaced(reason);
         }
@@ -268,8 +290,12 @@ impl Feed {
             }
         }
         let reached = self.extend_back(topic, &head.lineage, back, before, at, now);
-        if reached > asked + 1 {
+        // A read that ends before the tail begins says nothing of what lies between.
+        if reached > asked + 1 && history.head.top.seq + 1 >= before {
             self.floor = self.floor.max(reached);
+        }
+        if overtaken {
+            return Merged::Forward(forward);
         }
         let expected = forward.iter().zip(head.top.seq + 1..).all(|((id, _), seq)| id.seq == seq);
         if !expected || forward.len() as u64 != history.head.top.seq - head.top.seq {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use rand::RngExt;
 
 use super::{
-    feed::{Feed, Merged, State},
+    feed::{Feed, Merged, State, Step},
     switch::{Answer, Switch},
 };
 use crate::{
@@ -168,10 +168,12 @@ impl Switch {
     /// Reads a log from after a number, or further back, unless a read is under way.
     pub(super) fn read_log(&mut self, room: RoomId, seq: u64) {
         let Some(Subject::Topic(topic)) = self.hub.subject(room) else { return };
-        let Some(head) = self.feeds.get(&room).and_then(|feed| feed.head()) else { return };
         if self.reads.contains_key(&room) {
             return;
         }
+        let Some(feed) = self.feeds.get_mut(&room) else { return };
+        feed.asking();
+        let Some(head) = feed.head() else { return };
         let lookback = self.settings.log_length.min(LOOKBACK) as u64;
         let asked = if seq < head.top.seq { seq.min(head.top.seq.saturating_sub(lookback)) } else { seq };
         let after = EntryId { epoch: head.top.epoch, seq: asked };
@@ -240,9 +242,18 @@ impl Switch {
     /// Delivers what was held while a log was read.
     pub(super) fn release(&mut self, room: RoomId) {
         let Some(Subject::Topic(topic)) = self.hub.subject(room).cloned() else { return };
+        let mut earlier = false;
         for (id, content) in self.held.remove(&room).unwrap_or_default() {
+            if self.feeds.get(&room).is_some_and(|f| f.state == State::Live && f.judge(id) == Step::Earlier) {
+                // One look at the log answers for all of them.
+                earlier = true;
+                continue;
+            }
             let event = if let Content::Recorded(_, event) = content { Some(event) } else { None };
             self.advance(room, &topic, id, event, false);
+        }
+        if earlier {
+            self.doubt(Some(&Subject::Topic(topic)));
         }
         self.hub.flush();
     }
@@ -305,7 +316,9 @@ impl Switch {
                 // The bus sees it too, and interrupts the link.
                 continue;
             }
+            // An earlier epoch: the log was opened anew by a Redis whose clock is behind.
             let replaced = head.top.epoch > mine.top.epoch
+                || (head.top.epoch < asked.epoch && mine.top.epoch == asked.epoch)
                 || (head.top.epoch == asked.epoch && head.top.seq < asked.seq);
             if replaced {
                 feed.start(head);

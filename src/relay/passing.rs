@@ -87,6 +87,10 @@ impl Switch {
                 self.owe_all(room, Reason::LogReplaced);
                 self.wake_joins(room);
             }
+            Step::Earlier => {
+                tracing::warn!(topic = %topic, arrived = %id, "an event of an earlier log: comparing with what Redis has");
+                self.doubt(Some(&Subject::Topic(topic.clone())));
+            }
         }
     }
 

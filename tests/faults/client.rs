@@ -26,8 +26,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::record::{Clock, Fact, Position, Reason, Told, TopicId};
 
-/// Nothing heard for so long: the connection is dead. Nodes send a Ping every `heartbeat.seconds`.
-const SILENCE: Duration = Duration::from_secs(20);
+/// Nothing heard for so many heartbeats: the connection is dead. Nodes send a Ping every `heartbeat.seconds`.
+const SILENCE: u32 = 4;
 /// How long a connection may take until it is welcomed.
 const HANDSHAKE: Duration = Duration::from_secs(12);
 
@@ -85,6 +85,8 @@ pub(crate) struct State {
     pub(crate) connected: bool,
     pub(crate) live: bool,
     pub(crate) node: String,
+    /// Seconds, as the node said.
+    heartbeat: u32,
 }
 
 /// A session, as the world sees it.
@@ -122,6 +124,8 @@ struct Words {
     #[serde(default)]
     node: String,
     reconnect_after_ms: Option<u64>,
+    #[serde(default)]
+    heartbeat: u32,
     #[serde(default)]
     refused: Vec<Value>,
 }
@@ -200,7 +204,10 @@ impl Session {
             tokio::time::timeout(HANDSHAKE, self.open(port)).await.map_err(|_| io::ErrorKind::TimedOut)??;
         let (mut wait, mut code) = (None, None);
         loop {
-            let patience = if self.state().connected { SILENCE } else { HANDSHAKE };
+            let patience = {
+                let state = self.state();
+                if state.connected { Duration::from_secs(1) * state.heartbeat * SILENCE } else { HANDSHAKE }
+            };
             let Ok(next) = tokio::time::timeout(patience, socket.next()).await else {
                 return Ok((code, wait));
             };
@@ -258,6 +265,7 @@ impl Session {
                 let resuming = !state.told.facts.is_empty();
                 (state.connected, state.live) = (true, words.live);
                 state.node.clone_from(&words.node);
+                state.heartbeat = words.heartbeat;
                 state.told.facts.push((now, Fact::Welcome { node: words.node, live: words.live }));
                 for topic in state.told.follows.clone() {
                     let given = words.positions.get(self.topics.name(topic)).and_then(|p| Position::parse(p));

@@ -23,6 +23,7 @@ use super::{
 };
 use crate::{
     bus::{Head, History, Marks, Settings, keys::Keys},
+    mutant,
     protocol::{EntryId, Event, EventError, Lineage, Topic},
 };
 
@@ -113,7 +114,7 @@ impl Line {
     /// Reads the lineage of an answer, and gives the line up where it is not known.
     fn lineage(&self, value: Value) -> Result<Lineage, Fault> {
         let lineage = Lineage::new(&reply::text(value));
-        if self.lineages.contains(&lineage) {
+        if self.lineages.contains(&lineage) || mutant::is("lineage") {
             return Ok(lineage);
         }
         self.lineage_changed.store(true, Ordering::Release);

@@ -193,8 +193,13 @@ pub(crate) async fn subscription_lost(world: &mut World) -> Result<()> {
         world.proxies.iter().map(crate::proxy::Proxy::bites).sum::<u64>() >= bites + ended as u64
     })
     .await?;
-    // Well after the last event that a subscription brought.
-    hold(Duration::from_secs(1)).await;
+    // What is published from now on can only come when the subscriptions are back, or from the log.
+    let published = world.press.ledger().acks.len();
+    let (press, topic) = (std::sync::Arc::clone(&world.press), world.topics.id("comments:1"));
+    until("something is published to the topic", PROMISE, || async {
+        press.ledger().acks[published..].iter().filter(|ack| Some(ack.topic) == topic).count() >= 2
+    })
+    .await?;
     world.recovered_within(Duration::from_secs(20), None).await?;
     world.bit("subscriptions ended", ended as u64);
     Ok(())

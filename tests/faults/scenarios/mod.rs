@@ -72,7 +72,7 @@ fn standalone() -> Vec<Scenario> {
         scenario!("link-cut", link::cut, [Live], 2, { proxied: true }),
         scenario!("link-messages-lost", link::messages_lost, [], 3, { proxied: true }),
         scenario!("link-last-message-lost", link::last_message_lost, [], 0, { proxied: true, live: 0.0, sessions: 30 }),
-        scenario!("link-subscription-lost", link::subscription_lost, [], 2, { proxied: true }),
+        scenario!("link-subscription-lost", link::subscription_lost, [Live], 2, { proxied: true }),
         scenario!("link-subscription-refused", link::subscription_refused, [Live], 0, {
             redis: &["--user", "node", "on", ">secret-of-nodes", "~*", "&*", "+@all"],
             env: vec![("REDIS__USERNAME", "node"), ("REDIS__PASSWORD", "secret-of-nodes")]
@@ -107,7 +107,9 @@ fn around() -> Vec<Scenario> {
         scenario!("node-sigterm", nodes::sigterm, [Live], 2, { nodes: 3, sessions: 150 }),
         scenario!("node-rolling-restart", nodes::rolling, [Live], 1, { nodes: 3, sessions: 300 }),
         scenario!("node-out-of-files", nodes::out_of_files, [Live], 0, { files: Some(120), sessions: 60 }),
-        scenario!("session-never-reads", clients::never_reads, [], 0, { sessions: 60, recorded: 60.0, padding: 4000 }),
+        scenario!("session-never-reads", clients::never_reads, [], 0, {
+            sessions: 60, recorded: 60.0, padding: 4000, env: vec![("HEARTBEAT__SECONDS", "60")]
+        }),
         scenario!("session-garbage", clients::garbage, [], 0, { sessions: 60 }),
         scenario!("session-storm", clients::storm, [Live], 0, {
             nodes: 2, sessions: 5000, keys: 60, recorded: 20.0, live: 0.0

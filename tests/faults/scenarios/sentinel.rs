@@ -8,7 +8,7 @@ use crate::{
     process::{hold, until},
     record::Reason,
     watch::PROMISE,
-    world::World,
+    world::{Store, World},
 };
 
 /// An operator asks for a failover.
@@ -83,10 +83,15 @@ pub(crate) async fn pause(world: &mut World) -> Result<()> {
     world.begin(format!("the master, server {old}, is stopped (SIGSTOP)"));
     world.watched()?.servers[old].signal("STOP").await?;
     let known = world.known().await;
-    let new = world.watched()?.master_other_than(old).await;
+    let promoted = until("the sentinels promote another server", Duration::from_secs(40), || async {
+        let Store::Watched(watched) = &world.store else { return false };
+        watched.master().await.is_ok_and(|new| new != old)
+    })
+    .await;
     world.watched()?.servers[old].signal("CONT").await?;
     known?;
-    let new = new?;
+    promoted?;
+    let new = world.watched()?.master_other_than(old).await?;
     world.note(format!("server {new} is the master, {old} goes on"));
     world.recovered_by(Reason::RedisChanged).await?;
     world.watched()?.replicas_follow().await?;
