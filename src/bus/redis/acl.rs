@@ -21,7 +21,9 @@ pub fn acl(settings: &Settings) -> String {
     for area in settings.areas.names() {
         patterns.extend([" &", prefix, ":", area, ":*"]);
     }
-    let connect = "+hello +auth +ping +client|id +client|info +info +select";
+    // With Sentinel the client asks a Redis whether it is the master.
+    let role = if settings.redis.as_ref().is_some_and(super::Target::is_sentinel) { " +role" } else { "" };
+    let connect = format!("+hello +auth +ping +select +client|id +client|info +info{role}");
     format!(
         "# A publisher: recorded events with FCALL {prefix}_publish, live ones with {}.\n\
          ACL SETUSER {prefix}-publisher on >CHANGE-ME resetkeys ~{prefix}:* resetchannels &{prefix}:* -@all \
