@@ -24,12 +24,13 @@ export async function watch(page, go) {
   page.on('console', (m) => (/Content Security Policy|Content-Security-Policy/.test(m.text()) ? broken : said).push(m.text()));
   page.on('pageerror', (e) => broken.push(e.message));
   await go();
-  return Object.assign(screen(page), { page, said, broken });
+  return Object.assign(screen(page), { said, broken });
 }
 
 export function screen(page) {
   const badge = page.locator('#badge');
   return {
+    page,
     badge,
     text: (selector) => page.locator(selector).innerText(),
     state: () => badge.getAttribute('data-state'),
