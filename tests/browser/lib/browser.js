@@ -17,6 +17,9 @@ export async function context(t, options = {}) {
 /** The pane of an editor, ready to be asked things. */
 export async function pane(ctx, base, editor, query = '') {
   const page = await ctx.newPage();
+  await page.addInitScript(() => {    // when the badge first says live, on the page's own clock
+    const seen = setInterval(() => { if (document.querySelector('#badge')?.dataset.state === 'live') { window.liveAt = performance.now(); clearInterval(seen); } }, 10);
+  });
   return watch(page, async () => { await page.goto(`${base}/demo/pane.html?editor=${editor}${query}`); });
 }
 export async function watch(page, go) {
@@ -34,6 +37,10 @@ export function screen(page) {
     badge,
     text: (selector) => page.locator(selector).innerText(),
     state: () => badge.getAttribute('data-state'),
+    /** ms from the moment at which the client was there to that at which it was live. */
+    liveAfter: () => page.evaluate(() => window.liveAt - performance.getEntriesByType('resource').find((e) => e.name.endsWith('/realtime.js')).responseEnd),
+    /** The raw messages of a kind. */
+    raw: (type) => page.evaluate((type) => [...document.querySelectorAll('#messages pre')].map((p) => JSON.parse(p.textContent)).filter((m) => m.type === type), type),
     /** Waits until the badge says so: live('WebSocket'). */
     live: (transport, ms = 10_000) => until(`the badge says Live${transport ? ` · ${transport}` : ''}`, async () => {
       const shown = await badge.innerText();
