@@ -433,7 +433,7 @@ class Link {
   resume() {
     const mine = new Set([...this.topics].flatMap((t) => [t, areaOf(t)]));
     const positions = Object.fromEntries(Object.entries(this.positions).filter(([t]) => mine.has(t)));
-    return this.at ? { at: this.at, positions } : undefined;
+    return this.at && this.followed.size ? { at: this.at, positions } : undefined;
   }
 
   // -- liveness: browsers do not show Pings to scripts, so the client asks by itself
@@ -554,10 +554,8 @@ export class Hub {
     if (!tab) return port.postMessage({ t: 'gone' });
     switch (m.t) {
       case 'topics': {
-        const before = tab.topics;
         tab.topics = new Set(m.topics);
-        const known = minus(tab.topics, before).filter((t) => this.link?.followed.has(t));
-        if (known.length) port.postMessage({ t: 'followed', topics: known });
+        port.postMessage({ t: 'followed', topics: m.topics.filter((t) => this.link.followed.has(t)) });
         this.follow();
         break;
       }
@@ -574,12 +572,13 @@ export class Hub {
     if (this.tabs.size && m.user !== this.user) return port.postMessage({ t: 'hello', v: 0 });
     this.user = m.user;
     if (!this.link) this.handed = m.token;
-    this.tabs.set(port, { topics: new Set(), tap: false, alive: now(), answers: new Map() });
+    this.tabs.set(port, { topics: new Set(m.topics), tap: false, alive: now(), answers: new Map() });
     for (const [other, { alive }] of this.tabs) if (now() - alive > 180_000) this.leave(other);    // went without a word
     this.link ??= new Link({
       url: m.url, transports: m.transports, client: m.client, favourite: m.favourite,
       token: () => this.token(), emit: (message) => this.emit(message),
     });
+    this.follow();
     this.born.then((life) => {
       port.postMessage({ t: 'hello', v: PORT_PROTOCOL, life });
       port.postMessage({ t: 'status', status: this.link?.status ?? beginning() });
@@ -752,15 +751,16 @@ export class Realtime extends EventTarget {
     this.call(h.fn, ...args);
   }
 
+  wanted() { return [...new Set([...this.handlers].map((h) => h.topic))]; }
+
   /** Tells the Hub what this tab follows, once per turn. */
   topics() {
     if (this.asking) return;
     this.asking = true;
     setTimeout(() => {
       this.asking = false;
-      const wanted = new Set([...this.handlers].map((h) => h.topic));
-      for (const t of minus(this.followed, wanted)) this.followed.delete(t);
-      const topics = [...wanted];
+      const topics = this.wanted();
+      for (const t of minus(this.followed, new Set(topics))) this.followed.delete(t);
       if (this.sent !== `${topics}`) this.post({ t: 'topics', topics });
       this.sent = `${topics}`;
     }, 0);
@@ -815,7 +815,7 @@ export class Realtime extends EventTarget {
   }
 
   joining(token) {
-    return { t: 'join', user: this.user, token, url: this.url, transports: this.transports, client: this.id, favourite: remembered() };
+    return { t: 'join', user: this.user, token, topics: this.wanted(), url: this.url, transports: this.transports, client: this.id, favourite: remembered() };
   }
 
   attach(port) {

@@ -17,6 +17,9 @@ export async function context(t, options = {}) {
 /** The pane of an editor, ready to be asked things. */
 export async function pane(ctx, base, editor, query = '') {
   const page = await ctx.newPage();
+  await page.addInitScript(() => {    // when the badge first says live, on the page's own clock
+    const seen = setInterval(() => { if (document.querySelector('#badge')?.dataset.state === 'live') { window.liveAt = performance.now(); clearInterval(seen); } }, 10);
+  });
   return watch(page, async () => { await page.goto(`${base}/demo/pane.html?editor=${editor}${query}`); });
 }
 export async function watch(page, go) {
@@ -24,15 +27,20 @@ export async function watch(page, go) {
   page.on('console', (m) => (/Content Security Policy|Content-Security-Policy/.test(m.text()) ? broken : said).push(m.text()));
   page.on('pageerror', (e) => broken.push(e.message));
   await go();
-  return Object.assign(screen(page), { page, said, broken });
+  return Object.assign(screen(page), { said, broken });
 }
 
 export function screen(page) {
   const badge = page.locator('#badge');
   return {
+    page,
     badge,
     text: (selector) => page.locator(selector).innerText(),
     state: () => badge.getAttribute('data-state'),
+    /** ms from the moment at which the client was there to that at which it was live. */
+    liveAfter: () => page.evaluate(() => window.liveAt - performance.getEntriesByType('resource').find((e) => e.name.endsWith('/realtime.js')).responseEnd),
+    /** The raw messages of a kind. */
+    raw: (type) => page.evaluate((type) => [...document.querySelectorAll('#messages pre')].map((p) => JSON.parse(p.textContent)).filter((m) => m.type === type), type),
     /** Waits until the badge says so: live('WebSocket'). */
     live: (transport, ms = 10_000) => until(`the badge says Live${transport ? ` · ${transport}` : ''}`, async () => {
       const shown = await badge.innerText();

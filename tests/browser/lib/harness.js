@@ -15,11 +15,18 @@ export async function until(what, check, ms = 10_000) {
 }
 export const pause = (ms) => new Promise((go) => setTimeout(go, ms));
 
+let after = [];
+/** Ends what the running test has started, last things first. */
+export async function cleanUp() {
+  const all = after.reverse();
+  after = [];
+  for (const f of all) { try { await f(); } catch (error) { console.log(`        cleaning up: ${error.message}`); } }
+}
+
 export async function run(words) {
   let passed = 0, failed = 0;
   for (const { name, body, file } of tests) {
     if (words.length && !words.some((w) => `${file} ${name}`.includes(w))) continue;
-    const after = [];
     const begun = Date.now();
     let timer;
     try {
@@ -34,7 +41,7 @@ export async function run(words) {
       console.log(`FAILED  ${file}: ${name}\n${String(error.stack ?? error).replace(/^/gm, '        ')}`);
     }
     clearTimeout(timer);
-    for (const f of after.reverse()) { try { await f(); } catch (error) { console.log(`        cleaning up: ${error.message}`); } }
+    await cleanUp();
   }
   console.log(`${passed} passed, ${failed} failed`);
   return failed === 0;
