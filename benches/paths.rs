@@ -82,7 +82,7 @@ fn encode(c: &mut Criterion) {
 fn feed(c: &mut Criterion) {
     let (topic, event, now) = (topic(), event(), Instant::now());
     let opened = || {
-        let mut feed = Feed::opening();
+        let mut feed = Feed::opening(1000);
         feed.start(Head { lineage: lineage(), top: id(0) });
         assert_eq!(feed.state, State::Live);
         feed

@@ -1,5 +1,7 @@
 //! The relay on the memory bus: joining, replay, `resync`s and their reasons, without sockets.
 
+#![allow(clippy::unwrap_used, reason = "a test stops where it cannot go on")]
+
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
@@ -226,7 +228,7 @@ async fn what_the_log_no_longer_holds_is_a_resync() {
     );
     let mut ahead = old;
     let position = second.resume().positions["comments"].clone();
-    ahead.positions.insert("comments".into(), format!("{}7", position));
+    ahead.positions.insert("comments".into(), format!("{position}7"));
     let fifth = rig.connect(&["comments"], Some(ahead), 65536).await;
     assert_eq!(fifth.resync().await, (vec!["comments".to_owned()], Reason::LogReplaced));
 }

@@ -116,7 +116,7 @@ async fn a_length_that_is_too_large_is_refused_before_it_arrives() {
     let mut ws = node.socket().await;
     for n in 0..10 {
         // The node may have closed already.
-        let opcode = if n == 0 { 0x01 } else { 0x00 };
+        let opcode = u8::from(n == 0);
         let _ = ws.stream.write_all(&client_frame(opcode, &[b'x'; 10_000])).await;
     }
     assert_eq!(ws.closed().await.0, 4400, "fragments that are too large together");

@@ -1,6 +1,6 @@
 //! `carillon dev`: one node to look around with: in-memory bus, a secret of its own, the demo page.
 
-use std::{net::SocketAddr, process::ExitCode, time::Duration};
+use std::{fmt::Write, net::SocketAddr, process::ExitCode, time::Duration};
 
 use clap::Args;
 
@@ -64,7 +64,7 @@ fn tour(config: &Config, public: SocketAddr, internal: SocketAddr) -> anyhow::Re
     let program = program.display();
     let base = &config.http.base_path;
     let bus = if config.redis.url.is_some() { "Redis" } else { "in memory, nothing survives it" };
-    let token = config.internal.publish_token.as_ref().map(|token| token.expose()).unwrap_or_default();
+    let token = config.internal.publish_token.as_ref().map_or("", |token| token.expose());
     let mut text = format!(
         "
   Carillon {} is running. The bus is {bus}.
@@ -86,12 +86,13 @@ fn tour(config: &Config, public: SocketAddr, internal: SocketAddr) -> anyhow::Re
             aud: jwt.audience.first().cloned(),
         };
         let token = token.sign(secret, jwt.algorithms.first().copied().unwrap_or(Algorithm::Hs256))?;
-        text += &format!(
+        write!(
+            text,
             "
   Listen with any WebSocket client npx --yes wscat -c 'ws://{public}{base}' -H 'Authorization: Bearer {token}' \\
                                    -w 3600 -x '{{\"type\":\"connect\",\"topics\":[\"comments:42\"]}}'
 "
-        );
+        )?;
     }
     text += "\n  Ctrl-C ends it.\n\n";
     Ok(text)

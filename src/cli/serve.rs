@@ -47,12 +47,11 @@ pub(super) async fn run_node(config: Config, listeners: Listeners) -> anyhow::Re
         _ = terminate.recv() => None,
         _ = tokio::signal::ctrl_c() => None,
     };
-    match ended {
-        Some(ended) => ended?,
-        None => {
-            shutdown.cancel();
-            node.await?;
-        }
+    if let Some(ended) = ended {
+        ended?;
+    } else {
+        shutdown.cancel();
+        node.await?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -45,6 +45,8 @@ pub enum Step {
     Gap,
     /// Of another epoch: the log was replaced.
     Replaced,
+    /// Of an epoch before: late, or the log was replaced by a master whose clock is behind.
+    Earlier,
 }
 
 /// How a session that comes back can be served.
@@ -91,14 +93,17 @@ pub struct Feed {
     floor: u64,
     shared: Option<(u64, Arc<[Frame]>)>,
     read_until: Option<Instant>,
+    longest: usize,
     /// The head when the read of the log that is under way was asked for.
     asked: Option<EntryId>,
 }
 
 impl Feed {
     /// A feed that is being opened.
-    pub fn opening() -> Self {
+    /// `longest`: entries that the tail keeps at most (`log.length`), so that it never reaches further back than the log.
+    pub fn opening(longest: usize) -> Self {
         Self {
+            longest,
             state: State::Opening,
             head: None,
             wire: 0,
@@ -167,7 +172,8 @@ impl Feed {
         let frame = event.map(|event| Frame::new(topic.clone(), Some((lineage, id)), at, event));
         self.tail.push_back(Kept { seq: id.seq, frame: frame.clone(), since: now });
         self.shared = None;
-        if self.tail.len() > SHORT && self.read_until.is_none_or(|until| until < now) {
+        let asked_for = self.read_until.is_some_and(|until| until >= now);
+        if self.tail.len() > if asked_for { self.longest } else { SHORT.min(self.longest) } {
             self.tail.pop_front();
         }
         frame

@@ -122,9 +122,10 @@ impl Switch {
         let room = self.hub.room(subject);
         self.idle.remove(&room);
         self.to_close.remove(&room);
+        let longest = self.settings.log_length;
         self.feeds.entry(room).or_insert_with(|| {
             self.to_open.insert(room);
-            Feed::opening()
+            Feed::opening(longest)
         });
         if !self.hub.enter(id, room, explicit) {
             if !join.known.contains(&room) && join.asked.iter().all(|(asked, _)| *asked != room) {
