@@ -75,7 +75,7 @@ fn encode(c: &mut Criterion) {
                 1_763_764_200_000,
                 black_box(event.clone()),
             )
-        })
+        });
     });
 }
 
@@ -109,7 +109,7 @@ fn hub_of(outboxes: &[Arc<Outbox>]) -> (Hub, RoomId) {
     let mut hub = Hub::default();
     let room = hub.room(&Subject::Topic(topic()));
     for outbox in outboxes {
-        let member = hub.admit(Arc::clone(outbox), "anna");
+        let member = hub.admit(outbox, "anna");
         hub.enter(member, room, true);
         hub.put_in_step(member, room, 0, 0);
     }
@@ -132,7 +132,9 @@ fn hub(c: &mut Criterion) {
             next,
             |frame| {
                 hub.deliver(room, &frame, false);
-                pulled.iter().for_each(|outbox| drop(black_box(outbox.pull(1))));
+                for outbox in &pulled {
+                    drop(black_box(outbox.pull(1)));
+                }
             },
             BatchSize::SmallInput,
         );

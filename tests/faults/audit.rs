@@ -165,10 +165,10 @@ impl<'a> Course<'a> {
         }
         match fact {
             Fact::Start { resuming, asked, given, .. } => {
-                self.start(at, *resuming, asked.as_ref(), given.as_ref(), verdict)
+                self.start(at, *resuming, asked.as_ref(), given.as_ref(), verdict);
             }
             Fact::Event { position: Some(position), number, .. } => {
-                self.event(at, position, *number, verdict)
+                self.event(at, position, *number, verdict);
             }
             Fact::Event { position: None, number, .. } => {
                 self.live.insert(*number);
@@ -275,15 +275,12 @@ impl<'a> Course<'a> {
             );
         }
         self.last_resync = Some(at);
-        match position {
-            Some(position) => {
-                self.fresh = (at, Some(position.id));
-                self.standing = Standing::At(position.clone());
-            }
-            None => {
-                self.violation(at, "a resync without a new starting point", verdict);
-                self.standing = Standing::Owed;
-            }
+        if let Some(position) = position {
+            self.fresh = (at, Some(position.id));
+            self.standing = Standing::At(position.clone());
+        } else {
+            self.violation(at, "a resync without a new starting point", verdict);
+            self.standing = Standing::Owed;
         }
     }
 

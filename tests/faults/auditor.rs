@@ -2,6 +2,7 @@
 //!
 //! A binary of its own, because the fault tests have their own `main` and take minutes.
 #![allow(dead_code, reason = "the fault tests use the rest")]
+#![allow(clippy::unwrap_used, clippy::type_complexity, reason = "a test stops where it cannot go on")]
 
 mod audit;
 mod record;
