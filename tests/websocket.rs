@@ -227,7 +227,7 @@ async fn a_session_ends_with_its_token_unless_a_new_one_comes() {
 
 #[tokio::test]
 async fn silence_is_pinged_and_then_closed_with_4408() {
-    let node = Node::start(&[("heartbeat.seconds", "1")]).await;
+    let node = Node::start(&[("heartbeat.seconds", "3")]).await;
     let (mut anna, _) = node.session("anna", &[]).await;
     let frame = anna.frame().await.unwrap();
     assert_eq!(frame.opcode, 9, "a Ping");

@@ -52,9 +52,9 @@ pub(super) async fn publish(
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, Refusal> {
-    let count = |reason| internal.metrics.published.get_or_create(&ReasonLabel { reason }).clone();
+    // What reaches the bus is counted there.
     let refused = |_: &Problem| {
-        count("refused").inc();
+        internal.metrics.published.get_or_create(&ReasonLabel { reason: "refused" }).inc();
     };
     let right = internal.right(&headers).await.inspect_err(refused)?;
     let live = match options.live.as_deref() {
@@ -75,12 +75,10 @@ pub(super) async fn publish(
         }
         match send(&internal, element, live).await {
             Ok(positions) => {
-                count(if live { "live" } else { "recorded" }).inc_by(positions.len() as u64);
                 results.push(Ok(positions));
             }
             Err(error) => {
                 let problem = bus_problem(&error);
-                count(if matches!(error, BusError::Away(_)) { "away" } else { "refused" }).inc();
                 failure = Some(problem.clone());
                 results.push(Err(problem));
             }
