@@ -15,7 +15,11 @@ use std::{
     time::Duration,
 };
 
-use axum::{Router, body::Body};
+use axum::{
+    Router,
+    body::Body,
+    http::{HeaderValue, header},
+};
 use hyper::{body::Incoming, rt::Executor, service::service_fn};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
@@ -32,6 +36,7 @@ use tower_service::Service;
 
 use crate::{
     metrics::{Metrics, ReasonLabel},
+    protocol::Problem,
     shutdown::Tasks,
 };
 
@@ -141,6 +146,7 @@ impl Door {
             service_fn(move |mut request: hyper::Request<Incoming>| {
                 begun.store(true, Ordering::Relaxed);
                 request.extensions_mut().insert(peer);
+                name_host(&mut request);
                 router.clone().call(request.map(Body::new))
             })
         };
@@ -194,6 +200,16 @@ where
     }
 }
 
+/// HTTP/2 says the host in the URI (RFC 9113, 8.3.1): handlers look for it in one place.
+fn name_host(request: &mut hyper::Request<Incoming>) {
+    if !request.headers().contains_key(header::HOST)
+        && let Some(host) = request.uri().authority()
+        && let Ok(host) = HeaderValue::from_str(host.as_str())
+    {
+        request.headers_mut().insert(header::HOST, host);
+    }
+}
+
 fn tune(socket: &TcpStream) -> io::Result<()> {
     socket.set_nodelay(true)?;
     let socket = SockRef::from(socket);
@@ -214,15 +230,28 @@ fn spare() -> Option<File> {
     File::open("/dev/null").ok()
 }
 
-/// Takes one connection and closes it, so that it does not wait in vain.
+/// Newcomers that are told no before the old ones get their turn again.
+const TURNED_AWAY: usize = 32;
+
+/// Takes some of those who wait and tells them no, so that they do not wait in vain.
 async fn turn_away(listener: &TcpListener, plain: bool) {
-    const ANSWER: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nConnection: close\r\n\
-        Content-Type: application/problem+json\r\nContent-Length: 112\r\n\r\n\
-        {\"status\":503,\"code\":\"too-many-sessions\",\"title\":\"The node is full\",\"detail\":\"Come back in a few seconds later.\"}";
-    let accept = tokio::time::timeout(Duration::from_millis(50), listener.accept());
-    if let Ok(Ok((mut socket, _))) = accept.await
-        && plain
-    {
-        let _ = tokio::time::timeout(Duration::from_millis(50), socket.write_all(ANSWER)).await;
+    let problem =
+        Problem::new(503, "too-many-sessions", "Come back later", "The node is at its limit of open files.");
+    let body = serde_json::to_string(&problem).unwrap_or_default();
+    let answer = format!(
+        "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nConnection: close\r\n\
+         Content-Type: application/problem+json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    for _ in 0..TURNED_AWAY {
+        let accept = tokio::time::timeout(Duration::from_millis(5), listener.accept());
+        let Ok(Ok((mut socket, _))) = accept.await else { return };
+        if plain {
+            // A fresh socket has room for this; whoever resets it meanwhile needs no answer.
+            let _ = socket.write_all(answer.as_bytes()).await;
+            let _ = socket.shutdown().await;
+            // Closing with bytes unread would reset the connection, and the answer with it.
+            let _ = socket.try_read(&mut [0; 4096]);
+        }
     }
 }

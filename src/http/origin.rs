@@ -50,7 +50,6 @@ impl Origins {
         let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
         let first = |name: &str| Some(text(name)?.split(',').next()?.trim().to_ascii_lowercase());
         let secure = peer.secure.then(|| "https".to_owned());
-        // HTTP/2 has :authority, which hyper keeps in the URI; browsers use it only on TLS, with `Host` equal to it.
         let host = text("host").unwrap_or_default().to_ascii_lowercase();
         if !self.is_trusted(peer.address.ip()) {
             return (secure, host);

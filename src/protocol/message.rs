@@ -172,6 +172,17 @@ pub enum RefusedCode {
     TooMany,
 }
 
+impl RefusedCode {
+    /// The name on the wire and in metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Forbidden => "forbidden",
+            Self::BadTopic => "bad-topic",
+            Self::TooMany => "too-many",
+        }
+    }
+}
+
 /// A topic that is not followed, as the client wrote it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Refused {

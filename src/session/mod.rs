@@ -33,7 +33,7 @@ use crate::{
     hub::{Closing, Notice, Outbox},
     metrics::{CodeLabel, Metrics, ReasonLabel, TransportLabel},
     protocol::time::now_ms,
-    relay::Relay,
+    relay::{Relay, Request},
 };
 
 /// How long a failed renewal waits before it is tried again, ms.
@@ -151,13 +151,23 @@ impl Session {
                     transport,
                     "a session is open"
                 );
+                self.count_refused(&request);
                 relay.connect(outbox, welcome, request).await;
             }
-            Output::Subscribe(request) => relay.subscribe(outbox, request).await,
+            Output::Subscribe(request) => {
+                self.count_refused(&request);
+                relay.subscribe(outbox, request).await;
+            }
             Output::Unsubscribe(subjects) => relay.unsubscribe(outbox, subjects).await,
             Output::Ping => relay.ping(outbox).await,
             // Answered by `take`.
             Output::Check(_) | Output::Admit { .. } | Output::End(_) => {}
+        }
+    }
+
+    fn count_refused(&self, request: &Request) {
+        for refused in &request.refused {
+            self.common.metrics.refused.get_or_create(&ReasonLabel { reason: refused.code.name() }).inc();
         }
     }
 

@@ -230,3 +230,15 @@ pub(super) fn input(heard: Heard) -> Result<Input, End> {
         Heard::Broken(closing) => return Err(End::Ours(closing)),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_idle_session_is_small() {
+        // What the task of an idle session keeps; the rest is in the outbox, the pulse and the hub.
+        let line = std::mem::size_of::<Line>();
+        assert!(line <= 256, "{line} bytes");
+    }
+}
