@@ -287,6 +287,8 @@ class Rig:
     async def redis_restarts(self):
         await self.rate(LOAD)
         closes = sum(len(editor.closes) for editor in self.editors)
+        epochs = lambda: {(topic, place[0]) for editor in self.editors for topic, place in editor.covered.items()}
+        before = epochs()
         redis = self.stack.ids("redis")[0]
         await self.stack.aside("docker", "stop", redis)
         await until(lambda: not any(editor.live for editor in self.editors), 10, "every editor is told live:false")
@@ -298,6 +300,8 @@ class Rig:
         await asyncio.sleep(1)
         note = await self.audit(resyncs_allowed=["redis-changed"])
         assert sum(len(editor.closes) for editor in self.editors) == closes, "sessions were closed"
+        # What was accepted has survived: the logs are the same ones.
+        assert epochs() == before, f"logs were lost: {sorted(before - epochs())[:3]} became {sorted(epochs() - before)[:3]}"
         told = [editor for editor in self.editors if editor.resyncs]
         assert len(told) == len(self.editors), f"a restart changes the lineage: {len(told)} of {len(self.editors)} were told"
         self.forget_resyncs()
