@@ -45,7 +45,7 @@ class Editor:
         self.covered = {}  # topic -> (epoch, seq) up to which this editor knows everything
         self.events = 0
         self.sources = {}  # (topic, source) -> events
-        self.resyncs = []  # (time, topic, reason)
+        self.resyncs = []  # (time, topic, reason, what was known and where)
         self.faults = []  # what the contract forbids
         self.closes = []  # (time, code, reason)
         self.welcomes = []  # (time, node)
@@ -69,6 +69,11 @@ class Editor:
             await self._task
         except asyncio.CancelledError:
             pass
+
+    def story(self):
+        """The last things that happened to this editor, with seconds ago."""
+        ago = lambda rows: [(f"-{time.monotonic() - row[0]:.1f}s", *row[1:]) for row in rows[-4:]]
+        return {"name": self.name, "closes": ago(self.closes), "refusals": ago(self.refusals), "welcomes": ago(self.welcomes)}
 
     def fault(self, text):
         self.faults.append(f"{self.name}: {text}")
@@ -137,7 +142,8 @@ class Editor:
                 self._start(topic, position, "subscribed")
         elif kind == "resync":
             for topic in message["topics"]:
-                self.resyncs.append((time.monotonic(), topic, message["reason"]))
+                more = {"node": self.node, "knew": self.covered.get(topic), "now": message["positions"].get(topic)}
+                self.resyncs.append((time.monotonic(), topic, message["reason"], more))
                 if position := message["positions"].get(topic):
                     # Refetching makes this editor's view complete up to here.
                     self.positions[topic] = position
