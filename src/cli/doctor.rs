@@ -1,30 +1,248 @@
-//! `carillon doctor`: what stands between a browser and a node.
+//! `carillon doctor`: why do live updates not arrive?
+//!
+//! Asks in the order in which a person would: is somebody there, is it a node, does a WebSocket open, does a session
+//! live, do the other ways work, is Redis well? Each question has a file under `doctor/`; each answer is one sentence,
+//! and where it is a bad one, another says what to change where.
 
-use std::process::ExitCode;
+mod clock;
+mod compare;
+mod fallback;
+mod handshake;
+mod hop;
+mod net;
+mod node;
+mod place;
+mod redis;
+mod report;
+mod session;
+mod token;
 
-use anyhow::bail;
+use std::{
+    io::IsTerminal,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
+
+use anyhow::Context;
 use clap::Args;
 
-/// Find out what stands between browsers and a node: proxies, headers, origins, tokens
+use self::{
+    hop::Hop,
+    net::{Door, Visitor},
+    place::Place,
+    report::{Finding, Part, Report},
+    session::Session,
+};
+use super::{
+    Usage, print,
+    publish::read_token,
+    settings::{self, ConfigFile},
+    token::shared_secret,
+};
+use crate::{
+    app::wiring,
+    auth::NewToken,
+    config::{Algorithm, Config},
+    shutdown::Tasks,
+};
+
+/// How long a token of our own lasts.
+const TOKEN_TTL: Duration = Duration::from_mins(15);
+
+/// Find out why live updates do not arrive: DNS, TLS, proxies, handshake, tokens, idle timeouts, buffering, Redis
 #[derive(Debug, Args)]
 #[command(after_help = "\
+Exit code 0: nothing is wrong; 1: something is. With --redis (or redis.url in --config) one event is published to the
+private topic of nobody, which keeps it as long as log.ttl_seconds says.
+
 Examples:
   carillon doctor https://cms.example.com/realtime
-  carillon doctor https://cms.example.com/realtime --origin https://cms.example.com --token-file token")]
+  carillon doctor https://cms.example.com/realtime --token-file token --idle 90
+  carillon doctor https://cms.example.com/realtime --direct http://10.0.0.5:8080 --config /etc/carillon/carillon.toml
+  carillon doctor https://cms.example.com/realtime --redis redis://:PASSWORD@10.0.0.9:6379 --json")]
 pub(super) struct Doctor {
+    #[command(flatten)]
+    file: ConfigFile,
     /// Public address of a node, as browsers use it
-    pub(super) url: String,
-    /// Origin to present
+    url: String,
+    /// The node itself, past every proxy: to find out who is at fault
+    #[arg(long, value_name = "URL")]
+    direct: Option<String>,
+    /// Origin of the pages that connect [default: that of the address]
     #[arg(long, value_name = "ORIGIN")]
-    pub(super) origin: Option<String>,
-    /// File with a token to connect with
+    origin: Option<String>,
+    /// File with a token to connect with [default: one minted with auth.secret of --config]
     #[arg(long, value_name = "FILE")]
-    pub(super) token_file: Option<std::path::PathBuf>,
+    token_file: Option<PathBuf>,
+    /// File with the Cookie header of an editor who is signed in
+    #[arg(long, value_name = "FILE")]
+    cookie_file: Option<PathBuf>,
+    /// File (PEM) with an authority to trust besides this machine's
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
+    /// Seconds that a connection is left quiet; 0: not at all
+    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
+    idle: u64,
+    /// Examine this Redis too [default: redis.url of --config]
+    #[arg(long, value_name = "URL")]
+    redis: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
 }
 
-#[expect(clippy::unused_async, reason = "being built")]
+/// What is the same for the public way and the direct one.
+struct Plan {
+    token: Option<String>,
+    idle: Duration,
+    ca: Option<PathBuf>,
+    tasks: Tasks,
+}
+
 impl Doctor {
     pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
-        bail!("`carillon doctor` is being built")
+        let config = self.config()?;
+        let place = Place::parse(&self.url, &config.http.base_path)?;
+        let direct = self.direct.as_deref().map(|url| Place::parse(url, &place.base)).transpose()?;
+        let plan = Plan {
+            token: self.token(&config)?,
+            idle: Duration::from_secs(self.idle),
+            ca: self.ca.clone(),
+            tasks: Tasks::new(),
+        };
+        let (public, direct, redis) = tokio::join!(
+            self.way("public", place.clone(), &place, &plan),
+            async {
+                match direct {
+                    Some(direct) => self.way("direct", direct, &place, &plan).await.map(Some),
+                    None => Ok(None),
+                }
+            },
+            redis(&config, &plan.tasks),
+        );
+        plan.tasks.end(Duration::from_secs(1)).await;
+        let ((mut public, hop), direct) = (public?, direct?);
+        if let Some((direct, _)) = &direct {
+            compare::blame(&mut public, direct, hop.name());
+        }
+        let parts = std::iter::once(public).chain(direct.map(|(part, _)| part)).chain(redis?);
+        let report = Report(parts.collect());
+        if self.json {
+            print(&format!("{}\n", serde_json::to_string_pretty(&report.json())?))?;
+        } else {
+            print(&report.table(std::io::stdout().is_terminal()))?;
+        }
+        Ok(if report.is_healthy() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
+
+    fn config(&self) -> anyhow::Result<Config> {
+        let layers = self.file.layers();
+        Ok(match &self.redis {
+            Some(url) => layers.set("redis.url", url, "--redis").load()?,
+            None => layers.load()?,
+        })
+    }
+
+    fn token(&self, config: &Config) -> anyhow::Result<Option<String>> {
+        if let Some(path) = &self.token_file {
+            return read_token(path).map(Some);
+        }
+        if self.cookie_file.is_some() {
+            return Ok(None);
+        }
+        // Without a secret it goes without a token, and the node says what it thinks of that.
+        let Ok((jwt, secret)) = shared_secret(config) else { return Ok(None) };
+        let first = |texts: &[String]| texts.first().cloned();
+        let token = NewToken {
+            sub: "carillon-doctor".into(),
+            ttl: TOKEN_TTL,
+            topics: None,
+            publish: None,
+            iss: first(&jwt.issuer),
+            aud: first(&jwt.audience),
+        };
+        Ok(Some(token.sign(secret, jwt.algorithms.first().copied().unwrap_or(Algorithm::Hs256))?))
+    }
+
+    /// Examines one way to a node. `public` is what pages call it.
+    async fn way(
+        &self,
+        name: &'static str,
+        place: Place,
+        public: &Place,
+        plan: &Plan,
+    ) -> anyhow::Result<(Part, Hop)> {
+        let cookie = self.cookie_file.as_deref().map(read_cookie).transpose()?;
+        let origin = self.origin.clone().unwrap_or_else(|| public.origin());
+        let visitor = Visitor { host: public.authority.clone(), origin, cookie };
+        if visitor.origin.parse::<hyper::header::HeaderValue>().is_err() {
+            return Err(Usage("--origin cannot be sent in a header".into()).into());
+        }
+        let shown = place.shown();
+        let (mut findings, door) = Door::find(place, visitor, plan.ca.as_deref(), plan.tasks.clone()).await?;
+        let mut hop = Hop::default();
+        if let Some(door) = &door {
+            let node = node::ask(door).await;
+            findings.extend(node.findings);
+            hop = node.hop;
+            findings.extend(sessions(door, &hop, plan).await);
+        }
+        Ok((Part { name, place: shown, findings }, hop))
+    }
+}
+
+/// Everything from the handshake on.
+async fn sessions(door: &Door, hop: &Hop, plan: &Plan) -> Vec<Finding> {
+    let token = plan.token.as_deref();
+    let mut findings = Vec::new();
+    let session = match handshake::open(door, hop).await {
+        Ok((socket, finding)) => {
+            findings.push(finding);
+            match Session::begin(socket, token).await {
+                Ok(session) => {
+                    findings.push(token::accepted(token, &session.welcome));
+                    Some(session)
+                }
+                Err(end) => {
+                    findings.push(token::refused(token, &end));
+                    findings.push(Finding::untested("round trip", "There is no session to ask."));
+                    None
+                }
+            }
+        }
+        Err(finding) => {
+            findings.push(*finding);
+            findings.push(fallback::token(door, token).await);
+            None
+        }
+    };
+    let live = async {
+        let Some(mut session) = session else { return Vec::new() };
+        let mut findings = vec![session.round_trip().await];
+        if findings[0].verdict != report::Verdict::Bad && !plan.idle.is_zero() {
+            findings.push(session.idle(plan.idle, hop).await);
+        }
+        findings
+    };
+    // The quiet times run side by side.
+    let (live, sse, poll) =
+        tokio::join!(live, fallback::sse(door, hop, token), fallback::poll(door, hop, token, plan.idle));
+    findings.extend(live);
+    findings.extend([sse, poll]);
+    findings
+}
+
+async fn redis(config: &Config, tasks: &Tasks) -> anyhow::Result<Option<Part>> {
+    let settings = wiring::bus(config, &settings::areas(config)?);
+    let Some(target) = &settings.redis else { return Ok(None) };
+    let place = target.shown();
+    Ok(Some(Part { name: "redis", place, findings: redis::examine(settings, tasks).await }))
+}
+
+fn read_cookie(path: &Path) -> anyhow::Result<String> {
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("no cookie can be read from {}", path.display()))?;
+    let text = text.trim();
+    Ok(text.strip_prefix("Cookie:").unwrap_or(text).trim().to_owned())
 }
