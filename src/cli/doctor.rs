@@ -49,6 +49,8 @@ use crate::{
 
 /// How long a token of our own lasts.
 const TOKEN_TTL: Duration = Duration::from_mins(15);
+/// How long one lasts whose end is to be announced; that comes after two thirds of it.
+const BRIEF_TTL: Duration = Duration::from_secs(9);
 
 /// Find out why live updates do not arrive: DNS, TLS, proxies, handshake, tokens, idle timeouts, buffering, Redis
 #[derive(Debug, Args)]
@@ -81,7 +83,7 @@ pub(super) struct Doctor {
     /// File (PEM) with an authority to trust besides this machine's
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
-    /// Seconds that a connection is left quiet; 0: not at all
+    /// Seconds that a connection is left quiet; 0: not at all (then later bytes of SSE are not waited for either)
     #[arg(long, value_name = "SECONDS", default_value_t = 10)]
     idle: u64,
     /// Examine this Redis too [default: redis.url of --config]
@@ -93,8 +95,11 @@ pub(super) struct Doctor {
 }
 
 /// What is the same for the public way and the direct one.
-struct Plan {
+struct Plan<'a> {
+    config: &'a Config,
     token: Option<String>,
+    /// The token is of our own making, and so can others be.
+    minted: bool,
     idle: Duration,
     ca: Option<PathBuf>,
     tasks: Tasks,
@@ -105,8 +110,11 @@ impl Doctor {
         let config = self.config()?;
         let place = Place::parse(&self.url, &config.http.base_path)?;
         let direct = self.direct.as_deref().map(|url| Place::parse(url, &place.base)).transpose()?;
+        let (token, minted) = self.token(&config)?;
         let plan = Plan {
-            token: self.token(&config)?,
+            config: &config,
+            token,
+            minted,
             idle: Duration::from_secs(self.idle),
             ca: self.ca.clone(),
             tasks: Tasks::new(),
@@ -144,25 +152,14 @@ impl Doctor {
         })
     }
 
-    fn token(&self, config: &Config) -> anyhow::Result<Option<String>> {
+    /// The token to show, and whether it is of our own making.
+    fn token(&self, config: &Config) -> anyhow::Result<(Option<String>, bool)> {
         if let Some(path) = &self.token_file {
-            return read_token(path).map(Some);
+            return Ok((Some(read_token(path)?), false));
         }
-        if self.cookie_file.is_some() {
-            return Ok(None);
-        }
-        // Without a secret it goes without a token, and the node says what it thinks of that.
-        let Ok((jwt, secret)) = shared_secret(config) else { return Ok(None) };
-        let first = |texts: &[String]| texts.first().cloned();
-        let token = NewToken {
-            sub: "carillon-doctor".into(),
-            ttl: TOKEN_TTL,
-            topics: None,
-            publish: None,
-            iss: first(&jwt.issuer),
-            aud: first(&jwt.audience),
-        };
-        Ok(Some(token.sign(secret, jwt.algorithms.first().copied().unwrap_or(Algorithm::Hs256))?))
+        let token = if self.cookie_file.is_some() { None } else { mint(config, TOKEN_TTL)? };
+        let minted = token.is_some();
+        Ok((token, minted))
     }
 
     /// Examines one way to a node. `public` is what pages call it.
@@ -171,7 +168,7 @@ impl Doctor {
         name: &'static str,
         place: Place,
         public: &Place,
-        plan: &Plan,
+        plan: &Plan<'_>,
     ) -> anyhow::Result<(Part, Hop)> {
         let cookie = self.cookie_file.as_deref().map(read_cookie).transpose()?;
         let origin = self.origin.clone().unwrap_or_else(|| public.origin());
@@ -186,14 +183,14 @@ impl Doctor {
             let node = node::ask(door).await;
             findings.extend(node.findings);
             hop = node.hop;
-            findings.extend(sessions(door, &hop, plan).await);
+            findings.extend(sessions(door, &hop, node.heartbeat, plan).await);
         }
         Ok((Part { name, place: shown, findings }, hop))
     }
 }
 
 /// Everything from the handshake on.
-async fn sessions(door: &Door, hop: &Hop, plan: &Plan) -> Vec<Finding> {
+async fn sessions(door: &Door, hop: &Hop, heartbeat: Option<u64>, plan: &Plan<'_>) -> Vec<Finding> {
     let token = plan.token.as_deref();
     let mut findings = Vec::new();
     let session = match handshake::open(door, hop).await {
@@ -201,7 +198,10 @@ async fn sessions(door: &Door, hop: &Hop, plan: &Plan) -> Vec<Finding> {
             findings.push(finding);
             match Session::begin(socket, token).await {
                 Ok(session) => {
-                    findings.push(token::accepted(token, &session.welcome));
+                    findings.push(match plan.minted {
+                        true => token::minted(),
+                        false => token::accepted(token, &session.welcome),
+                    });
                     Some(session)
                 }
                 Err(end) => {
@@ -217,20 +217,57 @@ async fn sessions(door: &Door, hop: &Hop, plan: &Plan) -> Vec<Finding> {
             None
         }
     };
-    let live = async {
-        let Some(mut session) = session else { return Vec::new() };
-        let mut findings = vec![session.round_trip().await];
-        if findings[0].verdict != report::Verdict::Bad && !plan.idle.is_zero() {
-            findings.push(session.idle(plan.idle, hop).await);
-        }
-        findings
-    };
+    let is_node = heartbeat.is_some() || session.is_some();
     // The quiet times run side by side.
-    let (live, sse, poll) =
-        tokio::join!(live, fallback::sse(door, hop, token), fallback::poll(door, hop, token, plan.idle));
+    let (live, other) = tokio::join!(live(session, plan, hop), async {
+        if is_node {
+            let (sse, poll) = tokio::join!(
+                plan.sse(door, hop, heartbeat.unwrap_or(25)),
+                fallback::poll(door, hop, token, plan.idle)
+            );
+            return [sse, poll];
+        }
+        ["sse", "poll"].map(|question| Finding::untested(question, "There is no node to ask."))
+    });
     findings.extend(live);
-    findings.extend([sse, poll]);
+    findings.extend(other);
     findings
+}
+
+async fn live(session: Option<Session>, plan: &Plan<'_>, hop: &Hop) -> Vec<Finding> {
+    let Some(mut session) = session else { return Vec::new() };
+    let mut findings = vec![session.round_trip().await];
+    if findings[0].verdict != report::Verdict::Bad && !plan.idle.is_zero() {
+        findings.push(session.idle(plan.idle, hop).await);
+    }
+    findings
+}
+
+impl Plan<'_> {
+    /// Listens to an SSE stream until the node says something later: that a token ends soon, where we can make one that
+    /// does, else its heartbeat.
+    async fn sse(&self, door: &Door, hop: &Hop, heartbeat: u64) -> Finding {
+        let brief = if self.minted { mint(self.config, BRIEF_TTL).ok().flatten() } else { None };
+        let within =
+            if brief.is_some() { BRIEF_TTL.mul_f64(0.8) } else { Duration::from_secs(heartbeat + 3) };
+        let later = (!self.idle.is_zero()).then_some(fallback::Later { within });
+        fallback::sse(door, hop, brief.as_deref().or(self.token.as_deref()), later).await
+    }
+}
+
+/// A token, where there is a secret to sign it with. Without one it goes without, and the node says what it thinks.
+fn mint(config: &Config, ttl: Duration) -> anyhow::Result<Option<String>> {
+    let Ok((jwt, secret)) = shared_secret(config) else { return Ok(None) };
+    let first = |texts: &[String]| texts.first().cloned();
+    let token = NewToken {
+        sub: "carillon-doctor".into(),
+        ttl,
+        topics: None,
+        publish: None,
+        iss: first(&jwt.issuer),
+        aud: first(&jwt.audience),
+    };
+    Ok(Some(token.sign(secret, jwt.algorithms.first().copied().unwrap_or(Algorithm::Hs256))?))
 }
 
 async fn redis(config: &Config, tasks: &Tasks) -> anyhow::Result<Option<Part>> {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use http_body_util::BodyExt;
-use hyper::{StatusCode, header, http::request::Builder};
+use hyper::{StatusCode, body::Incoming, header, http::request::Builder};
 use serde_json::Value;
 use tokio::time::{Instant, timeout};
 
@@ -19,6 +19,9 @@ const SSE: &str = "sse";
 const POLL: &str = "poll";
 /// How long the first bytes of a stream may take; the node sends them at once.
 const FIRST_BYTES: Duration = Duration::from_secs(4);
+
+/// What comes so soon after the first bytes belongs to the beginning.
+const BEGINNING: Duration = Duration::from_millis(300);
 
 fn with_token(request: Builder, token: Option<&str>) -> Builder {
     match token {
@@ -42,8 +45,15 @@ pub(super) async fn token(door: &Door, token: Option<&str>) -> Finding {
     }
 }
 
-/// Opens a stream and waits for its first bytes.
-pub(super) async fn sse(door: &Door, hop: &Hop, token: Option<&str>) -> Finding {
+/// How the bytes after the beginning of a stream are waited for.
+pub(super) struct Later {
+    /// When they must have come.
+    pub(super) within: Duration,
+}
+
+/// Opens a stream, waits for its beginning, and for something later: a proxy that buffers may still pass on what came
+/// together with the head of the answer.
+pub(super) async fn sse(door: &Door, hop: &Hop, token: Option<&str>, later: Option<Later>) -> Finding {
     let request = door
         .request("/events?topics=")
         .header(header::ACCEPT, "text/event-stream")
@@ -51,39 +61,74 @@ pub(super) async fn sse(door: &Door, hop: &Hop, token: Option<&str>) -> Finding 
         .header(header::ACCEPT_ENCODING, "gzip, deflate, br");
     let started = Instant::now();
     let response = match timeout(FIRST_BYTES, door.ask(with_token(request, token))).await {
-        Err(_) => return buffered(hop),
+        Err(_) => return buffered(hop, "no bytes", FIRST_BYTES),
         Ok(Err(silence)) => return failed(SSE, &silence, door, hop),
         Ok(Ok(response)) => response,
     };
     if response.status() != StatusCode::OK {
         return refused(SSE, &Answer::read(response).await, hop);
     }
-    let coding = response.headers().get(header::CONTENT_ENCODING);
-    if let Some(coding) = coding.and_then(|coding| coding.to_str().ok()) {
-        return Finding::bad(
-            SSE,
-            format!("{} compresses the SSE stream ({coding}), which holds events back.", hop.name()),
-            hop.stop_buffering(),
-        );
-    }
+    let compressed = response.headers().contains_key(header::CONTENT_ENCODING);
     let mut body = response.into_body();
-    match timeout(FIRST_BYTES, body.frame()).await {
-        Err(_) => buffered(hop),
+    match timeout(FIRST_BYTES, beginning(&mut body, compressed)).await {
+        Err(_) => return buffered(hop, "no welcome", FIRST_BYTES),
+        Ok(false) => {
+            return Finding::bad(
+                SSE,
+                "The SSE stream ends before its first message.",
+                "See the log of what stands between, and of the node.",
+            );
+        }
+        Ok(true) => {}
+    }
+    let first = started.elapsed().as_millis();
+    let Some(Later { within }) = later else {
+        return Finding::good(SSE, format!("The first bytes come after {first} ms."));
+    };
+    match timeout(within, something_later(&mut body)).await {
+        Err(_) => buffered(hop, "nothing after its beginning", within),
         Ok(Some(Ok(_))) => {
-            Finding::good(SSE, format!("The first bytes come after {} ms.", started.elapsed().as_millis()))
+            Finding::good(SSE, format!("The first bytes come after {first} ms, and later ones as well."))
         }
         Ok(_) => Finding::bad(
             SSE,
-            "The SSE stream ends before its first message.",
-            "See the log of what stands between, and of the node.",
+            format!(
+                "A quiet SSE stream is cut after {:.1} s by {}.",
+                started.elapsed().as_secs_f64(),
+                hop.name()
+            ),
+            hop.allow_silence(60),
         ),
     }
 }
 
-fn buffered(hop: &Hop) -> Finding {
+/// Reads up to the welcome (up to the first bytes, where they are compressed); `false`: the stream ended before.
+async fn beginning(body: &mut Incoming, compressed: bool) -> bool {
+    let mut text = Vec::new();
+    while let Some(Ok(frame)) = body.frame().await {
+        text.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data));
+        if text.windows(7).any(|word| word == b"welcome") || (compressed && !text.is_empty()) {
+            return true;
+        }
+    }
+    false
+}
+
+/// Waits for bytes that do not belong to the beginning; `false`: the stream ended before.
+async fn something_later(body: &mut Incoming) -> bool {
+    let begun = Instant::now();
+    while let Some(Ok(_)) = body.frame().await {
+        if begun.elapsed() > BEGINNING {
+            return true;
+        }
+    }
+    false
+}
+
+fn buffered(hop: &Hop, what: &str, within: Duration) -> Finding {
     let sentence = format!(
-        "The SSE stream is held back: no bytes within {} s, though the node sends some at once; {} buffers it.",
-        FIRST_BYTES.as_secs(),
+        "The SSE stream is held back: {what} within {} s, though the node sends something; {} buffers it.",
+        within.as_secs(),
         hop.name()
     );
     Finding::bad(SSE, sentence, hop.stop_buffering())

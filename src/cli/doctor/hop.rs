@@ -86,8 +86,9 @@ impl Hop {
     /// How to let bytes through as they come.
     pub(super) fn stop_buffering(&self) -> String {
         match self {
-            Self::Nginx(_) => "In the nginx location of this path set: proxy_buffering off; and take X-Accel-Buffering out \
-                               of proxy_ignore_headers (the node sends \"X-Accel-Buffering: no\")."
+            Self::Nginx(_) => "In the nginx location of this path set: proxy_buffering off; proxy_http_version 1.1; take \
+                               X-Accel-Buffering out of proxy_ignore_headers (the node sends \"X-Accel-Buffering: no\"), \
+                               and text/event-stream out of gzip_types."
                 .into(),
             Self::Iis(_) => "In IIS/ARR set the response buffer threshold to 0 (deploy/proxy/iis).".into(),
             _ => "Switch off buffering and compression of text/event-stream in what stands between: nginx: proxy_buffering \

@@ -124,14 +124,12 @@ impl Door {
     }
 
     async fn connect(&self) -> io::Result<Box<dyn Connection>> {
-        match &self.tls {
-            Some(tls) => Ok(Box::new(self.secured(tls).await?)),
-            None => {
-                let stream = TcpStream::connect(self.address).await?;
-                stream.set_nodelay(true)?;
-                Ok(Box::new(stream))
-            }
+        if let Some(tls) = &self.tls {
+            return Ok(Box::new(self.secured(tls).await?));
         }
+        let stream = TcpStream::connect(self.address).await?;
+        stream.set_nodelay(true)?;
+        Ok(Box::new(stream))
     }
 
     /// A request to `path` below the base path, with what a browser would say.

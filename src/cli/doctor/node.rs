@@ -18,20 +18,25 @@ pub(super) struct Node {
     pub(super) findings: Vec<Finding>,
     /// Who answers in front of it.
     pub(super) hop: Hop,
+    /// Its heartbeat in seconds; `None`: that was not a node.
+    pub(super) heartbeat: Option<u64>,
 }
 
 /// Asks for `config`.
 pub(super) async fn ask(door: &Door) -> Node {
     let response = match door.ask(door.request("/config")).await {
         Ok(response) => response,
-        Err(silence) => return Node { findings: vec![silent(&silence, door)], hop: Hop::default() },
+        Err(silence) => {
+            return Node { findings: vec![silent(&silence, door)], hop: Hop::default(), heartbeat: None };
+        }
     };
     let now = now_ms();
     let answer = Answer::read(response).await;
     let hop = Hop::of(&answer.headers);
     let date = answer.headers.get(header::DATE).and_then(|date| date.to_str().ok());
     let findings = vec![config(&answer, door, &hop), clock::compare(date, now)];
-    Node { findings, hop }
+    let heartbeat = answer.json["heartbeat"].as_u64().filter(|_| answer.status == StatusCode::OK);
+    Node { findings, hop, heartbeat }
 }
 
 fn config(answer: &Answer, door: &Door, hop: &Hop) -> Finding {
@@ -60,6 +65,8 @@ fn config(answer: &Answer, door: &Door, hop: &Hop) -> Finding {
             502..=504 => "The proxy reaches no node: see whether nodes run and are ready (carillon health --ready), and \
                           whether the address in the proxy's configuration is theirs (http.listen)."
                 .into(),
+            // nginx says so when it is spoken to without TLS on a port with.
+            400 if !door.place.secure => "If the port expects TLS, write https:// here; else see the log of what answers.".into(),
             _ => format!("Let {} pass {base} and everything below it on to the nodes, unchanged.", hop.name()),
         },
     )

@@ -1,6 +1,9 @@
 //! A session over an open WebSocket: welcome, ping and pong, and how long it lives when nobody says anything.
 
-use std::{fmt, time::Duration};
+use std::{
+    fmt::{self, Write as _},
+    time::Duration,
+};
 
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
@@ -150,7 +153,7 @@ fn too_short(lived: f64, heartbeat: u64, beats: u32, hop: &Hop) -> Finding {
     let sentence = format!("A quiet connection is cut after {lived:.1} s by {}; {after}.", hop.name());
     let mut advice = hop.allow_silence((heartbeat * 2 + 10).max(60));
     if lived < heartbeat as f64 && lived >= 2.0 {
-        advice += &format!(" Or set heartbeat.seconds below {lived:.0}.");
+        let _ = write!(advice, " Or set heartbeat.seconds below {lived:.0}.");
     }
     Finding::bad(IDLE, sentence, advice)
 }

@@ -49,6 +49,13 @@ pub(super) fn accepted(token: Option<&str>, welcome: &Value) -> Finding {
     }
 }
 
+/// A session was welcomed with a token of our own making.
+pub(super) fn minted() -> Finding {
+    let sentence =
+        "The node accepts one that was minted with auth.secret; the CMS's own were not seen (--token-file).";
+    Finding::good(QUESTION, sentence)
+}
+
 /// There was no welcome.
 pub(super) fn refused(token: Option<&str>, end: &End) -> Finding {
     let End::Closed(4401, reason) = end else {
