@@ -250,7 +250,7 @@ impl Plan<'_> {
         let brief = if self.minted { mint(self.config, BRIEF_TTL).ok().flatten() } else { None };
         let within =
             if brief.is_some() { BRIEF_TTL.mul_f64(0.8) } else { Duration::from_secs(heartbeat + 3) };
-        let later = (!self.idle.is_zero()).then_some(fallback::Later { within });
+        let later = (!self.idle.is_zero()).then_some(within);
         fallback::sse(door, hop, brief.as_deref().or(self.token.as_deref()), later).await
     }
 }

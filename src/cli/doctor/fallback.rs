@@ -19,7 +19,6 @@ const SSE: &str = "sse";
 const POLL: &str = "poll";
 /// How long the first bytes of a stream may take; the node sends them at once.
 const FIRST_BYTES: Duration = Duration::from_secs(4);
-
 /// What comes so soon after the first bytes belongs to the beginning.
 const BEGINNING: Duration = Duration::from_millis(300);
 
@@ -45,15 +44,9 @@ pub(super) async fn token(door: &Door, token: Option<&str>) -> Finding {
     }
 }
 
-/// How the bytes after the beginning of a stream are waited for.
-pub(super) struct Later {
-    /// When they must have come.
-    pub(super) within: Duration,
-}
-
-/// Opens a stream, waits for its beginning, and for something later: a proxy that buffers may still pass on what came
-/// together with the head of the answer.
-pub(super) async fn sse(door: &Door, hop: &Hop, token: Option<&str>, later: Option<Later>) -> Finding {
+/// Opens a stream, waits for its beginning, and for something that must come `later` than that: a proxy that buffers may
+/// still pass on what came together with the head of the answer.
+pub(super) async fn sse(door: &Door, hop: &Hop, token: Option<&str>, later: Option<Duration>) -> Finding {
     let request = door
         .request("/events?topics=")
         .header(header::ACCEPT, "text/event-stream")
@@ -82,15 +75,15 @@ pub(super) async fn sse(door: &Door, hop: &Hop, token: Option<&str>, later: Opti
         Ok(true) => {}
     }
     let first = started.elapsed().as_millis();
-    let Some(Later { within }) = later else {
+    let Some(within) = later else {
         return Finding::good(SSE, format!("The first bytes come after {first} ms."));
     };
     match timeout(within, something_later(&mut body)).await {
         Err(_) => buffered(hop, "nothing after its beginning", within),
-        Ok(Some(Ok(_))) => {
+        Ok(true) => {
             Finding::good(SSE, format!("The first bytes come after {first} ms, and later ones as well."))
         }
-        Ok(_) => Finding::bad(
+        Ok(false) => Finding::bad(
             SSE,
             format!(
                 "A quiet SSE stream is cut after {:.1} s by {}.",
