@@ -55,8 +55,7 @@ const BRIEF_TTL: Duration = Duration::from_secs(9);
 /// Find out why live updates do not arrive: DNS, TLS, proxies, handshake, tokens, idle timeouts, buffering, Redis
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Exit code 0: nothing is wrong; 1: something is. With --redis (or redis.url in --config) one event is published to the
-private topic of nobody, which keeps it as long as log.ttl_seconds says.
+Exit code 0: nothing is wrong; 1: something is. Nothing is changed; tokens and cookies are never printed.
 
 Examples:
   carillon doctor https://cms.example.com/realtime
@@ -274,7 +273,7 @@ async fn redis(config: &Config, tasks: &Tasks) -> anyhow::Result<Option<Part>> {
     let settings = wiring::bus(config, &settings::areas(config)?);
     let Some(target) = &settings.redis else { return Ok(None) };
     let place = target.shown();
-    Ok(Some(Part { name: "redis", place, findings: redis::examine(settings, tasks).await }))
+    Ok(Some(Part { name: "redis", place, findings: redis::examine(&settings, tasks).await }))
 }
 
 fn read_cookie(path: &Path) -> anyhow::Result<String> {

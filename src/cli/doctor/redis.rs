@@ -60,7 +60,10 @@ mod tests {
         assert_eq!(told_of(Weight::Bad, place), (Verdict::Bad, expected, Some("Carillon needs 7.0.".into())));
         let policy = "maxmemory-policy is allkeys-lru: logs may go. Set noeviction";
         let expected = "maxmemory-policy is allkeys-lru: logs may go.".to_owned();
-        assert_eq!(told_of(Weight::Advice, policy), (Verdict::Warning, expected, Some("Set noeviction.".into())));
+        assert_eq!(
+            told_of(Weight::Advice, policy),
+            (Verdict::Warning, expected, Some("Set noeviction.".into()))
+        );
         assert_eq!(told_of(Weight::Good, "loaded: well"), (Verdict::Good, "Loaded: well.".into(), None));
         assert_eq!(told_of(Weight::Bad, "no").2, Some(SEE_LOG.into()));
     }
