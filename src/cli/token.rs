@@ -208,7 +208,7 @@ fn read_token() -> anyhow::Result<String> {
 }
 
 /// Header and claims, unchecked.
-fn parts(token: &str) -> Result<[Value; 2], Usage> {
+pub(super) fn parts(token: &str) -> Result<[Value; 2], Usage> {
     let not_a_jwt = |what: &str| {
         Usage(format!(
             "that is not a JWT: {what} (three base64url parts with dots between them are expected)"

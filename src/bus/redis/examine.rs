@@ -122,6 +122,11 @@ async fn library_state(
         Loaded::Older => {
             finding("library", Weight::Advice, "loaded in an older version: the next node replaces it")
         }
+        Loaded::Missing if !may_load(commands, master, settings).await => {
+            let text = "not loaded, and this user has no right to load it: allow it with ACL SETUSER <user> +function|load, \
+                        or load it as an administrator with carillon redis-function | redis-cli -x FUNCTION LOAD";
+            finding("library", Weight::Bad, text)
+        }
         Loaded::Missing => {
             finding("library", Weight::Advice, "not loaded: the first node loads it when it starts")
         }
@@ -129,6 +134,17 @@ async fn library_state(
             finding("library", Weight::Bad, library::different(&what, settings, place))
         }
     })
+}
+
+/// Redis looks at rights before it looks at the text: one that cannot be loaded tells them without loading anything.
+async fn may_load(
+    commands: &Connection,
+    master: Option<&fred::prelude::Server>,
+    settings: &Settings,
+) -> bool {
+    let broken = format!("#!lua name={}\n(", settings.prefix);
+    let answer = commands.command_to(master, "FUNCTION", vec!["LOAD".into(), broken.into()]).await;
+    !answer.is_err_and(|error| describe(&error).starts_with("NOPERM"))
 }
 
 fn memory(info: &str, findings: &mut Vec<Finding>) {
