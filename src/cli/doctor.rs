@@ -197,9 +197,10 @@ async fn sessions(door: &Door, hop: &Hop, heartbeat: Option<u64>, plan: &Plan<'_
             findings.push(finding);
             match Session::begin(socket, token).await {
                 Ok(session) => {
-                    findings.push(match plan.minted {
-                        true => token::minted(),
-                        false => token::accepted(token, &session.welcome),
+                    findings.push(if plan.minted {
+                        token::minted()
+                    } else {
+                        token::accepted(token, &session.welcome)
                     });
                     Some(session)
                 }
