@@ -64,7 +64,7 @@ mod tests {
             told_of(Weight::Advice, policy),
             (Verdict::Warning, expected, Some("Set noeviction.".into()))
         );
-        assert_eq!(told_of(Weight::Good, "loaded: well"), (Verdict::Good, "Loaded: well.".into(), None));
+        assert_eq!(told_of(Weight::Good, "loaded: well"), (Verdict::Good, "loaded: well.".into(), None));
         assert_eq!(told_of(Weight::Bad, "no").2, Some(SEE_LOG.into()));
     }
 }
