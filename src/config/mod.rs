@@ -1,6 +1,6 @@
 //! What an operator can decide, as plain checked values: one struct for each room of the house.
 //!
-//! `default.toml` is the documentation. [`Layers`] merges it with the file and the environment, [`Reader`] checks,
+//! `default.toml` is the documentation. [`Layers`] merges it with the file and the environment, `Reader` checks,
 //! and what comes out can be trusted by everybody above. Must not know what the words of the protocol mean; areas and
 //! topics are texts here.
 

@@ -1,7 +1,7 @@
 //! The relay: the only place where bus and hub meet.
 //!
 //! For each followed subject it keeps a [`feed::Feed`]: last position, a short tail of encoded frames, and whether it is
-//! in step. One task, the [`switch::Switch`], owns all feeds and the hub, so that joining, leaving and delivering
+//! in step. One task, the `switch::Switch`, owns all feeds and the hub, so that joining, leaving and delivering
 //! happen in one order and need no locks. Sessions talk to it through [`Relay`], and get every answer through their
 //! outbox, in order with the events. Must not know transports.
 

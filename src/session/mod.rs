@@ -1,6 +1,6 @@
 //! Sessions: what an editor's connection says and does, over whichever transport.
 //!
-//! [`machine`] decides (pure), [`Session`] does what it decided, and one file per transport carries it. Must not know
+//! [`machine`] decides (pure), `Session` does what it decided, and one file per transport carries it. Must not know
 //! HTTP: who is at the door was found out before.
 
 mod allowance;
