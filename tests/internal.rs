@@ -49,6 +49,7 @@ async fn nothing_is_published_when_anything_is_wrong() {
         (400, "bad-request", 0, "hello".to_owned()),
         (400, "bad-request", 0, "\"text\"".to_owned()),
         (400, "bad-request", 0, "{}".to_owned()),
+        (400, "bad-request", 0, r#"[["comments:1",null,{"type":"a.b"}]]"#.to_owned()),
         (400, "bad-request", 1, r#"[{"topic":"comments:1","event":{"type":"a.b"}}, 7]"#.to_owned()),
         (400, "bad-request", 1, r#"[{"topic":"comments:1","event":{"type":"a.b"}}, {"topic":"comments:1","event":{"n":NaN}}]"#.to_owned()),
         (400, "bad-request", 1, r#"[{"topic":"comments:1","event":{"type":"a.b"}}, {"event":{"type":"a.b"}}]"#.to_owned()),
@@ -92,6 +93,7 @@ async fn publishers_prove_what_they_may_publish() {
     assert_eq!(publish(&node, Some(&publish_token(&["*"])), "/disconnect", anna).await.status, 200);
     assert_eq!(publish(&node, None, "/disconnect", anna).await.problem(), (401, "unauthenticated".into()));
     assert_eq!(node.post("/disconnect", b"anna").await.problem(), (400, "bad-request".into()));
+    assert_eq!(node.post("/disconnect", br#"["anna"]"#).await.problem(), (400, "bad-request".into()));
 }
 
 #[tokio::test]

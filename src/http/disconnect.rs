@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{Internal, internal::Right, publish::bus_problem, refusal::Refusal};
-use crate::protocol::{Problem, Topic};
+use crate::protocol::{Problem, Topic, object::Object};
 
 #[derive(Deserialize)]
 struct Request {
@@ -20,7 +20,7 @@ pub(super) async fn disconnect(
     body: Bytes,
 ) -> Result<Json<Value>, Refusal> {
     let right = internal.right(&headers).await?;
-    let request: Request = serde_json::from_slice(&body).map_err(|e| {
+    let Object(request): Object<Request> = serde_json::from_slice(&body).map_err(|e| {
         Problem::new(
             400,
             "bad-request",

@@ -21,7 +21,7 @@ use super::{Internal, internal::Right, refusal::Refusal};
 use crate::{
     bus::BusError,
     metrics::ReasonLabel,
-    protocol::{Event, Problem, Topic},
+    protocol::{Event, Problem, Topic, object::Object},
 };
 
 /// Elements of a batch at most.
@@ -160,7 +160,7 @@ impl<'de> Visitor<'de> for Batch<'_> {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut array: A) -> Result<Vec<Element>, A::Error> {
         let mut elements = Vec::new();
-        while let Some(element) = array.next_element()? {
+        while let Some(Object(element)) = array.next_element()? {
             elements.push(element);
             self.0.set(elements.len());
             if elements.len() > ELEMENTS {

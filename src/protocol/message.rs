@@ -5,7 +5,10 @@
 use serde::{Deserialize, Serialize, Serializer, ser::SerializeMap};
 use std::collections::BTreeMap;
 
-use super::{CloseCode, Position, Subject, Topic};
+use super::{
+    CloseCode, Position, Subject, Topic,
+    object::{self, Object},
+};
 
 /// What a client brings back after an absence.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -31,7 +34,7 @@ pub struct Connect {
     #[serde(default)]
     pub client: Option<String>,
     /// Where the client left off.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "object::optional")]
     pub resume: Option<Resume>,
 }
 
@@ -66,7 +69,7 @@ pub enum ClientMessage {
 #[derive(Deserialize)]
 struct Topics {
     topics: Vec<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "object::optional")]
     resume: Option<Resume>,
 }
 
@@ -104,7 +107,7 @@ impl ClientMessage {
 }
 
 fn read<'de, T: Deserialize<'de>>(text: &'de str, what: &str) -> Result<T, String> {
-    serde_json::from_str(text).map_err(|e| match e.classify() {
+    serde_json::from_str::<Object<T>>(text).map(|object| object.0).map_err(|e| match e.classify() {
         serde_json::error::Category::Data => format!("{what} (column {})", e.column()),
         _ => format!("not JSON at line {} column {}", e.line(), e.column()),
     })
@@ -352,6 +355,20 @@ mod tests {
         {
             assert!(ClientMessage::parse(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_list_of_fields_is_no_message() {
+        for bad in [
+            r#"["ping"]"#,
+            r#"["token"]"#,
+            r#"{"type":"connect","resume":[7,{"comments":"x"}]}"#,
+            r#"[["a"]]"#,
+        ] {
+            assert!(ClientMessage::parse(bad).is_err(), "{bad}");
+        }
+        let null = r#"{"type":"connect","resume":null}"#;
+        assert_eq!(ClientMessage::parse(null), Ok(ClientMessage::Connect(Connect::default())));
     }
 
     #[test]

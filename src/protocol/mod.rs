@@ -6,6 +6,7 @@
 pub mod close;
 pub mod event;
 pub mod message;
+pub(crate) mod object;
 pub mod position;
 pub mod problem;
 pub mod time;
