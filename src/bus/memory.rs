@@ -167,8 +167,7 @@ impl MemoryBus {
     fn record(&self, topic: &Topic, event: Event) -> Result<EntryId, BusError> {
         check::recorded(&self.inner.settings, topic, &event)?;
         let attributes = event.attributes();
-        let name =
-            attributes.id.map(|id| (attributes.source.unwrap_or_default().into_owned(), id.into_owned()));
+        let name = attributes.id.map(|id| (attributes.source.unwrap_or_default(), id));
         let mut state = self.state();
         let now = state.now();
         let first = name.as_ref().and_then(|name| state.recent.get_mut(topic)?.seen(name));

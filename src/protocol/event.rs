@@ -3,13 +3,14 @@
 //! An event is checked once per node and then passes through as the bytes that the publisher wrote. The same verdict
 //! is given by the Redis function (`bus/publish.lua`); `tests/` holds one corpus for all doors.
 
-use std::{borrow::Cow, fmt};
+use std::{borrow::Cow, collections::HashMap, fmt};
 
 use bytes::Bytes;
 use serde::{
-    Deserialize, Deserializer,
+    Deserializer,
     de::{DeserializeSeed, Error as _, MapAccess, SeqAccess, Visitor},
 };
+use serde_json::value::RawValue;
 
 /// The deepest nesting of an event; the object itself is level 1.
 pub const MAX_DEPTH: usize = 64;
@@ -48,17 +49,14 @@ pub struct Event {
 }
 
 /// The attributes that Carillon itself looks at.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
-pub struct Attributes<'a> {
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Attributes {
     /// `<noun>.<verb>`.
-    #[serde(borrow, rename = "type")]
-    pub kind: Cow<'a, str>,
+    pub kind: String,
     /// With `source`, what de-duplication goes by.
-    #[serde(borrow, default)]
-    pub id: Option<Cow<'a, str>>,
+    pub id: Option<String>,
     /// Who publishes.
-    #[serde(borrow, default)]
-    pub source: Option<Cow<'a, str>>,
+    pub source: Option<String>,
 }
 
 impl Event {
@@ -82,8 +80,11 @@ impl Event {
     }
 
     /// Reads the attributes anew from the bytes; not for the delivery path.
-    pub fn attributes(&self) -> Attributes<'_> {
-        serde_json::from_slice(&self.json).unwrap_or_default()
+    pub fn attributes(&self) -> Attributes {
+        // A map, because the last of two members of one name counts.
+        let members: HashMap<String, &RawValue> = serde_json::from_slice(&self.json).unwrap_or_default();
+        let text = |name: &str| serde_json::from_str(members.get(name)?.get()).ok();
+        Attributes { kind: text("type").unwrap_or_default(), id: text("id"), source: text("source") }
     }
 }
 
@@ -274,6 +275,13 @@ mod tests {
             assert_eq!(parse(good).unwrap().json(), good.as_bytes());
         }
         assert_eq!(parse("{\n\"type\":\r\n\"a.b\"}").unwrap().json(), &b"{ \"type\":  \"a.b\"}"[..]);
+    }
+
+    #[test]
+    fn the_last_of_two_attributes_counts() {
+        let event = parse(r#"{"type":"x","id":"1","type":"a.b","\u0069d":"\u0032","source":"s"}"#).unwrap();
+        let text = |text: &str| Some(text.to_owned());
+        assert_eq!(event.attributes(), Attributes { kind: "a.b".into(), id: text("2"), source: text("s") });
     }
 
     #[test]
