@@ -8,6 +8,7 @@ mod arrivals;
 mod check;
 pub mod keys;
 pub mod memory;
+pub(crate) mod message;
 pub mod redis;
 
 use std::{collections::BTreeMap, time::Duration};

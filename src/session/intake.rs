@@ -86,6 +86,12 @@ impl Intake {
         }
         heard
     }
+
+    /// Whether something has begun that has not ended.
+    #[cfg(feature = "fuzzing")]
+    pub(crate) fn is_open(&self) -> bool {
+        self.context.is_some()
+    }
 }
 
 /// Message-level trouble is ours (4400), broken framing the protocol's (1002).

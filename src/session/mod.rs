@@ -6,7 +6,7 @@
 mod allowance;
 pub mod cursor;
 mod events;
-mod intake;
+pub(crate) mod intake;
 pub mod machine;
 mod poll;
 pub mod pulse;

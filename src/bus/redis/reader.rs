@@ -14,8 +14,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::reply;
 use crate::{
-    bus::{BusEvent, Content, Delivery, Link, QUEUE, Settings, arrivals::Arrivals, keys::Keys},
-    protocol::{EntryId, Event, Topic},
+    bus::{BusEvent, Content, Delivery, Link, QUEUE, Settings, arrivals::Arrivals, keys::Keys, message},
+    protocol::Topic,
 };
 
 /// An operator's order on the control channel.
@@ -201,34 +201,22 @@ impl Reader {
         }
     }
 
-    /// A message on a topic's channel: `<epoch>-<seq> <json>` is a recorded event, anything else a live one.
+    /// A message on a topic's channel.
     fn read(&self, channel: &str, payload: Bytes, every: bool) -> Result<Delivery, (&'static str, String)> {
         let text = self.keys.topic(channel).unwrap_or(channel);
         let topic = Topic::parse(text, &self.settings.areas).map_err(|e| ("bad-topic", e.to_string()))?;
-        let limit = self.settings.event_bytes;
-        if let Some((id, start)) = recorded(&payload) {
-            let content = match Event::parse(payload.slice(start..), limit) {
-                Ok(event) => Content::Recorded(id, event),
-                Err(error) => {
-                    self.arrivals.reject("recorded", channel, &error.to_string());
-                    Content::Invalid(id)
-                }
-            };
-            return Ok(Delivery { topic, every, content });
-        }
-        let event = Event::parse(payload, limit).map_err(|e| ("live", e.to_string()))?;
-        if self.settings.areas.is_recorded_only(topic.area()) {
-            return Err(("recorded-only", "areas.recorded_only: publish with the function".into()));
-        }
-        Ok(Delivery { topic, every, content: Content::Live(event) })
+        let content = match message::read(payload, self.settings.event_bytes) {
+            (Some(id), Ok(event)) => Content::Recorded(id, event),
+            (Some(id), Err(error)) => {
+                self.arrivals.reject("recorded", channel, &error.to_string());
+                Content::Invalid(id)
+            }
+            (None, Ok(_)) if self.settings.areas.is_recorded_only(topic.area()) => {
+                return Err(("recorded-only", "areas.recorded_only: publish with the function".into()));
+            }
+            (None, Ok(event)) => Content::Live(event),
+            (None, Err(error)) => return Err(("live", error.to_string())),
+        };
+        Ok(Delivery { topic, every, content })
     }
-}
-
-/// The id before a recorded event, and where the event starts.
-fn recorded(payload: &[u8]) -> Option<(EntryId, usize)> {
-    payload.first().filter(|first| first.is_ascii_digit())?;
-    // Two numbers of at most 20 digits.
-    let space = payload.iter().take(42).position(|byte| *byte == b' ')?;
-    let id = std::str::from_utf8(&payload[..space]).ok()?.parse().ok()?;
-    Some((id, space + 1))
 }

@@ -1,0 +1,24 @@
+//! What a message on a topic's channel holds: `<epoch>-<seq> <json>` is a recorded event, anything else a live one.
+//!
+//! Anybody who may write to Redis chooses these bytes. Must not know channels, links or who counts what is refused.
+
+use bytes::Bytes;
+
+use crate::protocol::{EntryId, Event, EventError};
+
+/// Reads a message; the id stands even where what follows it is no event. `limit`: `limits.event_bytes`.
+pub(crate) fn read(payload: Bytes, limit: usize) -> (Option<EntryId>, Result<Event, EventError>) {
+    match recorded(&payload) {
+        Some((id, start)) => (Some(id), Event::parse(payload.slice(start..), limit)),
+        None => (None, Event::parse(payload, limit)),
+    }
+}
+
+/// The id before a recorded event, and where the event starts.
+fn recorded(payload: &[u8]) -> Option<(EntryId, usize)> {
+    payload.first().filter(|first| first.is_ascii_digit())?;
+    // Two numbers of at most 20 digits.
+    let space = payload.iter().take(42).position(|byte| *byte == b' ')?;
+    let id = std::str::from_utf8(&payload[..space]).ok()?.parse().ok()?;
+    Some((id, space + 1))
+}
