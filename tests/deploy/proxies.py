@@ -22,6 +22,8 @@ from pathlib import Path
 
 import websockets
 
+import files
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "rig"))
 from editors import mint, until
 from stack import free_port
@@ -468,7 +470,59 @@ def checks(site):
 
         await asyncio.gather(*(quiet(proxy) for proxy in site.proxies.values()))
 
+    async def metrics():
+        """What a node counts is what docs/operations.md explains, and the dashboard and alerts ask for nothing else."""
+        node, topic = site.nodes[0], site.topic()
+        url, origin = f"ws://{node.address}:{site.http}/realtime", f"http://{node.address}:{site.http}"
+        with contextlib.suppress(websockets.exceptions.InvalidStatus):
+            await websockets.connect(url, origin="https://evil.example.com")
+        async with websockets.connect(url, origin=origin, compression=None) as socket_:
+            hello = {"type": "connect", "token": mint(SECRET, "anna"), "topics": [topic], "resume": {"positions": {}}}
+            await socket_.send(json.dumps(hello))
+            while json.loads(await asyncio.wait_for(socket_.recv(), 5))["type"] != "resync":
+                pass
+            await site.publish(topic)
+            await next_event(socket_)
+            _, writer = await asyncio.open_connection("127.0.0.1", site.redis)
+            writer.write(f"PUBLISH carillon:{topic} nonsense\r\n".encode())
+            await writer.drain()
+            writer.close()
+
+            async def exposed():
+                _, fields, reader, writer = await request(site.internal, "GET", "/metrics", [("Host", "x")], address=node.address)
+                text = await whole(fields, reader)
+                writer.close()
+                return text
+
+            async def counted():
+                return "carillon_events_invalid_total{" in await exposed()
+
+            await until(counted, 5, "what is no event is counted")
+            await socket_.send("no JSON")
+            with contextlib.suppress(websockets.exceptions.ConnectionClosed):
+                await asyncio.wait_for(socket_.recv(), 5)
+            assert socket_.close_code == 4400, socket_.close_code
+        text = await exposed()
+        histograms = set(re.findall(r"^# TYPE (\w+) histogram$", text, re.MULTILINE))
+        family = lambda name: next((one for one in histograms if re.fullmatch(rf"{one}_(bucket|count|sum)", name)), name)
+        seen = {}
+        for name, labels in re.findall(r"^(carillon_\w+)(?:\{(.*)\})? ", text, re.MULTILINE):
+            seen.setdefault(family(name), set()).update(set(re.findall(r'(\w+)="', labels)) - {"le"})
+        document = (ROOT / "docs/operations.md").read_text()
+        explained = {
+            name: set(filter(None, labels.split(",")))
+            for name, labels in re.findall(r"^\| `(carillon_\w+)(?:\{(.*?)\})?` \|", document, re.MULTILINE)
+        }
+        differ = {name: (seen.get(name), explained.get(name)) for name in seen | explained if seen.get(name) != explained.get(name)}
+        assert not differ, f"labels in /metrics and in docs/operations.md: {differ}"
+        drawn, mentioned = ({family(name) for name in names} for names in (files.metrics_used(), re.findall(r"carillon_\w+", document)))
+        assert drawn == set(seen), f"drawn: {sorted(drawn - set(seen))} do not exist, {sorted(set(seen) - drawn)} are missing"
+        unknown = mentioned - set(seen) - {"carillon_publish"}
+        assert not unknown, f"mentioned, and not exposed by a node: {sorted(unknown)}"
+        return f"{len(seen)} metrics"
+
     return [
         *(question for name in site.proxies for question in questions(site, name)),
         (f"sessions that are silent for {SILENCE} s survive in every proxy", silence),
+        ("every metric of a node is explained with its labels, every explained one exists, dashboard and alerts use these", metrics),
     ]

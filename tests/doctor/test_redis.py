@@ -10,7 +10,7 @@ def test_a_redis_that_is_well(site, node, doctor):
     assert f"Connected to {site.redis.url}." in said.line("connection")
     assert "Redis 7." in said.line("server")
     assert "Loaded, with the settings of this configuration." in said.line("library")
-    assert "maxmemory-policy noeviction." in said.line("memory")
+    assert "maxmemory-policy noeviction, maxmemory 0." in said.line("memory")
     assert "Logs survive a restart of Redis." in said.line("persistence")
     assert "Published and received back in " in said.text
 

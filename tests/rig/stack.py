@@ -99,6 +99,17 @@ class Stack:
     def health(self, container):
         return self.inspect(container)["State"].get("Health", {}).get("Status")
 
+    def drains(self, since):
+        """When nodes got SIGTERM since then, by time.monotonic()."""
+        offset = time.time() - time.monotonic()
+        events = self.run(
+            "docker", "events", "--since", f"{since + offset:.3f}", "--until", f"{time.time():.3f}", "--filter", "event=kill",
+            "--filter", f"label=com.docker.compose.project={self.project}", "--filter", "label=com.docker.compose.service=node",
+            "--format", "{{json .}}",
+        )
+        seen = [json.loads(line) for line in events.splitlines()]
+        return [event["timeNano"] / 1e9 - offset for event in seen if event["Actor"]["Attributes"]["signal"] == "15"]
+
     def secret(self, name):
         """A generated secret, read the way an operator would: in a container that mounts the volume and has a shell."""
         return self.run("docker", "exec", self.ids("redis")[0], "cat", f"/run/carillon/{name}", quiet=True)

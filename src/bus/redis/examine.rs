@@ -151,7 +151,7 @@ fn memory(info: &str, findings: &mut Vec<Finding>) {
     let field = |name| reply::info(info, name).unwrap_or_default();
     let (limit, policy) = (field("maxmemory"), field("maxmemory_policy"));
     findings.push(if limit == "0" || policy == "noeviction" {
-        finding("memory", Weight::Good, format!("maxmemory {limit}, maxmemory-policy {policy}"))
+        finding("memory", Weight::Good, format!("maxmemory-policy {policy}, maxmemory {limit}"))
     } else {
         let text = format!(
             "maxmemory-policy is {policy}: Redis may throw away logs, and sessions are told to refetch. Set noeviction"

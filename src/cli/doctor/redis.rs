@@ -33,7 +33,7 @@ fn told(found: &redis::Finding) -> Finding {
 /// With a capital and a full stop; names of settings keep their own way of writing.
 fn sentence(text: &str) -> String {
     let text = text.trim().trim_end_matches('.');
-    let first = text.split(' ').next().unwrap_or_default();
+    let first = text.split(' ').next().unwrap_or_default().trim_end_matches(',');
     let mut chars = text.chars();
     match chars.next() {
         Some(letter) if first.chars().all(char::is_alphabetic) => {
@@ -65,6 +65,7 @@ mod tests {
             (Verdict::Warning, expected, Some("Set noeviction.".into()))
         );
         assert_eq!(told_of(Weight::Good, "loaded: well"), (Verdict::Good, "loaded: well.".into(), None));
+        assert_eq!(told_of(Weight::Good, "loaded, and well").1, "Loaded, and well.");
         assert_eq!(told_of(Weight::Bad, "no").2, Some(SEE_LOG.into()));
     }
 }
