@@ -16,6 +16,8 @@ import traceback
 import urllib.parse
 from pathlib import Path
 
+from playwright.async_api import async_playwright
+
 from editors import Editor, until
 from stack import ROOT, Stack, clean_tree, http, megabytes, next_release, process_status, stopwatch
 
@@ -211,6 +213,38 @@ class Rig:
         assert status == 200, body
         status, body = http(f"{self.stack.origin}/realtime/poll?topics=comments:42&token={json.loads(body)['token']}")
         assert status == 200 and json.loads(body)["messages"][0]["user"] == "anna", f"{status} {body}"
+
+    async def in_a_browser(self):
+        """The demo as its visitors see it: editors whose pages are on three nodes see each other's changes."""
+        chromium = shutil.which("chromium")
+        assert chromium, "no chromium on this machine: tests/install installs it"
+        async with async_playwright() as play:
+            browser = await play.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu", "--disable-quic"])
+            try:
+                pages = {}
+                for number in range(12):  # round robin over whatever a page asks for: two may land on the same node
+                    page = await (await browser.new_context()).new_page()
+                    await page.goto(f"{self.stack.origin}/demo/pane.html?editor={EDITORS[number % 3]}")
+                    await page.locator("#badge", has_text="Live · WebSocket").wait_for(timeout=15_000)
+                    pages.setdefault((await page.locator("#badge").get_attribute("title")).split(",")[0], page)
+                    if len(pages) == 3:
+                        break
+                assert len(pages) == 3, f"pages on {sorted(pages)} only"
+                text = f"From the rig, {os.getpid()}"
+                writer = next(iter(pages.values()))
+                await writer.get_by_label("Your comment").fill(text)
+                await writer.get_by_role("button", name="Comment", exact=True).click()
+                for page in pages.values():
+                    await page.locator("#comments", has_text=text).wait_for(timeout=5_000)
+                # The page that people are sent to: three editors side by side.
+                page = await (await browser.new_context()).new_page()
+                await page.goto(f"{self.stack.origin}/demo/?count=3")
+                for name in EDITORS:
+                    badge = page.frame_locator(f"iframe[data-editor={name}]").locator("#badge", has_text="Live")
+                    await badge.wait_for(timeout=15_000)
+            finally:
+                await browser.close()
+        return "a comment shows on pages of three nodes; three editors side by side are live"
 
     async def everyone_gets_everything(self):
         self.gather(12)
@@ -434,6 +468,7 @@ class Rig:
             await self.check("the command line works inside the image and prints no secret", self.cli)
             await self.check("Redis' users have the rights that `redis-function --acl` prints", self.rights)
             await self.check("the demo page is served through the balancer", self.demo)
+            await self.check("Chromium shows the demo at work across three nodes", self.in_a_browser)
             await self.check("editors on all nodes get what both CMS instances publish", self.everyone_gets_everything)
             await self.check("Prometheus finds every node; the dashboard has data, and no alert fires", self.monitoring)
             await self.check("a node is killed: its editors move, and nothing is lost", self.kill)
