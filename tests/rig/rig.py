@@ -378,9 +378,10 @@ class Rig:
 
         watcher = asyncio.create_task(watch_versions())
         try:
-            out = await self.stack.aside(
-                str(self.tree / "deploy/compose/rolling-update"), CARILLON_TAG="rig-next", COMPOSE=" ".join(self.stack.command), timeout=300,
-            )
+            async with self.stack.drains() as drains:
+                out = await self.stack.aside(
+                    str(self.tree / "deploy/compose/rolling-update"), CARILLON_TAG="rig-next", COMPOSE=" ".join(self.stack.command), timeout=300,
+                )
         finally:
             stop.set()
             await watcher
@@ -398,7 +399,6 @@ class Rig:
         assert codes == {1012}, f"close codes {codes}"
         away = [(from_, until_) for editor in self.editors for from_, until_ in editor.absences if from_ > moment]
         # Back is counted from the SIGTERM that the node of the session got, not from the session's own end.
-        drains = await asyncio.to_thread(self.stack.drains, moment)
         assert len(drains) == 3, f"{len(drains)} nodes got SIGTERM"
         back = max(until_ - max(drain for drain in drains if drain <= from_) for from_, until_ in away)
         assert back <= WINDOW + BACK, f"somebody was back {back:.1f} s after the drain began"

@@ -99,16 +99,23 @@ class Stack:
     def health(self, container):
         return self.inspect(container)["State"].get("Health", {}).get("Status")
 
-    def drains(self, since):
-        """When nodes got SIGTERM since then, by time.monotonic()."""
-        offset = time.time() - time.monotonic()
-        events = self.run(
-            "docker", "events", "--since", f"{since + offset:.3f}", "--until", f"{time.time():.3f}", "--filter", "event=kill",
-            "--filter", f"label=com.docker.compose.project={self.project}", "--filter", "label=com.docker.compose.service=node",
-            "--format", "{{json .}}",
+    @contextlib.asynccontextmanager
+    async def drains(self):
+        """A list that is filled, when the block ends, with the moments (time.monotonic) at which nodes got SIGTERM in it."""
+        offset, moments = time.time() - time.monotonic(), []
+        # Followed, not asked for afterwards: Docker remembers its last 256 events, and health checks are most of them.
+        label = "label=com.docker.compose"
+        watch = await asyncio.create_subprocess_exec(
+            "docker", "events", "--filter", "event=kill", "--filter", f"{label}.project={self.project}", "--filter",
+            f"{label}.service=node", "--format", "{{json .}}", env=self.environment, stdout=asyncio.subprocess.PIPE,
         )
-        seen = [json.loads(line) for line in events.splitlines()]
-        return [event["timeNano"] / 1e9 - offset for event in seen if event["Actor"]["Attributes"]["signal"] == "15"]
+        try:
+            yield moments
+        finally:
+            watch.terminate()
+            for event in map(json.loads, (await watch.communicate())[0].splitlines()):
+                if event["Actor"]["Attributes"]["signal"] == "15":
+                    moments.append(event["timeNano"] / 1e9 - offset)
 
     def secret(self, name):
         """A generated secret, read the way an operator would: in a container that mounts the volume and has a shell."""
