@@ -400,7 +400,9 @@ class Rig:
         away = [(from_, until_) for editor in self.editors for from_, until_ in editor.absences if from_ > moment]
         # Back is counted from the SIGTERM that the node of the session got, not from the session's own end.
         assert len(drains) == 3, f"{len(drains)} nodes got SIGTERM"
-        back = max(until_ - max(drain for drain in drains if drain <= from_) for from_, until_ in away)
+        # Docker notes a signal after it has sent it: the first session may be gone before.
+        begun = lambda gone: min(gone, max((drain for drain in drains if drain - 1 <= gone), default=gone - WINDOW))
+        back = max(until_ - begun(from_) for from_, until_ in away)
         assert back <= WINDOW + BACK, f"somebody was back {back:.1f} s after the drain began"
         gone = max(until_ - from_ for from_, until_ in away)
         note = await self.audit()
