@@ -110,7 +110,7 @@ fn hub_of(outboxes: &[Arc<Outbox>]) -> (Hub, RoomId) {
     let room = hub.room(&Subject::Topic(topic()));
     for outbox in outboxes {
         let member = hub.admit(outbox, "anna");
-        hub.enter(member, room, true);
+        hub.enter(member, room, true, true);
         hub.put_in_step(member, room, 0, 0);
     }
     (hub, room)

@@ -4,7 +4,7 @@ use std::{convert::Infallible, sync::Arc};
 
 use axum::{
     body::Body,
-    extract::{Query, State},
+    extract::{Query, State, rejection::QueryRejection},
     http::{HeaderMap, HeaderValue, header},
     response::{IntoResponse, Response},
 };
@@ -30,6 +30,14 @@ pub(super) struct Wish {
 }
 
 impl Wish {
+    fn read(query: Result<Query<Self>, QueryRejection>) -> Result<Self, Problem> {
+        let bad = |why: QueryRejection| {
+            let detail = format!("The query must be topics=a,b&cursor=…: {}.", why.body_text());
+            Problem::new(400, "bad-request", "Not a request", detail)
+        };
+        query.map(|Query(wish)| wish).map_err(bad)
+    }
+
     fn topics(&self) -> Vec<String> {
         self.topics.split(',').filter(|topic| !topic.is_empty()).map(str::to_owned).collect()
     }
@@ -38,7 +46,8 @@ impl Wish {
     fn start(&self, headers: &HeaderMap) -> Start {
         let last =
             headers.get("last-event-id").and_then(|value| value.to_str().ok()).filter(|id| !id.is_empty());
-        if let Some(text) = last.or(self.cursor.as_deref()) {
+        let cursor = self.cursor.as_deref().filter(|cursor| !cursor.is_empty());
+        if let Some(text) = last.or(cursor) {
             return Start::GoOn(Cursor::read(text).unwrap_or_default());
         }
         match &self.resume {
@@ -55,9 +64,10 @@ pub(super) async fn events(
     State(public): State<Arc<Public>>,
     axum::Extension(peer): axum::Extension<Peer>,
     headers: HeaderMap,
-    Query(wish): Query<Wish>,
+    wish: Result<Query<Wish>, QueryRejection>,
 ) -> Result<Response, Refusal> {
     let count = |problem: &Problem| public.refused(problem.code);
+    let wish = Wish::read(wish).inspect_err(count)?;
     let start = wish.start(&headers);
     let topics = wish.topics();
     let (place, caller) =
@@ -85,9 +95,10 @@ pub(super) async fn poll(
     State(public): State<Arc<Public>>,
     axum::Extension(peer): axum::Extension<Peer>,
     headers: HeaderMap,
-    Query(wish): Query<Wish>,
+    wish: Result<Query<Wish>, QueryRejection>,
 ) -> Result<Response, Refusal> {
     let count = |problem: &Problem| public.refused(problem.code);
+    let wish = Wish::read(wish).inspect_err(count)?;
     let start = wish.start(&headers);
     let topics = wish.topics();
     let new = !matches!(start, Start::GoOn(_));

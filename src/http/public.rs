@@ -70,6 +70,7 @@ impl Public {
             .route(&path("realtime.d.ts"), assets::realtime_d_ts())
             .route(&path("events"), get(events::events))
             .route(&path("poll"), get(events::poll))
+            .method_not_allowed_fallback(not_allowed)
             .layer(from_fn_with_state(Arc::clone(self), cors::share));
         Router::new()
             .route(base, get(upgrade::websocket).fallback(not_allowed))

@@ -113,7 +113,10 @@ fn handshake(request: &Parts) -> Result<Response, Problem> {
     answers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
     answers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
     answers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
-    if has_token(headers, &header::SEC_WEBSOCKET_PROTOCOL, PROTOCOL) {
+    let offered =
+        headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|value| value.to_str().ok());
+    // To the letter: a client that did not offer what is echoed fails the handshake.
+    if offered.flat_map(|value| value.split(',')).any(|offer| offer.trim() == PROTOCOL) {
         answers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(PROTOCOL));
     }
     Ok(answer)

@@ -3,12 +3,16 @@
 //! Synchronous: it never awaits, takes no lock but an outbox's own, and knows no Redis. Who may follow what was decided
 //! elsewhere; what a session has already received is decided by `relay`.
 
+mod delivery;
 pub mod frame;
+mod notice;
 mod outbox;
 mod queue;
 mod rooms;
 
+pub use delivery::Delivered;
 pub use frame::Frame;
-pub use outbox::{Closing, Notice, Outbox, Taken};
+pub use notice::{Closing, Notice, Taken};
+pub use outbox::Outbox;
 pub use queue::{Item, Replay};
-pub use rooms::{Delivered, Follow, Hub, Member, MemberId, RoomId, Standing};
+pub use rooms::{Follow, Hub, Member, MemberId, RoomId, Standing};

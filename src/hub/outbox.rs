@@ -5,7 +5,6 @@
 //! is owed a `resync` for their topics. Must not know topics' positions or who follows what.
 
 use std::{
-    collections::BTreeSet,
     io,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -20,46 +19,10 @@ use tokio::net::TcpStream;
 
 use super::{
     frame::{Frame, text_frame},
+    notice::{Closing, Notice, Taken},
     queue::{Entry, Item, Queue, Replay},
 };
-use crate::protocol::{CloseCode, NodeMessage, Topic};
-
-/// Why a session must end.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Closing {
-    /// The close code.
-    pub code: CloseCode,
-    /// In a word or a short sentence.
-    pub reason: String,
-    /// When the client shall come back, ms.
-    pub reconnect_after_ms: Option<u64>,
-}
-
-/// What an outbox has to say to the task of its session.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Notice {
-    /// There is something to pull ([`Outbox::pull`]), or the socket must become writable ([`Outbox::is_blocked`]).
-    Work,
-    /// A `resync` is owed and everything else is written: ask the relay for it (`Relay::drained`).
-    Drained,
-    /// Say `closing` and close.
-    Closing(Closing),
-    /// The socket is broken.
-    Broken,
-}
-
-/// How a frame was taken.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Taken {
-    /// Written, or queued.
-    Yes,
-    /// Queued as the first in an empty queue: call [`Outbox::flush`] soon.
-    First,
-    /// The bound was reached: the events of these topics were dropped, and a `resync` is owed for them.
-    Overflow(BTreeSet<Topic>),
-    /// The session has ended.
-    Ended,
-}
+use crate::protocol::NodeMessage;
 
 #[derive(Default)]
 struct State {
@@ -74,6 +37,8 @@ struct State {
     closing: Option<Closing>,
     closing_told: bool,
     work: bool,
+    /// An answer of the relay is due.
+    asking: bool,
     waker: Option<Waker>,
 }
 
@@ -261,6 +226,25 @@ impl Outbox {
         state.ended = true;
         state.queue.clear();
         state.waker = None;
+    }
+
+    /// The session has asked something of the relay: until [`Outbox::answered`], nothing more of the client is taken, so
+    /// that answers come in the order of the questions.
+    pub(crate) fn ask(&self) {
+        self.lock().asking = true;
+    }
+
+    /// The answer is queued.
+    pub(crate) fn answered(&self) {
+        let mut state = self.lock();
+        if std::mem::take(&mut state.asking) {
+            state.wake();
+        }
+    }
+
+    /// Whether an answer is due.
+    pub(crate) fn is_asking(&self) -> bool {
+        self.lock().asking
     }
 
     /// What there is to do for the session's task. Only one task may wait.

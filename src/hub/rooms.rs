@@ -3,16 +3,13 @@
 //! A follower is kept twice, in its room (for delivery) and in its member (for leaving), each with the other's index,
 //! so that delivering is a walk over one vector and leaving does not search.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 use slab::Slab;
 
-use super::{Frame, Outbox, Taken};
-use crate::{
-    mutant,
-    protocol::{Reason, Subject, Topic},
-};
+use super::Outbox;
+use crate::protocol::{Reason, Subject, Topic};
 
 /// Index of a member.
 pub type MemberId = u32;
@@ -31,20 +28,20 @@ pub enum Standing {
 }
 
 #[derive(Debug)]
-struct Follower {
-    outbox: Arc<Outbox>,
-    member: MemberId,
-    standing: Standing,
+pub(super) struct Follower {
+    pub(super) outbox: Arc<Outbox>,
+    pub(super) member: MemberId,
+    pub(super) standing: Standing,
     /// The member is owed something, here or elsewhere: its events repeat the old `at`.
-    frozen: bool,
+    pub(super) frozen: bool,
     /// Recorded events up to this number were received before, or are not wanted.
-    after: u64,
+    pub(super) after: u64,
 }
 
 #[derive(Debug)]
-struct Room {
+pub(super) struct Room {
     subject: Subject,
-    followers: Vec<Follower>,
+    pub(super) followers: Vec<Follower>,
 }
 
 /// A member's place in a room.
@@ -72,26 +69,19 @@ pub struct Member {
     pub at: Option<u64>,
     /// Whether it was welcomed.
     pub welcomed: bool,
+    /// Whether it was last told that the node sees Redis.
+    pub live: bool,
 }
 
 /// Who follows what.
 #[derive(Debug, Default)]
 pub struct Hub {
-    members: Slab<Member>,
-    rooms: Slab<Room>,
+    pub(super) members: Slab<Member>,
+    pub(super) rooms: Slab<Room>,
     names: FxHashMap<Subject, RoomId>,
     /// How many of the rooms are those of whole areas: mostly none, and then no event needs to ask.
     whole_areas: usize,
-    dirty: Vec<MemberId>,
-}
-
-/// What came of a delivery.
-#[derive(Debug, Default)]
-pub struct Delivered {
-    /// To how many sessions the event was handed.
-    pub count: u64,
-    /// Members whose outbox overflowed, and the topics whose events were dropped.
-    pub overflows: Vec<(MemberId, BTreeSet<Topic>)>,
+    pub(super) dirty: Vec<MemberId>,
 }
 
 impl Hub {
@@ -103,6 +93,7 @@ impl Hub {
             follows: Vec::new(),
             at: None,
             welcomed: false,
+            live: false,
         };
         let id = self.members.insert(member) as MemberId;
         outbox.set_slot(Some(id));
@@ -204,7 +195,10 @@ impl Hub {
     }
 
     /// Lets a member into a room, waiting. Returns false where it stands there already (then only `explicit` is added).
-    pub fn enter(&mut self, id: MemberId, room: RoomId, explicit: bool) -> bool {
+    ///
+    /// `fresh`: its stream will begin at the end of the log, wherever that is then. Until it is in step, what it follows
+    /// by `area:*` goes on.
+    pub fn enter(&mut self, id: MemberId, room: RoomId, explicit: bool, fresh: bool) -> bool {
         let (Some(member), Some(place)) =
             (self.members.get_mut(id as usize), self.rooms.get_mut(room as usize))
         else {
@@ -215,7 +209,8 @@ impl Hub {
             return false;
         }
         let index = place.followers.len() as u32;
-        member.follows.push(Follow { room, explicit, from: 0, index });
+        let from = if fresh { u64::MAX } else { 0 };
+        member.follows.push(Follow { room, explicit, from, index });
         place.followers.push(Follower {
             outbox: Arc::clone(&member.outbox),
             member: id,
@@ -328,72 +323,5 @@ impl Hub {
     fn follower_mut(&mut self, id: MemberId, room: RoomId) -> Option<&mut Follower> {
         let index = self.follow(id, room)?.index;
         self.rooms.get_mut(room as usize)?.followers.get_mut(index as usize)
-    }
-
-    /// Hands an event to everyone in a room who is in step and has not passed it. A `lone` event is written at once;
-    /// others wait for [`Hub::flush`].
-    pub fn deliver(&mut self, room: RoomId, frame: &Frame, lone: bool) -> Delivered {
-        self.deliver_where(room, frame, lone, |_, _| true)
-    }
-
-    /// Hands an event of topic room `topic` to those who follow the whole area, but for those who get it by key.
-    pub fn deliver_every(
-        &mut self,
-        every: RoomId,
-        topic: Option<RoomId>,
-        frame: &Frame,
-        lone: bool,
-    ) -> Delivered {
-        let seq = frame.seq();
-        self.deliver_where(every, frame, lone, |members, id| {
-            let by_key =
-                topic.and_then(|topic| members.get(id as usize)?.follows.iter().find(|f| f.room == topic));
-            by_key.is_none_or(|follow| seq.is_some_and(|seq| seq <= follow.from))
-        })
-    }
-
-    fn deliver_where(
-        &mut self,
-        room: RoomId,
-        frame: &Frame,
-        lone: bool,
-        wanted: impl Fn(&Slab<Member>, MemberId) -> bool,
-    ) -> Delivered {
-        let mut delivered = Delivered::default();
-        let Some(place) = self.rooms.get(room as usize) else { return delivered };
-        let seq = frame.seq().unwrap_or(u64::MAX);
-        for follower in &place.followers {
-            if follower.standing != Standing::InStep
-                || (seq <= follower.after && !mutant::is("filter"))
-                || !wanted(&self.members, follower.member)
-            {
-                continue;
-            }
-            let frozen = follower.frozen.then(|| self.members.get(follower.member as usize)?.at).flatten();
-            let own = frozen.map(|at| frame.with_at(at));
-            let frame = own.as_ref().unwrap_or(frame);
-            let taken = if lone { follower.outbox.send(frame) } else { follower.outbox.push(frame) };
-            match taken {
-                Taken::Yes => delivered.count += 1,
-                Taken::First => {
-                    delivered.count += 1;
-                    if !lone {
-                        self.dirty.push(follower.member);
-                    }
-                }
-                Taken::Overflow(topics) => delivered.overflows.push((follower.member, topics)),
-                Taken::Ended => {}
-            }
-        }
-        delivered
-    }
-
-    /// Writes what deliveries have left waiting.
-    pub fn flush(&mut self) {
-        for id in self.dirty.drain(..) {
-            if let Some(member) = self.members.get(id as usize) {
-                member.outbox.flush();
-            }
-        }
     }
 }

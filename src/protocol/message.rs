@@ -19,6 +19,9 @@ pub struct Resume {
     /// The latest position of each topic, as text: an unreadable one is a `resync`, not an error.
     #[serde(default)]
     pub positions: BTreeMap<String, String>,
+    /// The client was told that Redis is out of sight: a topic without a position is owed `gap`. Only a cursor knows.
+    #[serde(skip)]
+    pub away: bool,
 }
 
 /// The first message of a client.

@@ -207,6 +207,10 @@ impl Feed {
         if position.lineage != head.lineage && !mutant::is("lineage") {
             return Resumed::Resync(Reason::RedisChanged);
         }
+        if position.id.epoch > head.top.epoch {
+            // Another node may have seen sooner that the log was replaced.
+            return Resumed::Ahead;
+        }
         if position.id.epoch != head.top.epoch {
             return Resumed::Resync(Reason::LogReplaced);
         }

@@ -74,7 +74,7 @@ impl Switch {
     }
 
     pub(super) fn subscribe(&mut self, outbox: Arc<Outbox>, request: &Request) {
-        let Some(member) = self.hub.member_of(&outbox) else { return };
+        let Some(member) = self.hub.member_of(&outbox) else { return outbox.answered() };
         let reply = Reply::Subscribed(request.refused.clone());
         self.join(member, outbox, reply, request);
     }
@@ -127,7 +127,7 @@ impl Switch {
             self.to_open.insert(room);
             Feed::opening(longest)
         });
-        if !self.hub.enter(id, room, explicit) {
+        if !self.hub.enter(id, room, explicit, resume.is_none()) {
             if !join.known.contains(&room) && join.asked.iter().all(|(asked, _)| *asked != room) {
                 join.known.push(room);
             }
@@ -139,6 +139,7 @@ impl Switch {
             (Some(resume), Subject::Topic(topic)) => {
                 match resume.positions.get(topic.as_str()).map(|p| p.parse()) {
                     Some(Ok(position)) => Asked::From(position),
+                    None if resume.away => Asked::Gap,
                     _ => Asked::NoPosition,
                 }
             }
@@ -167,13 +168,15 @@ impl Switch {
                 join.outbox.message(NodeMessage::Welcome(welcome));
                 if let Some(member) = self.hub.member_mut(member) {
                     member.welcomed = true;
+                    member.live = live;
                 }
             }
             Reply::Subscribed(refused) => {
                 join.outbox.message(NodeMessage::Subscribed { at, positions, refused });
             }
-            Reply::Given => {}
+            Reply::Given => return,
         }
+        join.outbox.answered();
     }
 
     /// Goes on with the joins that wait for a room.
@@ -256,7 +259,7 @@ impl Switch {
         let pending = self
             .hub
             .member(member)
-            .is_some_and(|m| m.follows.iter().any(|f| self.is_waiting(member, f.room)));
+            .is_some_and(|m| m.follows.iter().any(|f| !self.is_told_everything(member, f.room)));
         let caught_up = owed.is_empty() && replays.is_empty() && !pending;
         let at = if caught_up { self.at() } else { join.resume_at.unwrap_or_else(|| self.member_at(member)) };
         self.reply(member, &mut join, at, Positions(positions), self.is_live());
@@ -274,6 +277,10 @@ impl Switch {
             self.metrics.backfilled.inc_by(replay.len() as u64);
             join.outbox.replay(replay);
         }
+        // Welcomed while Redis was away, and now it has what it was owed.
+        if self.is_live() {
+            self.tell_live(member, true);
+        }
     }
 
     /// Where a session stands in a room that it joins, and what it lacks; or why it must refetch.
@@ -285,7 +292,7 @@ impl Switch {
         asked: &Asked,
     ) -> Result<(Option<(Topic, Position)>, Option<Replay>), Reason> {
         let subject = self.hub.subject(room).cloned().ok_or(Reason::Gap)?;
-        let marked = join.missed_live(subject.area());
+        let marked = join.missed_live(subject.area(), self.known_mark(subject.area()));
         let Subject::Topic(topic) = subject else {
             return if *asked == Asked::Fresh { Ok((None, None)) } else { Err(asked.reason()) };
         };
@@ -321,6 +328,12 @@ impl Switch {
     /// The `at` that a member's messages carry.
     pub(super) fn member_at(&self, member: MemberId) -> u64 {
         self.hub.member(member).and_then(|member| member.at).unwrap_or_else(|| self.at())
+    }
+
+    /// Whether a join waits only for what is being read, and not for a topic that cannot be followed.
+    pub(super) fn is_under_way(&self, join: &Join) -> bool {
+        let opening = |room: &RoomId| self.feeds.get(room).is_some_and(|feed| feed.state == State::Opening);
+        !join.asked.iter().any(|(room, _)| opening(room))
     }
 
     /// Answers joins that have waited too long, without positions.
@@ -359,11 +372,16 @@ impl Switch {
 }
 
 impl Join {
+    pub(super) fn outbox(&self) -> &Arc<Outbox> {
+        &self.outbox
+    }
+
     /// Whether live events of an area may have been published since the session was last told everything. An `at` that
     /// Redis' clock has not reached yet proves nothing: the clock of a new master may be behind.
-    fn missed_live(&self, area: &str) -> bool {
+    /// `known`: the mark as this node knows it, which may have been written after the marks were read.
+    fn missed_live(&self, area: &str, known: Option<u64>) -> bool {
         let (Some(at), Some(marks)) = (self.resume_at, &self.marks) else { return false };
-        marks.marks.get(area).is_some_and(|mark| at < *mark || at > marks.now)
+        marks.marks.get(area).copied().max(known).is_some_and(|mark| at < mark || at > marks.now)
     }
 }
 

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     bus::{Bus, BusError, Head, Link, Marks},
-    hub::RoomId,
+    hub::{MemberId, RoomId},
     protocol::{NodeMessage, Reason, Subject, Topic, time},
 };
 
@@ -217,8 +217,32 @@ impl Switch {
         self.retry_joins();
     }
 
-    fn tell_status(&self, live: bool) {
-        self.tell_all(&NodeMessage::Status { live, since: time::rfc3339(self.connection.since) });
+    /// Tells everyone; who is about to get what it missed while Redis was away is told behind that.
+    fn tell_status(&mut self, live: bool) {
+        let mut later = BTreeSet::new();
+        if live {
+            later.extend(
+                self.joins
+                    .values()
+                    .filter(|join| self.is_under_way(join))
+                    .filter_map(|join| self.hub.member_of(join.outbox())),
+            );
+        }
+        let members: Vec<MemberId> =
+            self.hub.members().map(|(id, _)| id).filter(|id| !later.contains(id)).collect();
+        for member in members {
+            self.tell_live(member, live);
+        }
+    }
+
+    /// Tells a member whether the node sees Redis, unless it knows.
+    pub(super) fn tell_live(&mut self, id: MemberId, live: bool) {
+        let since = time::rfc3339(self.connection.since);
+        if let Some(member) = self.hub.member_mut(id).filter(|member| member.welcomed && member.live != live)
+        {
+            member.live = live;
+            member.outbox.message(NodeMessage::Status { live, since });
+        }
     }
 
     /// Messages of a subject (or of all) may be missing although the link is up.
@@ -316,7 +340,7 @@ impl Switch {
     }
 
     /// The area-wide room that a member stands in for no reason any more.
-    fn implied_no_longer(&self, id: crate::hub::MemberId, wide: &Topic) -> Option<RoomId> {
+    fn implied_no_longer(&self, id: MemberId, wide: &Topic) -> Option<RoomId> {
         let room = self.hub.find(&Subject::Topic(wide.clone()))?;
         if self.hub.follow(id, room)?.explicit {
             return None;

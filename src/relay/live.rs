@@ -159,6 +159,11 @@ impl Switch {
         }
     }
 
+    /// The latest mark of an area that this node has read or written.
+    pub(super) fn known_mark(&self, area: &str) -> Option<u64> {
+        self.shared.marks.read().unwrap_or_else(PoisonError::into_inner).get(area).copied()
+    }
+
     /// Reads the marks for sessions that came back: one read at a time, for all who came before it started.
     pub(super) fn read_marks(&mut self) {
         if self.mark_reads.0.is_empty() && !self.mark_reads.1.is_empty() && self.connection.is_up() {

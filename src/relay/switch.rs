@@ -19,7 +19,7 @@ use crate::{
     bus::{Bus, BusError, BusEvent, Content, Head, History, Marks},
     hub::{Closing, Hub, MemberId, RoomId, Standing},
     metrics::Metrics,
-    protocol::{CloseCode, EntryId, NodeMessage, Topic},
+    protocol::{CloseCode, EntryId, Topic},
     shutdown::Tasks,
 };
 
@@ -246,10 +246,8 @@ impl Switch {
         self.hub.standing(member, room) == Some(Standing::Waiting)
     }
 
-    /// Sends a message to everyone who was welcomed.
-    pub(super) fn tell_all(&self, message: &NodeMessage) {
-        for (_, member) in self.hub.members().filter(|(_, member)| member.welcomed) {
-            member.outbox.message(message.clone());
-        }
+    /// Whether a member is in step in a room, and neither waits nor is owed anything.
+    pub(super) fn is_told_everything(&self, member: MemberId, room: RoomId) -> bool {
+        self.hub.standing(member, room) == Some(Standing::InStep)
     }
 }

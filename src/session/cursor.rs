@@ -72,7 +72,7 @@ impl Cursor {
     /// What the relay resumes from.
     pub fn resume(&self) -> Resume {
         let positions = self.positions.iter().map(|(topic, position)| (topic.clone(), position.to_string()));
-        Resume { at: (self.at > 0).then_some(self.at), positions: positions.collect() }
+        Resume { at: (self.at > 0).then_some(self.at), positions: positions.collect(), away: self.away }
     }
 
     /// Reads a cursor. `None`: not one.

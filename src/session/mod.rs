@@ -32,7 +32,7 @@ use crate::{
     auth::{AuthError, Authenticator, Credentials, Identity},
     hub::{Closing, Notice, Outbox},
     metrics::{CodeLabel, Metrics, ReasonLabel, TransportLabel},
-    protocol::time::now_ms,
+    protocol::{ClientMessage, time::now_ms},
     relay::{Relay, Request},
 };
 
@@ -104,6 +104,9 @@ impl Session {
 
     /// Does what an input leads to. `Some`: the session ends so.
     pub(crate) async fn take(&mut self, input: Input) -> Option<Closing> {
+        if let Input::Message(ClientMessage::Connect(_)) = &input {
+            self.pulse.introduced();
+        }
         let mut outputs = self.machine.take(input, now_ms());
         while !outputs.is_empty() {
             let mut answer = None;
@@ -143,6 +146,7 @@ impl Session {
             Output::Until(until) => self.pulse.hold(until, now_ms(), self.credentials.is_some()),
             Output::Connect(welcome, request) => {
                 self.pulse.open();
+                self.place.heard();
                 let transport = self.pulse.transport().name();
                 self.common.metrics.welcomed.get_or_create(&TransportLabel { transport }).inc();
                 tracing::debug!(
@@ -152,10 +156,12 @@ impl Session {
                     "a session is open"
                 );
                 self.count_refused(&request);
+                outbox.ask();
                 relay.connect(outbox, welcome, request).await;
             }
             Output::Subscribe(request) => {
                 self.count_refused(&request);
+                outbox.ask();
                 relay.subscribe(outbox, request).await;
             }
             Output::Unsubscribe(subjects) => relay.unsubscribe(outbox, subjects).await,

@@ -65,6 +65,8 @@ pub struct Pulse {
     transport: Transport,
     /// When something was last heard (on SSE: said), roll's clock.
     heard: AtomicU32,
+    /// `connect` came; who it is may still be asked.
+    introduced: AtomicBool,
     open: AtomicBool,
     beaten: AtomicBool,
     errands: AtomicU8,
@@ -93,6 +95,7 @@ impl Pulse {
             outbox,
             transport,
             heard: AtomicU32::new(clock),
+            introduced: AtomicBool::new(false),
             open: AtomicBool::new(false),
             beaten: AtomicBool::new(false),
             errands: AtomicU8::new(0),
@@ -123,12 +126,21 @@ impl Pulse {
         self.user.set(user.into()).is_ok()
     }
 
+    /// Something was heard. Before `connect`, nothing but `connect` counts.
     pub(super) fn heard(&self, clock: u32) {
+        if !self.open.load(Relaxed) {
+            return;
+        }
         self.heard.store(clock, Relaxed);
         self.beaten.store(false, Relaxed);
     }
 
-    /// `connect` was said.
+    /// `connect` came in time.
+    pub(super) fn introduced(&self) {
+        self.introduced.store(true, Relaxed);
+    }
+
+    /// It was accepted.
     pub(super) fn open(&self) {
         self.open.store(true, Relaxed);
     }
@@ -159,7 +171,7 @@ impl Pulse {
         // Heard between the reading of the clock and now.
         let silent = if silent > u32::MAX / 2 { 0 } else { silent };
         if !self.open.load(Relaxed) {
-            return (silent >= CONNECT_WITHIN)
+            return (silent >= CONNECT_WITHIN && !self.introduced.load(Relaxed))
                 .then_some(Due::Close(CloseCode::TimedOut, "no connect within 10 s"));
         }
         if now >= self.until.load(Relaxed) {
@@ -173,6 +185,10 @@ impl Pulse {
         }
         if now >= self.warn.load(Relaxed) {
             return Some(Due::Warn);
+        }
+        if self.outbox.is_asking() {
+            // Nothing is read of a session that waits for an answer of the node.
+            return None;
         }
         let heartbeat = heartbeat.as_millis() as u32;
         if self.transport == Transport::WebSocket && silent >= heartbeat.saturating_mul(2) {
@@ -230,7 +246,13 @@ mod tests {
     fn connect_must_come_within_ten_seconds() {
         let pulse = pulse();
         assert_eq!(pulse.due(10_999, 0, BEAT), None);
-        assert!(matches!(pulse.due(11_000, 0, BEAT), Some(Due::Close(CloseCode::TimedOut, _))));
+        pulse.heard(10_000);
+        assert!(
+            matches!(pulse.due(11_000, 0, BEAT), Some(Due::Close(CloseCode::TimedOut, _))),
+            "Pings are no connect"
+        );
+        pulse.introduced();
+        assert_eq!(pulse.due(11_000, 0, BEAT), None, "who it is may take longer");
         pulse.open();
         assert_eq!(pulse.due(11_000, 0, BEAT), None);
     }

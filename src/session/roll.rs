@@ -25,6 +25,8 @@ use crate::{
 
 /// A second of sweeping is cut into so many pieces, so that the work is spread.
 const PIECES: usize = 10;
+/// When a session that begins during a drain comes back at the latest, ms.
+const LATECOMER: u64 = 1_000;
 
 /// How many sessions there may be; 0: any number.
 #[derive(Debug, Clone, Copy, Default)]
@@ -208,6 +210,12 @@ impl Place {
             roll.metrics.sessions.get_or_create(&TransportLabel { transport: transport.name() }).inc();
             let mut inner = roll.lock();
             inner.places[self.key] = Some(Arc::clone(&pulse));
+            if inner.draining {
+                // It came through the door just before that was shut, and the drain may have passed its place.
+                let late = Some(rand::random_range(0..=LATECOMER));
+                let reason = "drain".into();
+                pulse.outbox().close(Closing { code: CloseCode::Drain, reason, reconnect_after_ms: late });
+            }
         }
         self.pulse = Some(Arc::clone(&pulse));
         pulse
@@ -317,8 +325,12 @@ mod tests {
                 (place, pulse)
             })
             .collect();
+        let mut late = roll.enter(HOME, true).unwrap();
         roll.drain(Duration::from_millis(200)).await;
         assert_eq!(roll.enter(HOME, true).unwrap_err(), Full::Draining);
+        let late = late.begin(Transport::WebSocket, Outbox::pulled(1));
+        let notice = futures_util::FutureExt::now_or_never(late.outbox().notice());
+        assert!(matches!(notice, Some(crate::hub::Notice::Closing(_))), "it was let in and began too late");
         for (_, pulse) in &places {
             let notice = futures_util::FutureExt::now_or_never(pulse.outbox().notice());
             let Some(crate::hub::Notice::Closing(closing)) = notice else { panic!("{notice:?}") };

@@ -78,7 +78,8 @@ struct Line<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
-    fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<Turn> {
+    /// Everything but reading.
+    fn poll_work(&mut self, cx: &mut Context<'_>) -> Poll<Turn> {
         if !self.out.is_empty()
             && let Poll::Ready(result) = self.poll_write(cx)
         {
@@ -87,8 +88,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
         if let Poll::Ready(notice) = self.session.outbox().poll_notice(cx) {
             return Poll::Ready(Turn::Notice(notice));
         }
-        if !self.out.is_empty() {
-            // While the client does not read, nothing of it is read either.
+        Poll::Pending
+    }
+
+    fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<Turn> {
+        if let Poll::Ready(turn) = self.poll_work(cx) {
+            return Poll::Ready(turn);
+        }
+        // While the client does not read, nothing of it is read either.
+        if !self.out.is_empty() || self.session.outbox().is_asking() {
             return Poll::Pending;
         }
         let mut chunk = [0; CHUNK];
@@ -140,8 +148,32 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
         heard
     }
 
+    /// Waits until the relay has answered what the client asked before. `Some`: the session ends so.
+    async fn answered(&mut self) -> Option<End> {
+        while self.session.outbox().is_asking() {
+            let turn = std::future::poll_fn(|cx| match self.poll_work(cx) {
+                Poll::Pending if !self.session.outbox().is_asking() => Poll::Ready(None),
+                turn => turn.map(Some),
+            });
+            match turn.await {
+                Some(Turn::Notice(notice)) => {
+                    if let Some(end) = self.notice(notice).await {
+                        return Some(end);
+                    }
+                }
+                Some(Turn::Written) => self.fill(),
+                Some(Turn::Gone) => return Some(End::Theirs),
+                Some(Turn::Heard(_)) | None => {}
+            }
+        }
+        None
+    }
+
     async fn act(&mut self, heard: Vec<Heard>) -> Option<End> {
         for heard in heard {
+            if let Some(end) = self.answered().await {
+                return Some(end);
+            }
             let input = match input(heard) {
                 Ok(input) => input,
                 Err(end) => return Some(end),
@@ -167,6 +199,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
     }
 
     async fn finish(mut self, end: End) {
+        // What was asked does not matter any more.
+        self.session.outbox().answered();
         let closing = match end {
             End::Ours(closing) => {
                 let message =

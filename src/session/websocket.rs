@@ -98,8 +98,31 @@ impl Line {
             let _ = ready!(socket.poll_write_ready(cx));
             return Poll::Ready(Turn::Writable);
         }
+        if outbox.is_asking() {
+            return Poll::Pending;
+        }
         let _ = ready!(socket.poll_read_ready(cx));
         Poll::Ready(Turn::Readable)
+    }
+
+    /// Waits until the relay has answered what the client asked before. `Some`: the session ends so.
+    async fn answered(&mut self) -> Option<End> {
+        while self.session.outbox().is_asking() {
+            let turn = std::future::poll_fn(|cx| match self.poll_turn(cx) {
+                Poll::Pending if !self.session.outbox().is_asking() => Poll::Ready(None),
+                turn => turn.map(Some),
+            });
+            match turn.await {
+                Some(Turn::Notice(notice)) => {
+                    if let Some(end) = self.notice(notice).await {
+                        return Some(end);
+                    }
+                }
+                Some(Turn::Writable) => self.session.outbox().unblock(),
+                Some(Turn::Readable) | None => {}
+            }
+        }
+        None
     }
 
     /// Reads what there is. An error: the connection is gone.
@@ -145,6 +168,9 @@ impl Line {
 
     async fn act(&mut self, heard: Vec<Heard>) -> Option<End> {
         for heard in heard {
+            if let Some(end) = self.answered().await {
+                return Some(end);
+            }
             let input = match input(heard) {
                 Ok(input) => input,
                 Err(end) => return Some(end),
@@ -161,6 +187,8 @@ impl Line {
     }
 
     async fn finish(mut self, end: End) {
+        // What was asked does not matter any more.
+        self.session.outbox().answered();
         let closing = match end {
             End::Ours(closing) => {
                 let message =

@@ -1,0 +1,42 @@
+//! What an outbox says: to the task of its session, and to whoever hands it a frame.
+
+use std::collections::BTreeSet;
+
+use crate::protocol::{CloseCode, Topic};
+
+/// Why a session must end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Closing {
+    /// The close code.
+    pub code: CloseCode,
+    /// In a word or a short sentence.
+    pub reason: String,
+    /// When the client shall come back, ms.
+    pub reconnect_after_ms: Option<u64>,
+}
+
+/// What an outbox has to say to the task of its session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Notice {
+    /// There is something to pull ([`super::Outbox::pull`]), or the socket must become writable ([`super::Outbox::is_blocked`]).
+    Work,
+    /// A `resync` is owed and everything else is written: ask the relay for it (`Relay::drained`).
+    Drained,
+    /// Say `closing` and close.
+    Closing(Closing),
+    /// The socket is broken.
+    Broken,
+}
+
+/// How a frame was taken.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// Written, or queued.
+    Yes,
+    /// Queued as the first in an empty queue: call [`super::Outbox::flush`] soon.
+    First,
+    /// The bound was reached: the events of these topics were dropped, and a `resync` is owed for them.
+    Overflow(BTreeSet<Topic>),
+    /// The session has ended.
+    Ended,
+}
