@@ -22,8 +22,12 @@ const LOOKBACK: usize = 1000;
 const KEEP: Duration = Duration::from_secs(15);
 /// Heads in one question.
 const HEADS: usize = 200;
-/// How often every head is checked at least.
+/// How often every head is checked: as often as this where topics are few, ...
+const CHECK_OFTEN: Duration = Duration::from_secs(8);
+/// ... and at least so often where they are many, ...
 const CHECK: Duration = Duration::from_secs(45);
+/// ... so that Redis is asked for about so many heads per second.
+const CHECKED_PER_SECOND: usize = 100;
 
 /// Which heads are to be checked next.
 #[derive(Debug)]
@@ -36,7 +40,7 @@ pub(super) struct Check {
 
 impl Check {
     pub(super) fn new() -> Self {
-        Self { next: Instant::now() + CHECK, running: false, suspects: Vec::new() }
+        Self { next: Instant::now() + CHECK_OFTEN, running: false, suspects: Vec::new() }
     }
 }
 
@@ -276,8 +280,6 @@ impl Switch {
         if now < self.check.next || self.check.running || !self.connection.is_settled() {
             return;
         }
-        let period = CHECK.min(self.settings.log_ttl / 3).max(Duration::from_secs(1));
-        self.check.next = now + period.mul_f64(rand::rng().random_range(0.8..1.0));
         let live: Vec<(RoomId, EntryId, Topic)> = self
             .feeds
             .iter()
@@ -287,6 +289,8 @@ impl Switch {
                 Subject::Every(_) => None,
             })
             .collect();
+        let period = check_period(live.len(), self.settings.log_ttl);
+        self.check.next = now + period.mul_f64(rand::rng().random_range(0.8..1.0));
         if live.is_empty() {
             return;
         }
@@ -350,5 +354,25 @@ impl Switch {
 
     pub(super) fn forget_checks(&mut self) {
         self.check = Check::new();
+    }
+}
+
+/// How long after a check of so many heads the next one comes. A log must not expire between two.
+fn check_period(heads: usize, log_ttl: Duration) -> Duration {
+    let spread = Duration::from_secs((heads / CHECKED_PER_SECOND) as u64);
+    spread.clamp(CHECK_OFTEN, CHECK).min(log_ttl / 3).max(Duration::from_secs(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn few_heads_are_checked_often_and_many_now_and_then() {
+        let day = Duration::from_secs(86_400);
+        let periods = [0, 800, 2_000, 100_000].map(|heads| check_period(heads, day).as_secs());
+        assert_eq!(periods, [8, 8, 20, 45]);
+        assert_eq!(check_period(100_000, Duration::from_secs(30)).as_secs(), 10, "before a log expires");
+        assert_eq!(check_period(1, Duration::ZERO).as_secs(), 1);
     }
 }

@@ -136,3 +136,18 @@ async def test_what_was_written_by_hand_in_the_place_of_a_log_is_a_log_replaced(
     assert set(other.of("welcome")[0]["positions"]) == {"comments:2", "comments:3", "comments"}
     site.record("comments:2", note(4))
     await other.until("it", lambda e: e.numbers() == [4])
+
+
+async def test_a_log_that_vanishes_is_noticed_though_nothing_is_published(site):
+    """FLUSHALL and silence: told within ten seconds (and some, on a busy machine)."""
+    node = site.node()
+    editor = await Editor.open(node, "anna", ["comments:1"])
+    site.record("comments:1", note(1))
+    await editor.until("it", lambda e: e.numbers() == [1])
+    with site.redis.client() as client:
+        client.flushall()
+    await editor.until("told", lambda e: ("comments:1", "log-replaced") in e.resyncs(), 15)
+    site.record("comments:1", note(2))
+    await editor.until("the next", lambda e: e.numbers() == [1, 2])
+    await editor.in_step()
+    assert [reason for topic, reason in editor.resyncs() if topic == "comments:1"] == ["log-replaced"]
