@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use carillon::cli::{Cli, Usage};
+use carillon::cli::{self, Cli, Usage};
 use clap::Parser;
 
 #[cfg(feature = "jemalloc")]
@@ -14,7 +14,10 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(answer) => {
             // Help and version come this way too, with exit code 0. A closed pipe is not worth a word.
-            let _ = answer.print();
+            match cli::sentence(&answer) {
+                Some(sentence) => eprintln!("carillon: {sentence}"),
+                None => drop(answer.print()),
+            }
             return u8::try_from(answer.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from);
         }
     };

@@ -6,7 +6,8 @@
 pub mod process;
 
 use std::{
-    fmt,
+    collections::HashSet,
+    fmt::{self, Write as _},
     sync::{Arc, atomic::AtomicU64},
 };
 
@@ -144,6 +145,25 @@ impl Metrics {
         // Writing into a string does not fail.
         let _ = encode(&mut text, &self.registry);
         text
+    }
+
+    /// The same in the older format that everything else reads (Prometheus text 0.0.4): there a counter's family has the
+    /// name of its samples, and units and the end are not said.
+    pub fn plain_text(&self) -> String {
+        let text = self.text();
+        let typed = |line: &'_ str| line.strip_prefix("# TYPE ")?.strip_suffix(" counter").map(str::to_owned);
+        let counters: HashSet<_> = text.lines().filter_map(typed).collect();
+        let mut plain = String::with_capacity(text.len());
+        for line in text.lines().filter(|line| !line.starts_with("# UNIT ") && *line != "# EOF") {
+            let mut words = line.splitn(4, ' ');
+            match (words.next(), words.next(), words.next(), words.next()) {
+                (Some("#"), Some(what), Some(name), Some(rest)) if counters.contains(name) => {
+                    let _ = writeln!(plain, "# {what} {name}_total {rest}");
+                }
+                _ => drop(writeln!(plain, "{line}")),
+            }
+        }
+        plain
     }
 }
 

@@ -40,6 +40,10 @@ fn success(arguments: &[&str], variables: &[(&str, &str)], input: &str) -> Strin
     text(&output.stdout)
 }
 
+const NONE: (&str, &str) = ("CARILLON__AUTH__MODE", "none");
+const TLS: [(&str, &str); 2] =
+    [("CARILLON__HTTP__TLS_CERT", "/etc/hostname"), ("CARILLON__HTTP__TLS_KEY", "/etc/hostname")];
+
 /// The exit code, and the sentence, which must be alone.
 fn failure(arguments: &[&str], variables: &[(&str, &str)]) -> (i32, String) {
     let output = carillon(arguments, variables, "");
@@ -82,6 +86,10 @@ fn a_token_is_minted_and_shown() {
         assert_eq!(shown["claims"]["topics"], serde_json::json!(["comments:42", "projects"]));
         assert_eq!((&shown["header"]["alg"], &shown["good"]), (&"HS256".into(), &true.into()));
     }
+    let plain = ["token", "mint", "--secret-file", path, "--sub", "anna", "--ttl", "600"];
+    let shown = success(&["token", "show"], &[], &success(&plain, &[], ""));
+    let claims = serde_json::from_str::<serde_json::Value>(&shown).unwrap()["claims"].clone();
+    assert_eq!(claims["exp"].as_u64().unwrap() - claims["iat"].as_u64().unwrap(), 600, "plain seconds");
     let other =
         carillon(&["token", "show", "--secret", "another-secret-another-secret-123", token.trim()], &[], "");
     assert_eq!(other.status.code(), Some(1));
@@ -122,6 +130,10 @@ fn wrong_usage_is_2_and_failure_is_1() {
         let (code, complaint) = failure(arguments, &[]);
         assert_eq!(code, 2, "{arguments:?}: {complaint}");
         assert!(!complaint.is_empty(), "{arguments:?}");
+        // Without any argument the help is the answer.
+        if !arguments.is_empty() {
+            assert!(complaint.starts_with("carillon: ") && complaint.lines().count() == 1, "{complaint}");
+        }
     }
     for (arguments, variables, part) in [
         (
@@ -137,6 +149,10 @@ fn wrong_usage_is_2_and_failure_is_1() {
             &[("CARILLON__AUTH__MODE", "none"), ("CARILLON__AUTH__DEFAULT_TOPICS", "x:1")],
             "x",
         ),
+        (&["config", "check"], &[NONE, ("CARILLON__REDIS__URL", "redis://host:many")], "redis.url"),
+        (&["config", "check"], &[NONE, TLS[0], TLS[1]], "/etc/hostname"),
+        (&["serve"], &[NONE, ("CARILLON__HTTP__LISTEN", "192.0.2.1:1")], "this machine has no such address"),
+        (&["dev", "--listen", "192.0.2.1:1"], &[], "with --listen"),
         (&["health", "--url", "http://127.0.0.1:1"], &[], "the node does not work"),
     ] {
         let (code, complaint) = failure(arguments, variables);
@@ -169,7 +185,8 @@ fn completions_and_help_exist() {
     for command in
         ["serve", "dev", "publish", "tail", "token", "config", "redis-function", "health", "doctor", "bench"]
     {
-        assert!(success(&[command, "--help"], &[], "").contains("Usage: carillon"), "{command}");
+        let help = success(&[command, "--help"], &[], "");
+        assert!(help.contains("Usage: carillon") && help.contains("Example"), "{command}");
     }
 }
 

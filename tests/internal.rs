@@ -72,6 +72,58 @@ async fn nothing_is_published_when_anything_is_wrong() {
 }
 
 #[tokio::test]
+async fn a_batch_of_live_events_is_checked_whole_before_any_is_published() {
+    let node = Node::start(&[("areas.recorded_only", "content")]).await;
+    let (mut anna, _) = node.session("anna", &["comments:1"]).await;
+    let event = json!({"type": "a.b"});
+    let batch = json!([{"topic": "comments:1", "event": event}, {"topic": "content:1", "event": event}]);
+    let answer = node.post("/publish?live=1", batch.to_string().as_bytes()).await;
+    assert_eq!((answer.problem(), &answer.json()["element"]), ((400, "bad-topic".into()), &json!(1)));
+    let long = format!("notifications:{}", "İ".repeat(100));
+    let grows = json!([{"topic": "comments:1", "event": event}, {"topic": long, "event": event}]);
+    let answer = node.post("/publish", grows.to_string().as_bytes()).await;
+    assert_eq!((answer.problem(), &answer.json()["element"]), ((400, "bad-topic".into()), &json!(1)));
+    anna.nothing_comes().await;
+    assert_eq!(
+        node.post("/publish", batch.to_string().as_bytes()).await.status,
+        200,
+        "recorded, both are good"
+    );
+}
+
+#[tokio::test]
+async fn whatever_is_refused_is_refused_in_the_same_words_format() {
+    let node = Node::start(&[]).await;
+    let body = vec![b' '; (8 << 20) + 1];
+    assert_eq!(node.post("/publish", &body).await.problem(), (413, "bad-request".into()));
+    assert_eq!(node.post("/disconnect", &body).await.problem(), (413, "bad-request".into()));
+    assert_eq!(node.post("/publish?live=1&live=1", b"{}").await.problem(), (400, "bad-request".into()));
+    assert_eq!(node.post("/disconnect", br#"{"user":" "}"#).await.problem(), (400, "bad-request".into()));
+    for path in ["/realtime/events?topics=a&topics=b", "/realtime/poll?topics=a&topics=b"] {
+        assert_eq!(node.public_get(path, &[]).await.problem(), (400, "bad-request".into()), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn where_the_cms_is_asked_programs_on_this_machine_are_let_in() {
+    let settings = [
+        ("auth.mode", "callback"),
+        ("auth.secret", ""),
+        ("auth.callback_url", "http://127.0.0.1:1/who"),
+        ("internal.publish_token", ""),
+    ];
+    let event = r#"{"topic":"comments:1","event":{"type":"a.b"}}"#;
+    let node = Node::start(&settings).await;
+    assert_eq!(publish(&node, None, "/publish", event).await.status, 200);
+    assert_eq!(
+        publish(&node, Some("who knows"), "/publish", event).await.problem(),
+        (503, "auth-away".into())
+    );
+    let open = Node::start(&[&settings[..], &[("internal.listen", "0.0.0.0:0")]].concat()).await;
+    assert_eq!(publish(&open, None, "/publish", event).await.problem(), (403, "forbidden".into()));
+}
+
+#[tokio::test]
 async fn publishers_prove_what_they_may_publish() {
     let node = Node::start(&[]).await;
     let event = r#"{"topic":"comments:1","event":{"type":"a.b"}}"#;
@@ -131,8 +183,14 @@ async fn operators_see_how_the_node_is() {
         (&json!(true), &json!(3), &json!(1))
     );
     assert_eq!(status["nodes"]["n1"]["node"], "n1");
+    let open = [("Accept", "application/openmetrics-text;version=1.0.0,text/plain;q=0.5")];
+    let open = request(node.internal, "GET", "/metrics", &open, b"").await;
+    assert!(open.header("content-type").unwrap().starts_with("application/openmetrics-text"));
+    assert!(open.text().ends_with("# EOF\n"));
     let metrics = node.get("/metrics").await;
-    assert!(metrics.header("content-type").unwrap().starts_with("application/openmetrics-text"));
+    assert!(metrics.header("content-type").unwrap().starts_with("text/plain; version=0.0.4"));
+    assert!(!metrics.text().contains("# UNIT") && !metrics.text().contains("# EOF"));
+    assert!(metrics.text().contains("\n# TYPE carillon_deliveries_total counter\n"), "{}", metrics.text());
     for line in [
         "carillon_sessions{transport=\"websocket\"} 1",
         "carillon_deliveries_total 1",

@@ -33,6 +33,9 @@ use crate::{
 /// How long what is left over may take to end when everything else has.
 const LAST: Duration = Duration::from_secs(1);
 
+/// How long taking leave of the other nodes may take.
+const GOODBYE: Duration = Duration::from_millis(500);
+
 /// Why a node cannot start, or had to stop.
 #[derive(Debug, thiserror::Error)]
 pub enum AppError {
@@ -46,14 +49,14 @@ pub enum AppError {
     #[error("{0}")]
     Bus(String),
     /// A listener cannot be opened.
-    #[error("cannot listen on {address} ({key}): {source}")]
+    #[error("cannot listen on {address} ({key}): {}", advice(.why))]
     Bind {
         /// Where.
         address: SocketAddr,
         /// Which setting says so.
         key: &'static str,
         /// Why not.
-        source: io::Error,
+        why: io::Error,
     },
     /// What the demo starts with cannot be read: a fault in Carillon.
     #[error("the seed of the demo: {0}")]
@@ -61,6 +64,20 @@ pub enum AppError {
     /// The certificate cannot be used.
     #[error("{0}")]
     Tls(String),
+}
+
+/// Why an address cannot be listened on, and what to do about it.
+fn advice(why: &io::Error) -> String {
+    match why.kind() {
+        io::ErrorKind::AddrInUse => {
+            "another program listens there already: stop it, or choose another address or port".into()
+        }
+        io::ErrorKind::AddrNotAvailable => "this machine has no such address: choose one that it has".into(),
+        io::ErrorKind::PermissionDenied => {
+            "this user may not: choose a port above 1023, or give the right CAP_NET_BIND_SERVICE".into()
+        }
+        _ => why.to_string(),
+    }
 }
 
 /// The two open doors.
@@ -75,8 +92,7 @@ pub struct Listeners {
 impl Listeners {
     /// Opens both as configured. Port 0 is any free port.
     pub fn bind(config: &Config) -> Result<Self, AppError> {
-        let bind =
-            |address, key| http::bind(address).map_err(|source| AppError::Bind { address, key, source });
+        let bind = |address, key| http::bind(address).map_err(|why| AppError::Bind { address, key, why });
         Ok(Self {
             public: bind(config.http.listen, "http.listen")?,
             internal: bind(config.internal.listen, "internal.listen")?,
@@ -87,6 +103,9 @@ impl Listeners {
 /// Runs a node until `shutdown`, and drains it: at most `drain.window_seconds` and `drain.grace_seconds` later no
 /// session is left.
 pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationToken) -> Result<(), AppError> {
+    if let Some(warning) = config.internal.warning() {
+        tracing::warn!("{warning}");
+    }
     let mut node = Node::start(&config, listeners).await?;
     let outcome = tokio::select! {
         () = shutdown.cancelled() => Ok(()),
@@ -102,6 +121,7 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
 
 struct Node {
     name: String,
+    bus: Bus,
     roll: Arc<Roll>,
     draining: Arc<AtomicBool>,
     fatal: oneshot::Receiver<String>,
@@ -176,11 +196,11 @@ impl Node {
             None => public.router(),
         };
         let front = Door { router, tls, ..door.clone() };
+        say_where(config, &listeners);
         house.spawn(front.serve(listeners.public, stop.clone()));
         house.spawn(door.serve(listeners.internal, stop.clone()));
         let name = config.node.name.clone();
-        tracing::info!(node = name, version = env!("CARGO_PKG_VERSION"), "the node is up");
-        Ok(Self { name, roll, draining, fatal, stop, visitors, house })
+        Ok(Self { name, bus, roll, draining, fatal, stop, visitors, house })
     }
 
     /// Unready, then `closing` to every session, spread over the window, then the end of everything.
@@ -193,9 +213,22 @@ impl Node {
         let _ = tokio::time::timeout(left(), self.roll.emptied()).await;
         self.stop.cancel();
         let stayed = self.visitors.end(left().clamp(Duration::from_millis(100), LAST)).await;
+        // A courtesy: what is not taken back ends by itself.
+        if self.bus.health().live {
+            let _ = tokio::time::timeout(left().min(GOODBYE), self.bus.leave()).await;
+        }
         self.house.end(LAST).await;
         tracing::info!(node = self.name, stayed, "the node has stopped");
     }
+}
+
+/// For whoever looks for the node, perhaps at a port that the system has chosen.
+fn say_where(config: &Config, listeners: &Listeners) {
+    let address = |listener: &TcpListener, configured| listener.local_addr().unwrap_or(configured);
+    let public = address(&listeners.public, config.http.listen);
+    let internal = address(&listeners.internal, config.internal.listen);
+    let version = env!("CARGO_PKG_VERSION");
+    tracing::info!(node = config.node.name, version, %public, %internal, "the node is up");
 }
 
 /// Tells the other nodes about this one.

@@ -1,11 +1,12 @@
 //! A set of public keys (RFC 7517), from a file or a URL, kept until there is reason to read it again: a token that
 //! names an unknown key, or age, so that a withdrawn key goes away.
 //!
-//! Strangers can name unknown keys at will, so reading again is rate-limited. A source that cannot be read keeps
+//! Strangers can name unknown keys at will, so reading again is rate-limited, but not so that a rotation is noticed late. A source that cannot be read keeps
 //! the last keys: an identity provider that is down for an hour must not lock the editors out. Keys for shared secrets
 //! in a set are ignored: a set is public.
 
 use std::{
+    collections::VecDeque,
     path::PathBuf,
     sync::{Arc, PoisonError, RwLock},
     time::Duration,
@@ -25,8 +26,12 @@ use tokio::{
 use super::{AuthError, fetch::Remote, token::quoted};
 use crate::config::{Algorithm, Secret};
 
-/// Time between two reads, at least.
-const PAUSE: Duration = Duration::from_secs(10);
+/// Reads within [`SPAN`], at most.
+const READS: usize = 5;
+/// See [`READS`].
+const SPAN: Duration = Duration::from_secs(50);
+/// How long a source that could not be read is left alone.
+const FAILED: Duration = Duration::from_secs(1);
 /// Age at which keys are read again, unknown key or not.
 const MAX_AGE: Duration = Duration::from_mins(10);
 
@@ -122,17 +127,39 @@ struct Known {
     read: Instant,
 }
 
-/// When a read was last tried, and what came of it.
-type Tried = Option<(Instant, Result<(), String>)>;
+/// When the last reads ended, and what came of the very last.
+#[derive(Debug, Default)]
+struct Reads {
+    ended: VecDeque<Instant>,
+    outcome: Option<Result<(), String>>,
+}
+
+impl Reads {
+    /// What came of the last read, where it is too early for another one.
+    fn too_early(&self, span: Duration) -> Option<Result<(), String>> {
+        let (first, last) = (self.ended.front()?, self.ended.back()?);
+        let many = self.ended.len() >= READS && first.elapsed() < span;
+        let failed = matches!(self.outcome, Some(Err(_))) && last.elapsed() < FAILED.min(span);
+        self.outcome.clone().filter(|_| many || failed)
+    }
+
+    fn note(&mut self, outcome: Result<(), String>) {
+        if self.ended.len() >= READS {
+            self.ended.pop_front();
+        }
+        self.ended.push_back(Instant::now());
+        self.outcome = Some(outcome);
+    }
+}
 
 /// A set of keys and where it is read from.
 #[derive(Debug)]
 pub(super) struct Jwks {
     place: Place,
-    pause: Duration,
+    span: Duration,
     known: RwLock<Option<Known>>,
     /// Held while reading: everybody else waits for that one.
-    tried: Mutex<Tried>,
+    reads: Mutex<Reads>,
 }
 
 impl Jwks {
@@ -150,13 +177,13 @@ impl Jwks {
     }
 
     fn new(place: Place) -> Self {
-        Self { place, pause: PAUSE, known: RwLock::default(), tried: Mutex::default() }
+        Self { place, span: SPAN, known: RwLock::default(), reads: Mutex::default() }
     }
 
-    /// Sets the time between two reads.
+    /// Reads as often as it is asked to.
     #[cfg(test)]
-    pub(super) fn pausing(mut self, pause: Duration) -> Self {
-        self.pause = pause;
+    pub(super) fn eager(mut self) -> Self {
+        self.span = Duration::ZERO;
         self
     }
 
@@ -180,13 +207,19 @@ impl Jwks {
         }
         if !found.is_empty() {
             // Good keys, though old: whoever comes first reads again, nobody else waits.
-            if let Ok(tried) = self.tried.try_lock() {
-                self.read(tried).await.ok();
+            if let Ok(reads) = self.reads.try_lock() {
+                self.read(reads).await.ok();
             }
             let fresh = self.known().map(|known| pick(&known.keys, id, algorithm)).unwrap_or_default();
             return self.or_unknown(fresh, id);
         }
-        let outcome = self.read(self.tried.lock().await).await;
+        let reads = self.reads.lock().await;
+        // Whoever held it may have read what we want.
+        let found = self.known().map(|known| pick(&known.keys, id, algorithm)).unwrap_or_default();
+        if !found.is_empty() {
+            return Ok(found);
+        }
+        let outcome = self.read(reads).await;
         match (self.known(), outcome) {
             (Some(known), _) => self.or_unknown(pick(&known.keys, id, algorithm), id),
             (None, Err(why)) => {
@@ -209,12 +242,10 @@ impl Jwks {
         )))
     }
 
-    /// Reads again, unless that was tried a moment ago.
-    async fn read(&self, mut tried: MutexGuard<'_, Tried>) -> Result<(), String> {
-        if let Some((when, outcome)) = tried.as_ref()
-            && when.elapsed() < self.pause
-        {
-            return outcome.clone();
+    /// Reads again, unless that was done too often of late.
+    async fn read(&self, mut reads: MutexGuard<'_, Reads>) -> Result<(), String> {
+        if let Some(outcome) = reads.too_early(self.span) {
+            return outcome;
         }
         let outcome = self.place.read().await.map(|keys| self.learn(keys));
         if let Err(why) = &outcome {
@@ -224,7 +255,7 @@ impl Jwks {
                 "the keys for tokens cannot be read; the last ones stay in use"
             );
         }
-        *tried = Some((Instant::now(), outcome.clone()));
+        reads.note(outcome.clone());
         outcome
     }
 }

@@ -143,12 +143,12 @@ impl Authenticator {
         Ok(Self { mode: Arc::new(mode), default_topics: config.auth.default_topics.clone().into() })
     }
 
-    /// Who it is. Mode `callback` may answer from a memory of a few seconds.
+    /// Who it is. Mode `callback` may answer from a memory of a few seconds; for those who ask again and again.
     pub async fn authenticate(&self, credentials: &Credentials) -> Result<Identity, AuthError> {
         self.judge(credentials, false).await
     }
 
-    /// Who it is, asked anew: for a session whose identity is about to end.
+    /// Who it is, asked anew: for a new session, or one whose identity is about to end.
     pub async fn renew(&self, credentials: &Credentials) -> Result<Identity, AuthError> {
         self.judge(credentials, true).await
     }
@@ -156,6 +156,12 @@ impl Authenticator {
     /// Whether a session can outlive its identity without the client's doing, by [`Authenticator::renew`].
     pub fn can_renew(&self) -> bool {
         matches!(*self.mode, Mode::Callback(_))
+    }
+
+    /// Whether the configuration itself lets publishers in by their tokens (the CMS that is asked in mode `callback` may
+    /// do so as well, but need not).
+    pub fn has_publish_claims(&self) -> bool {
+        matches!(*self.mode, Mode::Jwt(_))
     }
 
     /// Whether clients prove who they are at all, so that a `publish` claim means something.

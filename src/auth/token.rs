@@ -224,6 +224,10 @@ fn seconds(claims: &Map<String, Value>, name: &str) -> Result<Option<u64>, Strin
 
 fn texts(claims: &Map<String, Value>, name: &str) -> Result<Option<Vec<String>>, String> {
     let Some(value) = claims.get(name).filter(|value| !value.is_null()) else { return Ok(None) };
+    // One text is a list too: many write "*".
+    if let Some(text) = value.as_str() {
+        return Ok(Some(text.split(',').map(|item| item.trim().to_owned()).collect()));
+    }
     let items =
         value.as_array().and_then(|items| items.iter().map(|item| item.as_str().map(Into::into)).collect());
     items.map(Some).ok_or_else(|| format!("the token's `{name}` is not a list of texts"))

@@ -7,6 +7,11 @@ use crate::{
     protocol::{Event, EventError, Topic},
 };
 
+/// Why a live event is refused in the area of this name.
+#[derive(Debug, thiserror::Error)]
+#[error("area {0:?} takes recorded events only (areas.recorded_only): publish it as a recorded event")]
+pub struct RecordedOnly<'a>(pub &'a str);
+
 /// Counts a publish by what became of it; `kind` is `recorded` or `live`.
 pub(super) fn count<T>(metrics: &Metrics, kind: &'static str, result: &Result<T, BusError>) {
     let reason = match result {
@@ -31,10 +36,7 @@ pub(super) fn recorded(settings: &Settings, topic: &Topic, event: &Event) -> Res
 pub(super) fn live(settings: &Settings, topic: &Topic, event: &Event) -> Result<(), BusError> {
     recorded(settings, topic, event)?;
     if settings.areas.is_recorded_only(topic.area()) {
-        let area = topic.area();
-        return Err(BusError::Event(format!(
-            "area {area:?} takes recorded events only (areas.recorded_only): publish it as a recorded event"
-        )));
+        return Err(BusError::Event(RecordedOnly(topic.area()).to_string()));
     }
     Ok(())
 }

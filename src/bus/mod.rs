@@ -16,6 +16,7 @@ use std::{collections::BTreeMap, time::Duration};
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
+pub use self::check::RecordedOnly;
 use crate::{
     metrics::Metrics,
     protocol::{EntryId, Event, EventError, Lineage, Subject, Topic},
@@ -258,6 +259,14 @@ impl Bus {
     /// Leaves this node's state (a JSON object) for the others, for three probe intervals.
     pub async fn announce(&self, state: Bytes) -> Result<(), BusError> {
         either!(self.announce(state))
+    }
+
+    /// Takes this node's state back: it is about to stop.
+    pub async fn leave(&self) -> Result<(), BusError> {
+        match self {
+            Self::Memory(_) => Ok(()),
+            Self::Redis(bus) => bus.leave().await,
+        }
     }
 
     /// The states of all nodes that announced themselves lately, by node name.

@@ -16,6 +16,7 @@ local LOG_TTL_MS = @LOG_TTL_MS@ -- how long it lives after the last event or fol
 local EVENT_BYTES = @EVENT_BYTES@ -- the largest event
 local SHARDED = @SHARDED@ -- Redis Cluster: sharded pub/sub
 local DUPLICATES_MS = 300000 -- how long a duplicate is recognised
+local NODES_MS = 600000 -- how long what nodes say about themselves is kept, when none is left; each entry has its own end
 local DEPTH = 64 -- the deepest nesting; the event itself is level 1
 
 -- Redis lends the libraries of Lua to running functions only, so these are filled at the first call.
@@ -115,7 +116,8 @@ local function publish(keys, args)
   local event
   event, problem = check_event(json)
   if problem then return redis.error_reply('EVENT ' .. problem) end
-  local name, now = event.id and (event.source or '') .. '\0' .. event.id, now_ms()
+  local source = event.source or ''
+  local name, now = event.id and #source .. ':' .. source .. event.id, now_ms()
   local first = name and first_id(channel, name, now)
   if first then return first end
   json = gsub(json, '[\r\n]', ' ')
@@ -183,7 +185,7 @@ end
 local function announce(keys, args)
   local now = now_ms()
   redis.call('HSET', keys[1], args[1], integer(now + tonumber(args[2])) .. ' ' .. args[3])
-  redis.call('PEXPIRE', keys[1], args[2])
+  redis.call('PEXPIRE', keys[1], NODES_MS)
   return 'OK'
 end
 

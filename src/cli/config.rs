@@ -6,12 +6,19 @@ use clap::Subcommand;
 
 use super::{print, settings};
 use crate::{
+    app::wiring,
     auth::Authenticator,
     config::{AuthMode, Config, DEFAULT_TOML},
+    http::Certificates,
 };
 
 /// Print, check or show the configuration
 #[derive(Debug, Subcommand)]
+#[command(after_help = "\
+Examples:
+  carillon config default > carillon.toml
+  carillon config check --config carillon.toml
+  carillon config show --config carillon.toml")]
 pub(super) enum ConfigCommand {
     /// Print every key with its default and what it means
     #[command(after_help = "Example:\n  carillon config default > carillon.toml")]
@@ -40,8 +47,16 @@ impl ConfigCommand {
             Self::Default => print(DEFAULT_TOML)?,
             Self::Check { file } => {
                 let config = file.load()?;
-                // Reads keys and areas as a node would.
-                Authenticator::new(&config, &settings::areas(&config)?)?;
+                // Reads keys, areas, certificates and addresses as a node would.
+                let areas = settings::areas(&config)?;
+                Authenticator::new(&config, &areas)?;
+                wiring::bus(&config, &areas).redis.map_or(Ok(()), |redis| redis.check())?;
+                if let Some(tls) = config.http.tls.clone() {
+                    Certificates::load(tls).map_err(anyhow::Error::msg)?;
+                }
+                if let Some(warning) = config.internal.warning() {
+                    eprintln!("carillon: {warning}");
+                }
                 print(&summary(&config))?;
             }
             Self::Show { file } => print(&file.load()?.show())?,

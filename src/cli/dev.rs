@@ -2,6 +2,7 @@
 
 use std::{fmt::Write, net::SocketAddr, process::ExitCode, time::Duration};
 
+use anyhow::anyhow;
 use clap::Args;
 
 use super::{print, serve::run_node, settings::ConfigFile, token::shared_secret};
@@ -26,12 +27,12 @@ pub(super) struct Dev {
     /// Use this Redis instead of memory
     #[arg(long, value_name = "URL")]
     redis: Option<String>,
-    /// Public listener; port 0 is any free port
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
-    listen: SocketAddr,
-    /// Internal listener; port 0 is any free port
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9090")]
-    internal: SocketAddr,
+    /// Public listener; port 0 is any free port [default: the configured http.listen, else 127.0.0.1:8080]
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<SocketAddr>,
+    /// Internal listener; port 0 is any free port [default: the configured internal.listen]
+    #[arg(long, value_name = "ADDRESS")]
+    internal: Option<SocketAddr>,
 }
 
 impl Dev {
@@ -45,14 +46,22 @@ impl Dev {
             .set_default("internal.publish_token", secret(), "carillon dev")
             .set_default("drain.window_seconds", "1", "carillon dev")
             .set_default("drain.grace_seconds", "2", "carillon dev")
-            .set("demo.enabled", "true", "carillon dev")
-            .set("http.listen", self.listen.to_string(), "--listen")
-            .set("internal.listen", self.internal.to_string(), "--internal");
+            .set_default("http.listen", "127.0.0.1:8080", "carillon dev")
+            .set("demo.enabled", "true", "carillon dev");
+        let addresses =
+            [("http.listen", self.listen, "--listen"), ("internal.listen", self.internal, "--internal")];
+        for (key, address, option) in addresses {
+            if let Some(address) = address {
+                layers = layers.set(key, address.to_string(), option);
+            }
+        }
         if let Some(url) = &self.redis {
             layers = layers.set("redis.url", url, "--redis");
         }
         let config = layers.load()?;
-        let listeners = Listeners::bind(&config)?;
+        let listeners = Listeners::bind(&config).map_err(|error| {
+            anyhow!("{error}, with --listen for the public and --internal for the other listener")
+        })?;
         print(&tour(&config, listeners.public.local_addr()?, listeners.internal.local_addr()?)?)?;
         run_node(config, listeners).await
     }

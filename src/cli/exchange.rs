@@ -25,8 +25,10 @@ pub(super) async fn exchange(
         builder.with_tls_config(config.with_root_certificates(RootCertStore::empty()).with_no_client_auth())
     };
     let client = Client::builder(TokioExecutor::new()).build(builder.https_or_http().enable_http1().build());
+    // What is at the bottom of it says enough.
+    let cause = |error: anyhow::Error| anyhow!("{}", error.root_cause());
     let exchange = async {
-        let answer = client.request(request).await?;
+        let answer = client.request(request).await.map_err(|error| cause(error.into()))?;
         let status = answer.status();
         anyhow::Ok((status, answer.into_body().collect().await?.to_bytes()))
     };

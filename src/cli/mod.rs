@@ -19,12 +19,13 @@ mod tests;
 mod token;
 
 use std::{
+    fmt::Write as _,
     io::{self, Write},
     process::ExitCode,
 };
 
 use anyhow::Context;
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, error::ErrorKind};
 
 /// Wrong usage that only the command itself could see: exit code 2.
 #[derive(Debug, thiserror::Error)]
@@ -82,6 +83,29 @@ impl Cli {
     }
 }
 
+/// What is wrong with a command line, in one sentence; `None` where help (or the version) is the answer.
+pub fn sentence(answer: &clap::Error) -> Option<String> {
+    if !answer.use_stderr() || answer.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        return None;
+    }
+    let text = answer.render().to_string();
+    let mut paragraphs =
+        text.split("\n\n").map(|lines| lines.split_whitespace().collect::<Vec<_>>().join(" "));
+    let mut sentence = paragraphs.next()?.trim_start_matches("error: ").trim_end_matches('.').to_owned();
+    for paragraph in paragraphs {
+        if let Some(usage) = paragraph.strip_prefix("Usage: ") {
+            let _ = write!(sentence, " (usage: {usage})");
+        } else {
+            let _ = write!(
+                sentence,
+                "; {}",
+                paragraph.replace("For more information, try", "for more, try").trim_end_matches('.')
+            );
+        }
+    }
+    Some(sentence)
+}
+
 fn wait_for(command: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Result<ExitCode> {
     // A second installation is refused, which is as good.
     let _ = rustls::crypto::ring::default_provider().install_default();
@@ -97,9 +121,14 @@ fn wait_for(command: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::
 
 /// Writes to standard output. Whoever closed it has seen enough: that is no failure.
 fn print(text: &str) -> anyhow::Result<()> {
+    is_read(text).map(drop)
+}
+
+/// Writes to standard output. `false`: nobody reads it any more.
+fn is_read(text: &str) -> anyhow::Result<bool> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error).context("standard output"),
-        _ => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        written => written.map(|()| true).context("standard output"),
     }
 }

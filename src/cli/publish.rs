@@ -4,6 +4,7 @@
 
 use std::{
     io::{IsTerminal, Write as _},
+    net::SocketAddr,
     path::PathBuf,
     process::ExitCode,
     time::Duration,
@@ -15,25 +16,31 @@ use clap::Args;
 use http_body_util::Full;
 use hyper::{Request, StatusCode, header};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    net::TcpStream,
+};
 
 use super::{
     Usage,
     exchange::exchange,
     print,
     settings::{self, ConfigFile},
+    token::shared_secret,
 };
 use crate::{
     app::wiring,
-    bus::{Bus, BusError, Link},
-    config::Config,
-    metrics::Metrics,
-    protocol::{Areas, Event, Topic, time},
+    auth::NewToken,
+    bus::{BusError, redis::Publisher},
+    config::{Algorithm, Config},
+    protocol::{Event, Topic, time},
     shutdown::Tasks,
 };
 
 /// How long one event may take.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a token of our own lasts; standard input may go on for long.
+const TOKEN_TTL: Duration = Duration::from_hours(24);
 
 /// Publish an event
 #[derive(Debug, Args)]
@@ -54,13 +61,15 @@ pub(super) struct Publish {
     /// Live: delivered to whoever is connected now, and not kept
     #[arg(long)]
     live: bool,
-    /// Internal listener of a node [default: the configured one on this machine]
+    /// Internal listener of a node [default: the configured one on this machine, or, where no node listens there, the
+    /// configured Redis]
     #[arg(long, value_name = "URL", conflicts_with = "redis")]
     url: Option<String>,
     /// Publish straight into this Redis
     #[arg(long, value_name = "URL")]
     redis: Option<String>,
-    /// File with the token that authorises [default: the configured internal.publish_token]
+    /// File with the token that authorises [default: the configured internal.publish_token, or one minted with the
+    /// configured auth.secret]
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
     /// With -: where what was not accepted is kept [default: carillon-not-published-TIME.jsonl]
@@ -79,7 +88,7 @@ impl Publish {
                         .with_context(|| format!("the event cannot be read from {path}"))?,
                     None => event.as_bytes().to_vec(),
                 };
-                let position = door.publish(json.into(), self.live).await?;
+                let position = door.publish(&json, self.live).await?;
                 print(&format!("{position}\n"))?;
                 Ok(ExitCode::SUCCESS)
             }
@@ -103,7 +112,7 @@ impl Publish {
                 kept.add(&line)?;
                 continue;
             }
-            match door.publish(line.clone().into(), self.live).await {
+            match door.publish(&line, self.live).await {
                 Ok(position) => {
                     accepted += 1;
                     progress.suspend(|| print(&format!("{position}\n")))?;
@@ -173,65 +182,62 @@ struct Unreachable(String);
 
 /// Where events are handed over.
 enum Door {
-    Redis { bus: Bus, topic: Topic, limit: usize, tasks: Tasks },
+    Redis { publisher: Publisher, topic: Topic, limit: usize, tasks: Tasks },
     Node { url: String, topic: String, token: Option<String> },
 }
 
 impl Door {
     async fn open(command: &Publish) -> anyhow::Result<Self> {
-        let layers = command.file.layers();
+        let mut layers = command.file.layers();
         if let Some(url) = &command.redis {
-            let config = layers.set("redis.url", url, "--redis").load()?;
-            let areas = settings::areas(&config)?;
-            let topic =
-                Topic::parse(&command.topic, &areas).map_err(|e| Usage(e.to_string()))?.with_own_key(&areas);
-            return Self::redis(&config, areas, topic).await;
+            layers = layers.set("redis.url", url, "--redis");
         }
         let config = layers.load()?;
+        let node = reachable(config.internal.listen);
+        let elsewhere = command.url.is_none() && command.token_file.is_none() && config.redis.url.is_some();
+        if command.redis.is_some() || (elsewhere && !is_listening(node).await) {
+            return Self::redis(&config, &command.topic).await;
+        }
         let token = match &command.token_file {
             Some(path) => Some(read_token(path)?),
-            None => config.internal.publish_token.as_ref().map(|token| token.expose().to_owned()),
+            None => own_token(&config, &command.topic)?,
         };
-        let url =
-            command.url.clone().unwrap_or_else(|| format!("http://{}", reachable(config.internal.listen)));
+        let url = command.url.clone().unwrap_or_else(|| format!("http://{node}"));
+        if !["http://", "https://"].iter().any(|scheme| url.starts_with(scheme)) {
+            return Err(
+                Usage(format!("{url} is not an address: write one like http://127.0.0.1:9090")).into()
+            );
+        }
         Ok(Self::Node { url: url.trim_end_matches('/').to_owned(), topic: command.topic.clone(), token })
     }
 
-    async fn redis(config: &Config, areas: Areas, topic: Topic) -> anyhow::Result<Self> {
-        let (tasks, limit) = (Tasks::new(), config.limits.event_bytes);
-        let (bus, mut events) = Bus::start(wiring::bus(config, &areas), Metrics::new(), &tasks).await?;
-        let up = async {
-            while let Some(event) = events.recv().await {
-                match event {
-                    crate::bus::BusEvent::Link(Link::Up) => return Ok(()),
-                    crate::bus::BusEvent::Fatal(reason) => bail!(reason),
-                    _ => {}
-                }
-            }
-            bail!("the connection to Redis has ended")
-        };
-        match tokio::time::timeout(PATIENCE, up).await {
-            Ok(result) => result?,
-            Err(_) => bail!(
-                "Redis cannot be reached: {}",
-                bus.health().trouble.unwrap_or_else(|| format!("no answer within {} s", PATIENCE.as_secs()))
-            ),
+    async fn redis(config: &Config, topic: &str) -> anyhow::Result<Self> {
+        if config.redis.url.is_none() {
+            return Err(Usage("--redis needs an address, for example redis://127.0.0.1:6379".into()).into());
         }
-        tasks.spawn_until_end(async move { while events.recv().await.is_some() {} });
-        Ok(Self::Redis { bus, topic, limit, tasks })
+        let areas = settings::areas(config)?;
+        let topic = Topic::parse(topic, &areas)?.with_own_key(&areas);
+        let (tasks, limit) = (Tasks::new(), config.limits.event_bytes);
+        let publisher = Publisher::open(wiring::bus(config, &areas), &tasks).await?;
+        Ok(Self::Redis { publisher, topic, limit, tasks })
     }
 
-    async fn publish(&self, json: Bytes, live: bool) -> anyhow::Result<String> {
+    /// Checks here what needs no node: what follows an event on its line must not become part of the request.
+    async fn publish(&self, json: &[u8], live: bool) -> anyhow::Result<String> {
+        let json = Bytes::copy_from_slice(json.trim_ascii());
         match self {
-            Self::Redis { bus, topic, limit, .. } => {
+            Self::Redis { publisher, topic, limit, .. } => {
                 let event = Event::parse(json, *limit)?;
                 if live {
-                    bus.publish_live(topic.clone(), event).await?;
+                    publisher.publish_live(topic, &event).await?;
                     return Ok("live".into());
                 }
-                Ok(bus.publish(topic.clone(), event).await?.to_string())
+                Ok(publisher.publish(topic, &event).await?.to_string())
             }
-            Self::Node { url, topic, token } => post(url, topic, token.as_deref(), &json, live).await,
+            Self::Node { url, topic, token } => {
+                let event = Event::parse(json, usize::MAX)?;
+                post(url, topic, token.as_deref(), event.json(), live).await
+            }
         }
     }
 
@@ -261,7 +267,7 @@ async fn post(
         request.body(Full::new(Bytes::from(body))).map_err(|_| Usage(format!("{url} is not an address")))?;
     let (status, answer) = exchange(request, PATIENCE)
         .await
-        .map_err(|error| Unreachable(format!("{error:#}: is a node running there?")))?;
+        .map_err(|error| Unreachable(format!("{error:#}: start a node there, or name one with --url")))?;
     let answer: serde_json::Value = serde_json::from_slice(&answer).unwrap_or_default();
     if status == StatusCode::OK {
         return Ok(answer["positions"][0].as_str().unwrap_or("live").to_owned());
@@ -274,6 +280,29 @@ async fn post(
     bail!("{detail} ({status})")
 }
 
+/// The configured token, or one of our own for this area; a node that wants none does without.
+fn own_token(config: &Config, topic: &str) -> anyhow::Result<Option<String>> {
+    if let Some(token) = &config.internal.publish_token {
+        return Ok(Some(token.expose().to_owned()));
+    }
+    let Ok((jwt, secret)) = shared_secret(config) else { return Ok(None) };
+    let area = topic.split(':').next().unwrap_or_default();
+    let token = NewToken {
+        sub: "publish".into(),
+        ttl: TOKEN_TTL,
+        topics: Some(Vec::new()),
+        publish: Some(vec![format!("{area}:*")]),
+        iss: jwt.issuer.first().cloned(),
+        aud: jwt.audience.first().cloned(),
+    };
+    Ok(Some(token.sign(secret, jwt.algorithms.first().copied().unwrap_or(Algorithm::Hs256))?))
+}
+
+/// Whether anybody answers there.
+pub(super) async fn is_listening(address: SocketAddr) -> bool {
+    tokio::time::timeout(Duration::from_secs(2), TcpStream::connect(address)).await.is_ok_and(|c| c.is_ok())
+}
+
 pub(super) fn read_token(path: &std::path::Path) -> anyhow::Result<String> {
     let token = std::fs::read_to_string(path)
         .with_context(|| format!("no token can be read from {}", path.display()))?;
@@ -281,7 +310,7 @@ pub(super) fn read_token(path: &std::path::Path) -> anyhow::Result<String> {
 }
 
 /// A listener's address as a client on the same machine reaches it.
-pub(super) fn reachable(listen: std::net::SocketAddr) -> std::net::SocketAddr {
+pub(super) fn reachable(listen: SocketAddr) -> SocketAddr {
     let mut address = listen;
     if address.ip().is_unspecified() {
         let own =

@@ -10,11 +10,12 @@ use clap::Args;
 use futures_util::{SinkExt, StreamExt};
 use rand::RngExt;
 use serde_json::{Value, json};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio_tungstenite::tungstenite::{self, Message, client::IntoClientRequest};
 
 use super::{
-    Usage, print,
-    publish::{reachable, read_token},
+    Usage, is_read,
+    publish::{is_listening, reachable, read_token},
     settings::{self, ConfigFile},
     token::shared_secret,
 };
@@ -53,7 +54,8 @@ pub(super) struct Tail {
     /// Topics: area, area:key or area:*
     #[arg(required = true, value_name = "TOPIC")]
     topics: Vec<String>,
-    /// Public address of a node [default: the configured one on this machine]
+    /// Public address of a node [default: the configured one on this machine, or, where no node listens there, the
+    /// configured Redis]
     #[arg(long, value_name = "URL", conflicts_with = "redis")]
     url: Option<String>,
     /// Follow this Redis directly
@@ -78,6 +80,8 @@ struct Log {
     started: bool,
     printed: u64,
     count: Option<u64>,
+    /// Topics that were asked for.
+    asked: usize,
 }
 
 impl Log {
@@ -97,21 +101,43 @@ impl Log {
                 if let (Some(topic), Some(_)) = (message["topic"].as_str(), message["position"].as_str()) {
                     self.positions.insert(topic.to_owned(), message["position"].clone());
                 }
-                print(&format!("{text}\n"))?;
+                if !is_read(&format!("{text}\n"))? {
+                    return Ok(true);
+                }
                 self.printed += 1;
             }
-            "resync" => print(&format!("{text}\n"))?,
+            "resync" => {
+                if !is_read(&format!("{text}\n"))? {
+                    return Ok(true);
+                }
+            }
             "welcome" => {
                 self.started = true;
-                for refused in message["refused"].as_array().into_iter().flatten() {
-                    eprintln!("carillon: {} is refused: {}", refused["topic"], refused["code"]);
-                }
+                self.complain(&message["refused"])?;
             }
             "status" if message["live"] == false => eprintln!("carillon: the node has lost sight of Redis"),
             "status" => eprintln!("carillon: the node sees Redis again"),
             _ => {}
         }
         Ok(self.count.is_some_and(|count| self.printed >= count))
+    }
+
+    /// Says what is refused. An error where that is everything.
+    fn complain(&self, refused: &Value) -> anyhow::Result<()> {
+        let each = |refused: &Value| {
+            let text = |name: &str| refused[name].as_str().unwrap_or_default().to_owned();
+            format!("{} ({})", text("topic"), text("code"))
+        };
+        let refused: Vec<_> = refused.as_array().into_iter().flatten().map(each).collect();
+        if refused.is_empty() {
+            return Ok(());
+        }
+        let sentence = format!("the node refuses {}", refused.join(", "));
+        if refused.len() >= self.asked.max(1) {
+            return Err(Final(format!("{sentence}: name areas and topics that this token allows")).into());
+        }
+        eprintln!("carillon: {sentence}");
+        Ok(())
     }
 
     fn resume(&self) -> Option<Value> {
@@ -127,14 +153,25 @@ impl Tail {
             None => layers,
         };
         let config = layers.load()?;
-        let mut log = Log { count: self.count, ..Log::default() };
+        let mut log = Log { count: self.count, asked: self.topics.len(), ..Log::default() };
+        let mut terminate = signal(SignalKind::terminate()).context("SIGTERM cannot be listened for")?;
         tokio::select! {
             result = async {
-                if self.redis.is_some() { self.follow_redis(&config, &mut log).await } else { self.follow_node(&config, &mut log).await }
+                if self.goes_to_redis(&config).await {
+                    self.follow_redis(&config, &mut log).await
+                } else {
+                    self.follow_node(&config, &mut log).await
+                }
             } => result?,
             _ = tokio::signal::ctrl_c() => {}
+            _ = terminate.recv() => {}
         }
         Ok(ExitCode::SUCCESS)
+    }
+
+    async fn goes_to_redis(&self, config: &Config) -> bool {
+        let elsewhere = self.url.is_none() && self.token_file.is_none() && config.redis.url.is_some();
+        self.redis.is_some() || (elsewhere && !is_listening(reachable(config.http.listen)).await)
     }
 
     async fn follow_node(&self, config: &Config, log: &mut Log) -> anyhow::Result<()> {
@@ -143,12 +180,16 @@ impl Tail {
             format!("{scheme}://{}{}", reachable(config.http.listen), config.http.base_path)
         });
         let url = url.replacen("http", "ws", usize::from(url.starts_with("http")));
+        if !["ws://", "wss://"].iter().any(|scheme| url.starts_with(scheme)) {
+            let what = format!("{url} is not an address: write one like http://127.0.0.1:8080/realtime");
+            return Err(Usage(what).into());
+        }
         let mut failures = 0u32;
         loop {
             let wait = match self.follow_once(&url, config, log, &mut failures).await {
                 Ok(Next::Enough) => return Ok(()),
                 Ok(Next::Again(wait)) => wait,
-                Err(error) if error.is::<Final>() => return Err(error),
+                Err(error) if error.is::<Final>() || error.is::<Usage>() => return Err(error),
                 Err(error) => {
                     failures += 1;
                     if failures == 1 {
@@ -170,7 +211,9 @@ impl Tail {
         failures: &mut u32,
     ) -> anyhow::Result<Next> {
         let mut request = url.into_client_request().map_err(|_| Usage(format!("{url} is not an address")))?;
-        if let Some(token) = self.token(config)? {
+        let token = self.token(config)?;
+        let minted = token.is_some() && self.token_file.is_none();
+        if let Some(token) = token {
             request.headers_mut().insert("authorization", format!("Bearer {token}").parse()?);
         }
         let (mut socket, _) = match tokio_tungstenite::connect_async(request).await {
@@ -181,7 +224,7 @@ impl Tail {
                 let detail = problem["detail"].as_str().unwrap_or("no reason was given");
                 return Err(Final(format!("{url} refuses: {detail} ({})", answer.status())).into());
             }
-            Err(error) => return Err(anyhow::Error::new(error).context(format!("{url} cannot be reached"))),
+            Err(error) => bail!("{url} cannot be reached: {}", anyhow::Error::new(error).root_cause()),
         };
         let mut connect = json!({ "type": "connect", "topics": self.topics });
         if let Some(resume) = log.resume() {
@@ -195,20 +238,8 @@ impl Tail {
                 Message::Text(text) => {
                     if text.contains(r#""type":"closing""#) {
                         let closing: Value = serde_json::from_str(&text)?;
-                        match (closing["type"].as_str(), closing["code"].as_u64()) {
-                            (Some("closing"), Some(4400 | 4403)) => {
-                                return Err(Final(format!(
-                                    "the node has closed the session: {}",
-                                    closing["reason"]
-                                ))
-                                .into());
-                            }
-                            (Some("closing"), _) => {
-                                wait = Duration::from_millis(
-                                    closing["reconnect_after_ms"].as_u64().unwrap_or(1000),
-                                );
-                            }
-                            _ => {}
+                        if closing["type"] == "closing" {
+                            wait = self.closed(&closing, minted)?;
                         }
                     }
                     if log.take(&text)? {
@@ -221,6 +252,23 @@ impl Tail {
             }
         }
         Ok(Next::Again(wait))
+    }
+
+    /// The node says goodbye: how long to wait before connecting again. An error where that would not help. `minted`:
+    /// there will be a fresh token.
+    fn closed(&self, closing: &Value, minted: bool) -> anyhow::Result<Duration> {
+        let reason = closing["reason"].as_str().unwrap_or("without a reason");
+        match closing["code"].as_u64() {
+            Some(4401) if !minted => Err(Final(format!(
+                "the node has closed the session: {reason}; give a good token with --token-file, or --config with auth.secret"
+            ))
+            .into()),
+            Some(4400 | 4403) => Err(Final(format!("the node has closed the session: {reason}")).into()),
+            _ => {
+                eprintln!("carillon: the node has closed the session ({reason}); connecting again");
+                Ok(Duration::from_millis(closing["reconnect_after_ms"].as_u64().unwrap_or(1000)))
+            }
+        }
     }
 
     fn token(&self, config: &Config) -> anyhow::Result<Option<String>> {

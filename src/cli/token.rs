@@ -21,6 +21,10 @@ use crate::{
 
 /// Mint a token, or show what is in one
 #[derive(Debug, Subcommand)]
+#[command(after_help = "\
+Examples:
+  carillon token mint --config carillon.toml --sub anna --topics comments:42 --ttl 15m
+  carillon token show --config carillon.toml eyJhbGciOi…")]
 pub(super) enum Token {
     /// Sign a token with the shared secret and print it
     #[command(after_help = "\
@@ -103,8 +107,8 @@ pub(super) struct Mint {
     /// What may be published to by POST /publish; the same patterns
     #[arg(long, value_name = "TOPIC,…", value_delimiter = ',')]
     publish: Option<Vec<String>>,
-    /// How long the token is good: 90s, 15m, 8h, 30d
-    #[arg(long, default_value = "15m", value_parser = humantime::parse_duration)]
+    /// How long the token is good: 90s (or 90), 15m, 8h, 30d
+    #[arg(long, default_value = "15m", value_parser = span)]
     ttl: Duration,
     /// Algorithm [default: the first of auth.algorithms]
     #[arg(long)]
@@ -115,6 +119,13 @@ pub(super) struct Mint {
     /// Audience [default: the first of auth.audience]
     #[arg(long, value_name = "TEXT")]
     aud: Option<String>,
+}
+
+/// A time with a unit, or seconds.
+fn span(text: &str) -> Result<Duration, String> {
+    text.parse().map(Duration::from_secs).or_else(|_| {
+        humantime::parse_duration(text).map_err(|_| "it must be like 90s, 15m, 8h or 30d".into())
+    })
 }
 
 impl Mint {

@@ -4,6 +4,7 @@
 //! and what comes out can be trusted by everybody above. Must not know what the words of the protocol mean; areas and
 //! topics are texts here.
 
+mod doors;
 mod layers;
 mod reader;
 mod rooms;
@@ -17,10 +18,11 @@ use std::{collections::BTreeMap, path::Path};
 
 use self::reader::Reader;
 pub use self::{
+    doors::{Http, Internal},
     layers::{Layers, Source},
     rooms::{
-        Areas, Demo, Drain, Heartbeat, Http, Internal, Limits, Log, LogFormat, LogLevel, Node, Probe, Redis,
-        Resync, Telemetry, Transports,
+        Areas, Demo, Drain, Heartbeat, Limits, Log, LogFormat, LogLevel, Node, Probe, Redis, Resync,
+        Telemetry, Transports,
     },
     secret::{Secret, shown_url},
     who::{Algorithm, Auth, AuthMode, Callback, Jwt, KeySource},

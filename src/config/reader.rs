@@ -42,6 +42,11 @@ impl Reader {
         self.values.iter().map(|(key, (value, _))| (key.clone(), hidden(key, literal(&value.kind)))).collect()
     }
 
+    /// Whether nobody has said anything about a key.
+    pub(super) fn is_default(&self, key: &str) -> bool {
+        self.values.get(key).is_none_or(|(_, source)| *source == Source::Default)
+    }
+
     /// Complains about a key; `what` continues the sentence «http.listen (carillon.toml) …».
     pub(super) fn complain(&mut self, key: &str, what: impl fmt::Display) {
         let source = self.values.get(key).map(|(_, source)| source.to_string()).unwrap_or_default();

@@ -50,7 +50,7 @@ fn the_defaults_are_those_of_the_contract() {
 
 #[test]
 fn every_documented_key_is_read_and_every_key_read_is_documented() {
-    let text = [include_str!("rooms.rs"), include_str!("who.rs")].concat();
+    let text = [include_str!("rooms.rs"), include_str!("doors.rs"), include_str!("who.rs")].concat();
     let mut read: BTreeSet<String> = BTreeSet::new();
     for quoted in text.split('"').skip(1).step_by(2) {
         let shape =
@@ -104,6 +104,24 @@ fn lists_come_as_lists_or_separated_by_commas_and_empty_is_not_set() {
     assert_eq!(config.http.trusted_proxies.len(), 2);
     assert_eq!(config.redis.prefix, "carillon");
     assert!(config.auth.cookie.is_none());
+}
+
+#[test]
+fn what_nobody_wrote_makes_nothing_wrong() {
+    let config = load("", &[("CARILLON__AREAS__NAMES", "comments,projects")]).unwrap();
+    assert_eq!((config.areas.names.len(), config.areas.private.len()), (2, 0));
+    let text = refusal("[areas]\nnames = [\"comments\"]\nprivate = [\"notifications\"]\n", &[]);
+    assert!(text.contains("each must be one of areas.names (comments)"), "{text}");
+    let text = refusal("", &[("CARILLON__AREAS__NAMES", "Comments")]);
+    assert_eq!(text.lines().count(), 1, "{text}");
+}
+
+#[test]
+fn a_short_publish_token_is_worth_a_warning_and_no_more() {
+    let token = |text| load("", &[("CARILLON__INTERNAL__PUBLISH_TOKEN", text)]).unwrap().internal;
+    assert!(token("0123456789abcdef").warning().is_none());
+    let warning = token("s3cret").warning().unwrap();
+    assert!(warning.contains("has 6 bytes") && !warning.contains("s3cret"), "{warning}");
 }
 
 #[test]

@@ -2,11 +2,21 @@
 
 use std::sync::Arc;
 
-use axum::{Json, body::Bytes, extract::State, http::HeaderMap};
+use axum::{
+    Json,
+    body::Bytes,
+    extract::{State, rejection::BytesRejection},
+    http::HeaderMap,
+};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Internal, internal::Right, publish::bus_problem, refusal::Refusal};
+use super::{
+    Internal,
+    internal::Right,
+    publish::{bus_problem, too_large},
+    refusal::Refusal,
+};
 use crate::protocol::{Problem, Topic, object::Object};
 
 #[derive(Deserialize)]
@@ -17,17 +27,18 @@ struct Request {
 pub(super) async fn disconnect(
     State(internal): State<Arc<Internal>>,
     headers: HeaderMap,
-    body: Bytes,
+    body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<Value>, Refusal> {
     let right = internal.right(&headers).await?;
-    let Object(request): Object<Request> = serde_json::from_slice(&body).map_err(|e| {
-        Problem::new(
-            400,
-            "bad-request",
-            "Not a request",
-            format!("The body must be {{\"user\":\"…\"}}: {e}."),
-        )
-    })?;
+    let body = body.map_err(|why| too_large(&why))?;
+    let bad = |why: String| {
+        let detail = format!("The body must be {{\"user\":\"…\"}}: {why}.");
+        Problem::new(400, "bad-request", "Not a request", detail)
+    };
+    let Object(request): Object<Request> = serde_json::from_slice(&body).map_err(|e| bad(e.to_string()))?;
+    if request.user.trim().is_empty() {
+        return Err(bad("it names nobody".into()).into());
+    }
     check(&internal, &right, &request.user)?;
     internal.bus.disconnect(request.user.clone()).await.map_err(|e| bus_problem(&e))?;
     tracing::info!(user = request.user, "the sessions of a user are closed on all nodes");

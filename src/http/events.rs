@@ -136,7 +136,7 @@ async fn enter(
     public.check_draining()?;
     public.settings.origins.check(headers, peer)?;
     let place = public.enter(headers, peer, new)?;
-    let caller = public.caller(headers, token).await?;
+    let caller = public.caller(headers, token, new).await?;
     if caller.identity.is_none() {
         let detail = "Send a token in `Authorization: Bearer`, in the configured cookie or as token=.";
         return Err(Problem::new(401, "unauthenticated", "Who are you?", detail));

@@ -33,7 +33,7 @@ use crate::{
 };
 
 /// The largest body of a request: a batch of many events.
-const BODY: usize = 8 << 20;
+pub(super) const BODY: usize = 8 << 20;
 
 /// What the internal door needs.
 #[derive(Debug)]
@@ -113,9 +113,13 @@ impl Internal {
     pub(super) async fn right(&self, headers: &HeaderMap) -> Result<Right, Problem> {
         let authorization = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
         let token = authorization.and_then(bearer);
+        let open = self.publish_token.is_none() && !self.auth.has_publish_claims();
         match (&self.publish_token, token) {
             (Some(secret), Some(token)) if secret.matches(token) => return Ok(Right::Everything),
-            (None, _) if !self.auth.reads_credentials() => return self.open_right(headers),
+            // In mode `callback` the CMS may vouch for whoever shows a token.
+            _ if open && (token.is_none() || !self.auth.reads_credentials()) => {
+                return self.open_right(headers);
+            }
             (_, None) => {
                 let detail = "Send `Authorization: Bearer` with internal.publish_token or with a token that has a publish claim.";
                 return Err(Problem::new(401, "unauthenticated", "Who are you?", detail));
@@ -162,7 +166,12 @@ async fn ready(State(internal): State<Arc<Internal>>) -> Response {
 }
 
 /// `GET /metrics`
-async fn metrics(State(internal): State<Arc<Internal>>) -> Response {
-    let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(header::CONTENT_TYPE, content_type)], internal.metrics.text()).into_response()
+async fn metrics(State(internal): State<Arc<Internal>>, headers: HeaderMap) -> Response {
+    let accepted = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let (content_type, text) = if accepted.contains("application/openmetrics-text") {
+        ("application/openmetrics-text; version=1.0.0; charset=utf-8", internal.metrics.text())
+    } else {
+        ("text/plain; version=0.0.4; charset=utf-8", internal.metrics.plain_text())
+    };
+    ([(header::CONTENT_TYPE, content_type)], text).into_response()
 }

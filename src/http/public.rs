@@ -114,8 +114,14 @@ impl Public {
         })
     }
 
-    /// Who is at the door. A token that is presented and bad is refused; none at all is not, here.
-    pub(super) async fn caller(&self, headers: &HeaderMap, token: Option<String>) -> Result<Caller, Problem> {
+    /// Who is at the door. A token that is presented and bad is refused; none at all is not, here. `new`: in mode
+    /// `callback` the CMS is asked and not remembered, so that whoever it shut out stays out.
+    pub(super) async fn caller(
+        &self,
+        headers: &HeaderMap,
+        token: Option<String>,
+        new: bool,
+    ) -> Result<Caller, Problem> {
         let auth = &self.sessions.auth;
         let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
         let (authorization, cookies) = (text(header::AUTHORIZATION), text(header::COOKIE));
@@ -124,7 +130,9 @@ impl Public {
         if let Some(token) = token {
             credentials = credentials.with_token(token);
         }
-        match auth.authenticate(&credentials).await {
+        let verdict =
+            if new { auth.renew(&credentials).await } else { auth.authenticate(&credentials).await };
+        match verdict {
             Ok(identity) => {
                 let credentials = auth.can_renew().then(|| Box::new(credentials));
                 Ok(Caller { identity: Some(Box::new(identity)), credentials })

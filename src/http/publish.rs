@@ -2,12 +2,15 @@
 //!
 //! Everything is checked before anything is published, and success is never said of what Redis did not accept.
 
-use std::{cell::Cell, fmt, sync::Arc};
+use std::{cell::Cell, collections::HashSet, fmt, sync::Arc};
 
 use axum::{
     Json,
     body::Bytes,
-    extract::{Query, State},
+    extract::{
+        Query, State,
+        rejection::{BytesRejection, QueryRejection},
+    },
     http::{HeaderMap, StatusCode},
     response::{IntoResponse, Response},
 };
@@ -17,9 +20,13 @@ use serde::{
 };
 use serde_json::{Value, json, value::RawValue};
 
-use super::{Internal, internal::Right, refusal::Refusal};
+use super::{
+    Internal,
+    internal::{BODY, Right},
+    refusal::Refusal,
+};
 use crate::{
-    bus::BusError,
+    bus::{BusError, RecordedOnly},
     metrics::ReasonLabel,
     protocol::{Event, Problem, Topic, object::Object},
 };
@@ -48,47 +55,46 @@ struct Checked {
 
 pub(super) async fn publish(
     State(internal): State<Arc<Internal>>,
-    Query(options): Query<Options>,
+    options: Result<Query<Options>, QueryRejection>,
     headers: HeaderMap,
-    body: Bytes,
+    body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Refusal> {
     // What reaches the bus is counted there.
     let refused = |_: &Problem| {
         internal.metrics.published.get_or_create(&ReasonLabel { reason: "refused" }).inc();
     };
     let right = internal.right(&headers).await.inspect_err(refused)?;
-    let live = match options.live.as_deref() {
-        None | Some("0" | "false") => false,
-        Some("" | "1" | "true") => true,
-        Some(_) => {
-            let detail = "live is 1 (nothing is kept) or 0 (recorded, the default).";
-            return Err(Problem::new(400, "bad-request", "Not a request", detail).into());
-        }
-    };
-    let checked = check(&internal, &right, &body).inspect_err(refused)?;
+    let live = is_live(options).inspect_err(refused)?;
+    let body = body.map_err(|why| too_large(&why)).inspect_err(refused)?;
+    let checked = check(&internal, &right, &body, live).inspect_err(refused)?;
     let mut results = Vec::with_capacity(checked.len());
-    let mut failure = None;
+    let mut failed = Failed::default();
     for element in checked {
-        if failure.is_some() {
-            results.push(Err(not_tried()));
-            continue;
-        }
-        match send(&internal, element, live).await {
-            Ok(positions) => {
-                results.push(Ok(positions));
-            }
-            Err(error) => {
-                let problem = bus_problem(&error);
-                failure = Some(problem.clone());
-                results.push(Err(problem));
-            }
+        results.push(send(&internal, element, live, &mut failed).await);
+    }
+    Ok(answer(results)?)
+}
+
+fn is_live(options: Result<Query<Options>, QueryRejection>) -> Result<bool, Problem> {
+    match options.as_ref().map(|Query(options)| options.live.as_deref()) {
+        Ok(None | Some("0" | "false")) => Ok(false),
+        Ok(Some("" | "1" | "true")) => Ok(true),
+        _ => {
+            let detail = "live is 1 (nothing is kept) or 0 (recorded, the default).";
+            Err(Problem::new(400, "bad-request", "Not a request", detail))
         }
     }
-    answer(results, failure)
+}
+
+/// A body that was not read to its end.
+pub(super) fn too_large(why: &BytesRejection) -> Problem {
+    let status = why.status().as_u16();
+    let detail = format!("A request has at most {BODY} bytes: send smaller batches ({}).", why.body_text());
+    Problem::new(status, "bad-request", "Not a request", detail)
 }
 
 /// Checks everything; the first trouble is the answer, with the element it is in.
-fn check(internal: &Internal, right: &Right, body: &[u8]) -> Result<Vec<Checked>, Problem> {
+fn check(internal: &Internal, right: &Right, body: &[u8], live: bool) -> Result<Vec<Checked>, Problem> {
     let (elements, batch) = read(body)?;
     let named = |index: usize, problem: Problem| problem.with("element", index).with("batch", batch);
     let check_one = |(index, element): (usize, Element)| {
@@ -106,7 +112,12 @@ fn check(internal: &Internal, right: &Right, body: &[u8]) -> Result<Vec<Checked>
         let mut topics = Vec::with_capacity(texts.len());
         for text in texts {
             let topic = Topic::parse(&text, &internal.areas).map_err(|e| bad("bad-topic", e.to_string()))?;
-            let topic = topic.with_own_key(&internal.areas);
+            // Some letters are longer in lower case.
+            let topic = Topic::parse(topic.with_own_key(&internal.areas).as_str(), &internal.areas)
+                .map_err(|e| bad("bad-topic", e.to_string()))?;
+            if live && internal.areas.is_recorded_only(topic.area()) {
+                return Err(bad("bad-topic", RecordedOnly(topic.area()).to_string()));
+            }
             if !right.covers(&topic) {
                 let detail = format!("The token's publish claim does not allow {topic}.");
                 return Err(named(index, Problem::new(403, "forbidden", "Not published", detail)));
@@ -171,44 +182,74 @@ impl<'de> Visitor<'de> for Batch<'_> {
     }
 }
 
-/// Publishes one element; the positions are `null` for live events.
-async fn send(internal: &Internal, element: Checked, live: bool) -> Result<Vec<Value>, BusError> {
-    let mut positions = Vec::with_capacity(element.topics.len());
-    for topic in element.topics {
-        let event = element.event.clone();
-        if live {
-            internal.bus.publish_live(topic, event).await?;
-            positions.push(Value::Null);
-        } else {
-            positions.push(internal.bus.publish(topic, event).await?.to_string().into());
-        }
-    }
-    Ok(positions)
+/// What has failed so far, so that nothing overtakes it.
+#[derive(Default)]
+struct Failed {
+    /// Redis is away: each further try would wait in vain.
+    away: bool,
+    topics: HashSet<Topic>,
 }
 
-fn answer(results: Vec<Result<Vec<Value>, Problem>>, failure: Option<Problem>) -> Result<Response, Refusal> {
-    let Some(failure) = failure else {
-        let positions: Vec<_> = results.into_iter().flatten().flatten().collect();
+/// What became of an element: the positions of what Redis accepted (`null` for live events), and why no more.
+struct Outcome {
+    positions: Vec<Value>,
+    problem: Option<Problem>,
+}
+
+/// Publishes one element, topic by topic, up to the first trouble.
+async fn send(internal: &Internal, element: Checked, live: bool, failed: &mut Failed) -> Outcome {
+    let mut positions = Vec::with_capacity(element.topics.len());
+    for topic in element.topics {
+        if failed.away || failed.topics.contains(&topic) {
+            return Outcome { positions, problem: Some(not_tried()) };
+        }
+        let event = element.event.clone();
+        let result = if live {
+            internal.bus.publish_live(topic.clone(), event).await.map(|()| Value::Null)
+        } else {
+            internal.bus.publish(topic.clone(), event).await.map(|id| id.to_string().into())
+        };
+        match result {
+            Ok(position) => positions.push(position),
+            Err(error) => {
+                failed.away |= matches!(error, BusError::Away(_));
+                failed.topics.insert(topic);
+                return Outcome { positions, problem: Some(bus_problem(&error)) };
+            }
+        }
+    }
+    Outcome { positions, problem: None }
+}
+
+fn answer(outcomes: Vec<Outcome>) -> Result<Response, Problem> {
+    let Some(first) = outcomes.iter().position(|outcome| outcome.problem.is_some()) else {
+        let positions: Vec<_> = outcomes.into_iter().flat_map(|outcome| outcome.positions).collect();
         return Ok(Json(json!({ "positions": positions })).into_response());
     };
-    if results.iter().all(Result::is_err) {
-        return Err(failure.with("element", 0).into());
+    if outcomes.iter().all(|outcome| outcome.positions.is_empty()) {
+        let problem = outcomes.into_iter().nth(first).and_then(|outcome| outcome.problem);
+        return Err(problem.unwrap_or_else(not_tried).with("element", first));
     }
-    let results: Vec<_> = results
+    let results: Vec<_> = outcomes
         .into_iter()
         .enumerate()
-        .map(|(element, result)| match result {
-            Ok(positions) => json!({ "element": element, "status": 200, "positions": positions }),
-            Err(Problem { status, code, detail, .. }) => {
-                json!({ "element": element, "status": status, "code": code, "detail": detail })
-            }
+        .map(|(element, Outcome { positions, problem })| match problem {
+            None => json!({ "element": element, "status": 200, "positions": positions }),
+            Some(Problem { status, code, detail, .. }) => json!({
+                "element": element, "status": status, "code": code, "detail": detail, "positions": positions,
+            }),
         })
         .collect();
     Ok((StatusCode::MULTI_STATUS, Json(json!({ "results": results }))).into_response())
 }
 
 fn not_tried() -> Problem {
-    Problem::new(503, "not-tried", "Not published", "An earlier element failed.")
+    Problem::new(
+        503,
+        "not-tried",
+        "Not published",
+        "An earlier one failed, which this one must not overtake.",
+    )
 }
 
 /// What Redis' refusal is in HTTP.

@@ -68,7 +68,7 @@ async fn enter(
     let headers = &request.headers;
     public.settings.origins.check(headers, peer)?;
     let place = public.enter(headers, peer, true)?;
-    let caller = public.caller(headers, None).await?;
+    let caller = public.caller(headers, None, true).await?;
     Ok((place, caller, answer, upgrade))
 }
 

@@ -126,8 +126,7 @@ impl Session {
     async fn check(&mut self, token: String) -> Result<Box<Identity>, String> {
         // In mode `callback`, the cookies of the handshake do not vouch for a token that came after them.
         let credentials = Credentials::default().with_token(token);
-        let verdict = self.common.auth.authenticate(&credentials).await;
-        match verdict {
+        match self.common.auth.renew(&credentials).await {
             Ok(identity) => {
                 self.credentials = self.common.auth.can_renew().then(|| Box::new(credentials));
                 Ok(Box::new(identity))

@@ -110,6 +110,18 @@ async fn refusal(door: &Authenticator, token: &str) -> String {
 }
 
 #[tokio::test]
+async fn one_text_is_a_list_of_topics_too() {
+    let door = jwt(&[("secret", SECRET)]);
+    for (topics, allowed) in [("*", true), ("projects, comments:1", true), ("projects", false), ("", false)] {
+        let mut claims = claims();
+        claims["topics"] = json!(topics);
+        let grant = ask(&door, &hs(&claims, SECRET)).await.unwrap().grant;
+        let subject = Subject::parse("comments:1", &areas()).unwrap();
+        assert_eq!(grant.allows(&subject, &areas()), allowed, "{topics:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_good_token_says_who_and_what() {
     let door = jwt(&[("secret", SECRET), ("default_topics", "projects")]);
     let anna = ask(&door, &hs(&claims(), SECRET)).await.unwrap();
@@ -233,7 +245,7 @@ async fn claims_are_checked_and_refusals_are_precise() {
         ("sub", json!(""), "`sub` is empty"),
         ("sub", json!("  "), "`sub` is empty"),
         ("sub", json!(7), "`sub` is not a text"),
-        ("topics", json!("comments:42"), "`topics` is not a list of texts"),
+        ("topics", json!({"comments": 42}), "`topics` is not a list of texts"),
         ("publish", json!([1]), "`publish` is not a list of texts"),
     ] {
         let text = refusal(&door, &hs(&complete(with(name, value)), SECRET)).await;

@@ -62,11 +62,15 @@ async fn a_set_of_keys_in_a_file_is_read_again_for_an_unknown_key_but_not_at_eve
     assert!(refusal(&door, &hs(&claims(), SECRET)).await.contains("only RS256, ES256, EdDSA is accepted"));
 
     write(json!([jwk("ec", "two"), jwk("ed", "three")]));
-    assert!(refusal(&door, &ec(Some("two"))).await.contains("fits none"), "it was read a moment ago");
-    tokio::time::advance(Duration::from_secs(11)).await;
+    assert!(refusal(&door, &ec(Some("two"))).await.contains("fits none"), "it was read five times of late");
+    tokio::time::advance(Duration::from_secs(51)).await;
     ask(&door, &ec(Some("two"))).await.unwrap();
     ask(&door, &ed(Some("three"))).await.unwrap();
     assert!(refusal(&door, &rsa(Some("one"))).await.contains("fits none"), "the key was withdrawn");
+    for id in ["four", "five"] {
+        write(json!([jwk("ec", "two"), jwk("rsa", id)]));
+        ask(&door, &rsa(Some(id))).await.expect("a rotation is noticed with its first token");
+    }
 
     std::fs::write(&path, "{}").unwrap();
     tokio::time::advance(Duration::from_hours(1)).await;
@@ -125,7 +129,7 @@ async fn a_set_of_keys_behind_a_url_may_come_late_and_go_away() {
     refusal(&door, &rsa(Some("one"))).await;
     assert_eq!(cms.times_asked(), 1, "a source that fails is left alone for a while");
 
-    let jwks = Jwks::url(&Secret::new(cms.url.as_str())).unwrap().pausing(Duration::ZERO);
+    let jwks = Jwks::url(&Secret::new(cms.url.as_str())).unwrap().eager();
     let find = async |id| jwks.find(Some(id), crate::config::Algorithm::Rs256).await.map(|keys| keys.len());
     assert!(matches!(find("one").await, Err(AuthError::Away(_))));
     cms.answer(200, &json!({"keys": [jwk("rsa", "one")]}));

@@ -4,7 +4,8 @@
 
 use crate::bus::Settings;
 
-/// `ACL SETUSER` lines for a publisher and for a node, with placeholders for the passwords.
+/// Two `ACL SETUSER` lines, for a publisher and for a node, with placeholders for the passwords; nothing else, so that
+/// they can go straight to `redis-cli`.
 pub fn acl(settings: &Settings) -> String {
     let prefix = &settings.prefix;
     let sharded = settings.redis.as_ref().is_some_and(super::Target::is_sharded);
@@ -25,14 +26,10 @@ pub fn acl(settings: &Settings) -> String {
     let role = if settings.redis.as_ref().is_some_and(super::Target::is_sentinel) { " +role" } else { "" };
     let connect = format!("+hello +auth +ping +select +client|id +client|info +info{role}");
     format!(
-        "# A publisher: recorded events with FCALL {prefix}_publish, live ones with {}.\n\
-         ACL SETUSER {prefix}-publisher on >CHANGE-ME resetkeys ~{prefix}:* resetchannels &{prefix}:* -@all \
+        "ACL SETUSER {prefix}-publisher on >CHANGE-ME resetkeys ~{prefix}:* resetchannels &{prefix}:* -@all \
          {function} {publish} +hello +auth +ping +select +client|setname{}\n\
-         # A node (carillon serve). Without +function|load, load the library by hand:\n\
-         #   carillon redis-function | redis-cli -x FUNCTION LOAD REPLACE\n\
          ACL SETUSER {prefix}-node on >CHANGE-ME resetkeys ~{prefix}:* resetchannels &{prefix}:*{patterns} -@all \
          {function} {publish} +function|load +hgetall +hdel +xrange {subscribe} {connect}\n",
-        if sharded { "SPUBLISH" } else { "PUBLISH" },
         if sharded { " +cluster|slots +cluster|shards +cluster|info +command" } else { "" },
     )
 }

@@ -244,7 +244,13 @@ pub(super) fn describe(error: &Error) -> String {
     match error.kind() {
         ErrorKind::Timeout => "Redis did not answer in time".into(),
         ErrorKind::Canceled => "the connection was closed".into(),
-        _ => error.details().trim().to_owned(),
+        _ => {
+            // Fred writes the system's errors as Rust does for programmers.
+            let text = error.details().trim();
+            let message =
+                text.strip_prefix("Os { ").and_then(|rest| rest.split_once("message: \"")?.1.split_once('"'));
+            message.map_or(text, |(message, _)| message).to_owned()
+        }
     }
 }
 

@@ -233,6 +233,12 @@ impl Line {
         self.call("announce", &[self.keys.nodes()], args, PATIENCE).await.map(drop)
     }
 
+    /// Takes this node's state back.
+    pub(super) async fn leave(&self) -> Result<(), Fault> {
+        let args = vec![self.settings.node.as_str().into(), 0.into(), "".into()];
+        self.call("announce", &[self.keys.nodes()], args, PATIENCE).await.map(drop)
+    }
+
     /// The states of all nodes.
     pub(super) async fn nodes(&self) -> Result<Vec<(String, Bytes)>, Fault> {
         let answer = self.call("nodes", &[self.keys.nodes()], Vec::new(), PATIENCE).await?;

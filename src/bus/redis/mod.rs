@@ -11,6 +11,7 @@ mod fault;
 mod library;
 mod line;
 mod link;
+mod publisher;
 mod reader;
 mod reply;
 mod subscriptions;
@@ -34,6 +35,7 @@ pub use self::{
     acl::acl,
     examine::{Finding, Weight, examine},
     library::library,
+    publisher::Publisher,
     target::Target,
 };
 use self::{
@@ -238,6 +240,11 @@ impl RedisBus {
             async move { line.announce(state).await }
         })
         .await
+    }
+
+    /// See [`super::Bus::leave`].
+    pub async fn leave(&self) -> Result<(), BusError> {
+        self.over_line(false, |line, _| async move { line.leave().await }).await
     }
 
     /// See [`super::Bus::nodes`].

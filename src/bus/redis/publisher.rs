@@ -1,0 +1,57 @@
+//! Publishing without a node: for `carillon publish --redis`, with the rights of a publisher and no more.
+//!
+//! No subscriptions, no probes, nothing is announced. Must not know where events come from.
+
+use std::{collections::HashSet, sync::Arc};
+
+use super::{
+    connection::{Connection, PATIENCE, Purpose},
+    fault::Obstacle,
+    line::Line,
+};
+use crate::{
+    bus::{BusError, Settings, StartError, check},
+    protocol::{EntryId, Event, Topic},
+    shutdown::Tasks,
+};
+
+/// A connection for publishing.
+#[derive(Debug)]
+pub struct Publisher {
+    /// Or why Redis is out of reach.
+    line: Result<Line, String>,
+    settings: Arc<Settings>,
+}
+
+impl Publisher {
+    /// Connects. With Redis out of reach it comes back all the same, and every event is refused; what only an operator
+    /// can mend is an error.
+    pub async fn open(settings: Settings, tasks: &Tasks) -> Result<Self, StartError> {
+        let target = settings.redis.clone().unwrap_or_default();
+        let (config, place, settings) = (target.config()?, target.shown(), Arc::new(settings));
+        let line = match Connection::open(&config, Purpose::Commands, tasks).await {
+            Ok(connection) => Ok(Line::new(connection, Arc::clone(&settings), HashSet::new())),
+            Err(error) => match Obstacle::connecting(&error, &place) {
+                Obstacle::Lasting(text) => return Err(StartError(text)),
+                Obstacle::Passing(text) => Err(format!("{place}: {text}: start it, or correct redis.url")),
+            },
+        };
+        Ok(Self { line, settings })
+    }
+
+    /// Publishes a recorded event.
+    pub async fn publish(&self, topic: &Topic, event: &Event) -> Result<EntryId, BusError> {
+        check::recorded(&self.settings, topic, event)?;
+        Ok(self.line()?.publish(topic, event, PATIENCE).await?)
+    }
+
+    /// Publishes a live event.
+    pub async fn publish_live(&self, topic: &Topic, event: &Event) -> Result<(), BusError> {
+        check::live(&self.settings, topic, event)?;
+        Ok(self.line()?.publish_live(topic, event, PATIENCE).await?)
+    }
+
+    fn line(&self) -> Result<&Line, BusError> {
+        self.line.as_ref().map_err(|why| BusError::Away(why.clone()))
+    }
+}
