@@ -11,12 +11,20 @@ mod redis;
 use std::{
     io::Write,
     process::{Child, Command, Output, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
-use node::{Node, SECRET, until};
+use node::{Node, SECRET, Ws, until};
 use redis::RedisServer;
 use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+};
 
 const EVENT: &str = r#"{"type":"a.b"}"#;
 
@@ -246,4 +254,42 @@ async fn tail_ends_when_nobody_reads_it_or_it_is_told_to() {
     let signal = Command::new("kill").args(["-TERM", &told.id().to_string()]).status().unwrap();
     assert!(signal.success());
     assert_eq!(end_of(&mut told).await, Some(0));
+}
+
+#[tokio::test]
+async fn whom_the_cms_has_shut_out_gets_no_new_session() {
+    let cms = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/who", cms.local_addr().unwrap());
+    let shut = Arc::new(AtomicBool::new(false));
+    let answers = Arc::clone(&shut);
+    #[allow(clippy::disallowed_methods, reason = "ends with the test's runtime")]
+    tokio::spawn(async move {
+        while let Ok((mut socket, _)) = cms.accept().await {
+            let mut request = Vec::new();
+            while !request.ends_with(b"\r\n\r\n") && socket.read_buf(&mut request).await.unwrap_or(0) > 0 {}
+            let body = r#"{"sub":"anna","topics":["comments:1"],"expires_in":900}"#;
+            let status = if answers.load(Ordering::Acquire) { "401 No" } else { "200 OK" };
+            let head =
+                format!("HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n", body.len());
+            let _ = socket.write_all((head + body).as_bytes()).await;
+        }
+    });
+    let node =
+        Node::start(&[("auth.mode", "callback"), ("auth.secret", ""), ("auth.callback_url", &url)]).await;
+    let cookie = [("Cookie", "session=1")];
+    let enter = async || {
+        let stream = TcpStream::connect(node.public).await.unwrap();
+        Ws::open(stream, "/realtime", &cookie).await.map_err(|answer| answer.problem())
+    };
+    assert!(enter().await.is_ok());
+    let poll = node.public_get("/realtime/poll?topics=comments:1", &cookie).await;
+    assert_eq!(poll.status, 200);
+    shut.store(true, Ordering::Release);
+    assert_eq!(
+        enter().await.err(),
+        Some((401, "unauthenticated".into())),
+        "with cookies that were good just now"
+    );
+    let poll = node.public_get("/realtime/poll?topics=comments:1", &cookie).await;
+    assert_eq!(poll.problem(), (401, "unauthenticated".into()));
 }
