@@ -101,16 +101,10 @@ impl Log {
                 if let (Some(topic), Some(_)) = (message["topic"].as_str(), message["position"].as_str()) {
                     self.positions.insert(topic.to_owned(), message["position"].clone());
                 }
-                if !is_read(&format!("{text}\n"))? {
-                    return Ok(true);
-                }
                 self.printed += 1;
+                return Ok(!is_read(&format!("{text}\n"))? || self.is_enough());
             }
-            "resync" => {
-                if !is_read(&format!("{text}\n"))? {
-                    return Ok(true);
-                }
-            }
+            "resync" => return Ok(!is_read(&format!("{text}\n"))?),
             "welcome" => {
                 self.started = true;
                 self.complain(&message["refused"])?;
@@ -119,7 +113,11 @@ impl Log {
             "status" => eprintln!("carillon: the node sees Redis again"),
             _ => {}
         }
-        Ok(self.count.is_some_and(|count| self.printed >= count))
+        Ok(self.is_enough())
+    }
+
+    fn is_enough(&self) -> bool {
+        self.count.is_some_and(|count| self.printed >= count)
     }
 
     /// Says what is refused. An error where that is everything.
@@ -239,7 +237,7 @@ impl Tail {
                     if text.contains(r#""type":"closing""#) {
                         let closing: Value = serde_json::from_str(&text)?;
                         if closing["type"] == "closing" {
-                            wait = self.closed(&closing, minted)?;
+                            wait = goodbye(&closing, minted)?;
                         }
                     }
                     if log.take(&text)? {
@@ -252,23 +250,6 @@ impl Tail {
             }
         }
         Ok(Next::Again(wait))
-    }
-
-    /// The node says goodbye: how long to wait before connecting again. An error where that would not help. `minted`:
-    /// there will be a fresh token.
-    fn closed(&self, closing: &Value, minted: bool) -> anyhow::Result<Duration> {
-        let reason = closing["reason"].as_str().unwrap_or("without a reason");
-        match closing["code"].as_u64() {
-            Some(4401) if !minted => Err(Final(format!(
-                "the node has closed the session: {reason}; give a good token with --token-file, or --config with auth.secret"
-            ))
-            .into()),
-            Some(4400 | 4403) => Err(Final(format!("the node has closed the session: {reason}")).into()),
-            _ => {
-                eprintln!("carillon: the node has closed the session ({reason}); connecting again");
-                Ok(Duration::from_millis(closing["reconnect_after_ms"].as_u64().unwrap_or(1000)))
-            }
-        }
     }
 
     fn token(&self, config: &Config) -> anyhow::Result<Option<String>> {
@@ -326,6 +307,23 @@ impl Tail {
                 notice = outbox.notice() => if notice == Notice::Drained { relay.drained(&outbox).await },
                 Ok(reason) = &mut fatal => bail!(reason),
             }
+        }
+    }
+}
+
+/// The node says goodbye: how long to wait before connecting again. An error where that would not help. `minted`:
+/// there will be a fresh token.
+fn goodbye(closing: &Value, minted: bool) -> anyhow::Result<Duration> {
+    let reason = closing["reason"].as_str().unwrap_or("without a reason");
+    match closing["code"].as_u64() {
+        Some(4401) if !minted => Err(Final(format!(
+            "the node has closed the session: {reason}; give a good token with --token-file, or --config with auth.secret"
+        ))
+        .into()),
+        Some(4400 | 4403) => Err(Final(format!("the node has closed the session: {reason}")).into()),
+        _ => {
+            eprintln!("carillon: the node has closed the session ({reason}); connecting again");
+            Ok(Duration::from_millis(closing["reconnect_after_ms"].as_u64().unwrap_or(1000)))
         }
     }
 }

@@ -64,7 +64,7 @@ pub(super) async fn publish(
         internal.metrics.published.get_or_create(&ReasonLabel { reason: "refused" }).inc();
     };
     let right = internal.right(&headers).await.inspect_err(refused)?;
-    let live = is_live(options).inspect_err(refused)?;
+    let live = is_live(&options).inspect_err(refused)?;
     let body = body.map_err(|why| too_large(&why)).inspect_err(refused)?;
     let checked = check(&internal, &right, &body, live).inspect_err(refused)?;
     let mut results = Vec::with_capacity(checked.len());
@@ -75,7 +75,7 @@ pub(super) async fn publish(
     Ok(answer(results)?)
 }
 
-fn is_live(options: Result<Query<Options>, QueryRejection>) -> Result<bool, Problem> {
+fn is_live(options: &Result<Query<Options>, QueryRejection>) -> Result<bool, Problem> {
     match options.as_ref().map(|Query(options)| options.live.as_deref()) {
         Ok(None | Some("0" | "false")) => Ok(false),
         Ok(Some("" | "1" | "true")) => Ok(true),
