@@ -62,7 +62,9 @@ fn topics(results: &Value) -> Vec<(u64, usize)> {
 async fn what_redis_refuses_of_one_topic_stops_nothing_else_and_is_overtaken_by_nothing() {
     let redis = RedisServer::start();
     let node = Node::start(&[("redis.url", &redis.url())]).await;
-    redis.command(&["SET", "carillon:comments:bad", "a key of another type"]);
+    // A log whose numbers are used up.
+    let last = format!("{0}-{0}", u64::MAX);
+    redis.command(&["XADD", "carillon:comments:bad", &last, "event", "by hand"]);
     let event = json!({"type": "a.b"});
     let batch = json!([
         {"topic": "comments:1", "event": event},

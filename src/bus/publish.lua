@@ -7,7 +7,7 @@
 -- A topic's log is a stream of the channel's name. It is opened at <now in ms>-0, so that "nothing yet" is a provable
 -- place; within that epoch the entries are numbered 1, 2, 3, ... without holes.
 
-local VERSION = 2 -- goes up with every change of this text
+local VERSION = 3 -- goes up with every change of this text
 local PREFIX = '@PREFIX@'
 local AREAS = '@AREAS@' -- comma-separated, like the next
 local PRIVATE = '@PRIVATE@' -- areas whose keys are editors' names, in lower case
