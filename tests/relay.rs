@@ -45,6 +45,7 @@ impl Rig {
             log_ttl: Duration::from_secs(60),
             refetches_per_second: 200,
             linger: Duration::from_secs(30),
+            auth: None,
         };
         let (relay, _fatal) = Relay::start(settings, bus.clone(), events, metrics.clone(), &tasks);
         let rig = Self { bus, relay, metrics, areas, tasks };

@@ -145,8 +145,13 @@ impl Node {
         let (house, visitors, metrics) = (Tasks::new(), Tasks::new(), Metrics::new());
         let started = Bus::start(wiring::bus(config, &areas), metrics.clone(), &house).await;
         let (bus, events) = started.map_err(|e: bus::StartError| AppError::Bus(e.to_string()))?;
-        let (relay, fatal) =
-            Relay::start(wiring::relay(config), bus.clone(), events, metrics.clone(), &house);
+        let (relay, fatal) = Relay::start(
+            wiring::relay(config, Some(auth.clone())),
+            bus.clone(),
+            events,
+            metrics.clone(),
+            &house,
+        );
         let roll = Roll::new(wiring::limits(config), config.heartbeat.interval, metrics.clone());
         house.spawn_until_end(Arc::clone(&roll).sweep());
         let sessions = Arc::new(Common {

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use crate::{
-    auth::token::NewToken,
+    auth::{Authenticator, token::NewToken},
     bus,
     config::{Algorithm, AuthMode, Config, KeySource},
     http::{self, demo::Minted},
@@ -38,12 +38,13 @@ pub(crate) fn bus(config: &Config, areas: &Areas) -> bus::Settings {
     }
 }
 
-pub(crate) fn relay(config: &Config) -> relay::Settings {
+pub(crate) fn relay(config: &Config, auth: Option<Authenticator>) -> relay::Settings {
     relay::Settings {
         log_length: config.log.length,
         log_ttl: config.log.ttl,
         refetches_per_second: config.resync.refetches_per_second.into(),
         linger: LINGER,
+        auth,
     }
 }
 

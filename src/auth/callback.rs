@@ -18,7 +18,10 @@ use serde::Deserialize;
 use tokio::{sync::Semaphore, time::Instant};
 
 use super::{AuthError, Credentials, fetch::Remote, token::Claims};
-use crate::{config::Secret, protocol::time::now_ms};
+use crate::{
+    config::Secret,
+    protocol::{Topic, time::now_ms},
+};
 
 /// How long an answer is believed without asking again.
 const CACHED: Duration = Duration::from_secs(5);
@@ -92,9 +95,17 @@ impl Callback {
         #[expect(clippy::cast_sign_loss, reason = "positive, as was just seen")]
         let life = (answer.expires_in as u64).min(MAX_LIFE);
         let exp = now_ms() / 1000 + life;
-        let claims = Claims { sub: answer.sub, exp, topics: answer.topics, publish: answer.publish };
+        let claims =
+            Claims { sub: answer.sub, exp, issued: None, topics: answer.topics, publish: answer.publish };
         self.remember(key, &claims, Duration::from_secs(life).min(CACHED));
         Ok(claims)
+    }
+
+    /// What was answered about an editor counts no more: the CMS is asked again.
+    pub(super) fn forget(&self, user: &str) {
+        let key = Topic::own_key(user);
+        let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        answers.retain(|_, (_, claims)| Topic::own_key(&claims.sub) != key);
     }
 
     fn remembered(&self, key: (u64, u64)) -> Option<Claims> {

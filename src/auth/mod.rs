@@ -7,20 +7,21 @@ mod callback;
 mod fetch;
 pub mod grant;
 mod jwks;
+mod revoked;
 #[cfg(test)]
 mod tests;
 pub mod token;
 
 use std::{fmt, sync::Arc};
 
-use self::callback::Callback;
+use self::{callback::Callback, revoked::Revoked};
 pub use self::{
     grant::{Grant, Patterns},
     token::{Claims, LEEWAY, NewToken, Verifier},
 };
 use crate::{
     config::{AuthMode, Config, ConfigError},
-    protocol::{Areas, Subject},
+    protocol::{Areas, Subject, time::now_ms},
 };
 
 /// The user of every session in mode `none`.
@@ -115,6 +116,7 @@ pub enum AuthError {
 pub struct Authenticator {
     mode: Arc<Mode>,
     default_topics: Arc<[String]>,
+    revoked: Arc<Revoked>,
 }
 
 #[derive(Debug)]
@@ -140,7 +142,8 @@ impl Authenticator {
                 return Err(config.complaint("auth.default_topics", format_args!("has {pattern:?}: {error}")));
             }
         }
-        Ok(Self { mode: Arc::new(mode), default_topics: config.auth.default_topics.clone().into() })
+        let default_topics = config.auth.default_topics.clone().into();
+        Ok(Self { mode: Arc::new(mode), default_topics, revoked: Arc::default() })
     }
 
     /// Who it is. Mode `callback` may answer from a memory of a few seconds; for those who ask again and again.
@@ -151,6 +154,14 @@ impl Authenticator {
     /// Who it is, asked anew: for a new session, or one whose identity is about to end.
     pub async fn renew(&self, credentials: &Credentials) -> Result<Identity, AuthError> {
         self.judge(credentials, true).await
+    }
+
+    /// An operator has closed the sessions of an editor: what proved him before that proves nothing from now on.
+    pub fn revoke(&self, user: &str) {
+        self.revoked.add(user, now_ms() / 1000);
+        if let Mode::Callback(callback) = &*self.mode {
+            callback.forget(user);
+        }
     }
 
     /// Whether a session can outlive its identity without the client's doing, by [`Authenticator::renew`].
@@ -180,6 +191,10 @@ impl Authenticator {
                 verifier.verify(credentials.token.as_deref().ok_or_else(missing)?).await?
             }
         };
+        if self.revoked.covers(&claims) {
+            let what = "the token was made before an operator closed this editor's sessions: get a new one";
+            return Err(AuthError::Refused(what.into()));
+        }
         let topics = claims.topics.as_deref().unwrap_or(&self.default_topics);
         Ok(Identity {
             grant: Grant::new(&claims.sub, topics),

@@ -17,7 +17,7 @@ use super::{
     jwks::{Jwks, Key},
 };
 use crate::{
-    config::{Algorithm, Config, ConfigError, Jwt, KeySource, Secret},
+    config::{Algorithm, Config, ConfigError, Jwt, KeySource, Secret, shown_url},
     protocol::time::{now_ms, rfc3339},
 };
 
@@ -33,6 +33,8 @@ pub struct Claims {
     pub sub: String,
     /// When the token ends, seconds since 1970.
     pub exp: u64,
+    /// When the token was made, seconds since 1970; `None` where it does not say.
+    pub issued: Option<u64>,
     /// What may be followed; `None` where the token does not say.
     pub topics: Option<Vec<String>>,
     /// What may be published to; `None` where the token does not say.
@@ -86,7 +88,9 @@ impl Verifier {
             }
             KeySource::JwksFile(path) => {
                 let complaint = |what: String| {
-                    config.complaint("auth.jwks", format_args!("is {}: {what}", path.display()))
+                    // Perhaps a URL with a password and a slip of the pen.
+                    let shown = shown_url(&path.display().to_string());
+                    config.complaint("auth.jwks", format_args!("is {shown}: {what}"))
                 };
                 Keys::Set(Box::new(Jwks::file(path.clone()).map_err(complaint)?))
             }
@@ -147,7 +151,9 @@ impl Verifier {
             Some(_) => return Err("the token's `sub` is not a text: it must name the editor".into()),
             None => return Err("the token has no `sub`: it must name the editor".into()),
         };
-        Ok(Claims { sub, exp, topics: texts(claims, "topics")?, publish: texts(claims, "publish")? })
+        // Nothing is decided by it unless the editor was told to go.
+        let issued = seconds(claims, "iat").ok().flatten();
+        Ok(Claims { sub, exp, issued, topics: texts(claims, "topics")?, publish: texts(claims, "publish")? })
     }
 }
 

@@ -278,7 +278,7 @@ impl Tail {
         let (tasks, metrics) = (Tasks::new(), Metrics::new());
         let (bus, events): (Bus, tokio::sync::mpsc::Receiver<BusEvent>) =
             Bus::start(wiring::bus(config, &areas), metrics.clone(), &tasks).await?;
-        let (relay, mut fatal) = Relay::start(wiring::relay(config), bus, events, metrics, &tasks);
+        let (relay, mut fatal) = Relay::start(wiring::relay(config, None), bus, events, metrics, &tasks);
         let outbox = Outbox::pulled(config.limits.outbox_bytes);
         let welcome = Welcome {
             session: "tail".into(),

@@ -6,15 +6,19 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
 use axum::{
     Json, Router,
-    extract::{DefaultBodyLimit, State},
+    body::Body,
+    extract::{DefaultBodyLimit, Request, State},
     http::{HeaderMap, StatusCode, header},
+    middleware::map_request,
     response::{IntoResponse, Response},
     routing::{any, get, post},
 };
+use futures_util::StreamExt;
 use serde_json::json;
 
 use super::{
@@ -34,6 +38,9 @@ use crate::{
 
 /// The largest body of a request: a batch of many events.
 pub(super) const BODY: usize = 8 << 20;
+
+/// Time for the whole body of a request.
+const BODY_TIME: Duration = Duration::from_secs(15);
 
 /// What the internal door needs.
 #[derive(Debug)]
@@ -91,6 +98,7 @@ impl Internal {
             .merge(page::routes())
             .fallback(any(not_found))
             .layer(DefaultBodyLimit::max(BODY))
+            .layer(map_request(give_up_in_time))
             .with_state(Arc::clone(self))
     }
 
@@ -153,6 +161,12 @@ impl Internal {
                       either, only programs on the node's own machine are let in, by a loopback internal.listen.";
         Err(Problem::new(403, "forbidden", "Not allowed", detail))
     }
+}
+
+/// A body that takes too long ends there, and is no complete JSON.
+async fn give_up_in_time(request: Request) -> Request {
+    let end = tokio::time::sleep(BODY_TIME);
+    request.map(|body| Body::from_stream(body.into_data_stream().take_until(Box::pin(end))))
 }
 
 /// `GET /readyz`

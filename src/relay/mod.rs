@@ -26,6 +26,7 @@ use std::{
 use tokio::sync::mpsc;
 
 use crate::{
+    auth::Authenticator,
     bus::{Bus, BusEvent},
     hub::Outbox,
     metrics::Metrics,
@@ -47,6 +48,8 @@ pub struct Settings {
     pub refetches_per_second: u64,
     /// How long a subject stays subscribed after its last follower left.
     pub linger: Duration,
+    /// Who is told when an operator closes an editor's sessions, so that he does not come straight back.
+    pub auth: Option<Authenticator>,
 }
 
 /// What a session asks to follow.

@@ -207,6 +207,9 @@ impl Switch {
     }
 
     fn disconnect(&mut self, user: &str) {
+        if let Some(auth) = &self.settings.auth {
+            auth.revoke(user);
+        }
         let key = Topic::own_key(user);
         let mut closed = 0;
         for (_, member) in self.hub.members().filter(|(_, member)| Topic::own_key(&member.user) == key) {

@@ -11,7 +11,7 @@ import pytest_asyncio
 sys.path.insert(0, str(Path(__file__).parent))
 
 from editors import NodeEditors  # noqa: E402
-from stage import PROGRAM, Site  # noqa: E402
+from stage import PROGRAM, Site, leaks  # noqa: E402
 
 
 def pytest_sessionstart(session):
@@ -44,6 +44,8 @@ def new_site(tmp_path, request):
         site.close()
         for node in site.nodes if failed else []:
             print(f"---- {node.name} printed (the end of it)\n{node.output()[-4000:]}")
+    found = {node.name: leaks(node.output(), node.settings) for site in made for node in site.nodes}
+    assert not any(found.values()), f"secrets or tokens in what nodes printed: {found}"
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ class PythonPublisher:
     """On the Python package `redis`."""
 
     def __init__(self, server, **options):
-        self.client = server.client(**options)
+        self.client = server.client(**options) if options else server.publisher()
 
     def recorded(self, topic, event):
         try:
@@ -40,7 +40,8 @@ class CliPublisher:
     """On redis-cli, one process per event."""
 
     def __init__(self, server):
-        self.command = ["redis-cli", "-p", str(server.port)]
+        tls = [word for pair in server.tls("--cacert", "--cert", "--key").items() for word in pair]
+        self.command = ["redis-cli", "-u", server.url, *(["--tls", "--no-auth-warning"] if tls else []), *tls]
 
     def _run(self, *arguments):
         done = subprocess.run([*self.command, *arguments], capture_output=True, timeout=20)
@@ -69,7 +70,7 @@ class NodePublisher:
         env = {**os.environ, "NODE_PATH": str(ROOT / "tests/.tools/node/node_modules")}
         script = str(ROOT / "tests/acceptance/clients/publisher.cjs")
         self.process = subprocess.Popen(
-            ["node", script, server.url], env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            ["node", script, server.url, *server.tls("ca", "cert", "key").values()], env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
 
     def _ask(self, topic, event, recorded):

@@ -7,6 +7,7 @@ import asyncio
 import json
 import os
 import random
+import re
 import signal
 import socket
 import subprocess
@@ -22,7 +23,12 @@ ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = os.environ.get("CARILLON_BIN") or str(ROOT / "target/release/carillon")
 SECRET = "a-shared-secret-of-the-acceptance-tests-0123456789"
 PUBLISH_TOKEN = "publish-token-of-the-acceptance-tests"
+# `tests/acceptance/run --secured`: Redis by TLS with client certificates only, its default user off, and node and
+# publishers as exactly the users that `carillon redis-function --acl` prints.
+SECURED = bool(os.environ.get("CARILLON_TEST_SECURED"))
+PASSWORD = "redis-password-of-the-acceptance-tests"
 AUTHORISED = {"Authorization": f"Bearer {PUBLISH_TOKEN}"}
+TLS_SETTINGS = ("redis.tls_ca", "redis.tls_cert", "redis.tls_key")
 AREAS = ["comments", "project-items", "projects", "notifications", "content"]
 
 
@@ -64,6 +70,23 @@ def free_port():
     raise AssertionError("no free port between 12000 and 31999")
 
 
+ISSUED = set()
+TOKEN = re.compile(r"eyJ[\w-]{8,}\.eyJ[\w-]{8,}\.[\w-]{8,}")
+
+
+def leaks(text, settings=()):
+    """Secrets and tokens in a text: those of these settings, those that were issued so far, and whatever looks like one."""
+    known = {SECRET, PUBLISH_TOKEN, PASSWORD, *ISSUED}
+    for key, value in dict(settings).items():
+        if key in ("auth.secret", "auth.previous_secret", "internal.publish_token", "redis.password"):
+            known.add(str(value))
+        if key.endswith("_file") and key.removesuffix("_file").endswith(("secret", "password", "token")):
+            known.add(Path(value).read_text().strip())
+    # What stands in the signature alone is enough to be a finding.
+    found = {secret for secret in known if secret in text or (secret.count(".") == 2 and len(end := secret.rpartition(".")[2]) > 20 and end in text)}
+    return sorted(found | set(TOKEN.findall(text)))
+
+
 def token(sub, topics=None, publish=None, secret=SECRET, algorithm="HS256", **claims):
     """A signed token as a CMS makes it."""
     body = {"sub": sub, "exp": int(time.time()) + 3600}
@@ -72,7 +95,9 @@ def token(sub, topics=None, publish=None, secret=SECRET, algorithm="HS256", **cl
     if publish is not None:
         body["publish"] = publish
     body.update(claims)
-    return jwt.encode({k: v for k, v in body.items() if v is not None}, secret, algorithm=algorithm)
+    made = jwt.encode({k: v for k, v in body.items() if v is not None}, secret, algorithm=algorithm)
+    ISSUED.add(made)
+    return made
 
 
 def http(method, url, body=None, headers=None, seconds=15):
@@ -133,13 +158,46 @@ class Redis:
         self.options = options
         self.port = free_port()
         self.process = None
+        # A site that says itself how its Redis is protected is left as it is.
+        self.secured = SECURED and "--requirepass" not in options
+        self.certificates = certificates(self.place) if self.secured else None
+        self.users = [f"stage on >{PASSWORD} ~* &* +@all", "default off resetpass ~* &* +@all"]
+        if self.secured:
+            self.let_in({})
         self.start()
 
     def start(self):
         """Starts it and waits until it answers."""
-        fixed = ["--bind", "127.0.0.1", "--port", str(self.port), "--dir", str(self.place), "--save", ""]
+        fixed = ["--bind", "127.0.0.1", "--dir", str(self.place), "--save", ""]
+        if self.secured:
+            fixed += ["--port", "0", "--tls-port", str(self.port), "--tls-auth-clients", "yes", "--tls-replication", "yes"]
+            for option, name in (("cert-file", "server.pem"), ("key-file", "server.key"), ("ca-cert-file", "ca.pem")):
+                fixed += [f"--tls-{option}", str(self.certificates / name)]
+            for user in self.users:
+                fixed += ["--user", *user.split()]
+        else:
+            fixed += ["--port", str(self.port)]
         self.process = Process(["redis-server", *fixed, *self.options], self.place / "redis.log")
         wait_for("redis-server answers", self.answers)
+
+    def let_in(self, settings):
+        """Makes the users that such a node and its publishers need, now and after every restart of this Redis."""
+        settings = {key: value for key, value in settings.items() if key.startswith(("areas.", "redis.prefix")) and value is not None}
+        code, lines, error = carillon("redis-function", "--acl", env=environment(settings))
+        assert code == 0, error
+        for line in lines.splitlines():
+            if line.startswith("ACL SETUSER ") and (user := line.removeprefix("ACL SETUSER ").replace("CHANGE-ME", PASSWORD)) not in self.users:
+                self.users.append(user)
+                if self.process and self.process.running:
+                    with self.client() as client:
+                        client.execute_command("ACL", "SETUSER", *user.split())
+
+    def settings(self, prefix):
+        """What a node needs in its configuration to reach it."""
+        if not self.secured:
+            return {"redis.url": self.url}
+        place = {f"redis.tls_{key}": self.certificates / name for key, name in (("ca", "ca.pem"), ("cert", "client.pem"), ("key", "client.key"))}
+        return {"redis.url": f"rediss://127.0.0.1:{self.port}", "redis.username": f"{prefix}-node", "redis.password": PASSWORD, **place}
 
     def answers(self):
         assert self.process.running, f"redis-server ended: {self.process.output()[-500:]}"
@@ -154,12 +212,33 @@ class Redis:
     def stop(self):
         self.process.kill()
 
-    def client(self, **options):
+    def client(self, user="stage", **options):
+        """A client; of the stage itself, which may do everything, or of another user."""
+        if self.secured:
+            tls = {"ssl_ca_certs": "ca.pem", "ssl_certfile": "client.pem", "ssl_keyfile": "client.key"}
+            tls = {option: str(self.certificates / name) for option, name in tls.items()}
+            options = {"ssl": True, **tls, "username": user, "password": PASSWORD, **options}
         return redis.Redis(host="127.0.0.1", port=self.port, **options)
+
+    def publisher(self, prefix="carillon"):
+        """A client of a publisher."""
+        return self.client(f"{prefix}-publisher")
 
     @property
     def url(self):
-        return f"redis://127.0.0.1:{self.port}"
+        """Where a publisher finds it."""
+        login = f"carillon-publisher:{PASSWORD}@" if self.secured else ""
+        return f"redis{'s' if self.secured else ''}://{login}127.0.0.1:{self.port}"
+
+    def tls(self, *names):
+        """Options, or names of settings, each with its file: authority, certificate, key."""
+        files = ("ca.pem", "client.pem", "client.key")
+        return {name: str(self.certificates / file) for name, file in zip(names, files)} if self.secured else {}
+
+    def environment(self):
+        """What the command line needs besides the URL: it speaks to Redis as a node does."""
+        login = {"redis.username": "carillon-node", "redis.password": PASSWORD} if self.secured else {}
+        return environment({**login, **self.tls("redis.tls_ca", "redis.tls_cert", "redis.tls_key")})
 
     def calls(self, *commands):
         """How often these commands ran, by Redis' own statistics; calls from within functions count."""
@@ -260,7 +339,12 @@ class Site:
         """A node, perhaps not ready yet. `redis__url=…` sets `redis.url`; None removes a setting."""
         name = f"node-{len(self.nodes) + 1}"
         settings = {key.replace("__", "."): value for key, value in settings.items()}
-        node = Node(self.place / name, name, {"redis.url": self.redis.url, **settings})
+        settings = {**self.redis.settings(settings.get("redis.prefix", "carillon")), **settings}
+        if not str(settings["redis.url"]).startswith("rediss://"):
+            settings = {key: value for key, value in settings.items() if key not in TLS_SETTINGS}
+        elif self.redis.secured:
+            self.redis.let_in(settings)
+        node = Node(self.place / name, name, settings)
         self.nodes.append(node)
         return node
 
@@ -279,12 +363,12 @@ class Site:
 
     def record(self, topic, event, prefix="carillon"):
         """Publishes a recorded event and returns its log id."""
-        with self.redis.client() as client:
+        with self.redis.publisher(prefix) as client:
             return client.fcall(f"{prefix}_publish", 1, f"{prefix}:{topic}", text_of(event)).decode()
 
     def record_all(self, topic, events):
         """Publishes many recorded events in one go."""
-        with self.redis.client() as client:
+        with self.redis.publisher() as client:
             pipe = client.pipeline(transaction=False)
             for event in events:
                 pipe.fcall("carillon_publish", 1, f"carillon:{topic}", text_of(event))
@@ -292,7 +376,7 @@ class Site:
 
     def live(self, topic, event):
         """Publishes a live event and returns how many nodes Redis gave it to."""
-        with self.redis.client() as client:
+        with self.redis.publisher() as client:
             return client.publish(f"carillon:{topic}", text_of(event))
 
     def log(self, topic):
@@ -308,6 +392,22 @@ class Site:
     def close(self):
         for process in [*self.nodes, *self.others, self.redis]:
             process.stop()
+
+
+def certificates(place):
+    """An authority, and a server's and a client's certificate for 127.0.0.1, in a folder."""
+    folder = Path(place) / "tls"
+    folder.mkdir(exist_ok=True)
+    script = """set -e
+        openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=test-authority -keyout ca.key \\
+            -out ca.pem -addext basicConstraints=critical,CA:TRUE -addext keyUsage=critical,keyCertSign
+        printf 'subjectAltName=IP:127.0.0.1,DNS:localhost\\nbasicConstraints=CA:FALSE' > ext
+        for name in server client; do
+            openssl req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj /CN=$name -keyout $name.key -out $name.csr
+            openssl x509 -req -in $name.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile ext -out $name.pem
+        done"""
+    subprocess.run(["sh", "-c", script], cwd=folder, check=True, capture_output=True)
+    return folder
 
 
 def text_of(event):

@@ -56,13 +56,13 @@ async def test_publish_from_a_pipe_keeps_what_was_not_accepted_and_says_so(site,
     """One JSON a line; good ones are published, the bad line is named, the exit code is 1."""
     node = site.node()
     lines = [json.dumps(note(1)), "{bad", json.dumps(note(2))]
-    code, out, err = carillon("publish", "comments:1", "-", "--redis", site.redis.url, stdin=("\n".join(lines) + "\n").encode(), cwd=tmp_path)
+    code, out, err = carillon("publish", "comments:1", "-", "--redis", site.redis.url, stdin=("\n".join(lines) + "\n").encode(), cwd=tmp_path, env=site.redis.environment())
     assert code == 1 and "2" in err, (out, err)
     kept = list(tmp_path.glob("*.jsonl"))
     assert len(kept) == 1 and kept[0].name in err and "{bad" in kept[0].read_text(), (kept, err)
     assert 1 in [event["data"]["n"] for _, event in site.log("comments:1")]
     good = "".join(json.dumps(note(number)) + "\n" for number in range(100, 300)).encode()
-    code, out, err = carillon("publish", "comments:2", "-", "--redis", site.redis.url, stdin=good)
+    code, out, err = carillon("publish", "comments:2", "-", "--redis", site.redis.url, stdin=good, env=site.redis.environment())
     assert code == 0, err
     assert [event["data"]["n"] for _, event in site.log("comments:2")] == list(range(100, 300))
     code, out, err = carillon("publish", "comments:3", json.dumps(note(1)), env=environment(node.settings))
@@ -94,7 +94,7 @@ async def test_tail_prints_events_one_json_a_line_and_resumes_after_a_disconnect
     """Through a node that is restarted meanwhile, and straight from Redis."""
     node = site.node()
     env = environment(node.settings)
-    tails = [Tail("comments:1", env=env), Tail("comments:1", "--redis", site.redis.url)]
+    tails = [Tail("comments:1", env=env), Tail("comments:1", "--redis", site.redis.url, env=site.redis.environment())]
     try:
         # Published until both have seen one, then everything from there on must come, once.
         sent = 0

@@ -66,7 +66,7 @@ async def test_the_command_line_refuses_every_bad_event_with_exit_code_1_and_tak
 
     async def publish(event):
         file.write_bytes(event)
-        return await asyncio.to_thread(carillon, "publish", "--redis", site.redis.url, "comments:1", f"@{file}")
+        return await asyncio.to_thread(carillon, "publish", "--redis", site.redis.url, "comments:1", f"@{file}", env=site.redis.environment())
 
     for name, event in BAD.items():
         code, out, err = await publish(event)
@@ -160,7 +160,7 @@ async def test_bad_topics_are_refused_at_every_door_that_answers(site, node_edit
         status, problem = node.publish({"topic": topic, "event": note(1)})
         assert status == 400 and problem["detail"], (topic, status, problem)
         if "\0" not in topic:
-            code, _, err = await asyncio.to_thread(carillon, "publish", "--redis", site.redis.url, "--", topic, '{"type":"a.b"}')
+            code, _, err = await asyncio.to_thread(carillon, "publish", "--redis", site.redis.url, "--", topic, '{"type":"a.b"}', env=site.redis.environment())
             assert code in (1, 2) and err.strip(), topic
     wrong = [topic for topic in texts if topic != "comments:*"]
     for opener in (Editor, node_editors):

@@ -108,6 +108,6 @@ async def test_the_command_line_converts_the_name_in_a_private_key(site):
     node = site.node()
     editor = await Editor.open(node, "anna", ["notifications:anna"])
     event = text_of(note(1, "notification.created"))
-    done = await asyncio.to_thread(carillon, "publish", "--redis", site.redis.url, "notifications:ANNA", event)
+    done = await asyncio.to_thread(carillon, "publish", "--redis", site.redis.url, "notifications:ANNA", event, env=site.redis.environment())
     assert done[0] == 0, done
     await editor.until("it", lambda e: e.numbers("notifications:anna") == [1])

@@ -3,12 +3,14 @@
 import asyncio
 import http.client as http_client
 import json
+import os
+import resource
 
 import pytest
 import websockets
 
 from editors import Editor
-from stage import SECRET, Node, carillon, environment, http, wait_for
+from stage import SECRET, Node, carillon, environment, http, note, wait_for
 
 HANDSHAKE = {
     "Connection": "Upgrade",
@@ -94,6 +96,29 @@ async def test_too_many_connects_a_second_are_503_accept_rate(site):
     for result in refused:
         assert result.response.status_code == 503 and result.response.headers["Retry-After"]
         assert json.loads(result.response.body)["code"] == "accept-rate"
+
+
+async def test_a_node_out_of_files_turns_newcomers_away_and_serves_those_who_are_there(site):
+    """`ulimit -n`, lowered under a running node."""
+    node = site.node()
+    editors = [await Editor.open(node, f"editor-{number}", ["comments:1"]) for number in range(20)]
+    pid = node.process.popen.pid
+    hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)[1]
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (len(os.listdir(f"/proc/{pid}/fd")) + 5, hard))
+    newcomers = await asyncio.gather(*(Editor.dial(node) for _ in range(30)), return_exceptions=True)
+    refused = [one for one in newcomers if isinstance(one, websockets.exceptions.InvalidStatus)]
+    assert len(refused) >= 20, newcomers
+    for one in refused:
+        assert one.response.status_code == 503 and one.response.headers["Retry-After"]
+        assert json.loads(one.response.body)["code"] == "too-many-sessions"
+    site.record("comments:1", note(1))
+    for editor in editors:
+        await editor.until("the event", lambda e: e.numbers() == [1])
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (hard, hard))
+    assert "ulimit -n" in node.output()
+    assert node.metric("carillon_refused_total", reason="file-limit") >= 1
+    late = await Editor.open(node, "late", ["comments:1"])
+    assert late.of("welcome")
 
 
 async def test_internal_routes_are_not_on_the_public_listener_nor_the_other_way_round(site):

@@ -4,9 +4,12 @@
 'use strict';
 const { createClient } = require('redis');
 const readline = require('node:readline');
+const { readFileSync } = require('node:fs');
 
 (async () => {
-  const client = createClient({ url: process.argv[2] });
+  const [url, ...files] = process.argv.slice(2);
+  const [ca, cert, key] = files.map((file) => readFileSync(file));
+  const client = createClient({ url, ...(ca && { socket: { tls: true, ca, cert, key } }) });
   client.on('error', () => {});
   await client.connect();
   let last = Promise.resolve();

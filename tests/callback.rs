@@ -1,0 +1,182 @@
+//! `auth.mode = "callback"` in a running node: the CMS is asked on every transport, again before its answer ends, and
+//! not for every poll. The CMS is a stand-in that remembers what it was asked.
+
+#![allow(clippy::unwrap_used, reason = "tests may")]
+
+#[path = "support/node.rs"]
+mod node;
+#[path = "support/ways.rs"]
+mod ways;
+
+use std::sync::{Arc, Mutex};
+
+use node::{Node, Ws, until};
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+};
+use ways::{ALL, COOKIE, Way};
+
+/// A CMS that answers with what was last put into it.
+#[derive(Clone)]
+struct Cms {
+    url: String,
+    answer: Arc<Mutex<(u16, Value)>>,
+    asked: Arc<Mutex<Vec<String>>>,
+}
+
+impl Cms {
+    async fn start(answer: Value) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/who", listener.local_addr().unwrap());
+        let cms = Self { url, answer: Arc::new(Mutex::new((200, answer))), asked: Arc::default() };
+        let own = cms.clone();
+        #[allow(clippy::disallowed_methods, reason = "it ends with the test")]
+        tokio::spawn(async move {
+            while let Ok((mut socket, _)) = listener.accept().await {
+                let mut request = Vec::new();
+                while !request.ends_with(b"\r\n\r\n") && socket.read_buf(&mut request).await.unwrap_or(0) > 0
+                {
+                }
+                own.asked.lock().unwrap().push(String::from_utf8(request).unwrap());
+                let (status, body) = own.answer.lock().unwrap().clone();
+                let body = body.to_string();
+                let length = body.len();
+                let head =
+                    format!("HTTP/1.1 {status} X\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n");
+                let _ = socket.write_all((head + &body).as_bytes()).await;
+            }
+        });
+        cms
+    }
+
+    fn answer(&self, status: u16, body: Value) {
+        *self.answer.lock().unwrap() = (status, body);
+    }
+
+    fn times_asked(&self) -> usize {
+        self.asked.lock().unwrap().len()
+    }
+
+    async fn node(&self) -> Node {
+        let settings = [
+            ("auth.mode", "callback"),
+            ("auth.secret", ""),
+            ("auth.callback_url", &self.url),
+            ("auth.cookie", COOKIE),
+        ];
+        Node::start(&settings).await
+    }
+}
+
+fn anna(expires_in: u64, topics: &[&str]) -> Value {
+    json!({"sub": "anna", "topics": topics, "expires_in": expires_in})
+}
+
+async fn by_cookie(node: &Node, topics: &[&str]) -> (Ws<TcpStream>, Value) {
+    let stream = TcpStream::connect(node.public).await.unwrap();
+    let mut ws = Ws::open(stream, "/realtime", &[("Cookie", "sid=abc")]).await.unwrap();
+    ws.send(&json!({"type": "connect", "topics": topics})).await;
+    let welcome = ws.message().await;
+    (ws, welcome)
+}
+
+#[tokio::test]
+async fn the_cms_is_asked_on_every_transport_and_its_no_counts_everywhere() {
+    let cms = Cms::start(anna(900, &["comments:*"])).await;
+    let node = cms.node().await;
+    for (number, way) in ALL.into_iter().enumerate() {
+        let key = format!("key-of-way-{number}");
+        let welcome = way.enter(&node, &key, &["comments:1", "projects"], &[]).await.unwrap();
+        assert_eq!((&welcome["user"], &welcome["refused"][0]["topic"]), (&json!("anna"), &json!("projects")));
+        let asked = cms.asked.lock().unwrap().last().unwrap().to_lowercase();
+        let shown = match way {
+            Way::Cookie(_) => format!("cookie: a=b; {COOKIE}={key}\r\n"),
+            _ => format!("authorization: bearer {key}\r\n"),
+        };
+        assert!(asked.contains(&shown), "{way:?}: {asked}");
+    }
+    for status in [401, 403, 302, 204] {
+        cms.answer(status, anna(900, &["*"]));
+        for (number, way) in ALL.into_iter().enumerate() {
+            let expected = if way == Way::Connect { 4401 } else { 401 };
+            let refusal =
+                way.enter(&node, &format!("{status} for way {number}").replace(' ', "-"), &[], &[]).await;
+            assert_eq!(refusal, Err(expected), "{status}, {way:?}");
+        }
+    }
+    let nobody = node.public_get("/realtime/poll?topics=projects", &[]).await;
+    assert_eq!(nobody.problem(), (401, "unauthenticated".into()));
+}
+
+#[tokio::test]
+async fn a_cms_that_is_away_lets_nobody_new_in_and_throws_nobody_out() {
+    let cms = Cms::start(anna(8, &["comments:*"])).await;
+    let node = cms.node().await;
+    let (mut anna_, welcome) = by_cookie(&node, &["comments:1"]).await;
+    assert_eq!(welcome["user"], "anna");
+    let before = cms.times_asked();
+    cms.answer(500, json!("down"));
+    let refused = node.public_get("/realtime/poll?topics=projects", &[("Cookie", "sid=new")]).await;
+    assert_eq!(refused.problem(), (503, "auth-away".into()));
+    until("the renewal to be tried", || async { cms.times_asked() >= before + 2 }).await;
+    anna_.nothing_comes().await;
+    assert_eq!(anna_.closed().await.0, 4401, "the answer that there was has ended");
+}
+
+#[tokio::test]
+async fn the_answer_is_renewed_before_it_ends_and_what_it_no_longer_allows_ends() {
+    let cms = Cms::start(anna(3, &["comments:*", "projects"])).await;
+    let node = cms.node().await;
+    let (mut session, welcome) = by_cookie(&node, &["comments:1", "projects"]).await;
+    assert_eq!(welcome["refused"], json!([]));
+    cms.answer(200, anna(3, &["projects"]));
+    let ended = session.message().await;
+    assert_eq!(ended["type"], "unsubscribed", "{ended}");
+    assert!(ended["topics"].as_array().unwrap().contains(&json!("comments:1")), "{ended}");
+    node.publish("comments:1", &json!({"type": "a.b"})).await;
+    session.nothing_comes().await;
+    let before = cms.times_asked();
+    until("two more renewals", || async { cms.times_asked() >= before + 2 }).await;
+    node.publish("projects", &json!({"type": "a.b"})).await;
+    assert_eq!(session.message().await["topic"], "projects", "longer than the first answer lasted");
+    cms.answer(401, json!({}));
+    assert_eq!(session.closed().await.0, 4401);
+}
+
+#[tokio::test]
+async fn polls_do_not_ask_each_time() {
+    let cms = Cms::start(anna(900, &["projects"])).await;
+    let node = cms.node().await;
+    let path = |cursor: &str| format!("/realtime/poll?topics=projects{cursor}");
+    let cookie = [("Cookie", "sid=abc")];
+    let mut answer = node.public_get(&path(""), &cookie).await.json();
+    let asked = cms.times_asked();
+    for n in 0..10 {
+        node.publish("projects", &json!({"type": "a.b", "n": n})).await;
+        let cursor = format!("&cursor={}", answer["cursor"].as_str().unwrap());
+        answer = node.public_get(&path(&cursor), &cookie).await.json();
+        assert_eq!(answer["messages"][0]["event"]["n"], n);
+    }
+    assert!(cms.times_asked() <= asked + 1, "asked {} times for ten polls", cms.times_asked() - asked);
+}
+
+#[tokio::test]
+async fn a_revoked_editor_is_asked_about_anew() {
+    let cms = Cms::start(anna(900, &["projects"])).await;
+    let node = cms.node().await;
+    let cookie = [("Cookie", "sid=abc")];
+    let first = node.public_get("/realtime/poll?topics=projects", &cookie).await.json();
+    let (mut session, _) = by_cookie(&node, &["projects"]).await;
+    // The CMS ends his session and tells the nodes.
+    cms.answer(401, json!({}));
+    assert_eq!(node.post("/disconnect", br#"{"user":"anna"}"#).await.status, 200);
+    assert_eq!(session.closed().await.0, 4403);
+    let cursor = first["cursor"].as_str().unwrap();
+    let poll = node.public_get(&format!("/realtime/poll?topics=projects&cursor={cursor}"), &cookie).await;
+    assert_eq!(poll.problem(), (401, "unauthenticated".into()), "no answer of before is believed");
+    let stream = TcpStream::connect(node.public).await.unwrap();
+    let again = Ws::open(stream, "/realtime", &cookie).await;
+    assert_eq!(again.err().unwrap().problem(), (401, "unauthenticated".into()));
+}

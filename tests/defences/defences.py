@@ -1,0 +1,192 @@
+"""Every test of docs/security.md, with the defence that it is about taken out: it must fail then, and pass before.
+
+The tree is copied, a switch is written into the copy at each defence (the product itself has none: nobody can build a
+Carillon that is open by mistake), the tests are built once, and run once for each defence with that one switched off.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+TARGET = Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target")
+COPY = TARGET / "defences"
+OFF = 'crate::mutant::is("{}")'
+
+
+class Defence:
+    """A name, where it stands in the source, how it reads when it can be switched off, and the tests that show it."""
+
+    def __init__(self, name, file, was, becomes, *tests):
+        self.name, self.file, self.was = name, file, was
+        self.becomes = becomes.replace("OFF", OFF.format(name))
+        self.tests = tests
+
+
+S, C, W, T, L, R, I, A, B, K = "security", "callback", "websocket", "transports", "limits", "rfc6455", "internal", "bus_access", "bus_corpus", "lib"
+
+DEFENCES = [
+    Defence("origin", "src/http/origin.rs", "if self.is_listed(&origin) ||", "if OFF || self.is_listed(&origin) ||",
+            (S, "a_page_of_another_site_cannot_use_an_editors_cookie_on_any_transport")),
+    Defence("forwarded", "src/http/origin.rs", "self.trusted.iter().any(|network| network.contains(&address))",
+            "OFF || self.trusted.iter().any(|network| network.contains(&address))",
+            (L, "a_proxy_may_vouch_for_the_host_and_nobody_else"), (L, "an_address_has_its_share_and_proxies_are_not_addresses")),
+    Defence("cors", "src/http/cors.rs", "public.settings.origins.is_listed(text)", "OFF || public.settings.origins.is_listed(text)",
+            (S, "a_page_of_another_site_cannot_use_an_editors_cookie_on_any_transport")),
+    Defence("signature", "src/auth/token.rs", "    for key in keys.iter().filter(|key| key.fits(algorithm)) {",
+            "    if OFF {\n        let claims = token.split('.').nth(1).and_then(|part| URL_SAFE_NO_PAD.decode(part).ok());\n"
+            "        return Ok(claims.and_then(|claims| serde_json::from_slice(&claims).ok()).unwrap_or_default());\n    }\n"
+            "    for key in keys.iter().filter(|key| key.fits(algorithm)) {",
+            (S, "a_good_token_opens_every_door_and_a_bad_one_none"), (K, "what_is_not_a_good_token_is_refused")),
+    Defence("algorithm", "src/auth/token.rs", "        let algorithm = self.algorithm(&header)?;",
+            "        if OFF && header.alg == \"none\" {\n"
+            "            let claims = token.split('.').nth(1).and_then(|part| URL_SAFE_NO_PAD.decode(part).ok());\n"
+            "            let claims = claims.and_then(|claims| serde_json::from_slice(&claims).ok()).unwrap_or_default();\n"
+            "            return self.check(&claims, now_ms() / 1000).map_err(AuthError::Refused);\n        }\n"
+            "        let algorithm = self.algorithm(&header)?;",
+            (S, "a_good_token_opens_every_door_and_a_bad_one_none"), (K, "a_token_cannot_choose_how_it_is_checked")),
+    Defence("expiry", "src/auth/token.rs", "if now > exp.saturating_add(LEEWAY) {", "if now > exp.saturating_add(LEEWAY) && !OFF {",
+            (S, "a_good_token_opens_every_door_and_a_bad_one_none")),
+    Defence("end", "src/session/pulse.rs", "if now >= self.until.load(Relaxed) {", "if now >= self.until.load(Relaxed) && !OFF {",
+            (W, "a_session_ends_with_its_token_unless_a_new_one_comes"), (T, "a_stream_ends_with_its_token")),
+    Defence("private", "src/auth/grant.rs", "topic.key().is_none_or(|key| key == self.own_key)",
+            "OFF || topic.key().is_none_or(|key| key == self.own_key)",
+            (S, "nobody_follows_anothers_notifications_by_any_spelling_grant_or_transport")),
+    Defence("private-all", "src/auth/grant.rs", "!areas.is_private(area) && self.patterns.covers_area(area)",
+            "(OFF || !areas.is_private(area)) && self.patterns.covers_area(area)",
+            (S, "nobody_follows_anothers_notifications_by_any_spelling_grant_or_transport")),
+    Defence("grant", "src/session/machine.rs", "if !self.grant.allows(&subject, &terms.areas) {", "if !self.grant.allows(&subject, &terms.areas) && !OFF {",
+            (T, "a_cursor_allows_nothing_that_the_token_does_not"), (W, "refused_topics_are_named_and_the_others_followed")),
+    Defence("narrower", "src/session/machine.rs", "partition(|subject| grant.allows(subject, &areas))",
+            "partition(|subject| OFF || grant.allows(subject, &areas))",
+            (C, "the_answer_is_renewed_before_it_ends_and_what_it_no_longer_allows_ends"), (K, "a_new_token_that_allows_less_takes_topics_back")),
+    Defence("disconnect", "src/relay/switch.rs", "            member.outbox.close(Closing { code: CloseCode::Forbidden,",
+            "            if OFF {\n                continue;\n            }\n            member.outbox.close(Closing { code: CloseCode::Forbidden,",
+            (W, "a_revoked_editor_is_closed_with_4403_and_others_are_not")),
+    Defence("revoked", "src/auth/revoked.rs", "is_some_and(|at| issued < *at)", "is_some_and(|at| issued < *at && !OFF)",
+            (S, "a_revoked_editor_does_not_come_back_with_the_old_token")),
+    Defence("forget", "src/auth/callback.rs", "Topic::own_key(&claims.sub) != key", "OFF || Topic::own_key(&claims.sub) != key",
+            (C, "a_revoked_editor_is_asked_about_anew")),
+    Defence("header-time", "src/http/listener.rs", "() = deadline.as_mut(), if !begun.load(Ordering::Relaxed) => {",
+            "() = deadline.as_mut(), if !OFF && !begun.load(Ordering::Relaxed) => {", (R, "a_handshake_that_stalls_is_cut_off")),
+    Defence("connect-time", "src/session/pulse.rs", "(silent >= CONNECT_WITHIN)", "(silent >= CONNECT_WITHIN && !OFF)",
+            (W, "whoever_does_not_connect_is_closed_with_4408")),
+    Defence("accept-rate", "src/session/roll.rs", "if new && !inner.rate.take(1, self.limits.per_second, clock) {",
+            "if new && !inner.rate.take(1, self.limits.per_second, clock) && !OFF {", (L, "newcomers_beyond_the_rate_come_back_later")),
+    Defence("sessions", "src/session/roll.rs", "inner.places.len() >= self.limits.sessions {", "inner.places.len() >= self.limits.sessions && !OFF {",
+            (W, "limits_of_sessions_are_kept")),
+    Defence("per-editor", "src/session/roll.rs", "count >= roll.limits.per_editor {", "count >= roll.limits.per_editor && !OFF {",
+            (W, "limits_of_sessions_are_kept")),
+    Defence("per-address", "src/session/roll.rs", "count >= self.limits.per_address {", "count >= self.limits.per_address && !OFF {",
+            (L, "an_address_has_its_share_and_proxies_are_not_addresses")),
+    Defence("messages", "src/session/machine.rs", "if !self.allowance.message(terms.messages_per_second, now) {",
+            "if !self.allowance.message(terms.messages_per_second, now) && !OFF {", (W, "a_flood_of_messages_is_cut_off_with_1013")),
+    Defence("subscriptions", "src/session/machine.rs", "&& !self.allowance.topics(terms.subscriptions_per_second, topics.len(), now)",
+            "&& !self.allowance.topics(terms.subscriptions_per_second, topics.len(), now)\n            && !OFF",
+            (S, "a_flood_of_subscriptions_is_cut_off_with_1013")),
+    Defence("topics", "src/session/machine.rs", "if self.followed.len() >= terms.topics || !fits {", "if (self.followed.len() >= terms.topics || !fits) && !OFF {",
+            (W, "sixty_five_topics_are_one_too_many")),
+    Defence("slow", "src/session/pulse.rs", "since.elapsed() >= OWED_WITHIN)", "since.elapsed() >= OWED_WITHIN && !OFF)",
+            (L, "a_session_that_reads_nothing_at_all_is_closed_with_4409")),
+    Defence("message-size", "src/session/intake.rs", "        let limit = self.limit;\n", "        let limit = if OFF { usize::MAX } else { self.limit };\n",
+            (S, "oversized_and_deep_json_is_refused_at_every_door"), (R, "a_length_that_is_too_large_is_refused_before_it_arrives")),
+    Defence("event-size", "src/protocol/event.rs", "if json.len() > limit {", "if json.len() > limit && !OFF {",
+            (S, "oversized_and_deep_json_is_refused_at_every_door")),
+    Defence("event-depth", "src/protocol/event.rs", "if self.depth >= MAX_DEPTH {", "if self.depth >= MAX_DEPTH && !OFF {",
+            (S, "oversized_and_deep_json_is_refused_at_every_door")),
+    Defence("body-size", "src/http/internal.rs", "DefaultBodyLimit::max(BODY)", "DefaultBodyLimit::max(if OFF { usize::MAX } else { BODY })",
+            (S, "oversized_and_deep_json_is_refused_at_every_door")),
+    Defence("compression", "src/http/upgrade.rs", "    if has_token(headers, &header::SEC_WEBSOCKET_PROTOCOL, PROTOCOL) {",
+            "    if OFF {\n        answers.insert(header::SEC_WEBSOCKET_EXTENSIONS, HeaderValue::from_static(\"permessage-deflate\"));\n    }\n"
+            "    if has_token(headers, &header::SEC_WEBSOCKET_PROTOCOL, PROTOCOL) {", (S, "nothing_is_ever_decompressed")),
+    Defence("position", "src/relay/feed.rs", "if position.lineage != head.lineage", "if position.lineage != head.lineage && !OFF",
+            (S, "a_forged_position_is_a_resync_and_never_a_silent_jump")),
+    Defence("internal-right", "src/http/internal.rs", "        let token = authorization.and_then(bearer);",
+            "        let token = authorization.and_then(bearer);\n        if OFF {\n            return Ok(Right::Everything);\n        }",
+            (S, "whoever_has_no_secret_finds_the_internal_port_shut"), (I, "publishers_prove_what_they_may_publish")),
+    Defence("loopback", "src/http/internal.rs", "if self.address.to_canonical().is_loopback() && !headers.contains_key(header::ORIGIN) {",
+            "if OFF || self.address.to_canonical().is_loopback() && !headers.contains_key(header::ORIGIN) {",
+            (I, "without_any_secret_only_programs_on_this_machine_are_let_in")),
+    Defence("two-doors", "src/app/mod.rs", "            None => public.router(),", "            None if OFF => internal.router(),\n            None => public.router(),",
+            (S, "the_internal_routes_are_not_on_the_public_listener")),
+    Defence("publish-claim", "src/http/internal.rs", "Self::Topics(patterns) => patterns.covers(topic),", "Self::Topics(patterns) => OFF || patterns.covers(topic),",
+            (I, "publishers_prove_what_they_may_publish")),
+    Defence("redis-rights", "src/bus/redis/acl.rs", "    let publish = if sharded {", "    let publish = if OFF {\n        \"+@all\"\n    } else if sharded {",
+            (A, "a_node_and_a_publisher_work_with_exactly_the_rights_that_are_printed")),
+    Defence("poisoned", "src/protocol/event.rs", "        read.map_err(|e| EventError::Json(e.to_string()))?;\n        found.check()?;",
+            "        if !OFF {\n            read.map_err(|e| EventError::Json(e.to_string()))?;\n            found.check()?;\n        }",
+            (B, "a_bare_publish_and_a_log_written_by_hand_get_the_verdict")),
+    Defence("secret-prints", "src/config/secret.rs", "        f.write_str(HIDDEN)\n    }\n}\n\nimpl fmt::Display",
+            "        f.write_str(if OFF { &self.0 } else { HIDDEN })\n    }\n}\n\nimpl fmt::Display", (K, "a_secret_never_prints")),
+    Defence("secret-shows", "src/config/secret.rs", "        serializer.serialize_str(HIDDEN)", "        serializer.serialize_str(if OFF { &self.0 } else { HIDDEN })",
+            (K, "what_is_shown_is_toml_that_means_the_same_and_hides_secrets")),
+    Defence("credentials-print", "src/auth/mod.rs", "f.write_str(\"Credentials(***)\")",
+            "f.write_str(self.token.as_deref().filter(|_| OFF).unwrap_or(\"Credentials(***)\"))", (K, "tokens_are_found_where_they_may_be")),
+]
+
+
+def copy():
+    """The tree with a switch at every defence, in a folder of the target directory."""
+    for name in ("src", "tests", "benches", "client", "demo"):
+        shutil.rmtree(COPY / name, ignore_errors=True)
+        shutil.copytree(ROOT / name, COPY / name, ignore=shutil.ignore_patterns(".tools", "node_modules", "output", "__pycache__"))
+    for name in ("Cargo.toml", "Cargo.lock", "clippy.toml", "README.md"):
+        shutil.copy(ROOT / name, COPY / name)
+    missing = []
+    for defence in DEFENCES:
+        file = COPY / defence.file
+        text = file.read_text()
+        if text.count(defence.was) != 1:
+            missing.append(f"{defence.name}: {defence.file} has not exactly once: {defence.was}")
+        file.write_text(text.replace(defence.was, defence.becomes))
+    if missing:
+        sys.exit("these defences are not where they were; look whether they are still there, and tell this script:\n" + "\n".join(missing))
+
+
+def cargo(*arguments, off=None, quiet=False):
+    env = {**os.environ, "CARGO_TARGET_DIR": str(TARGET), **({"CARILLON_MUTANT": off} if off else {})}
+    command = ["cargo", "nextest", "run", "--locked", "--features", "mutants", *arguments]
+    return subprocess.run(command, cwd=COPY, env=env, capture_output=quiet, text=True)
+
+
+def run(tests, off=None):
+    """Runs these tests; whether all passed, and what was printed."""
+    binaries = sorted({binary for binary, _ in tests})
+    which = [word for binary in binaries for word in (["--lib"] if binary == K else ["--test", binary])]
+    wanted = " + ".join(f"test(/(^|::){name}$/)" for _, name in sorted(set(tests)))
+    done = cargo(*which, "-E", wanted, "--no-fail-fast", "--hide-progress-bar", "--status-level", "fail", "--final-status-level", "fail", off=off, quiet=True)
+    return done.returncode == 0, done.stdout + done.stderr
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("defences", nargs="*", help="these only")
+    parser.add_argument("--list", action="store_true", help="print defences and tests, and do nothing")
+    options = parser.parse_args()
+    chosen = [defence for defence in DEFENCES if not options.defences or defence.name in options.defences]
+    if options.list:
+        for defence in chosen:
+            print(f"{defence.name:<18} {defence.file:<26} " + ", ".join(f"{binary}::{name}" for binary, name in defence.tests))
+        return 0
+    COPY.mkdir(parents=True, exist_ok=True)
+    copy()
+    everything = [test for defence in chosen for test in defence.tests]
+    passed, printed = run(everything)
+    print(f"all defences in place: {'passed' if passed else 'FAILED'}", flush=True)
+    if not passed:
+        print(printed)
+    failed = 0 if passed else 1
+    for defence in chosen:
+        # Each test by itself: every one of them must notice.
+        slept = [name for binary, name in defence.tests if run([(binary, name)], defence.name)[0]]
+        print(f"without {defence.name:<18} " + (f"NOT NOTICED by {', '.join(slept)}" if slept else "noticed by " + ", ".join(name for _, name in defence.tests)), flush=True)
+        failed += bool(slept)
+    print(f"{len(chosen) + 1 - failed} passed, {failed} failed")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,185 @@
+"""A flood: honest sessions keep receiving while thousands of connections are slow, and thousands are nonsense.
+
+One Redis, one `carillon serve` as it comes, `carillon bench` with the honest sessions: some rounds undisturbed, then as
+many while the attackers (attackers.py) are at it. Fails where a session lost an event or ended, where the attackers did
+not all get through to the node, or where the p99 of the flooded rounds is more than twice that of the others.
+"""
+
+import argparse
+import json
+import os
+import random
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+PROGRAM = os.environ.get("CARILLON_BIN") or str(ROOT / "target/release/carillon")
+SECRET = "a-shared-secret-of-the-flood-test-0123456789"
+PER_PROCESS = 5000
+
+
+def free_port():
+    while True:
+        port = random.randint(12000, 31999)
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+
+
+def get(url):
+    with urllib.request.urlopen(url, timeout=10) as answer:
+        return answer.read().decode()
+
+
+def wait_for(what, predicate, seconds):
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            if found := predicate():
+                return found
+        except OSError:
+            pass
+        if time.monotonic() > deadline:
+            raise SystemExit(f"after {seconds} s: not {what}")
+        time.sleep(0.05)
+
+
+class Flood:
+    def __init__(self, options, place):
+        self.options, self.place = options, Path(place)
+        self.processes = []
+        self.port, self.internal = free_port(), free_port()
+        redis = free_port()
+        self.redis = f"redis://127.0.0.1:{redis}"
+        self.start(["redis-server", "--bind", "127.0.0.1", "--port", str(redis), "--save", "", "--dir", str(place)], "redis")
+        self.environment = {
+            "PATH": os.environ["PATH"],
+            "CARILLON__HTTP__LISTEN": f"127.0.0.1:{self.port}",
+            "CARILLON__INTERNAL__LISTEN": f"127.0.0.1:{self.internal}",
+            "CARILLON__AUTH__MODE": "jwt",
+            "CARILLON__AUTH__SECRET": SECRET,
+            "CARILLON__REDIS__URL": self.redis,
+            "CARILLON__DRAIN__WINDOW_SECONDS": "0",
+        }
+        self.node = self.start([PROGRAM, "serve"], "node", self.environment)
+        wait_for("the node ready", lambda: "true" in get(self.url("/readyz")), 20)
+
+    def url(self, path):
+        return f"http://127.0.0.1:{self.internal}{path}"
+
+    def start(self, command, name, env=None, **more):
+        log = (self.place / f"{name}.log").open("wb")
+        process = subprocess.Popen(command, env=env, stderr=log, **{"stdin": subprocess.DEVNULL, "stdout": log, **more})
+        self.processes.append(process)
+        return process
+
+    def metric(self, name):
+        lines = [line for line in get(self.url("/metrics")).splitlines() if line.partition("{")[0].partition(" ")[0] == name]
+        return sum(float(line.rpartition(" ")[2]) for line in lines)
+
+    def bench(self):
+        mint = [PROGRAM, "token", "mint", "--sub", "honest", "--topics", "*", "--ttl", "1h"]
+        token = subprocess.run(mint, env=self.environment, capture_output=True, text=True, check=True).stdout.strip()
+        options = self.options
+        events = int(options.pace * options.seconds)
+        command = [
+            PROGRAM, "bench", "--node", f"ws://127.0.0.1:{self.port}/realtime", "--redis", self.redis, "--token", token, "--json",
+            "--pid", str(self.node.pid), "--sessions", str(options.sessions), "--pace", str(options.pace),
+            "--events", str(events), "--rounds", str(2 * options.rounds),
+        ]
+        bench = self.start(command, "bench", self.environment, stdout=subprocess.PIPE)
+        return bench, events * options.rounds
+
+    def attack(self):
+        parts = []
+        for kind, count in (("loris", self.options.loris), ("garbage", self.options.garbage)):
+            for first in range(0, count, PER_PROCESS):
+                address = str(len(parts) + 1)
+                command = [sys.executable, str(HERE / "attackers.py"), kind, str(self.port), str(min(PER_PROCESS, count - first)), address]
+                parts.append(self.start(command, f"attackers-{address}", stdin=subprocess.PIPE, stdout=subprocess.PIPE))
+        return parts
+
+    def run(self):
+        bench, quiet_events = self.bench()
+        received = "carillon_events_received_total"
+        wait_for("the quiet rounds over", lambda: self.metric(received) >= quiet_events or bench.poll() is not None, 300)
+        parts = self.attack()
+        peak = 0
+        while bench.poll() is None:
+            peak = max(peak, len(os.listdir(f"/proc/{self.node.pid}/fd")))
+            time.sleep(0.25)
+        figures = {}
+        for part in parts:
+            out, _ = part.communicate(timeout=30)
+            told = json.loads(out)
+            sums = figures.setdefault(told.pop("kind"), {})
+            for name, count in told.items():
+                sums[name] = sums.get(name, 0) + count
+        report = json.loads(bench.stdout.read())
+        refused = {line.partition('"')[2].partition('"')[0]: int(float(line.rpartition(" ")[2]))
+                   for line in get(self.url("/metrics")).splitlines() if line.startswith("carillon_refused_total{")}
+        return self.verdict(report, figures, peak, refused)
+
+    def verdict(self, report, figures, peak, refused):
+        rounds, half = report["rounds"], self.options.rounds
+        p99 = [one["latency_micros"]["p99"] / 1000 for one in rounds]
+        quiet, flooded = statistics.median(p99[:half]), statistics.median(p99[half:])
+        machine = report["machine"]
+        print(f"machine   {machine['cpus']} × {machine['model']}, Linux {machine['kernel']}")
+        print(f"load      {self.options.sessions} honest sessions, {self.options.pace:g} events a second, rounds of {self.options.seconds:g} s")
+        for name, part in (("quiet", rounds[:half]), ("flooded", rounds[half:])):
+            for one in part:
+                times = one["latency_micros"]
+                print(f"{name:<9} p50 {times['p50'] / 1000:6.2f} ms  p99 {times['p99'] / 1000:6.2f} ms  max {times['max'] / 1000:6.2f} ms  "
+                      f"{one['deliveries']} delivered, {one['faults']['lost']} lost")
+        for kind, sums in figures.items():
+            print(f"{kind:<9} " + ", ".join(f"{count} {name}" for name, count in sums.items()))
+        print(f"node      at most {peak} files open; refused: {refused}")
+        print(f"p99       {quiet:.2f} ms quiet, {flooded:.2f} ms flooded: {flooded / quiet:.2f} times")
+        faults = []
+        if not report["flawless"] or len(rounds) != 2 * half:
+            faults.append("a session lost an event, got one twice or ended")
+        if flooded > 2 * quiet:
+            faults.append("the flood more than doubles the p99")
+        for kind, wanted in (("loris", self.options.loris), ("garbage", self.options.garbage)):
+            if figures.get(kind, {}).get("made", 0) < wanted:
+                faults.append(f"fewer than {wanted} {kind} connections were made")
+        return faults
+
+    def stop(self):
+        for process in reversed(self.processes):
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name, value, kind in (("sessions", 500, int), ("loris", 10000, int), ("garbage", 10000, int), ("pace", 20, float),
+                              ("seconds", 10, float), ("rounds", 3, int)):
+        parser.add_argument(f"--{name}", type=kind, default=value)
+    with tempfile.TemporaryDirectory(prefix="carillon-flood-") as place:
+        flood = Flood(parser.parse_args(), place)
+        try:
+            faults = flood.run()
+        finally:
+            flood.stop()
+    for fault in faults:
+        print(f"FAILED: {fault}")
+    print(f"{1 - bool(faults)} passed, {int(bool(faults))} failed")
+    return 1 if faults else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
