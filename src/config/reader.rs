@@ -10,7 +10,7 @@ use ::config::ValueKind;
 
 use super::{
     layers::{Source, Values},
-    secret::Secret,
+    secret::{Secret, shown_url},
     show::hidden,
 };
 
@@ -182,7 +182,9 @@ impl Reader {
             }
             Ok(_) => {}
             Err(error) => {
-                self.complain(key, format_args!("is {}: it cannot be read: {error}", path.display()));
+                // Perhaps a URL with a password and a slip of the pen.
+                let shown = shown_url(&path.display().to_string());
+                self.complain(key, format_args!("is {shown}: it cannot be read: {error}"));
             }
         }
         Some(path)
