@@ -1,5 +1,13 @@
 //! Every way in: each place where a transport takes a token, and what became of it.
 
+#![allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::missing_panics_doc,
+    clippy::unwrap_used,
+    reason = "shared by several tests"
+)]
+
 use std::fmt::Write as _;
 
 use serde_json::{Value, json};
@@ -87,7 +95,7 @@ impl Way {
                 ws.send(&connect).await;
                 let frame = ws.frame().await.expect("an answer to connect");
                 let message: Value = serde_json::from_slice(&frame.payload).unwrap();
-                if message["type"] == "welcome" { Ok(message) } else { Err(ws.closed_with(&message)) }
+                if message["type"] == "welcome" { Ok(message) } else { Err(code_of(&message)) }
             }
             Sse => welcome_of_stream(node, &query, &headers).await,
             Poll => {
@@ -103,11 +111,9 @@ impl Way {
     }
 }
 
-impl<S> Ws<S> {
-    fn closed_with(&self, message: &Value) -> u16 {
-        assert_eq!(message["type"], "closing", "neither welcome nor the end");
-        u16::try_from(message["code"].as_u64().unwrap()).unwrap()
-    }
+fn code_of(message: &Value) -> u16 {
+    assert_eq!(message["type"], "closing", "neither welcome nor the end");
+    u16::try_from(message["code"].as_u64().unwrap()).unwrap()
 }
 
 async fn welcome_of_stream(node: &Node, query: &str, headers: &[(&str, &str)]) -> Result<Value, u16> {
