@@ -7,7 +7,7 @@
 -- A topic's log is a stream of the channel's name. It is opened at <now in ms>-0, so that "nothing yet" is a provable
 -- place; within that epoch the entries are numbered 1, 2, 3, ... without holes.
 
-local VERSION = 3 -- goes up with every change of this text
+local VERSION = 4 -- goes up with every change of this text
 local PREFIX = '@PREFIX@'
 local AREAS = '@AREAS@' -- comma-separated, like the next
 local PRIVATE = '@PRIVATE@' -- areas whose keys are editors' names, in lower case
@@ -44,14 +44,14 @@ end
 
 local function integer(n) return format('%.0f', n) end
 
--- The end of a log as <epoch>, <seq>; opened where there is none. What was put in its place by hand and is no stream goes:
--- it would stop everybody who publishes to the topic or follows it.
-local function top_of(key)
+-- The end of a log as <epoch>, <seq>; opened where there is none. What was put in its place by hand and is no stream goes
+-- when a node follows the topic, for it would stop whoever follows others with it; a publisher is refused.
+local function top_of(key, followed)
   local epoch = now_ms()
   if redis.call('EXISTS', key) == 1 then
     local info = redis.pcall('XINFO', 'STREAM', key)
     if info.err then
-      if not find(info.err, 'WRONGTYPE', 1, true) then error(info) end
+      if not followed or not find(info.err, 'WRONGTYPE', 1, true) then error(info) end
       redis.call('PEXPIRE', key, 0)
     end
     for i = 1, #info, 2 do
@@ -133,7 +133,7 @@ end
 local function heads(keys)
   local reply = { lineage(), integer(now_ms()) }
   for _, key in ipairs(keys) do
-    local epoch, seq = top_of(key)
+    local epoch, seq = top_of(key, true)
     redis.call('PEXPIRE', key, LOG_TTL_MS)
     reply[#reply + 1] = epoch .. '-' .. seq
   end
