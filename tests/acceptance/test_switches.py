@@ -10,7 +10,7 @@ import pytest
 import websockets
 
 from editors import Editor
-from stage import SECRET, Node, carillon, environment, http, note, wait_for
+from stage import SECRET, Node, carillon, environment, http, note, until, wait_for
 
 HANDSHAKE = {
     "Connection": "Upgrade",
@@ -115,7 +115,7 @@ async def test_a_node_out_of_files_turns_newcomers_away_and_serves_those_who_are
     for editor in editors:
         await editor.until("the event", lambda e: e.numbers() == [1])
     resource.prlimit(pid, resource.RLIMIT_NOFILE, (hard, hard))
-    assert "ulimit -n" in node.output()
+    await until("the log to say what to do", lambda: "ulimit -n" in node.output())
     assert node.metric("carillon_refused_total", reason="file-limit") >= 1
     late = await Editor.open(node, "late", ["comments:1"])
     assert late.of("welcome")
