@@ -27,6 +27,9 @@ use crate::{
 const PIECES: usize = 10;
 /// When a session that begins during a drain comes back at the latest, ms.
 const LATECOMER: u64 = 1_000;
+/// How long a session that a drain closes waits at most before it comes back: it is away for little longer than this,
+/// and everybody is back soon after the window.
+const RETURN: Duration = Duration::from_secs(2);
 
 /// How many sessions there may be; 0: any number.
 #[derive(Debug, Clone, Copy, Default)]
@@ -138,7 +141,8 @@ impl Roll {
         let begun = Instant::now();
         let mut done = 0;
         while let Some(pulse) = pulses.pop() {
-            let late = rand::random_range(0..=window.as_millis() as u64);
+            // The window spreads them already: a wait as long as that would have some away for twice the window.
+            let late = rand::random_range(0..=window.min(RETURN).as_millis() as u64);
             let closing =
                 Closing { code: CloseCode::Drain, reason: "drain".into(), reconnect_after_ms: Some(late) };
             pulse.outbox().close(closing);
