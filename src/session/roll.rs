@@ -342,4 +342,22 @@ mod tests {
             assert!(closing.reconnect_after_ms.unwrap() <= 200);
         }
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_is_away_for_a_second_window() {
+        let roll = roll(Limits::default());
+        let places: Vec<_> = (0..50)
+            .map(|_| {
+                let mut place = roll.enter(HOME, true).unwrap();
+                let pulse = place.begin(Transport::Poll, Outbox::pulled(1));
+                (place, pulse)
+            })
+            .collect();
+        roll.drain(Duration::from_mins(1)).await;
+        for (_, pulse) in &places {
+            let notice = futures_util::FutureExt::now_or_never(pulse.outbox().notice());
+            let Some(crate::hub::Notice::Closing(closing)) = notice else { panic!("{notice:?}") };
+            assert!(closing.reconnect_after_ms.unwrap() <= 2_000);
+        }
+    }
 }
