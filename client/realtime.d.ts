@@ -93,7 +93,7 @@ export declare class Realtime extends EventTarget {
   onMessage(handler: (message: RawMessage) => unknown, options?: { signal?: AbortSignal }): () => void;
   /** Ends what `on` or `onResync` began. */
   off(topic: string, handler: unknown): void;
-  /** Resolves when live, or off: look at the state. */
+  /** Resolves once live and all that was asked for is followed (or refused), or off: look at the state. */
   ready(): Promise<Status>;
   /** Breaks the connection in a controlled way; `simulate({})` mends it. With a shared connection this is felt in all its tabs. */
   simulate(faults: Faults): void;

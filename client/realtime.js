@@ -1,17 +1,17 @@
 // @ts-check
 /**
  * Carillon's browser client: tells a page at once, and reliably, that something changed in the CMS. Guide: README.md; types: realtime.d.ts.
- * Three parts, lowest first: `Link` keeps one session with a node alive; `Hub` shares one Link among the tabs of a user and runs in a
- * SharedWorker (this same file) or in the page; `Realtime` is what pages use. No part throws into the page. Apache-2.0.
+ * `Link` keeps one session with a node alive; `Hub` shares a Link among the tabs of a user, in a SharedWorker (this same file) or in
+ * the page; `Realtime` is what pages use. Nothing throws into the page. Apache-2.0.
  */
 
 export const VERSION = '0.1.0';
-/** The language of tabs and worker. A tab that meets another number connects by itself. */
+/** The language of tabs and worker. */
 const PORT_PROTOCOL = 1;
 const NAMES = { websocket: 'WebSocket', sse: 'SSE', poll: 'long-poll' };
 const KINDS = Object.keys(NAMES);
 
-/** @import { Faults, HandlerOptions, RealtimeOptions, Status } from './realtime.d.ts' */
+/** @import { RealtimeOptions, Status } from './realtime.d.ts' */
 
 const now = () => Date.now();
 const random = (ms) => Math.random() * ms;
@@ -33,11 +33,14 @@ const subjectOf = (token) => {
   } catch { return null; }
 };
 const sleep = (ms) => new Promise((go) => setTimeout(go, ms));
-const within = (promise, ms) => Promise.race([promise, sleep(ms).then(() => { throw new Error(`no answer in ${ms / 1000} s`); })]);
+const within = (promise, ms) => new Promise((resolve, reject) => {
+  const timer = setTimeout(() => reject(new Error(`no answer in ${ms / 1000} s`)), ms);
+  Promise.resolve(promise).finally(() => clearTimeout(timer)).then(resolve, reject);
+});
 
 // -------- transports
 
-// Each is given a wire {url, token(), topics, resume, client, message(m), heard(), down(end)} and returns {send or null, close}.
+// Each is given a wire (see Link) and returns {send or null, close}.
 
 function openWebSocket(wire) {
   const socket = new WebSocket(wire.url.replace(/^http/, 'ws'));
@@ -61,7 +64,7 @@ function request(wire, path, signal, cursor) {
   });
 }
 
-/** SSE by `fetch`, not EventSource: it sees the status, the heartbeat comments and sends the token as a header. */
+/** By `fetch`, not EventSource: it sees status and heartbeats, and sends the token as a header. */
 function openSse(wire) {
   const abort = new AbortController();
   (async () => {
@@ -90,40 +93,43 @@ function openPoll(wire) {
   (async () => {
     for (let cursor = '', failed = 0; ;) {
       const asked = now();
-      const answer = await within(request(wire, 'poll', abort.signal, cursor), 40_000).catch(() => null);
-      const body = answer?.ok && await answer.json().catch(() => null);
+      let answer = /** @type {Response} */ (null);
+      const body = await within(request(wire, 'poll', abort.signal, cursor).then((a) => { answer = a; return a.ok && a.json(); }), 35_000).catch(() => null);
       if (abort.signal.aborted) return;
       if (body?.cursor) {
         failed = 0;
         cursor = body.cursor;
         wire.heard();
         body.messages.forEach(wire.message);
-      } else if (!cursor || answer?.status < 500 || (now() - asked < 5000 && failed++)) return wire.down(endOfHttp(answer));
-      else await sleep(random(500));    // a proxy cuts idle requests, an answer gets lost: the same cursor asks again
+      // A proxy cuts idle requests, an answer gets lost: the same cursor asks again, if there still is a node.
+      } else if (!cursor || answer?.status < 500 || (now() - asked < 5000 && failed++) || !await wire.reachable()) return wire.down(endOfHttp(answer));
+      else await sleep(random(500));
     }
   })();
   return { send: null, close: () => abort.abort() };
 }
 
 const OPEN = { websocket: openWebSocket, sse: openSse, poll: openPoll };
-const parse = (text) => { try { return JSON.parse(text); } catch { return {}; } };
+const parse = (text) => { try { return JSON.parse(text) ?? {}; } catch { return {}; } };
 const endOf = (code, after) => ({
   code, after, token: code === 4401, off: code === 4403 ? 'forbidden' : code === 4400 ? 'malformed' : undefined,
 });
-const endOfHttp = (answer) => answer?.status === 401 ? endOf(4401) : answer?.status === 403 ? endOf(4403)
-  : { after: answer?.headers.get('retry-after') * 1000 || undefined };
+/** A 403 is final only in the node's own words: a firewall may mean this way alone. */
+const endOfHttp = (answer) => answer?.status === 401 ? endOf(4401)
+  : answer?.status === 403 && /problem/.test(answer.headers.get('content-type')) ? endOf(4403)
+    : { after: answer?.headers.get('retry-after') * 1000 || undefined };
 
 // -------- Link
 
-/** One session with whichever node answers, kept alive, resumed by position. Knows no tabs. */
+/** Knows no tabs. */
 class Link {
   topics = new Set();
   followed = new Set();    // whose followers have been told so
+  refused = new Map();
   positions = {};
   at = 0;
-  seen = new Map();    // positions delivered, against doubles
+  seen = new Set();    // what was delivered lately, against doubles
   session = null;    // the connection of the moment
-  found = null;    // a WebSocket that a probe found working
   faults = {};
   token = null;
   tokenUntil = 0;
@@ -150,29 +156,34 @@ class Link {
     const added = minus(topics, this.topics);
     const gone = minus(this.topics, topics);
     this.topics = topics;
-    for (const t of gone) { this.followed.delete(t); delete this.positions[t]; }
+    for (const t of gone) { this.followed.delete(t); this.refused.delete(t); delete this.positions[t]; }
     if (this.session?.welcomed) this.change(this.session, added, gone);
   }
 
-  /** SSE and long-poll have no way up: what is added there needs a new request, resumed like any other. */
+  /** SSE and long-poll have no way up: what is added there needs a new request. */
   change(s, added, gone) {
     if (!s.pipe?.send) return void (added.length && s.end({ planned: true }));
     if (gone.length) this.send({ type: 'unsubscribe', topics: gone });
     if (!added.length) return;
     s.asked.push(added);
-    this.send({ type: 'subscribe', topics: added, ...(s.adopted && { resume: s.resume }) });
-    s.adopted = false;
+    this.send({ type: 'subscribe', topics: added });
   }
 
   /** The page came back, or the network did. */
   poke(why) {
-    if (this.status.reason === 'disabled' && now() - this.checkedAt > 60_000) return void this.run();
+    if (this.status.reason === 'disabled' && now() - this.checkedAt > 60_000) return this.again();
     this.hurry?.();
     const s = this.session;
     if (!s?.welcomed) return;
     if (s.pipe?.send) this.ping(2500);
     else if (now() - s.heard > this.heartbeat + 3000 && s.kind === 'sse') s.end({});
     else if (s.kind !== 'websocket') this.later('probe', 500 + random(1500), () => this.probe(15_000, why === 'online'));
+  }
+
+  /** After `off`. */
+  again() {
+    this.tokenUntil = 0;
+    this.run();
   }
 
   simulate(faults) {
@@ -189,7 +200,6 @@ class Link {
     this.closed = true;
     for (const timer of Object.values(this.timers)) clearTimeout(timer);
     this.session?.end({});
-    this.found?.pipe.close();
     this.hurry?.();
     this.off('closed');
   }
@@ -202,8 +212,7 @@ class Link {
       let end;
       try {
         await this.freshToken();
-        const config = await this.config();
-        const kinds = this.o.transports.filter((k) => config[k] !== false);
+        const kinds = this.kinds(await this.config());
         if (!kinds.length) return this.off('disabled');
         end = await this.climb(kinds, attempt);
       } catch (error) {
@@ -216,21 +225,23 @@ class Link {
       if (end.token) this.tokenUntil = 0;
       if (end.welcomed && (end.lasted ?? 0) > 5000) attempt = 0;
       this.update();
-      // Full jitter from the first try on: all pages of a lost node come back at different moments.
+      // Full jitter from the first try on: a lost node's pages come back at different moments.
       const ceiling = Math.min(30_000, 1000 * 2 ** attempt++);
-      const wait = end.after === undefined ? random(ceiling) : end.after + random(Math.min(1000, end.after));
+      const after = Math.min(end.after, 60_000);
+      const wait = after >= 0 ? after + random(Math.min(1000, after)) : random(ceiling);
       await new Promise((go) => {
         this.later('wait', wait, () => go(null));
-        this.hurry = () => this.later('wait', random(Math.min(500, wait)), () => go(null));
+        this.hurry = () => { if (!(after >= 0)) this.later('wait', random(Math.min(500, wait)), () => go(null)); };
       });
       this.hurry = null;
     }
   }
 
+  kinds(config) { return this.o.transports.filter((k) => config[k] !== false && (k !== 'websocket' || typeof WebSocket === 'function')); }
+
   async climb(kinds, round) {
     const patience = Math.min(5, 1.6 ** round);
     let end = {};
-    if (this.found) this.favourite = 'websocket';
     const start = Math.max(0, kinds.indexOf(this.favourite));
     for (const kind of kinds.slice(start)) {
       end = await this.open(kind, { websocket: 2000, sse: 1600, poll: 4000 }[kind] * patience, kind !== kinds[0]);
@@ -249,12 +260,12 @@ class Link {
       const born = now();
       let over = false;
       const s = {
-        kind, topics: new Set(this.topics), resume: this.resume(), welcomed: false, adopted: false, asked: [], heard: born, sent: born,
+        kind, topics: new Set(this.topics), resume: this.resume(), welcomed: false, replaying: true, asked: [], heard: born, sent: born,
         pipe: null,
         end: (end) => {
           if (over) return;
           over = true;
-          for (const name of ['patience', 'ping', 'pong', 'token', 'probe']) clearTimeout(this.timers[name]);
+          for (const name of ['patience', 'ping', 'pong', 'token', 'probe', 'replay']) clearTimeout(this.timers[name]);
           s.pipe?.close();
           this.session = null;
           this.pinged = false;
@@ -268,53 +279,34 @@ class Link {
       if (this.faults.offline || this.faults.block?.includes(kind)) return s.end({});
       const wire = this.wire([...s.topics], s.resume, () => s.heard = now(), (m) => { if (!over) this.receive(s, m, below); }, s.end);
       try {
-        if (this.found && kind === 'websocket') {
-          const { pipe, welcome, mine } = this.found;
-          this.found = null;
-          Object.assign(s, { pipe, adopted: true });
-          Object.assign(mine, wire);
-          this.receive(s, welcome, below);
-        } else {
-          s.pipe = OPEN[kind](wire);
-          this.log('out', kind, { type: 'connect', client: this.o.client, topics: [...s.topics], resume: s.resume });
-        }
+        s.pipe = OPEN[kind](wire);
+        this.log('out', kind, { type: 'connect', client: this.o.client, topics: [...s.topics], resume: s.resume });
       } catch { s.end({}); }
     });
   }
 
   wire(topics, resume, heard, message, down) {
-    return { url: this.o.url, token: () => this.token, client: this.o.client, topics, resume, heard, message, down };
+    const reachable = () => this.config().then(() => true, () => false);
+    return { url: this.o.url, token: () => this.token, client: this.o.client, topics, resume, heard, message, down, reachable };
   }
 
-  /** While a fallback serves: does WebSocket get through again? A second, empty session asks, and is taken over if it is welcomed. */
+  /** While a fallback serves: is an (empty) session welcomed by WebSocket? */
   async probe(delay, reopen) {
-    const config = await this.config().catch(() => ({}));
     const old = this.session;
-    const again = () => {
-      if (reopen) old.end({ planned: true });    // the network changed: is it still there?
-      else this.later('probe', around(delay), () => this.probe(Math.min(delay * 2, 300_000)));
-    };
+    let pipe = /** @type {any} */ (null);
     if (!old || old.kind === 'websocket') return;
-    if (!this.o.transports.includes('websocket') || config.websocket === false || this.faults.offline || this.faults.block?.includes('websocket')) return again();
-    let pipe = null;
-    let settled = false;
-    const settle = () => { settled = true; clearTimeout(timer); };
-    const fail = () => {
-      if (this.found?.pipe === pipe) this.found = null;
-      if (settled) return;
-      settle();
-      pipe?.close();
-      if (this.session === old) again();
-    };
-    const timer = setTimeout(fail, 5000);
-    const mine = this.wire([], undefined, () => {}, (welcome) => {
-      if (settled || welcome.type !== 'welcome') return;
-      settle();
-      if (this.session !== old || this.closed) return pipe.close();
-      this.found = { pipe, welcome, mine };
-      old.end({ planned: true });
-    }, fail);
-    try { pipe = openWebSocket(mine); } catch { fail(); }
+    const config = await this.config().catch(() => ({}));
+    const allowed = this.kinds(config).includes('websocket') && !this.faults.offline && !this.faults.block?.includes('websocket');
+    const through = allowed && await within(new Promise((answer) => {
+      const down = () => answer(false);
+      const wire = this.wire([], undefined, () => {}, (m) => answer(m.type === 'welcome'), down);
+      try { pipe = openWebSocket(wire); } catch { down(); }
+    }), 5000).catch(() => false);
+    pipe?.close();
+    if (this.session !== old) return;
+    if (through) this.favourite = 'websocket';
+    if (through || reopen) old.end({ planned: true });    // or the network changed: is the old way still there?
+    else this.later('probe', around(delay), () => this.probe(Math.min(delay * 2, 300_000)));
   }
 
   /** Two cuts after the same idle time: a proxy does that. Ping before it. */
@@ -344,8 +336,8 @@ class Link {
         else this.watch(s);
         if (below) this.say('fallback', 'info', `WebSocket does not get through (does a proxy drop "Connection: Upgrade"?). Live updates use ${NAMES[s.kind]} and try WebSocket again later.`);
         if (s.kind !== 'websocket') this.later('probe', around(15_000), () => this.probe(30_000));
-        if (s.adopted) s.topics.clear();
         this.tell([...s.topics], m, s);
+        this.catchUp(s);
         this.change(s, minus(this.topics, s.topics), minus(s.topics, this.topics));
         break;
       }
@@ -370,6 +362,7 @@ class Link {
       case 'status': this.nodeLive = m.live; this.update(m.since && Date.parse(m.since)); break;
       case 'token-expiring': this.renew(); break;
       case 'token-accepted': this.expires(m.expires_in); break;
+      case 'pong': s.replaying = false; break;
       case 'closing': s.end(endOf(m.code, m.reconnect_after_ms)); break;
       case 'error':
         if (m.code === 'bad-token') this.later('token', 5000, () => this.renew());
@@ -382,16 +375,21 @@ class Link {
   event(s, m) {
     const { topic, position, event } = m;
     if (position) {
-      const seen = this.seen.get(topic) ?? new Set();
-      if (this.seen.size > 500) this.seen.clear();
-      this.seen.set(topic, seen);
-      if (seen.has(position)) return;
-      seen.add(position);
-      if (seen.size > 1024) seen.delete(seen.values().next().value);
+      const place = `${topic} ${position}`;
+      if (this.seen.has(place)) return;
+      this.seen.add(place);
+      if (this.seen.size > 2000) this.seen.delete(this.seen.values().next().value);
       this.positions[topic] = position;
     }
-    const replayed = Boolean(position && s.resume?.positions[topic] && m.at <= s.resume.at);
+    const replayed = Boolean(position && s.replaying && s.resume?.positions[topic] && m.at <= s.resume.at);
     this.o.emit({ t: 'event', topic, position, replayed, event });
+  }
+
+  /** What was missed comes first: a `pong` comes behind it. Without a way up, a moment has to do. */
+  catchUp(s) {
+    if (!s.resume) return;
+    if (s.pipe?.send) this.send({ type: 'ping' });
+    else this.later('replay', 1500, () => { s.replaying = false; });
   }
 
   /** A welcome or `subscribed`: where the asked topics stand, which were refused. */
@@ -408,7 +406,7 @@ class Link {
     // What a resumed welcome leaves out is owed a resync: that one begins it.
     const owed = (t) => m.live && s.resume && !m.positions[t] && !t.endsWith('*');
     const topics = asked.filter((t) => this.topics.has(t) && !this.followed.has(t) && !owed(t) && !refused.some((r) => r.topic === t));
-    for (const t of topics) this.followed.add(t);
+    for (const t of topics) { this.followed.add(t); this.refused.delete(t); }
     if (topics.length) this.o.emit({ t: 'followed', topics });
     if (skipped.length) this.o.emit({ t: 'resync', topics: skipped, reason: 'gap', spread: 5000 });
   }
@@ -417,6 +415,7 @@ class Link {
     for (const { topic, code } of refused) {
       this.followed.delete(topic);
       delete this.positions[topic];
+      this.refused.set(topic, code);
       this.say(`refused ${topic}`, 'warn', `“${topic}” is not followed: ${code}.`);
       this.o.emit({ t: 'refused', topic, code });
     }
@@ -436,7 +435,7 @@ class Link {
     return this.at && this.followed.size ? { at: this.at, positions } : undefined;
   }
 
-  // -- liveness: browsers do not show Pings to scripts, so the client asks by itself
+  // -- liveness: browsers hide Pings from scripts, so the client asks
 
   beat() {
     const due = now() + this.pingEvery;
@@ -455,7 +454,7 @@ class Link {
 
   watch(s) {
     if (s.kind !== 'sse') return;
-    this.later('ping', 5000, () => (now() - s.heard > this.heartbeat * 2 + 5000 ? s.end({}) : this.watch(s)));
+    this.later('ping', 5000, () => (now() - s.heard > this.heartbeat * 1.5 + 5000 ? s.end({}) : this.watch(s)));
   }
 
   // -- tokens
@@ -468,13 +467,13 @@ class Link {
 
   expires(seconds) {
     this.lifetime = seconds;
-    if (!seconds) return void (this.tokenUntil = Infinity);
+    if (seconds == null) return void (this.tokenUntil = Infinity);
     this.tokenUntil = now() + Math.max(0, seconds - 5) * 1000;
     const early = around(Math.min(60, seconds / 4));
-    this.later('token', Math.min((seconds - early) * 1000, 2 ** 31 - 1), () => this.renew());
+    this.later('token', Math.max(1000, Math.min((seconds - early) * 1000, 2 ** 31 - 1)), () => this.renew());
   }
 
-  /** Before the token ends: a fresh one over the same session; SSE has no way up, so it opens again with it. */
+  /** Before the token ends. SSE has no way up, so it opens again. */
   async renew(wait = 2000) {
     const s = this.session;
     if (!s) return;
@@ -535,7 +534,6 @@ class Link {
 
 // -------- Hub
 
-
 /** Shares one Link among the tabs of one user. Runs in the SharedWorker, or in a page that has none. */
 export class Hub {
   tabs = new Map();
@@ -549,13 +547,14 @@ export class Hub {
 
   hear(port, m) {
     const tab = this.tabs.get(port);
-    if (tab) tab.alive = now();
+    if (tab) Object.assign(tab, { alive: now(), unheard: 0 });
     if (m.t === 'join') return this.join(port, m);
     if (!tab) return port.postMessage({ t: 'gone' });
     switch (m.t) {
       case 'topics': {
         tab.topics = new Set(m.topics);
         port.postMessage({ t: 'followed', topics: m.topics.filter((t) => this.link.followed.has(t)) });
+        for (const [topic, code] of this.link.refused) if (tab.topics.has(topic)) port.postMessage({ t: 'refused', topic, code });
         this.follow();
         break;
       }
@@ -571,13 +570,15 @@ export class Hub {
   join(port, m) {
     if (this.tabs.size && m.user !== this.user) return port.postMessage({ t: 'hello', v: 0 });
     this.user = m.user;
-    if (!this.link) this.handed = m.token;
-    this.tabs.set(port, { topics: new Set(m.topics), tap: false, alive: now(), answers: new Map() });
+    const over = this.link?.status.state === 'off';
+    if (!this.link || over) this.handed = m.token;
+    this.tabs.set(port, { topics: new Set(m.topics), tap: m.tap, alive: now(), unheard: 0, answers: new Map() });
     for (const [other, { alive }] of this.tabs) if (now() - alive > 180_000) this.leave(other);    // went without a word
     this.link ??= new Link({
       url: m.url, transports: m.transports, client: m.client, favourite: m.favourite,
       token: () => this.token(), emit: (message) => this.emit(message),
     });
+    if (over) this.link.again();    // whoever comes with a fresh token may have been let in again
     this.follow();
     this.born.then((life) => {
       port.postMessage({ t: 'hello', v: PORT_PROTOCOL, life });
@@ -598,38 +599,44 @@ export class Hub {
   follow() { this.link?.follow(new Set([...this.tabs.values()].flatMap((t) => [...t.topics]))); }
 
   emit(m) {
-    for (const [port, tab] of this.tabs) if (m.t !== 'message' || tab.tap) port.postMessage(m);
+    for (const [port, tab] of this.tabs) {
+      if (m.t === 'message' ? !tab.tap : m.t === 'event' && ![...tab.topics].some((t) => covers(t, m.topic))) continue;
+      // A frozen tab joins again when it wakes.
+      if (++tab.unheard > 5000 && now() - tab.alive > 180_000) this.leave(port);
+      else port.postMessage(m);
+    }
   }
 
-  /** From any living tab: functions cannot be posted here, so they are asked in turn. */
+  /** From any living tab: the newest is asked first, and one more each second. */
   async token() {
-    const handed = this.handed;
+    const { handed } = this;
     this.handed = null;
     if (handed !== null) return handed;
-    let failure = 'no tab answers';
-    for (const [port, tab] of [...this.tabs].reverse()) {
+    let done = false;
+    const ask = async ([port, tab], nth) => {
+      await sleep(nth * 1000);
+      if (done) return;
       const id = ++this.asked;
-      const m = await new Promise((answer) => {
-        tab.answers.set(id, answer);
-        setTimeout(answer, 8000 / this.tabs.size, {});
-        port.postMessage({ t: 'token', id });
-      });
+      port.postMessage({ t: 'token', id });
+      const m = await new Promise((answer) => tab.answers.set(id, answer));
       tab.answers.delete(id);
-      if ('token' in m) return m.token;
-      if (m.error) failure = m.error;
-    }
-    throw new Error(failure);
+      if (!('token' in m)) throw new Error(m.error ?? 'the tab left');
+      done = true;
+      return m.token;
+    };
+    return Promise.any([...this.tabs].reverse().map(ask)).catch((e) => { throw e.errors[0]; });
   }
 }
 
 // -------- Realtime
 
-
-/** What pages use. As an EventTarget it fires the same as CustomEvents: `status`, `event`, `resync`, `refused`, `message`. */
+/** Fires CustomEvents too: `status`, `event`, `resync`, `refused`, `message`. */
 export class Realtime extends EventTarget {
   handlers = new Set();
   followed = new Set();
   watchers = new Set();
+  refused = new Set();
+  waiting = new Set();
   said = new Set();
   owed = new Map();    // resyncs that wait for their moment
   port = null;
@@ -644,7 +651,6 @@ export class Realtime extends EventTarget {
   /** @param {RealtimeOptions} [options] */
   constructor(options = {}) {
     super();
-    /** This tab's client id, to send as `origin`: the own echo is dropped. */
     this.id = `tab-${Math.random().toString(36).slice(2, 10)}`;
     this.options = options;
     this.status = beginning();
@@ -657,34 +663,27 @@ export class Realtime extends EventTarget {
     this.start();
   }
 
-  /** Encodes a key as topics want it: `Realtime.topic('notifications', user.toLowerCase())`. @param {string} area @param {string|number} key */
+  // Explained in realtime.d.ts.
+
   static topic(area, key) {
     return `${area}:${String(key).replace(/[\0- \x7f%*,{}]/g, (c) => `%${(c.charCodeAt(0) + 256).toString(16).slice(1).toUpperCase()}`)}`;
   }
 
-  /** Calls `handler(event, {topic, position, replayed})` for every event of the topic. @param {string} topic @param {any} handler @param {HandlerOptions} [options] */
   on(topic, handler, options) { return this.handle('event', topic, handler, options); }
 
-  /** Calls `handler({topic, reason})` when the topic has to be read (again). @param {string} topic @param {any} handler @param {HandlerOptions} [options] */
-  onResync(topic, handler, options) {
-    return this.handle('resync', topic, handler, options);
-  }
+  onResync(topic, handler, options) { return this.handle('resync', topic, handler, options); }
 
-  /** Ends what `on` or `onResync` began. @param {string} topic @param {any} handler */
   off(topic, handler) {
     for (const h of this.handlers) if (h.topic === topic && h.fn === handler) this.handlers.delete(h);
     this.topics();
   }
 
-  /** Calls `handler(status)` at once and at every change. @param {(s: Status) => void} handler @param {HandlerOptions} [options] */
   onStatus(handler, options) {
-    this.watchers.add(handler);
-    const stop = this.ending(() => this.watchers.delete(handler), options?.signal);
     this.call(handler, this.status);
-    return stop;
+    this.watchers.add(handler);
+    return this.ending(() => this.watchers.delete(handler), options?.signal);
   }
 
-  /** Calls `handler({direction, transport, time, message})` for every raw message, tokens blacked out. @param {(m: any) => void} handler @param {HandlerOptions} [options] */
   onMessage(handler, options) {
     this.tapped = true;
     this.post({ t: 'tap' });
@@ -693,23 +692,22 @@ export class Realtime extends EventTarget {
     return () => this.removeEventListener('message', listener);
   }
 
-  /** Resolves with the status once it is live, or off. @returns {Promise<Status>} */
-  ready() {
-    return new Promise((resolve) => {
-      const done = new AbortController();
-      this.onStatus((s) => { if (/live|off/.test(s.state)) { resolve(s); done.abort(); } }, done);
-    });
+  ready() { return new Promise((resolve) => { this.waiting.add(resolve); this.settle(); }); }
+
+  settle() {
+    const { state } = this.status;
+    if (state !== 'off' && (state !== 'live' || this.wanted().some((t) => !this.followed.has(t) && !this.refused.has(t)))) return;
+    for (const go of this.waiting) go(this.status);
+    this.waiting.clear();
   }
 
-  /** Breaks the connection, to see what a page does then; `{}` mends it. @param {Faults} faults */
-  simulate(faults) { this.faults = faults; this.post({ t: 'simulate', faults }); }
+  simulate(faults) { this.faults = { ...faults, drop: false }; this.post({ t: 'simulate', faults }); }
 
-  /** Ends everything, for good. Call it at sign-out. */
   close() {
     if (this.closed) return;
     this.closed = true;
     this.detach();
-    this.gone?.abort();
+    this.gone.abort();
     this.change({ ...this.status, state: 'off', since: iso(now()), transport: null, reason: 'closed' });
     this.handlers.clear();
     this.watchers.clear();
@@ -719,7 +717,7 @@ export class Realtime extends EventTarget {
 
   handle(kind, topic, fn, options = {}) {
     const handler = { kind, topic: String(topic), fn, once: Boolean(options.once), told: false };
-    if (options.signal?.aborted || this.closed) return () => {};
+    if (this.closed) return () => {};
     this.handlers.add(handler);
     this.topics();
     if (kind === 'resync' && this.followed.has(handler.topic)) queueMicrotask(() => this.subscribed(handler));
@@ -727,11 +725,12 @@ export class Realtime extends EventTarget {
   }
 
   ending(stop, signal) {
+    if (signal?.aborted) stop();
     signal?.addEventListener('abort', stop, { once: true });
     return () => { signal?.removeEventListener('abort', stop); stop(); };
   }
 
-  /** A handler that throws is reported like one of an EventTarget, and stops nobody. */
+  /** What a handler throws is reported, and stops nobody. */
   call(fn, ...args) {
     try {
       const result = typeof fn === 'function' ? fn(...args) : fn.handleEvent(...args);
@@ -804,8 +803,8 @@ export class Realtime extends EventTarget {
       port.postMessage(this.joining(token));
       const life = await hello;
       if (life && this.turn === turn) {
-        // The worker holds this lock while it lives: to be given it means that the worker is gone.
-        globalThis.navigator?.locks?.request(life, () => { if (this.port === port) this.restart('stale'); });
+        // The worker holds this lock while it lives.
+        globalThis.navigator?.locks?.request(life, () => { if (this.port === port) this.restart('stale'); }).catch(() => {});
         return this.attach(port);
       }
       port.postMessage({ t: 'bye' });
@@ -815,7 +814,7 @@ export class Realtime extends EventTarget {
   }
 
   joining(token) {
-    return { t: 'join', user: this.user, token, topics: this.wanted(), url: this.url, transports: this.transports, client: this.id, favourite: remembered() };
+    return { t: 'join', user: this.user, token, topics: this.wanted(), url: this.url, transports: this.transports, client: this.id, favourite: remembered(), tap: this.tapped };
   }
 
   attach(port) {
@@ -841,6 +840,7 @@ export class Realtime extends EventTarget {
     for (const timer of this.owed.values()) clearTimeout(timer);
     this.owed.clear();
     this.followed.clear();
+    this.refused.clear();
     for (const h of this.handlers) h.told = false;
   }
 
@@ -862,9 +862,13 @@ export class Realtime extends EventTarget {
       case 'followed':
         for (const t of m.topics) this.followed.add(t);
         for (const h of [...this.handlers]) if (h.kind === 'resync' && m.topics.includes(h.topic)) this.subscribed(h);
-        return;
+        return this.settle();
       case 'resync': return this.resync(m);
-      case 'refused': this.followed.delete(m.topic); return this.fire('refused', m);
+      case 'refused':
+        this.followed.delete(m.topic);
+        this.refused.add(m.topic);
+        this.fire('refused', m);
+        return this.settle();
       case 'status': remember(m.status); return this.change(m.status);
       case 'message': return this.fire('message', m);
       case 'say': return this.say(m.key, m.level, m.text);
@@ -873,7 +877,7 @@ export class Realtime extends EventTarget {
     }
   }
 
-  /** All topics of one message wait for one moment, chosen at random: the CMS must not be asked by everybody at once. */
+  /** At a random moment, one for all topics: the CMS must not be asked by everybody at once. */
   resync(m) {
     const wait = random(m.spread);
     for (const topic of m.topics) {
@@ -887,7 +891,7 @@ export class Realtime extends EventTarget {
     }
   }
 
-  /** The Hub needs a token. Another user's is never handed over: then this tab moves to that user's connection. */
+  /** Another user's token is never handed over: this tab moves to that user's connection. */
   async handToken(id) {
     const port = this.port;
     try {
@@ -905,24 +909,25 @@ export class Realtime extends EventTarget {
     if (same) return;
     for (const w of [...this.watchers]) this.call(w, status);
     this.fire('status', status);
+    this.settle();
   }
 
   listen() {
     const page = globalThis.window;
-    if (!page?.addEventListener) return;
     const gone = this.gone = new AbortController();
+    const alive = setInterval(() => {    // a worker that answers nothing for a minute is dead
+      if (++this.silent > 3 && this.port) this.restart('stale');
+      this.post({ t: 'alive' });
+    }, 20_000);
+    gone.signal.addEventListener('abort', () => clearInterval(alive));
+    if (!page?.addEventListener) return;
     const on = (target, type, fn) => target.addEventListener(type, fn, { signal: gone.signal });
     const poke = (e) => { if (!page.document.hidden) this.post({ t: 'poke', why: e.type }); };
     on(page, 'online', poke);
     on(page, 'offline', poke);
     on(page.document, 'visibilitychange', poke);
     on(page, 'pagehide', () => this.detach());
-    on(page, 'pageshow', (e) => { if (e.persisted && !this.closed) this.start(); });
-    const alive = setInterval(() => {    // a worker that answers nothing for a minute is dead
-      if (++this.silent > 3 && this.port) this.restart('stale');
-      this.post({ t: 'alive' });
-    }, 20_000);
-    gone.signal.addEventListener('abort', () => clearInterval(alive));
+    on(page, 'pageshow', (e) => { if (e.persisted && !this.closed) this.restart('stale'); });
   }
 
   fire(type, detail) { this.dispatchEvent(new CustomEvent(type, { detail })); }

@@ -38,6 +38,9 @@ export class FakeNode {
     await new Promise((go) => this.server.close(go));
   }
 
+  /** ms: the last proof; `provenAt` holds it still. */
+  proof() { return this.provenAt ?? Date.now(); }
+
   drop() { for (const s of this.sockets) s.destroy(); }
 
   publish(topic, event) {
@@ -45,7 +48,7 @@ export class FakeNode {
     this.logs.set(topic, log);
     const message = { type: 'event', topic, position: `${this.lineage}.${this.epoch}-${log.length + 1}`, event };
     log.push(message);
-    this.at = Date.now();
+    this.at = this.proof();
     for (const s of this.sessions) if (s.follows(topic)) s.say({ ...message, at: this.at });
     return message.position;
   }
@@ -102,7 +105,7 @@ export class FakeNode {
         node.connects.push({ kind, user: who.sub, topics, resume });
         const { positions, refused, after } = s.follow(topics, resume)();
         node.sessions.add(s);
-        s.say({ type: 'welcome', session: 's', node: node.name, user: who.sub, heartbeat: node.heartbeat, ...(token && node.expiresIn && { expires_in: Math.round(who.exp - Date.now() / 1000) }), at: Date.now(), positions: node.live ? positions : {}, refused, live: node.live });
+        s.say({ type: 'welcome', session: 's', node: node.name, user: who.sub, heartbeat: node.heartbeat, ...(token && node.expiresIn && { expires_in: Math.round(who.exp - Date.now() / 1000) }), at: node.proof(), positions: node.live ? positions : {}, refused, live: node.live });
         after();
         return true;
       },
@@ -111,7 +114,7 @@ export class FakeNode {
         if (m.type === 'connect') { if (!s.welcome(m.token, m.topics ?? [], m.resume)) close(4401); }
         else if (m.type === 'subscribe') { const { positions, refused, after } = s.follow(m.topics, m.resume)(); s.say({ type: 'subscribed', at: Date.now(), positions, refused }); after(); }
         else if (m.type === 'unsubscribe') { for (const t of m.topics) s.topics.delete(t); s.say({ type: 'unsubscribed', topics: m.topics }); }
-        else if (m.type === 'ping') { if (node.pongs !== false) s.say({ type: 'pong', at: Date.now() }); }
+        else if (m.type === 'ping') { if (node.pongs !== false) s.say({ type: 'pong', at: node.proof() }); }
         else if (m.type === 'token') s.say({ type: 'token-accepted', expires_in: Math.round(claims(m.token).exp - Date.now() / 1000) });
         else s.say({ type: 'error', code: 'unknown-type', detail: m.type });
       },
@@ -134,6 +137,7 @@ export class FakeNode {
       case '/realtime/events': {
         this.counts.sse++;
         if (this.sseMode === 'hang') return;
+        if (this.sseMode === 'forbidden') return res.writeHead(403, { 'content-type': 'application/problem+json' }).end('{}');
         if (this.sseMode === 'busy') return res.writeHead(503, { 'retry-after': '1' }).end();
         if (this.sseMode !== 'ok') return res.writeHead(Number(this.sseMode)).end('no');
         if (token && !(claims(token)?.exp > Date.now() / 1000)) return res.writeHead(401).end();
@@ -148,7 +152,8 @@ export class FakeNode {
       case '/realtime/poll': {
         this.counts.poll++;
         if (this.pollMode === 'hang') return;
-        if (this.pollMode !== 'ok') return res.writeHead(Number(this.pollMode)).end('no');
+        const cut = this.pollMode === 'cut';    // after 5.1 s of silence
+        if (this.pollMode !== 'ok' && !cut) return res.writeHead(Number(this.pollMode)).end('no');
         if (token && !(claims(token)?.exp > Date.now() / 1000)) return res.writeHead(401).end();
         const cursor = url.searchParams.get('cursor');
         const out = [];
@@ -157,8 +162,9 @@ export class FakeNode {
         if (!cursor) s.welcome(token, topics, asked && JSON.parse(asked));
         else { s.follow(topics, JSON.parse(Buffer.from(cursor, 'base64url').toString()))().after(); this.sessions.add(s); }
         const held = cursor ? JSON.parse(Buffer.from(cursor, 'base64url').toString()).positions : {};
-        await new Promise((go) => { if (out.length) go(); else { flush = () => setTimeout(go, 5); setTimeout(go, 25_000).unref(); res.on('close', go); } });
+        await new Promise((go) => { if (out.length) go(); else { flush = () => setTimeout(go, 5); setTimeout(go, cut ? 5100 : 25_000).unref(); res.on('close', go); } });
         this.sessions.delete(s);
+        if (cut && !out.length) return res.writeHead(504).end();
         for (const m of out) { Object.assign(held, m.positions); if (m.position) held[m.topic] = m.position; }
         return res.writeHead(200, { 'content-type': 'application/json' }).end(JSON.stringify({ cursor: b64({ at: Date.now(), positions: held }), messages: out }));
       }

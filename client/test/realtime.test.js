@@ -1,7 +1,9 @@
 // The client against a node of its own, in Node's test runner: the ladder, resume, tokens, sharing, handlers.
 import test from 'node:test';
 import assert from 'node:assert/strict';
+import { execFile } from 'node:child_process';
 import { readFileSync } from 'node:fs';
+import { promisify } from 'node:util';
 import { gzipSync } from 'node:zlib';
 import { WebSocket } from 'ws';
 import { FakeNode, mint, until } from './fake-node.js';
@@ -510,6 +512,140 @@ test('SharedWorker refused (cross-origin, CSP): each tab connects by itself', as
   t.after(() => { delete globalThis.SharedWorker; });
   const { live } = await setup(t, {}, { shared: true });
   await live('websocket');
+});
+
+test('`replayed` ends with what was missed, even before the node has a newer proof', async (t) => {
+  const { node, rt, live } = await setup(t, { provenAt: Date.now() });
+  const a = audit(rt, 'comments:42');
+  await live();
+  await a.followed();
+  node.publish('comments:42', { type: 'x.y', n: 1 });
+  await until('first', () => a.events.length === 1);
+  rt.simulate({ offline: true });
+  node.publish('comments:42', { type: 'x.y', n: 2 });
+  rt.simulate({});
+  await until('the missed one', () => a.events.length === 2);
+  await until('the pong behind it', () => node.sent.some((m) => m.type === 'ping'));
+  await new Promise((go) => setTimeout(go, 30));
+  node.publish('comments:42', { type: 'x.y', n: 3 });
+  await until('the next one', () => a.events.length === 3);
+  assert.deepEqual(a.replayed, [false, true, false]);
+});
+
+test('ready() waits until what was asked for is followed, or refused', async (t) => {
+  silence(t);
+  workers(t);
+  const node = await new FakeNode().listen();
+  const make = () => new Realtime({ url: node.url, token: () => mint('anna') });
+  const first = make();
+  t.after(async () => { first.close(); await node.kill(); });
+  first.on('secret:1', () => {});
+  assert.equal((await first.ready()).state, 'live');
+  const second = make();                                              // joins a connection that is live already
+  t.after(() => second.close());
+  const refused = [];
+  second.addEventListener('refused', (e) => refused.push(e.detail.topic));
+  const a = audit(second, 'comments:42');
+  second.on('secret:1', () => {});
+  await second.ready();
+  assert.deepEqual(refused, ['secret:1'], 'told to the tab that came later, too');
+  node.publish('comments:42', { type: 'x.y', n: 1 });
+  await until('the event', () => a.events.length === 1);
+  assert.equal(node.counts.websocket, 1);
+});
+
+test('ten tabs of a slow CMS: the token is renewed, and not asked of all of them', async (t) => {
+  workers(t);
+  const node = await new FakeNode().listen();
+  let asked = 0, slow = false;
+  const token = async () => { asked++; if (slow) await new Promise((go) => setTimeout(go, 1300)); return mint('anna', slow ? 600 : 4); };
+  const tabs = Array.from({ length: 10 }, () => new Realtime({ url: node.url, token }));
+  t.after(async () => { for (const rt of tabs) rt.close(); await node.kill(); });
+  await Promise.all(tabs.map((rt) => rt.ready()));
+  asked = 0;
+  slow = true;
+  await until('a fresh token', () => node.sent.some((m) => m.type === 'token'), 9000);
+  assert.ok(asked <= 2, `${asked} tabs were asked`);
+  assert.equal(tabs[0].status.state, 'live');
+});
+
+test('a token that is never renewed: no storm of requests', async (t) => {
+  silence(t);
+  const token = mint('anna', 3);
+  const { node, live } = await setup(t, {}, { token });
+  await live();
+  await new Promise((go) => setTimeout(go, 4500));
+  assert.ok(node.sent.filter((m) => m.type === 'token').length <= 4);
+  assert.ok(node.counts.websocket <= 5, `${node.counts.websocket} connects`);
+});
+
+test('long-poll behind a proxy that cuts: goes on while there is a node behind it, says so when there is none', async (t) => {
+  silence(t);
+  const { node, rt, live } = await setup(t, { pollMode: 'cut' }, { transports: ['poll'] });
+  const a = audit(rt, 'comments:42');
+  await live('poll');
+  await a.followed();
+  await until('cut and asked again', () => node.counts.poll >= 3);
+  assert.equal(rt.status.state, 'live');
+  node.configMode = '502';
+  await until('it is told', () => rt.status.state === 'stale', 9000);
+  node.publish('comments:42', { type: 'x.y', n: 1 });
+  node.pollMode = node.configMode = 'ok';
+  await live('poll');
+  await until('what was missed', () => a.events.length === 1);
+  assert.deepEqual(a.resyncs, ['comments:42 subscribed']);
+});
+
+test('403 of a firewall is a way that is closed; 403 of the node is final', async (t) => {
+  silence(t);
+  const firewall = await setup(t, { wsMode: '502', sseMode: '403' });
+  await firewall.live('poll');
+  const node = await setup(t, { wsMode: '502', sseMode: 'forbidden' });
+  await until('off', () => node.rt.status.state === 'off');
+  assert.equal(node.rt.status.reason, 'forbidden');
+});
+
+test('after `forbidden`, a tab that comes with a fresh token tries again', async (t) => {
+  silence(t);
+  workers(t);
+  const node = await new FakeNode().listen();
+  const first = new Realtime({ url: node.url, token: () => mint('anna') });
+  t.after(async () => { first.close(); await node.kill(); });
+  await first.ready();
+  [...node.sessions][0].close(4403);
+  await until('off', () => first.status.state === 'off');
+  const second = new Realtime({ url: node.url, token: () => mint('anna') });
+  t.after(() => second.close());
+  await until('both are live', () => first.status.state === 'live' && second.status.state === 'live');
+});
+
+test('a flood: 20,000 events come in order, and what is kept of them is bounded', async (t) => {
+  const hubs = workers(t);
+  const { node, rt, live } = await setup(t, {}, { shared: true });
+  const a = audit(rt, 'comments:42');
+  await live();
+  await a.followed();
+  for (let n = 1; n <= 20_000; n++) { node.publish('comments:42', { type: 'x.y', n }); if (n % 500 === 0) await new Promise((go) => setImmediate(go)); }
+  await until('all of them', () => a.events.length === 20_000, 20_000);
+  assert.ok(a.events.every((n, i) => n === i + 1));
+  const [{ link }] = hubs.values();
+  assert.ok(link.seen.size <= 2000 && link.seen.size > 0);
+});
+
+test('in Node, without a page: no WebSocket before Node 22 is no fault of a proxy, and close() lets the process end', async (t) => {
+  const node = await new FakeNode().listen();
+  t.after(() => node.kill());
+  const script = `
+    delete globalThis.WebSocket;
+    const { Realtime } = await import(${JSON.stringify(new URL('../realtime.js', import.meta.url).href)});
+    const rt = new Realtime({ url: '${node.url}', token: '${mint('anna')}' });
+    const { state, transport } = await rt.ready();
+    console.log(state, transport);
+    rt.close();`;
+  const begun = Date.now();
+  const { stdout, stderr } = await promisify(execFile)(process.execPath, ['--input-type=module', '-e', script]);
+  assert.deepEqual([stdout, stderr], ['live sse\n', '']);
+  assert.ok(Date.now() - begun < 5000, `${Date.now() - begun} ms`);
 });
 
 test('the script is small, and its version is the package’s', () => {
