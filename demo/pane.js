@@ -16,7 +16,7 @@ function h(tag, properties = {}, ...children) {
   element.append(...children.filter((c) => c !== null));
   return element;
 }
-const time = (iso) => new Date(iso).toLocaleTimeString([], { hour: '2-digit', minute: '2-digit', second: '2-digit' });
+const time = (iso) => new Date(iso).toLocaleTimeString([], { hour: '2-digit', minute: '2-digit', second: '2-digit', hourCycle: 'h23' });
 const relative = new Intl.RelativeTimeFormat('en', { numeric: 'auto', style: 'narrow' });
 function ago(iso) {
   const seconds = (new Date(iso).getTime() - Date.now()) / 1000;
@@ -126,14 +126,13 @@ const loadProjects = loader(async () => {
   $('project-status').value = current.status;
 });
 
-const TYPES = { Page: '▤', Article: '¶', Block: '▦', Image: '▨', Email: '✉' };
 const loadItems = loader(async () => {
   const { project, items } = await api(`projects/${view.project}/items`);
   if (project.id !== view.project) return;
   const focused = document.activeElement?.closest('#items tr')?.dataset.item;
   const control = document.activeElement?.dataset?.act;
   $('items').replaceChildren(...items.map((i) => {
-    const name = h('button', { type: 'button', className: 'link' }, i.name);
+    const name = h('button', { type: 'button', className: 'link', title: i.name }, i.name);
     name.addEventListener('click', () => detail(i.content));
     const move = h('select', { aria: { label: `Move ${i.name} to` } }, ...['draft', 'in_review', 'approved', 'published'].map((s) => h('option', { value: s, selected: s === i.status }, LABELS[s])));
     move.dataset.act = 'move';
@@ -143,7 +142,7 @@ const loadItems = loader(async () => {
     approve.dataset.act = 'approve';
     approve.addEventListener('click', async () => { if (await act(`projects/${view.project}/items/${i.id}/approve`, {})) mine(); });
     const row = h('tr', {},
-      h('td', { className: 'name' }, h('div', {}, h('span', { className: 'type', aria: { hidden: 'true' } }, TYPES[i.type] ?? '•'), name)),
+      h('td', { className: 'name' }, h('div', {}, name, h('span', { className: 'sub' }, `${i.type} · ${i.language.toUpperCase()}`))),
       h('td', { className: 'kind' }, i.type), h('td', { className: 'lang' }, i.language),
       h('td', { className: 'status' }, move),
       h('td', { className: 'changed' }, avatar(i.modified_by), h('span', { className: 'sr' }, editor(i.modified_by).name), when(i.modified)),

@@ -2,7 +2,9 @@
 import test from 'node:test';
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
-import { readFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
 import { promisify } from 'node:util';
 import { gzipSync } from 'node:zlib';
 import { WebSocket } from 'ws';
@@ -413,6 +415,18 @@ test('subscribing on SSE opens again and loses nothing', async (t) => {
   assert.deepEqual(a.resyncs, ['comments:42 subscribed']);
   assert.deepEqual(b.resyncs, ['comments:43 subscribed']);
   assert.deepEqual(states, ['connecting', 'live']);
+});
+
+test('every snippet of README.md is well-formed', async (t) => {
+  const readme = readFileSync(new URL('../README.md', import.meta.url), 'utf8');
+  const snippets = [...readme.matchAll(/```js\n([\s\S]*?)```/g)].map(([, code]) => code);
+  assert.ok(snippets.length >= 4);
+  const file = join(mkdtempSync(join(tmpdir(), 'carillon-snippets-')), 'snippet.mjs');
+  t.after(() => rmSync(dirname(file), { recursive: true }));
+  for (const code of snippets) {
+    writeFileSync(file, code);
+    await promisify(execFile)(process.execPath, ['--check', file]).catch((error) => assert.fail(error.stderr));
+  }
 });
 
 test('topics encode their keys', () => {

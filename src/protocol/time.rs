@@ -7,6 +7,12 @@ pub fn now_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }
 
+/// Milliseconds since 1970 of an RFC 3339 time in UTC; `None` for anything else.
+pub fn from_rfc3339(text: &str) -> Option<u64> {
+    let time = humantime::parse_rfc3339(text).ok()?;
+    time.duration_since(UNIX_EPOCH).ok().map(|since| since.as_millis() as u64)
+}
+
 /// RFC 3339 in UTC with milliseconds, for example `2026-11-21T22:30:00.000Z`.
 pub fn rfc3339(ms: u64) -> String {
     humantime::format_rfc3339_millis(UNIX_EPOCH + Duration::from_millis(ms)).to_string()

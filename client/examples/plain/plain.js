@@ -7,8 +7,11 @@ rt.onStatus(({ state, transport }) => {
   document.querySelector('#badge').textContent = state === 'live' ? `live by ${transport}` : state;
 });
 
+let latest = 0;
 async function load() {
+  const mine = ++latest;
   const { comments } = await (await fetch('/cms/projects/42/comments')).json();
+  if (mine !== latest) return;       // a later read is under way: it knows more
   document.querySelector('#comments').replaceChildren(...comments.map((comment) => {
     const item = document.createElement('li');
     item.textContent = comment.text;

@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::objects::{Comment, Content, Editor, Item, Notification, Project};
+use super::objects::{self, Comment, Content, Editor, Item, Notification, Project};
 use crate::protocol::{Problem, time};
 
 /// The longest text, characters.
@@ -65,7 +65,9 @@ pub(super) struct Cms {
 impl Cms {
     /// The state that the demo starts with.
     pub(super) fn seed() -> Result<Self, serde_json::Error> {
-        let mut cms: Self = serde_json::from_str(include_str!("../../../demo/seed.json"))?;
+        let mut seed = serde_json::from_str(include_str!("../../../demo/seed.json"))?;
+        objects::freshen(&mut seed, time::now_ms());
+        let mut cms: Self = serde_json::from_value(seed)?;
         let ids = cms.comments.iter().map(|c| &c.id).chain(cms.notifications.iter().map(|n| &n.id));
         cms.made = ids.filter_map(|id| id.get(1..)?.parse().ok()).max().unwrap_or(0);
         Ok(cms)

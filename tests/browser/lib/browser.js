@@ -1,4 +1,6 @@
 // Chromium, and what the demo's page shows: looked at as a user would, by role and text.
+import { mkdirSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
 import { chromium } from 'playwright-core';
 import { until } from './harness.js';
 
@@ -6,6 +8,11 @@ const FLAGS = ['--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', 
 let browser = null;
 export async function launch() { return browser ??= await chromium.launch({ executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium', args: FLAGS }); }
 export async function quit() { await browser?.close(); browser = null; }
+
+const kept = fileURLToPath(new URL('../../output/screenshots/', import.meta.url));
+mkdirSync(kept, { recursive: true });
+/** A picture that the run keeps, in tests/output/screenshots. */
+export const picture = (page, name, folder = kept) => page.screenshot({ path: `${folder}${name}.png`, animations: 'disabled' });
 
 /** A browser of its own (cookies, workers), ended with the test. */
 export async function context(t, options = {}) {
@@ -39,6 +46,19 @@ export function screen(page) {
     state: () => badge.getAttribute('data-state'),
     /** ms from the moment at which the client was there to that at which it was live. */
     liveAfter: () => page.evaluate(() => window.liveAt - performance.getEntriesByType('resource').find((e) => e.name.endsWith('/realtime.js')).responseEnd),
+    /** From now on: every state of the badge, with its moment. `states(from, to)` are those that it showed between the two. */
+    record: async () => {
+      await page.evaluate(() => {
+        const badge = document.querySelector('#badge');
+        window.shown = [[Date.now(), badge.dataset.state]];
+        new MutationObserver(() => window.shown.push([Date.now(), badge.dataset.state])).observe(badge, { attributes: true, attributeFilter: ['data-state'] });
+      });
+      return async (from = 0, to = Infinity) => {
+        const all = await page.evaluate(() => window.shown);
+        const before = all.filter(([at]) => at <= from).at(-1);
+        return [...new Set([...(before ? [before] : []), ...all.filter(([at]) => at > from && at < to)].map(([, state]) => state))];
+      };
+    },
     /** The raw messages of a kind. */
     raw: (type) => page.evaluate((type) => [...document.querySelectorAll('#messages pre')].map((p) => JSON.parse(p.textContent)).filter((m) => m.type === type), type),
     /** Waits until the badge says so: live('WebSocket'). */

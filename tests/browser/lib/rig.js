@@ -1,6 +1,6 @@
 // What the tests run against: Redis, nodes, nginx, HAProxy, each on a free port of loopback, in a folder of its own, ended by its process id.
 import { spawn } from 'node:child_process';
-import { mkdtempSync, rmSync, writeFileSync, openSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync, openSync } from 'node:fs';
 import net from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -25,8 +25,9 @@ function start(t, command, args, { env, log }) {
   return { child, stop, log };
 }
 
-export async function redis(t) {
-  const dir = folder(t), port = await freePort();
+export async function redis(t, port) {
+  const dir = folder(t);
+  port ??= await freePort();
   const server = start(t, 'redis-server', ['--port', String(port), '--bind', '127.0.0.1', '--save', '', '--dir', dir], { log: join(dir, 'log') });
   await until('redis answers', () => answers(port));
   return { ...server, port, url: `redis://127.0.0.1:${port}` };
@@ -50,10 +51,20 @@ export async function node(t, name, { redis, port, ...settings } = {}) {
     api: async (path, body) => (await fetch(`http://127.0.0.1:${http}/demo/api/${path}`, body && { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(body) })).json(),
   };
   await until(`node ${name} is ready (its log: ${join(dir, 'log')})`, async () => {
-    if (server.child.exitCode !== null) throw new Error(`it ended: ${(await import('node:fs')).readFileSync(join(dir, 'log'), 'utf8').slice(-600)}`);
+    if (server.child.exitCode !== null) throw new Error(`it ended: ${readFileSync(join(dir, 'log'), 'utf8').slice(-600)}`);
     return (await fetch(`${self.internal}/readyz`)).ok;
   }, 15_000);
   return self;
+}
+
+/** `carillon dev`, as a newcomer starts it: what it prints, and the link in it. */
+export async function dev(t) {
+  const dir = folder(t);
+  const server = start(t, process.env.CARILLON_BIN, ['dev', '--listen', '127.0.0.1:0', '--internal', '127.0.0.1:0'], { log: join(dir, 'log') });
+  const printed = () => readFileSync(join(dir, 'log'), 'utf8');
+  const link = await until('it prints a link to the demo', () => printed().match(/Open the demo +(http:\S+)/)?.[1], 15_000);
+  await until('the link answers', async () => (await fetch(link)).ok);
+  return { ...server, link };
 }
 
 /** nginx; `servers` is text of server blocks, `mend` replaces it while it runs. */

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { test, until } from '../lib/harness.js';
 import { redis, node, nginx } from '../lib/rig.js';
-import { context, pane, settled } from '../lib/browser.js';
+import { context, pane, picture, settled } from '../lib/browser.js';
 
 /** Node A with the CMS; node B behind nginx, which sends /demo/api/ to A: one CMS, two nodes. */
 async function two(t) {
@@ -26,6 +26,8 @@ test('comments, items, projects, content and the bell, from node to node', async
   await anna.comment('Shorter than the coat now, @bilal.');
   await bilal.shows('Shorter than the coat now, @bilal.');
   assert.match((await bilal.comments())[0], /^AL\s+Anna Lindqvist/);
+  await picture(anna.page, 'two-nodes-anna');
+  await picture(bilal.page, 'two-nodes-bilal');
   await until('the bell counts one', async () => (await bilal.unread()) === 1);
   await until('the notification is read out', async () => (await bilal.text('#announcer')).includes('Anna Lindqvist mentioned you'));
   assert.equal(await bilal.page.getByRole('button', { name: 'Notifications, 1 unread' }).count(), 1);
@@ -49,6 +51,7 @@ test('comments, items, projects, content and the bell, from node to node', async
   await anna.page.getByRole('button', { name: 'Save' }).click();
   await until('the other is told', async () => (await bilal.page.locator('#detail-notice').innerText()).includes('Anna Lindqvist saved version 6 while you had this open.'));
   assert.equal(await bilal.page.getByLabel('Title').inputValue(), 'Coat finder, mine', 'what is being typed is not touched');
+  await picture(bilal.page, 'two-nodes-conflict');
   await bilal.page.getByRole('button', { name: 'Load it' }).click();
   await until('it is loaded', async () => (await bilal.page.getByLabel('Title').inputValue()) === 'The coat finder');
   await bilal.page.keyboard.press('Escape');
@@ -62,6 +65,7 @@ test('comments, items, projects, content and the bell, from node to node', async
 
   await settled(anna, a, 'anna');
   await settled(bilal, a, 'bilal');
+  await picture(bilal.page, 'two-nodes-settled');
   assert.equal(await bilal.page.evaluate(() => window.loadedOnce), true, 'no page was loaded again');
   assert.ok((await bilal.audit()).events >= 6);
   assert.deepEqual([...anna.broken, ...bilal.broken], []);

@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { test, until, pause } from '../lib/harness.js';
 import { redis, node, nginx, haproxy } from '../lib/rig.js';
-import { context, pane, settled } from '../lib/browser.js';
+import { context, pane, picture, settled } from '../lib/browser.js';
 
 const good = (a) => `location / { proxy_pass ${a.base}; proxy_set_header Host $http_host; proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection $upgrade; proxy_buffering off; proxy_read_timeout 120s; }`;
 
@@ -33,7 +33,12 @@ const mended = (proxy, text) => async (anna) => {
 test('nginx without the Upgrade lines: SSE, and WebSocket once it is mended', async (t) => {
   const a = await node(t, 'a', { redis: await redis(t) });
   const proxy = await nginx(t, `location / { proxy_pass ${a.base}; proxy_set_header Host $http_host; }`);
-  const anna = await behind(t, a, proxy, 'SSE', mended(proxy, good(a)));
+  const anna = await behind(t, a, proxy, 'SSE', async (anna) => {
+    await picture(anna.page, 'proxy-sse');
+    proxy.mend(good(a));
+    await anna.live('WebSocket', 25_000);    // by itself: it asks after 12 to 18 s
+    await picture(anna.page, 'proxy-mended');
+  });
   assert.equal(anna.said.filter((s) => s.includes('[carillon]')).length, 1, 'one line in the console');
 });
 
@@ -46,7 +51,7 @@ test('nginx that drops Upgrade and answers 200: SSE, and WebSocket once it is me
 test('nginx that drops Upgrade and buffers, whatever it is told: long-poll, and WebSocket once it is mended', async (t) => {
   const a = await node(t, 'a', { redis: await redis(t) });
   const proxy = await nginx(t, `location / { proxy_pass ${a.base}; proxy_set_header Host $http_host; proxy_buffering on; proxy_ignore_headers X-Accel-Buffering; proxy_buffers 8 64k; proxy_buffer_size 64k; gzip on; gzip_types text/event-stream; gzip_proxied any; gzip_min_length 1; }`);
-  await behind(t, a, proxy, 'long-poll', mended(proxy, good(a)));
+  await behind(t, a, proxy, 'long-poll', async (anna) => { await picture(anna.page, 'proxy-long-poll'); await mended(proxy, good(a))(anna); });
 });
 
 test('nginx that buffers but lets Upgrade through: WebSocket', async (t) => {
@@ -60,6 +65,8 @@ test('nginx that cuts after 10 s of silence: WebSocket, kept open after it has b
   const proxy = await nginx(t, `location / { proxy_pass ${a.base}; proxy_set_header Host $http_host; proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection $upgrade; proxy_read_timeout 10s; proxy_send_timeout 10s; }`);
   const anna = await pane(await context(t), proxy.base, 'anna');
   await anna.live('WebSocket', 15_000);
+  const took = await anna.liveAfter();
+  assert.ok(took <= 5000, `live after ${took} ms`);
   const cuts = () => anna.page.evaluate(() => window.cuts.length);
   await anna.page.evaluate(() => {
     window.cuts = [];

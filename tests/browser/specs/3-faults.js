@@ -1,27 +1,34 @@
 // What breaks under an open page: the badge tells the truth at each moment, and afterwards the page equals the CMS.
 import assert from 'node:assert/strict';
 import { test, until, pause } from '../lib/harness.js';
-import { redis, node } from '../lib/rig.js';
-import { context, pane, settled } from '../lib/browser.js';
+import { redis, node, nginx } from '../lib/rig.js';
+import { context, pane, picture, settled } from '../lib/browser.js';
+
+/** One address for a CMS and for a node that may go away. */
+const between = (t, cms, a) => nginx(t, `location /demo/ { proxy_pass ${cms.base}; proxy_set_header Host $http_host; } location / { proxy_pass ${a.base}; proxy_set_header Host $http_host; proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection $upgrade; }`);
 
 test('the node is killed under an open tab, and comes back', async (t) => {
   const r = await redis(t);
   const cms = await node(t, 'cms', { redis: r });
   const a = await node(t, 'a', { redis: r });
-  const { nginx } = await import('../lib/rig.js');
-  const front = await nginx(t, `location /demo/ { proxy_pass ${cms.base}; proxy_set_header Host $http_host; } location / { proxy_pass ${a.base}; proxy_set_header Host $http_host; proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection $upgrade; }`);
+  const front = await between(t, cms, a);
   const anna = await pane(await context(t), front.base, 'anna');
   await anna.live('WebSocket');
   await cms.api('projects/42/comments', { editor: 'bilal', text: 'Before' });
   await anna.shows('Before');
+  const states = await anna.record();
+  const killed = Date.now();
   await a.stop('SIGKILL');
   await anna.becomes('stale', 3000);
+  await picture(anna.page, 'fault-node-killed');
   assert.match(await anna.text('#badge-text'), /^Not live since \d/);
   assert.equal(await anna.page.getByText('It catches up by itself.').isVisible(), true);
   for (let n = 1; n <= 5; n++) await cms.api('projects/42/comments', { editor: 'bilal', text: `Missed ${n}` });
   await cms.api('projects/42/items/i1/approve', { editor: 'bilal' });
   assert.equal((await anna.comments()).some((c) => c.includes('Missed')), false);
+  const down = Date.now();
   await node(t, 'a', { redis: r, port: a.port });
+  assert.deepEqual(await states(killed + 1000, down), ['stale'], 'not live while there is no node');
   await anna.live('WebSocket', 35_000);
   await anna.shows('Missed 5');
   await settled(anna, cms, 'anna');
@@ -37,12 +44,14 @@ test('Redis stops for 20 s', async (t) => {
   await anna.live('WebSocket');
   await a.api('projects/42/comments', { editor: 'bilal', text: 'Before' });
   await anna.shows('Before');
+  const states = await anna.record();
   r.child.kill('SIGSTOP');
   const stopped = Date.now();
   await anna.becomes('stale', 12_000);
   assert.equal(await anna.page.locator('#notice').isVisible(), true);
   await pause(Math.max(0, 20_000 - (Date.now() - stopped)));
-  assert.equal(await anna.state(), 'stale');
+  await picture(anna.page, 'fault-redis-stopped');
+  assert.deepEqual(await states(stopped + 12_000, Date.now()), ['stale'], 'once it is seen, it is said until it is over');
   r.child.kill('SIGCONT');
   await anna.live('WebSocket', 20_000);
   await a.api('projects/42/comments', { editor: 'bilal', text: 'After' });
@@ -50,18 +59,72 @@ test('Redis stops for 20 s', async (t) => {
   await settled(anna, a, 'anna');
 });
 
+test('Redis is killed and comes back empty after 20 s: told to read again, and equal to the CMS', async (t) => {
+  const r = await redis(t);
+  const a = await node(t, 'a', { redis: r });
+  const anna = await pane(await context(t), a.base, 'anna');
+  await anna.live('WebSocket');
+  const states = await anna.record();
+  const killed = Date.now();
+  await r.stop('SIGKILL');
+  await anna.becomes('stale', 12_000);
+  const lost = await a.api('projects/42/comments', { editor: 'bilal', text: 'Kept by the CMS, announced to nobody' });
+  assert.ok(lost.publish_error, 'the CMS knows that it could not tell');
+  await pause(Math.max(0, 20_000 - (Date.now() - killed)));
+  assert.deepEqual(await states(killed + 12_000, Date.now()), ['stale']);
+  await redis(t, r.port);
+  await anna.live('WebSocket', 20_000);
+  await anna.shows('Kept by the CMS, announced to nobody', 10_000);
+  const reasons = [...new Set((await anna.raw('resync')).map((m) => m.reason))];
+  assert.deepEqual(reasons, ['redis-changed']);
+  await settled(anna, a, 'anna');
+});
+
+/** A tab whose scripts stand still, as a browser does to one that nobody looks at. */
+async function asleep(ctx, screen, meanwhile) {
+  const cdp = await ctx.newCDPSession(screen.page);
+  await cdp.send('Page.setWebLifecycleState', { state: 'frozen' });
+  await meanwhile();
+  const woke = Date.now();
+  await cdp.send('Page.setWebLifecycleState', { state: 'active' });
+  return woke;
+}
+
 test('the tab sleeps and wakes up', async (t) => {
   const a = await node(t, 'a', { redis: await redis(t), HEARTBEAT__SECONDS: 2 });
   const ctx = await context(t);
   const anna = await pane(ctx, a.base, 'anna', '&shared=0');
   await anna.live('WebSocket');
-  const cdp = await ctx.newCDPSession(anna.page);
-  await cdp.send('Page.setWebLifecycleState', { state: 'frozen' });
-  for (let n = 1; n <= 4; n++) { await a.api('projects/42/comments', { editor: 'bilal', text: `Asleep ${n}` }); await pause(1500); }
-  await cdp.send('Page.setWebLifecycleState', { state: 'active' });
+  await asleep(ctx, anna, async () => {
+    for (let n = 1; n <= 4; n++) { await a.api('projects/42/comments', { editor: 'bilal', text: `Asleep ${n}` }); await pause(1500); }
+  });
   await anna.live('WebSocket', 15_000);
   await anna.shows('Asleep 4');
   await settled(anna, a, 'anna');
+});
+
+test('the tab sleeps while its node goes away and comes back: it wakes up stale, and catches up', async (t) => {
+  const r = await redis(t);
+  const cms = await node(t, 'cms', { redis: r });
+  const a = await node(t, 'a', { redis: r });
+  const front = await between(t, cms, a);
+  const ctx = await context(t);
+  const anna = await pane(ctx, front.base, 'anna', '&shared=0');
+  await anna.live('WebSocket');
+  await cms.api('projects/42/comments', { editor: 'bilal', text: 'Before' });
+  await anna.shows('Before');
+  const states = await anna.record();
+  const woke = await asleep(ctx, anna, async () => {
+    await a.stop('SIGKILL');
+    for (let n = 1; n <= 3; n++) await cms.api('projects/42/comments', { editor: 'bilal', text: `Asleep ${n}` });
+    await node(t, 'a', { redis: r, port: a.port });
+    await pause(3000);
+  });
+  await anna.live('WebSocket', 15_000);
+  await anna.shows('Asleep 3');
+  assert.deepEqual((await states(woke)).sort(), ['live', 'stale'], 'the badge said that the session had ended');
+  await settled(anna, cms, 'anna');
+  assert.equal((await anna.audit()).resyncs, 0, 'replayed, not reloaded');
 });
 
 test('the token ends: renewed in time; where it cannot be, the badge says so, and live again once it can', async (t) => {
@@ -74,6 +137,7 @@ test('the token ends: renewed in time; where it cannot be, the badge says so, an
   let refused = 0;
   await anna.page.route('**/demo/api/token', (route) => { refused++; return route.abort(); });
   await anna.becomes('stale', 60_000);
+  await picture(anna.page, 'fault-token-ended');
   assert.ok(refused > 0);
   await a.api('projects/42/comments', { editor: 'bilal', text: 'While signed out' });
   assert.equal((await anna.comments()).some((c) => c.includes('While signed out')), false);

@@ -1,9 +1,13 @@
 // Switches of the server, security policies, origins, and one connection for ten tabs.
 import assert from 'node:assert/strict';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import http from 'node:http';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { WebSocket } from 'ws';
 import { test, until, pause } from '../lib/harness.js';
-import { redis, node } from '../lib/rig.js';
-import { context, pane, settled } from '../lib/browser.js';
+import { redis, node, nginx } from '../lib/rig.js';
+import { context, pane, picture, settled, watch } from '../lib/browser.js';
 
 /** Everything that the page's own network log saw. */
 function network(page) {
@@ -16,7 +20,6 @@ async function quietPane(t, base, editor, query) {
   const ctx = await context(t);
   const page = await ctx.newPage();
   const log = network(page);
-  const { watch } = await import('../lib/browser.js');
   const screen = await watch(page, () => page.goto(`${base}/demo/pane.html?editor=${editor}${query}`));
   return { ...screen, log };
 }
@@ -34,6 +37,11 @@ test('websocket.enabled=false: none is opened, SSE serves', async (t) => {
   assert.deepEqual(anna.log.sockets, []);
   assert.deepEqual(anna.said.filter((s) => s.includes('[carillon]')), []);
   await settled(anna, a, 'anna');
+  const shared = await pane(await context(t), a.base, 'bilal');
+  await shared.live('SSE');
+  const { by_transport } = await a.sessions();
+  assert.deepEqual(by_transport, { ...by_transport, websocket: 0, sse: 2 }, 'nor by a worker');
+  await picture(shared.page, 'rules-without-websocket');
 });
 
 test('every transport off: the notice, nothing opened, and a refresh by hand works', async (t) => {
@@ -43,6 +51,7 @@ test('every transport off: the notice, nothing opened, and a refresh by hand wor
   assert.equal(await anna.text('#badge-text'), 'Off');
   assert.match(await anna.text('#notice-text'), /switched off on the server.*manual refresh/);
   await until('the page is there all the same', async () => (await anna.comments()).length === 5);
+  await picture(anna.page, 'rules-all-off');
   await a.api('projects/42/comments', { editor: 'bilal', text: 'By hand' });
   await pause(1500);
   assert.equal((await anna.comments()).some((c) => c.includes('By hand')), false);
@@ -112,7 +121,11 @@ for (const transport of ['websocket', 'sse', 'poll']) {
     await pause(2500);
     assert.equal(await site.page.title(), '-', 'not even its script is given');
     assert.equal(await counted(stranger), 0);
-    if (transport !== 'websocket') {
+    if (transport === 'websocket') {
+      const socket = new WebSocket(`${stranger.base.replace('http', 'ws')}/realtime`, { headers: { Origin: site.origin } });
+      const status = await new Promise((go) => { socket.on('unexpected-response', (_, answer) => go(answer.statusCode)); socket.on('open', () => go('open')); socket.on('error', () => {}); });
+      assert.equal(status, 403);
+    } else {
       const plain = await fetch(`${stranger.base}/realtime/${transport === 'sse' ? 'events' : 'poll'}?topics=comments:42&token=${token}`, { headers: { Origin: site.origin } });
       await plain.body?.cancel();
       assert.equal(plain.status, 403);
@@ -166,4 +179,79 @@ test('another user in the same browser: another connection, and nothing of the f
   await a.api('projects/42/comments', { editor: 'chiyo', text: 'For both' });
   await bilal.shows('For both');
   assert.doesNotMatch(await bilal.page.content(), /notifications:anna|For Anna alone/);
+});
+
+test('signing out and in as another user: the open tab moves over, and nothing of the first user comes any more', async (t) => {
+  const a = await node(t, 'a', { redis: await redis(t) });
+  const ctx = await context(t);
+  let user = 'anna';    // whom the CMS' cookie names
+  const asWhom = (page) => page.route('**/demo/api/token', async (route) => route.fulfill({ json: await a.api('token', { editor: user, ttl: 6 }) }));
+  const open = async () => {
+    const page = await ctx.newPage();
+    await asWhom(page);
+    return watch(page, () => page.goto(`${a.base}/demo/pane.html?editor=${user}`));
+  };
+  const old = await open();
+  await old.live('WebSocket');
+  await a.api('notify', { editor: 'chiyo', to: 'anna', text: 'While she was there' });
+  await until('it came', async () => (await old.unread()) === 2);
+  user = 'bilal';
+  const fresh = await open();
+  await fresh.live('WebSocket');
+  const refused = () => old.said.some((s) => s.includes('“notifications:anna” is not followed: forbidden'));
+  await until('the old tab has become his, too, asks for what was hers, and is refused', refused, 15_000);
+  await until('one session is left', async () => (await counted(a)) === 1);
+  const before = (await old.raw('event')).length;
+  await a.publish('notifications:anna', { type: 'notification.created', data: { unread: 9 } });
+  await a.api('projects/42/comments', { editor: 'chiyo', text: 'For the new user' });
+  await old.shows('For the new user');
+  await fresh.shows('For the new user');
+  for (const tab of [old, fresh]) {
+    const events = (await tab.raw('event')).slice(0, tab === old ? -before || undefined : undefined);    // newest first
+    assert.deepEqual(events.filter((m) => m.topic === 'notifications:anna'), []);
+  }
+  const [welcome] = await fresh.raw('welcome');
+  assert.equal(welcome.user, 'bilal');
+  assert.deepEqual(Object.keys(welcome.positions).filter((topic) => /anna/.test(topic)), []);
+});
+
+test('a worker of an older release in an open tab goes on working beside the new one; one of another language is left alone', async (t) => {
+  const a = await node(t, 'a', { redis: await redis(t) });
+  const dir = mkdtempSync(join(tmpdir(), 'carillon-older-'));
+  t.after(() => rmSync(dir, { recursive: true }));
+  const source = readFileSync(new URL('../../../client/realtime.js', import.meta.url), 'utf8');
+  const release = (version, language) => {
+    const text = source.replace(/VERSION = '[^']+'/, `VERSION = '${version}'`).replace('PORT_PROTOCOL = 1', `PORT_PROTOCOL = ${language}`);
+    assert.notEqual(text, source);
+    writeFileSync(join(dir, `${version}-${language}.js`), text);
+    return `location = /realtime/realtime.js { alias ${dir}/${version}-${language}.js; types { text/javascript js; } add_header Cache-Control no-cache; }`;
+  };
+  const rest = `location / { proxy_pass ${a.base}; proxy_set_header Host $http_host; proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection $upgrade; }`;
+  const front = await nginx(t, release('0.0.9', 1) + rest);
+  const roll = async (text) => {
+    front.mend(text + rest);
+    const [, version = ''] = text.match(/([\d.]+-\d)\.js/) ?? [];
+    const wanted = version ? readFileSync(join(dir, `${version}.js`), 'utf8') : source;
+    await until('the release is rolled out', async () => (await (await fetch(`${front.base}/realtime/realtime.js`)).text()) === wanted);
+  };
+  const ctx = await context(t);
+  const older = await pane(ctx, front.base, 'anna', '&ttl=8');
+  await older.live('WebSocket');
+  await roll('');
+  const newer = await pane(ctx, front.base, 'anna', '&ttl=8');
+  await newer.live('WebSocket');
+  assert.equal(await counted(a), 2, 'each release has a worker of its own');
+  await roll(release('0.1.0', 2));    // the newer one's name, but another language
+  const other = await pane(ctx, front.base, 'anna', '&ttl=8');
+  await other.live('WebSocket', 15_000);
+  assert.equal(await counted(a), 3, 'it connects by itself');
+  const renewed = async (tab) => (await tab.raw('token-accepted')).length;
+  await until('the older one renews its token', async () => (await renewed(older)) >= 1, 15_000);
+  await a.api('projects/42/comments', { editor: 'bilal', text: 'To all releases' });
+  for (const tab of [older, newer, other]) { await tab.shows('To all releases'); assert.equal(await tab.state(), 'live'); }
+  await newer.page.close();
+  await other.page.close();
+  await a.api('projects/42/comments', { editor: 'bilal', text: 'To the older one' });
+  await older.shows('To the older one');
+  await settled(older, a, 'anna');
 });

@@ -26,6 +26,30 @@ async function site(t) {
   return { base: front.base, change };
 }
 
+test('the five-minute page of client/README.md, as it is printed there', async (t) => {
+  const readme = await readFile(new URL('../../../client/README.md', import.meta.url), 'utf8');
+  const [, html, js] = readme.match(/```html\n([\s\S]*?)```\n```js\n([\s\S]*?)```/);
+  const a = await node(t, 'a', { redis: await redis(t) });
+  const comments = [{ text: 'first' }];
+  const answers = {
+    '/': ['text/html', () => html],
+    '/app.js': ['text/javascript', () => js],
+    '/api/realtime-token': ['text/plain', async () => (await a.api('token', { editor: 'anna' })).token],
+    '/api/projects/42/comments': ['application/json', () => JSON.stringify(comments)],
+  };
+  const page = await (await context(t)).newPage();
+  await page.route((url) => url.pathname in answers, async (route) => {
+    const [contentType, body] = answers[new URL(route.request().url()).pathname];
+    await route.fulfill({ contentType, body: await body() });
+  });
+  await page.goto(`${a.base}/`);
+  await until('live', async () => (await page.locator('#badge').innerText()) === 'live');
+  await until('the first comment', async () => (await page.locator('#comments').innerText()) === 'first');
+  comments.push({ text: 'second' });
+  await a.publish('comments:42', { type: 'comment.created' });
+  await until('the second comment', async () => (await page.locator('#comments li').count()) === 2);
+});
+
 for (const [name, badge] of [['plain', 'live by websocket'], ['dojo', 'live']]) {
   test(`the ${name} example`, async (t) => {
     const { base, change } = await site(t);
