@@ -11,6 +11,14 @@ export async function quit() { await browser?.close(); browser = null; }
 
 const kept = fileURLToPath(new URL('../../output/screenshots/', import.meta.url));
 mkdirSync(kept, { recursive: true });
+/** The machine sleeps: all processes of the browser stand still meanwhile. Gives the moment at which it woke up. */
+export async function asleep(meanwhile) {
+  const { processInfo } = await (await browser.newBrowserCDPSession()).send('SystemInfo.getProcessInfo');
+  const all = (signal) => { for (const { id } of processInfo) process.kill(id, signal); };
+  all('SIGSTOP');
+  try { await meanwhile(); return Date.now(); } finally { all('SIGCONT'); }
+}
+
 /** A picture that the run keeps, in tests/output/screenshots. */
 export const picture = (page, name, folder = kept) => page.screenshot({ path: `${folder}${name}.png`, animations: 'disabled' });
 

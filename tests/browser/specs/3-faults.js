@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { test, until, pause } from '../lib/harness.js';
 import { redis, node, nginx } from '../lib/rig.js';
-import { context, pane, picture, settled } from '../lib/browser.js';
+import { asleep, context, pane, picture, settled } from '../lib/browser.js';
 
 /** One address for a CMS and for a node that may go away. */
 const between = (t, cms, a) => nginx(t, `location /demo/ { proxy_pass ${cms.base}; proxy_set_header Host $http_host; } location / { proxy_pass ${a.base}; proxy_set_header Host $http_host; proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection $upgrade; }`);
@@ -80,26 +80,18 @@ test('Redis is killed and comes back empty after 20 s: told to read again, and e
   await settled(anna, a, 'anna');
 });
 
-/** A tab whose scripts stand still, as a browser does to one that nobody looks at. */
-async function asleep(ctx, screen, meanwhile) {
-  const cdp = await ctx.newCDPSession(screen.page);
-  await cdp.send('Page.setWebLifecycleState', { state: 'frozen' });
-  await meanwhile();
-  const woke = Date.now();
-  await cdp.send('Page.setWebLifecycleState', { state: 'active' });
-  return woke;
-}
-
 test('the tab sleeps and wakes up', async (t) => {
   const a = await node(t, 'a', { redis: await redis(t), HEARTBEAT__SECONDS: 2 });
-  const ctx = await context(t);
-  const anna = await pane(ctx, a.base, 'anna', '&shared=0');
+  const anna = await pane(await context(t), a.base, 'anna');
   await anna.live('WebSocket');
-  await asleep(ctx, anna, async () => {
-    for (let n = 1; n <= 4; n++) { await a.api('projects/42/comments', { editor: 'bilal', text: `Asleep ${n}` }); await pause(1500); }
+  const states = await anna.record();
+  const woke = await asleep(async () => {
+    for (let n = 1; n <= 4; n++) await a.api('projects/42/comments', { editor: 'bilal', text: `Asleep ${n}` });
+    await until('the node has given the session up', async () => (await a.sessions()).total === 0, 15_000);
   });
-  await anna.live('WebSocket', 15_000);
-  await anna.shows('Asleep 4');
+  await anna.shows('Asleep 4', 15_000);
+  await anna.live('WebSocket');
+  assert.deepEqual((await states(woke)).sort(), ['live', 'stale'], 'the badge said that the session had ended');
   await settled(anna, a, 'anna');
 });
 
@@ -108,20 +100,18 @@ test('the tab sleeps while its node goes away and comes back: it wakes up stale,
   const cms = await node(t, 'cms', { redis: r });
   const a = await node(t, 'a', { redis: r });
   const front = await between(t, cms, a);
-  const ctx = await context(t);
-  const anna = await pane(ctx, front.base, 'anna', '&shared=0');
+  const anna = await pane(await context(t), front.base, 'anna');
   await anna.live('WebSocket');
   await cms.api('projects/42/comments', { editor: 'bilal', text: 'Before' });
   await anna.shows('Before');
   const states = await anna.record();
-  const woke = await asleep(ctx, anna, async () => {
+  const woke = await asleep(async () => {
     await a.stop('SIGKILL');
     for (let n = 1; n <= 3; n++) await cms.api('projects/42/comments', { editor: 'bilal', text: `Asleep ${n}` });
     await node(t, 'a', { redis: r, port: a.port });
-    await pause(3000);
   });
-  await anna.live('WebSocket', 15_000);
-  await anna.shows('Asleep 3');
+  await anna.shows('Asleep 3', 15_000);
+  await anna.live('WebSocket');
   assert.deepEqual((await states(woke)).sort(), ['live', 'stale'], 'the badge said that the session had ended');
   await settled(anna, cms, 'anna');
   assert.equal((await anna.audit()).resyncs, 0, 'replayed, not reloaded');
