@@ -164,6 +164,11 @@ impl<'a> Course<'a> {
             return;
         }
         match fact {
+            // Welcomed while Redis is away: it is resumed as usual when Redis is back.
+            Fact::Start { resuming: true, live: false, asked: Some(asked), given: None, .. } => {
+                self.since.get_or_insert(at);
+                self.standing = Standing::At(asked.clone());
+            }
             Fact::Start { resuming, asked, given, .. } => {
                 self.start(at, *resuming, asked.as_ref(), given.as_ref(), verdict);
             }

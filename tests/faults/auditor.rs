@@ -23,7 +23,7 @@ fn event(seq: u64) -> Fact {
 }
 
 fn start(seq: u64) -> Fact {
-    Fact::Start { topic: 0, resuming: false, asked: None, given: Some(at(seq)) }
+    Fact::Start { topic: 0, resuming: false, live: true, asked: None, given: Some(at(seq)) }
 }
 
 fn resync(reason: Reason, seq: u64) -> Fact {
@@ -95,7 +95,8 @@ fn a_resync_over_budget_is_found() {
 
 #[test]
 fn a_resume_must_start_where_it_was_asked_to() {
-    let back = |seq| Fact::Start { topic: 0, resuming: true, asked: Some(at(1)), given: Some(at(seq)) };
+    let back =
+        |seq| Fact::Start { topic: 0, resuming: true, live: true, asked: Some(at(1)), given: Some(at(seq)) };
     passes(&[start(0), event(1), back(1), event(2), event(3)], 3);
     finds(&[start(0), event(1), back(3)], 3, "silent jump");
     finds(&[start(0), event(1), back(1), event(1), event(2)], 2, "duplicate");
@@ -103,10 +104,20 @@ fn a_resume_must_start_where_it_was_asked_to() {
 
 #[test]
 fn an_owed_resync_must_come_before_events_and_before_the_end() {
-    let owed = Fact::Start { topic: 0, resuming: true, asked: Some(at(1)), given: None };
+    let owed = Fact::Start { topic: 0, resuming: true, live: true, asked: Some(at(1)), given: None };
     passes(&[start(0), event(1), owed.clone(), resync(Reason::Slow, 2)], 2);
     finds(&[start(0), event(1), owed.clone(), event(2)], 2, "before the resync");
     finds(&[start(0), event(1), owed], 1, "never came");
+}
+
+#[test]
+fn who_is_welcomed_while_redis_is_away_goes_on_where_he_was() {
+    let away = |asked| Fact::Start { topic: 0, resuming: true, live: false, asked, given: None };
+    passes(&[start(0), event(1), away(Some(at(1))), event(2)], 2);
+    passes(&[start(0), event(1), away(Some(at(1))), resync(Reason::Slow, 2)], 2);
+    finds(&[start(0), event(1), away(Some(at(1))), event(3)], 3, "hole: 2..2");
+    finds(&[start(0), event(1), away(Some(at(1)))], 2, "silently stale");
+    finds(&[start(0), event(1), away(None), event(2)], 2, "before the resync");
 }
 
 #[test]

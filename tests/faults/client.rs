@@ -14,7 +14,7 @@ use std::{
 };
 
 use futures_util::{SinkExt, StreamExt};
-use rand::RngExt;
+use rand::{RngExt, seq::IndexedRandom};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
@@ -67,8 +67,10 @@ impl Doors {
         Self(ports)
     }
 
-    fn any(&self) -> u16 {
-        self.0[rand::rng().random_range(0..self.0.len())]
+    /// Any door, but the one that has just failed only where there is no other.
+    fn any(&self, failed: Option<u16>) -> u16 {
+        let others: Vec<u16> = self.0.iter().copied().filter(|port| Some(*port) != failed).collect();
+        others.choose(&mut rand::rng()).copied().unwrap_or(self.0[0])
     }
 
     fn of(&self, node: usize) -> u16 {
@@ -104,6 +106,13 @@ pub(crate) struct Session {
 }
 
 type Socket = WebSocketStream<TcpStream>;
+
+/// How a connection ended: the close code, and how long the node asked to wait.
+#[derive(Default)]
+struct End {
+    code: Option<u16>,
+    wait: Option<u64>,
+}
 
 #[derive(Deserialize)]
 struct Words {
@@ -168,6 +177,14 @@ impl Session {
         self.state().told.facts.push((now, fact));
     }
 
+    /// What it was told last.
+    pub(crate) fn tail(&self) -> String {
+        let state = self.state();
+        let last = state.told.facts.iter().rev().take(12).rev();
+        let lines: Vec<String> = last.map(|(at, fact)| format!("  {at} ms {fact}")).collect();
+        format!("session {} at {}\n{}", state.told.name, state.node, lines.join("\n"))
+    }
+
     /// Connects, listens, and comes back after every loss, until the world ends.
     pub(crate) async fn live(self: Arc<Self>, doors: Arc<Doors>) {
         let mut port = doors.of(self.home);
@@ -179,8 +196,8 @@ impl Session {
             let dropped = CancellationToken::new();
             *self.drop_now.lock().unwrap_or_else(PoisonError::into_inner) = dropped.clone();
             let lived = tokio::select! {
-                lived = self.once(port) => lived,
-                () = dropped.cancelled() => Ok((None, None)),
+                lived = self.once(port) => lived.unwrap_or_default(),
+                () = dropped.cancelled() => End::default(),
             };
             let was_welcomed = {
                 let mut state = self.state();
@@ -188,42 +205,43 @@ impl Session {
                 std::mem::take(&mut state.connected)
             };
             failures = if was_welcomed { 0 } else { failures.saturating_add(1) };
-            let (code, wait) = lived.unwrap_or((None, None));
             if was_welcomed {
-                self.note(Fact::Closed { code });
+                let fact =
+                    if dropped.is_cancelled() { Fact::Dropped } else { Fact::Closed { code: lived.code } };
+                self.note(fact);
             }
             let most = 300 * 2u64.pow(failures.min(4));
-            let wait = wait.unwrap_or_else(|| rand::rng().random_range(20..most));
+            let wait = lived.wait.unwrap_or_else(|| rand::rng().random_range(20..most));
             tokio::time::sleep(Duration::from_millis(wait)).await;
-            port = doors.any();
+            port = doors.any((!was_welcomed).then_some(port));
         }
     }
 
-    async fn once(&self, port: u16) -> io::Result<(Option<u16>, Option<u64>)> {
+    async fn once(&self, port: u16) -> io::Result<End> {
         let mut socket =
             tokio::time::timeout(HANDSHAKE, self.open(port)).await.map_err(|_| io::ErrorKind::TimedOut)??;
-        let (mut wait, mut code) = (None, None);
+        let mut end = End::default();
         loop {
             let patience = {
                 let state = self.state();
                 if state.connected { Duration::from_secs(1) * state.heartbeat * SILENCE } else { HANDSHAKE }
             };
             let Ok(next) = tokio::time::timeout(patience, socket.next()).await else {
-                return Ok((code, wait));
+                return Ok(end);
             };
             match next {
                 Some(Ok(Message::Text(text))) => {
                     let words: Words = serde_json::from_str(&text).map_err(io::Error::other)?;
                     if words.kind == "closing" {
-                        wait = words.reconnect_after_ms;
+                        end.wait = words.reconnect_after_ms;
                     }
                     self.hear(words);
                 }
-                Some(Ok(Message::Close(frame))) => code = frame.map(|frame| frame.code.into()),
+                Some(Ok(Message::Close(frame))) => end.code = frame.map(|frame| frame.code.into()),
                 // The answer to a Ping waits in the socket until something is written.
                 Some(Ok(Message::Ping(_))) => socket.flush().await.map_err(io::Error::other)?,
                 Some(Ok(_)) => {}
-                Some(Err(_)) | None => return Ok((code, wait)),
+                Some(Err(_)) | None => return Ok(end),
             }
         }
     }
@@ -269,11 +287,13 @@ impl Session {
                 state.told.facts.push((now, Fact::Welcome { node: words.node, live: words.live }));
                 for topic in state.told.follows.clone() {
                     let given = words.positions.get(self.topics.name(topic)).and_then(|p| Position::parse(p));
-                    let asked = state.positions.remove(&topic);
+                    // Without a new one the old position stays the latest.
+                    let asked = state.positions.get(&topic).cloned();
                     if let Some(given) = &given {
                         state.positions.insert(topic, given.clone());
                     }
-                    state.told.facts.push((now, Fact::Start { topic, resuming, asked, given }));
+                    let live = words.live;
+                    state.told.facts.push((now, Fact::Start { topic, resuming, live, asked, given }));
                 }
                 for refused in words.refused {
                     // Nothing that these sessions ask for may be refused: it shows as a topic that is never followed.
@@ -294,10 +314,9 @@ impl Session {
                 for name in words.topics {
                     let Some(topic) = self.topics.id(&name) else { continue };
                     let position = words.positions.get(&name).and_then(|position| Position::parse(position));
-                    match &position {
-                        Some(position) => state.positions.insert(topic, position.clone()),
-                        None => state.positions.remove(&topic),
-                    };
+                    if let Some(position) = &position {
+                        state.positions.insert(topic, position.clone());
+                    }
                     state.told.facts.push((now, Fact::Resync { topic, reason, position }));
                 }
             }

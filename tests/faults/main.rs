@@ -10,6 +10,7 @@
 mod audit;
 mod client;
 mod door;
+mod journal;
 mod mutants;
 mod nemesis;
 mod node;
@@ -24,11 +25,12 @@ mod trial;
 mod watch;
 mod world;
 
-use std::{process::ExitCode, sync::Arc};
+use std::{path::PathBuf, process::ExitCode, sync::Arc};
 
 use anyhow::{Context, Result, bail};
 use tokio::{sync::Semaphore, task::JoinSet};
 
+use journal::Journal;
 use scenarios::Scenario;
 use world::Kind;
 
@@ -44,10 +46,12 @@ struct Options {
     on: Kind,
     mutants: bool,
     list: bool,
+    journal: Option<PathBuf>,
+    table: Option<PathBuf>,
 }
 
-const USAGE: &str = "options: --list | --only NAME (part of a name; may be repeated) --exact --skip NAME --repeat N --jobs N \
-                     | --minutes N --seed N --on standalone|sentinel|cluster | --mutants [--only MUTANT]";
+const USAGE: &str = "options: --list | --only NAME (part of a name; may be repeated) --exact --skip NAME --repeat N --jobs N --journal FILE \
+                     | --table JOURNAL | --minutes N --seed N --on standalone|sentinel|cluster | --mutants [--only MUTANT]";
 
 impl Options {
     fn read() -> Result<Self> {
@@ -62,6 +66,8 @@ impl Options {
             on: Kind::Alone,
             mutants: false,
             list: false,
+            journal: None,
+            table: None,
         };
         let mut args = std::env::args().skip(1);
         while let Some(arg) = args.next() {
@@ -73,6 +79,8 @@ impl Options {
                 "--repeat" => options.repeat = value()?.parse()?,
                 "--jobs" => options.jobs = value()?.parse()?,
                 "--minutes" => options.minutes = Some(value()?.parse()?),
+                "--journal" => options.journal = Some(value()?.into()),
+                "--table" => options.table = Some(value()?.into()),
                 "--seed" => options.seed = value()?.parse()?,
                 "--on" => {
                     options.on = match value()?.as_str() {
@@ -120,13 +128,19 @@ fn run() -> Result<bool> {
         scenarios::all().iter().for_each(|scenario| println!("{}", scenario.name));
         return Ok(true);
     }
+    if let Some(path) = &options.table {
+        print!("{}", journal::table(path)?);
+        return Ok(true);
+    }
     if options.mutants {
         return mutants::run(options.only.first().map(String::as_str)).map(|()| true);
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         match options.minutes {
-            Some(minutes) => nemesis::run(options.on, minutes, options.seed).await,
+            Some(minutes) => {
+                nemesis::run(options.on, minutes, options.seed, |fault| options.wants(fault)).await
+            }
             None => try_all(&options).await,
         }
     })
@@ -139,24 +153,30 @@ async fn try_all(options: &Options) -> Result<bool> {
     if wanted.is_empty() {
         bail!("no fault is called so; --list names them");
     }
+    let journal = options.journal.as_deref().map(Journal::open).transpose()?;
     let (places, mut trials) = (Arc::new(Semaphore::new(options.jobs)), JoinSet::new());
     let began = std::time::Instant::now();
+    let (mut passed, mut failed) = (0, Vec::new());
     for round in 0..options.repeat {
         for scenario in wanted.clone() {
-            let places = Arc::clone(&places);
-            let seed = options.seed + round as u64;
+            if journal.as_ref().is_some_and(|journal| journal.has_passed(scenario.name, round)) {
+                passed += 1;
+                continue;
+            }
+            // Thousands of sessions need the machine for themselves.
+            let many = (scenario.setup)().sessions > 1000;
+            let need = if many { options.jobs as u32 } else { 1 };
+            let (places, seed) = (Arc::clone(&places), options.seed);
             trials.spawn(async move {
-                // Thousands of sessions need the machine for themselves.
-                let need = if (scenario.setup)().sessions > 1000 { options_jobs(&places) } else { 1 };
                 let _place = places.acquire_many(need).await;
-                trial::run(scenario, seed).await
+                trial::run(scenario, seed, round).await
             });
         }
     }
-    let (mut passed, mut failed) = (0, Vec::new());
     while let Some(trial) = trials.join_next().await {
         let trial = trial?;
         println!("{trial}");
+        journal.as_ref().map_or(Ok(()), |journal| journal.note(&trial))?;
         if trial.is_passed() { passed += 1 } else { failed.push(trial.name) }
     }
     println!(
@@ -166,9 +186,4 @@ async fn try_all(options: &Options) -> Result<bool> {
     );
     println!("{passed} passed, {} failed", failed.len());
     Ok(failed.is_empty())
-}
-
-/// All places that there are.
-fn options_jobs(places: &Semaphore) -> u32 {
-    places.available_permits().max(1) as u32
 }

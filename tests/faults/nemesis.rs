@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::Result;
+use anyhow::{Result, bail, ensure};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 use crate::{
@@ -19,36 +19,35 @@ use crate::{
     world::{Kind, Setup, World},
 };
 
+/// How often every fault must fire in a run that is long enough for all of them.
+const LEAST: u32 = 2;
+/// Minutes from which on a run is long enough.
+const LONG: u64 = 10;
+
 /// Lets the nemesis loose on a world.
-pub(crate) async fn run(kind: Kind, minutes: u64, seed: u64) -> Result<bool> {
-    let setup = Setup {
-        kind,
-        nodes: 3,
-        sessions: 300,
-        keys: 20,
-        recorded: 60.0,
-        live: 5.0,
-        proxied: kind == Kind::Alone,
-        fronted: true,
-        seed,
-        ..Setup::default()
-    };
-    println!("nemesis on {kind:?}, seed {seed}, {minutes} minutes, {} sessions", setup.sessions);
-    let faults: Vec<Scenario> =
-        scenarios::all().into_iter().filter(|s| s.weight > 0 && fits(s, kind)).collect();
-    let mut world = World::start(setup).await?;
+pub(crate) async fn run(
+    kind: Kind,
+    minutes: u64,
+    seed: u64,
+    wanted: impl Fn(&Scenario) -> bool,
+) -> Result<bool> {
+    let (mine, others): (Vec<Scenario>, Vec<Scenario>) = scenarios::all()
+        .into_iter()
+        .partition(|fault| fault.weight > 0 && fits(fault, kind) && wanted(fault));
+    println!("nemesis on {kind:?}, seed {seed}, {minutes} minutes; {} faults", mine.len());
+    println!("left out: {}", others.iter().map(|fault| fault.name).collect::<Vec<_>>().join(" "));
+    let mut world = World::start(setup(kind, seed)).await?;
     mischief(&mut world, seed);
     let (mut random, began) = (StdRng::seed_from_u64(seed), Instant::now());
-    let mut fired: BTreeMap<&'static str, u32> = faults.iter().map(|fault| (fault.name, 0)).collect();
+    let mut fired: BTreeMap<&'static str, u32> = mine.iter().map(|fault| (fault.name, 0)).collect();
     let mut allowed = vec![Reason::Live];
-    let mut failure = None;
-    while failure.is_none() && began.elapsed() < Duration::from_secs(minutes * 60) {
-        let fault = pick(&faults, &fired, &mut random);
-        let started = Instant::now();
-        let onset = world.clock.now();
-        let outcome = (fault.body)(&mut world).await;
+    let mut failures = Vec::new();
+    while failures.is_empty() && began.elapsed() < Duration::from_secs(minutes * 60) {
+        let fault = pick(&mine, &fired, &mut random);
         *fired.entry(fault.name).or_default() += 1;
         allowed.extend(fault.allowed);
+        let started = Instant::now();
+        let outcome = unleash(&fault, &mut world).await;
         println!(
             "{:>6} s  {:<26} {:.1} s {}",
             began.elapsed().as_secs(),
@@ -56,32 +55,55 @@ pub(crate) async fn run(kind: Kind, minutes: u64, seed: u64) -> Result<bool> {
             started.elapsed().as_secs_f64(),
             if outcome.is_ok() { "ok" } else { "FAILED" }
         );
-        failure = outcome.err().map(|error| format!("{}: {error:#}", fault.name));
-        failure = failure.or_else(|| over_budget(&world, onset, fault.allowed));
-        if failure.is_none() {
-            failure = world
-                .in_step_within(PROMISE)
-                .await
-                .err()
-                .map(|error| format!("after {}: {error:#}", fault.name));
-        }
+        failures.extend(outcome.err().map(|error| format!("{}: {error:#}", fault.name)));
+    }
+    let seconds = began.elapsed().as_secs();
+    if failures.is_empty() && minutes >= LONG {
+        let rare = fired.iter().filter(|(_, count)| **count < LEAST);
+        failures.extend(rare.map(|(name, count)| format!("{name} fired {count} times only")));
     }
     allowed.sort_unstable();
     allowed.dedup();
     let verdict = world.finish(&allowed).await;
-    println!("{}", verdict.figures);
-    println!("fired: {}", join(&fired));
-    println!("bit: {}", join(&world.bites));
-    for violation in verdict.violations.iter().chain(&failure) {
+    let rate = verdict.figures.recorded as f64 / seconds.max(1) as f64;
+    println!("{}\n{rate:.1} recorded events a second", verdict.figures);
+    println!("fired: {}\nbit: {}", join(&fired), join(&world.bites));
+    println!("slowest: known {:?} ms, in step {:?} ms", world.times.known, world.times.recovered);
+    failures.extend(verdict.violations);
+    for violation in &failures {
         println!("VIOLATION {violation}");
     }
-    let failed = verdict.violations.len() + usize::from(failure.is_some());
-    println!(
-        "seed {seed}, {} s\n{} passed, {failed} failed",
-        began.elapsed().as_secs(),
-        fired.values().sum::<u32>()
-    );
-    Ok(failed == 0)
+    println!("seed {seed}, {seconds} s\n{} passed, {} failed", fired.values().sum::<u32>(), failures.len());
+    Ok(failures.is_empty())
+}
+
+/// Three nodes, 300 sessions, and a proxy wherever there can be one.
+fn setup(kind: Kind, seed: u64) -> Setup {
+    let alone = kind == Kind::Alone;
+    Setup {
+        kind,
+        nodes: 3,
+        sessions: 300,
+        keys: 20,
+        recorded: 70.0,
+        live: 5.0,
+        proxied: alone,
+        fronted: true,
+        redis: if alone { scenarios::NODE_USER } else { &[] },
+        env: if alone { scenarios::NODE_LOGIN.into() } else { Vec::new() },
+        seed,
+        ..Setup::default()
+    }
+}
+
+/// Does one fault to the world: it must bite, cost nobody more than it may, and be over for everybody in time.
+async fn unleash(fault: &Scenario, world: &mut World) -> Result<()> {
+    let (onset, bites) = (world.clock.now(), world.bites.values().sum::<u64>());
+    world.note(format!("==== {}", fault.name));
+    (fault.body)(world).await?;
+    ensure!(world.bites.values().sum::<u64>() > bites, "nothing proves that the fault bit");
+    within_budget(world, onset, fault.allowed)?;
+    world.in_step_within(PROMISE).await
 }
 
 fn join<K: std::fmt::Display, V: std::fmt::Display>(counts: &BTreeMap<K, V>) -> String {
@@ -92,29 +114,30 @@ fn join<K: std::fmt::Display, V: std::fmt::Display>(counts: &BTreeMap<K, V>) -> 
 fn fits(fault: &Scenario, kind: Kind) -> bool {
     let setup = (fault.setup)();
     let same = std::mem::discriminant(&setup.kind) == std::mem::discriminant(&kind);
-    let anywhere = ["node-", "client-", "publish-"].iter().any(|group| fault.name.starts_with(group));
-    // Trimming needs more events between two visits than this world has.
-    (same || anywhere) && fault.name != "log-trimmed"
+    same || ["node-", "session-", "client-", "publish-"].iter().any(|group| fault.name.starts_with(group))
 }
 
-/// The next fault: by weight, but none may be left out.
+/// The next fault: by weight, but first each as often as it must.
 fn pick(faults: &[Scenario], fired: &BTreeMap<&'static str, u32>, random: &mut StdRng) -> Scenario {
     let least = fired.values().min().copied().unwrap_or(0);
-    let fresh: Vec<&Scenario> =
-        faults.iter().filter(|fault| fired[fault.name] <= least + fault.weight).collect();
-    let total: u32 = fresh.iter().map(|fault| fault.weight).sum();
+    let due = |fault: &&Scenario| {
+        let fired = fired[fault.name];
+        if least < LEAST { fired == least } else { fired <= least + fault.weight }
+    };
+    let due: Vec<&Scenario> = faults.iter().filter(due).collect();
+    let total: u32 = due.iter().map(|fault| fault.weight).sum();
     let mut left = random.random_range(0..total.max(1));
-    for fault in &fresh {
+    for fault in &due {
         if left < fault.weight {
             return **fault;
         }
         left -= fault.weight;
     }
-    *fresh[0]
+    *due[0]
 }
 
-/// Resyncs since the onset of a fault that it does not allow.
-fn over_budget(world: &World, onset: u64, allowed: &[Reason]) -> Option<String> {
+/// Fails where a session was told since the onset of a fault to refetch for a reason that the fault does not allow.
+fn within_budget(world: &World, onset: u64, allowed: &[Reason]) -> Result<()> {
     for session in &world.sessions {
         let state = session.state();
         for (at, fact) in state.told.facts.iter().rev().take_while(|(at, _)| *at >= onset) {
@@ -123,14 +146,11 @@ fn over_budget(world: &World, onset: u64, allowed: &[Reason]) -> Option<String> 
                 && !allowed.contains(reason)
             {
                 let (name, topic) = (&state.told.name, world.topics.name(*topic));
-                return Some(format!(
-                    "over budget at {at} ms: session {name} topic {topic}: resync {}",
-                    reason.name()
-                ));
+                bail!("over budget at {at} ms: session {name} topic {topic}: resync {}", reason.name());
             }
         }
     }
-    None
+    Ok(())
 }
 
 /// Single sessions that lose their connection all the time, whatever else happens.

@@ -27,19 +27,12 @@ pub(crate) struct Node {
     pub(crate) internal: u16,
     env: Vec<(String, String)>,
     dir: PathBuf,
-    limit: Option<u32>,
     process: Option<Process>,
 }
 
 impl Node {
     /// Starts a node on a Redis and waits until it is ready.
-    pub(crate) async fn start(
-        dir: &Path,
-        name: &str,
-        redis: &str,
-        extra: &[(&str, &str)],
-        limit: Option<u32>,
-    ) -> Result<Self> {
+    pub(crate) async fn start(dir: &Path, name: &str, redis: &str, extra: &[(&str, &str)]) -> Result<Self> {
         let (port, internal) = (free_port()?, free_port()?);
         let mut env: Vec<(String, String)> = [
             ("NODE__NAME", name),
@@ -55,7 +48,7 @@ impl Node {
         if let Ok(mutant) = std::env::var(crate::mutants::VARIABLE) {
             env.push((crate::mutants::VARIABLE.into(), mutant));
         }
-        let mut node = Self { name: name.into(), port, internal, env, dir: dir.into(), limit, process: None };
+        let mut node = Self { name: name.into(), port, internal, env, dir: dir.into(), process: None };
         node.run().await?;
         Ok(node)
     }
@@ -73,8 +66,7 @@ impl Node {
         let given = std::env::var_os("CARILLON_BIN").filter(|_| !cfg!(feature = "mutants"));
         let program = given.map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_carillon")), PathBuf::from);
         let log = self.dir.join(format!("{}.log", self.name));
-        self.process =
-            Some(Process::start(&self.name, &program, &["serve".into()], &self.env, log, self.limit)?);
+        self.process = Some(Process::start(&self.name, &program, &["serve".into()], &self.env, log)?);
         Ok(())
     }
 

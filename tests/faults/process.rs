@@ -7,7 +7,10 @@ use std::{
     net::TcpListener,
     path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
-    sync::atomic::{AtomicU32, Ordering},
+    sync::{
+        OnceLock,
+        atomic::{AtomicU16, Ordering},
+    },
     time::Duration,
 };
 
@@ -24,22 +27,18 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Starts a program; what it writes goes to a file. `limit`: how many files it may open.
+    /// Starts a program; what it writes goes to a file.
     pub(crate) fn start(
         name: &str,
         program: &Path,
         args: &[String],
         env: &[(String, String)],
         log: PathBuf,
-        limit: Option<u32>,
     ) -> Result<Self> {
         let out = File::options().create(true).append(true).open(&log)?;
         // Dies with the test, even when that is killed.
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "--"]);
-        if let Some(limit) = limit {
-            command.args(["prlimit", &format!("--nofile={limit}:{limit}"), "--"]);
-        }
         command.arg(program).args(args).envs(env.iter().cloned()).kill_on_drop(true);
         command.stdin(Stdio::null()).stdout(out.try_clone()?).stderr(out);
         let child = command.spawn().with_context(|| format!("cannot start {}", program.display()))?;
@@ -53,6 +52,24 @@ impl Process {
             Command::new("kill").args([&format!("-{signal}"), &self.pid.to_string()]).status().await?;
         if !status.success() {
             bail!("{} cannot be sent {signal}: it is gone\n{}", self.name, self.tail());
+        }
+        Ok(())
+    }
+
+    /// How many files it has open, and how many it may open.
+    pub(crate) async fn files(&self) -> Result<(usize, u64)> {
+        let open = std::fs::read_dir(format!("/proc/{}/fd", self.pid))?.count();
+        let args = ["--pid", &self.pid.to_string(), "--nofile", "--output", "SOFT", "--noheadings"];
+        let limit = Command::new("prlimit").args(args).output().await?;
+        Ok((open, String::from_utf8_lossy(&limit.stdout).trim().parse()?))
+    }
+
+    /// Limits how many files it may open.
+    pub(crate) async fn limit_files(&self, limit: u64) -> Result<()> {
+        let (pid, limit) = (self.pid.to_string(), format!("--nofile={limit}:"));
+        let status = Command::new("prlimit").args(["--pid", &pid, &limit]).status().await?;
+        if !status.success() {
+            bail!("the files of {} cannot be limited", self.name);
         }
         Ok(())
     }
@@ -84,17 +101,30 @@ impl Process {
     }
 }
 
-/// A free port below those that the kernel gives to outgoing connections, so that a server can come back on it.
+/// Ports that one run may use: below those that the kernel gives to outgoing connections.
+const BLOCK: u16 = 1000;
+
+/// A free port, so that a server can come back on it: nobody else takes it while the server is away.
 pub(crate) fn free_port() -> Result<u16> {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    let base = std::process::id() % 1700 * 10;
-    for _ in 0..5000 {
-        let port = 15_000 + ((base + NEXT.fetch_add(1, Ordering::Relaxed)) % 17_000) as u16;
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    static MINE: OnceLock<Option<(u16, File)>> = OnceLock::new();
+    let block = MINE.get_or_init(|| (0..17).find_map(take_block)).as_ref();
+    let (first, _lock) = block.context("too many runs of the fault tests at once")?;
+    for _ in 0..BLOCK {
+        let port = first + NEXT.fetch_add(1, Ordering::Relaxed) % BLOCK;
         if TcpListener::bind(("127.0.0.1", port)).is_ok() {
             return Ok(port);
         }
     }
-    bail!("no free port between 15000 and 32000")
+    bail!("no free port between {first} and {}", first + BLOCK)
+}
+
+/// Takes a block of ports, unless another run has it: the lock ends with the process.
+fn take_block(number: u16) -> Option<(u16, File)> {
+    let path = std::env::temp_dir().join(format!("carillon-faults-ports-{number}"));
+    let file = File::options().create(true).append(true).open(path).ok()?;
+    file.try_lock().ok()?;
+    Some((15_000 + number * BLOCK, file))
 }
 
 /// Waits until `check` says yes, or fails with what was waited for.

@@ -338,17 +338,23 @@ impl Way {
 
     /// Comes back when nothing has passed in either direction for as long as the rules allow.
     async fn watch_idle(&self) {
+        let mut rules = self.shared.rules.subscribe();
         loop {
-            let idle = self.shared.rules.borrow().idle;
-            let Some(idle) = idle else {
-                tokio::time::sleep(Duration::from_millis(500)).await;
-                continue;
-            };
-            let due = *lock(&self.last) + idle;
-            if Instant::now() >= due {
+            let idle = rules.borrow_and_update().idle;
+            let due = idle.map(|idle| *lock(&self.last) + idle);
+            if due.is_some_and(|due| Instant::now() >= due) {
                 return;
             }
-            tokio::time::sleep_until(due).await;
+            let wait = async {
+                match due {
+                    Some(due) => tokio::time::sleep_until(due).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = wait => {}
+                changed = rules.changed() => if changed.is_err() { return },
+            }
         }
     }
 }

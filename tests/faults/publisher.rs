@@ -69,7 +69,7 @@ impl Press {
     }
 
     /// Publishes so many recorded events a second, until the world ends.
-    pub(crate) async fn record(self: Arc<Self>, topics: Vec<TopicId>, rate: f64, seed: u64, size: usize) {
+    pub(crate) async fn record(self: Arc<Self>, topics: Vec<TopicId>, rate: f64, seed: u64) {
         let mut random = StdRng::seed_from_u64(seed);
         let mut door = Door::new(self.place.clone());
         let mut pace = tokio::time::interval(Duration::from_secs_f64(1.0 / rate));
@@ -85,20 +85,20 @@ impl Press {
             };
             self.busy.fetch_add(1, Ordering::AcqRel);
             let number = self.number(*topic);
-            self.insist(&mut door, *topic, number, size).await;
+            self.insist(&mut door, *topic, number).await;
             // Now and then the answer is taken for lost, and the publish repeated: it must not be recorded twice.
             if random.random_ratio(1, 20) {
-                self.repeat(&mut door, *topic, number, size).await;
+                self.repeat(&mut door, *topic, number).await;
             }
             self.busy.fetch_sub(1, Ordering::AcqRel);
         }
     }
 
     /// Tries until Redis accepts, or the world ends.
-    async fn insist(&self, door: &mut Door, topic: TopicId, number: u64, size: usize) {
+    async fn insist(&self, door: &mut Door, topic: TopicId, number: u64) {
         loop {
             let sent = self.clock.now();
-            match self.try_once(door, topic, number, size).await {
+            match self.try_once(door, topic, number, 0).await {
                 Ok(id) => {
                     self.ledger().acks.push(Ack { topic, number, id, sent });
                     return;
@@ -135,11 +135,23 @@ impl Press {
         id.ok_or_else(|| Trouble::Refused(format!("not an id: {answer:?}")))
     }
 
+    /// Publishes so many events to a topic one after another, without a pause; `size` bytes of padding in each.
+    pub(crate) async fn burst(&self, topic: TopicId, count: usize, size: usize) -> anyhow::Result<()> {
+        let mut door = Door::new(self.place.clone());
+        for _ in 0..count {
+            let (number, sent) = (self.number(topic), self.clock.now());
+            let id = self.try_once(&mut door, topic, number, size).await;
+            let id = id.map_err(|trouble| anyhow::anyhow!("a publish failed: {trouble}"))?;
+            self.ledger().acks.push(Ack { topic, number, id, sent });
+        }
+        Ok(())
+    }
+
     /// Repeats a publish that was accepted. The answer is the first id, unless Redis has forgotten it meanwhile: then a
     /// second entry is one that publishers must expect.
-    async fn repeat(&self, door: &mut Door, topic: TopicId, number: u64, size: usize) {
+    async fn repeat(&self, door: &mut Door, topic: TopicId, number: u64) {
         let sent = self.clock.now();
-        match self.try_once(door, topic, number, size).await {
+        match self.try_once(door, topic, number, 0).await {
             Ok(id) => {
                 let mut ledger = self.ledger();
                 if !ledger.acks.iter().rev().take(5000).any(|ack| ack.number == number && ack.id == id) {

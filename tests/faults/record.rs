@@ -3,7 +3,12 @@
 //! Plain values without IO, so that the audit can be tested with made-up evidence. Nothing here comes from the program
 //! under test: the words of the wire are read again from the public contract.
 
-use std::{collections::HashMap, fmt, sync::Arc, time::Instant};
+use std::{
+    collections::{BTreeSet, HashMap},
+    fmt,
+    sync::{Arc, PoisonError, RwLock},
+    time::Instant,
+};
 
 /// Milliseconds since the world began.
 pub(crate) type Ms = u64;
@@ -41,8 +46,19 @@ pub(crate) struct Position {
 impl Position {
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let (lineage, id) = text.rsplit_once('.')?;
-        Some(Self { lineage: lineage.into(), id: Id::parse(id)? })
+        Some(Self { lineage: shared(lineage), id: Id::parse(id)? })
     }
+}
+
+/// One copy of each lineage: millions of positions name the same few.
+fn shared(lineage: &str) -> Arc<str> {
+    static LINEAGES: RwLock<BTreeSet<Arc<str>>> = RwLock::new(BTreeSet::new());
+    if let Some(known) = LINEAGES.read().unwrap_or_else(PoisonError::into_inner).get(lineage) {
+        return Arc::clone(known);
+    }
+    let lineage: Arc<str> = lineage.into();
+    LINEAGES.write().unwrap_or_else(PoisonError::into_inner).insert(Arc::clone(&lineage));
+    lineage
 }
 
 impl fmt::Display for Position {
@@ -101,8 +117,9 @@ impl Reason {
 pub(crate) enum Fact {
     /// A node welcomed it.
     Welcome { node: String, live: bool },
-    /// Where a topic's stream starts, according to `welcome` or `subscribed`. `asked`: the position brought back.
-    Start { topic: TopicId, resuming: bool, asked: Option<Position>, given: Option<Position> },
+    /// Where a topic's stream starts, according to `welcome` or `subscribed`. `asked`: the position brought back;
+    /// `live`: whether the node has Redis in sight.
+    Start { topic: TopicId, resuming: bool, live: bool, asked: Option<Position>, given: Option<Position> },
     /// An event; without a position a live one. `number` is the publisher's.
     Event { topic: TopicId, position: Option<Position>, number: u64 },
     /// Refetch.
@@ -111,6 +128,8 @@ pub(crate) enum Fact {
     Status { live: bool },
     /// The connection ended; the code where one came.
     Closed { code: Option<u16> },
+    /// The session itself dropped the connection.
+    Dropped,
 }
 
 impl Fact {
@@ -138,6 +157,7 @@ impl fmt::Display for Fact {
             }
             Self::Status { live } => write!(f, "status live:{live}"),
             Self::Closed { code } => write!(f, "closed {code:?}"),
+            Self::Dropped => f.write_str("dropped its connection"),
         }
     }
 }

@@ -53,7 +53,7 @@ impl Redis {
         let log = self.dir.join("redis.log");
         let name = format!("redis {}", self.port);
         let process = match clock {
-            None => Process::start(&name, Path::new(&self.program), &args, &[], log, None)?,
+            None => Process::start(&name, Path::new(&self.program), &args, &[], log)?,
             Some(clock) => {
                 // Redis' own allocator asks for the time before libfaketime is ready to answer: glibc's takes its place.
                 let lib =
@@ -62,7 +62,7 @@ impl Redis {
                 let preload = format!("LD_PRELOAD=libc_malloc_debug.so.0:{lib}");
                 let mut with_clock = vec![preload, format!("FAKETIME={clock}"), self.program.clone()];
                 with_clock.extend(args);
-                Process::start(&name, Path::new("env"), &with_clock, &[], log, None)?
+                Process::start(&name, Path::new("env"), &with_clock, &[], log)?
             }
         };
         self.process = Some(process);
@@ -189,7 +189,7 @@ impl Watched {
         std::fs::write(&file, text)?;
         let args = [file.display().to_string(), "--sentinel".to_owned()];
         let name = format!("sentinel {port}");
-        let process = Process::start(&name, Path::new("redis-server"), &args, &[], dir.join("log"), None)?;
+        let process = Process::start(&name, Path::new("redis-server"), &args, &[], dir.join("log"))?;
         until("the sentinel answers", PATIENCE, || async { resp::ask(port, &["PING"]).await.is_ok() })
             .await?;
         Ok((port, process))

@@ -11,23 +11,30 @@ use crate::{
 /// What came of a trial.
 pub(crate) struct Trial {
     pub(crate) name: &'static str,
+    pub(crate) round: usize,
+    pub(crate) seed: u64,
     pub(crate) seconds: f64,
     pub(crate) figures: Figures,
     pub(crate) times: Times,
     pub(crate) bites: BTreeMap<&'static str, u64>,
+    pub(crate) measured: BTreeMap<&'static str, f64>,
     pub(crate) failures: Vec<String>,
 }
 
-/// Tries a fault.
-pub(crate) async fn run(scenario: Scenario, seed: u64) -> Trial {
+/// Tries a fault. `round`: how often it was tried before.
+pub(crate) async fn run(scenario: Scenario, seed: u64, round: usize) -> Trial {
     let began = Instant::now();
+    let seed = seed + round as u64;
     let setup = Setup { seed, ..(scenario.setup)() };
     let mut trial = Trial {
         name: scenario.name,
+        round,
+        seed,
         seconds: 0.0,
         figures: Figures::default(),
         times: Times::default(),
         bites: BTreeMap::new(),
+        measured: BTreeMap::new(),
         failures: Vec::new(),
     };
     match World::start(setup).await {
@@ -38,8 +45,8 @@ pub(crate) async fn run(scenario: Scenario, seed: u64) -> Trial {
             }
             let verdict = world.finish(scenario.allowed).await;
             trial.failures.extend(verdict.violations);
-            (trial.figures, trial.times, trial.bites) =
-                (verdict.figures, world.times.clone(), world.bites.clone());
+            (trial.figures, trial.times, trial.bites, trial.measured) =
+                (verdict.figures, world.times.clone(), world.bites.clone(), world.measured.clone());
             if trial.failures.is_empty() && trial.bites.values().sum::<u64>() == 0 {
                 trial.failures.push("nothing proves that the fault bit".into());
             }
@@ -70,6 +77,9 @@ impl fmt::Display for Trial {
         )?;
         let bites: Vec<String> = self.bites.iter().map(|(what, count)| format!("{count} {what}")).collect();
         write!(f, "  bit: {}", bites.join(", "))?;
+        for (what, figure) in &self.measured {
+            write!(f, "; {what}: {figure:.1}")?;
+        }
         for failure in &self.failures {
             write!(f, "\n    {}", failure.replace('\n', "\n    "))?;
         }

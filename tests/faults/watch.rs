@@ -28,11 +28,17 @@ impl World {
         let names: Vec<String> = nodes.iter().map(|node| self.nodes[*node].name.clone()).collect();
         let affected = |session: &Arc<Session>| names.contains(&session.state().node);
         let affected: Vec<_> = self.sessions.iter().filter(|session| affected(session)).cloned().collect();
-        until("every session knows that its node has lost sight of Redis", PROMISE, || async {
+        let known = until("every session knows that its node has lost sight of Redis", PROMISE, || async {
             affected.iter().all(|session| learned(session, onset).is_some())
-        })
-        .await
-        .with_context(|| self.logs())?;
+        });
+        known.await.with_context(|| {
+            let unaware = affected.iter().find(|session| learned(session, onset).is_none());
+            format!(
+                "{}\nnot aware: {}",
+                self.logs(),
+                unaware.map(|session| session.tail()).unwrap_or_default()
+            )
+        })?;
         let slowest = affected.iter().filter_map(|session| learned(session, onset)).max().unwrap_or(onset);
         let took = slowest.saturating_sub(onset);
         self.times.known = self.times.known.max(Some(took));
@@ -68,6 +74,23 @@ impl World {
             .await
             .with_context(|| self.logs())?;
         }
+        self.settled(bound, over).await
+    }
+
+    /// As [`World::recovered`], and some sessions must have been told to refetch for this reason since the onset: until
+    /// then the nodes have not noticed.
+    pub(crate) async fn recovered_by_some(&mut self, reason: Reason) -> Result<()> {
+        let over = self.clock.now();
+        self.note("the trouble is over");
+        until(&format!("sessions are told to refetch ({})", reason.name()), PROMISE, || async {
+            self.resyncs(reason) > 0
+        })
+        .await
+        .with_context(|| self.logs())?;
+        self.settled(PROMISE, over).await
+    }
+
+    async fn settled(&mut self, bound: Duration, over: Ms) -> Result<()> {
         let passed = Duration::from_millis(self.clock.now() - over);
         let in_step = self.in_step_within(bound.saturating_sub(passed)).await;
         in_step.with_context(|| self.logs())?;
@@ -131,21 +154,24 @@ impl World {
 
     /// How often the sessions were told this since the onset.
     pub(crate) fn resyncs(&self, reason: Reason) -> u64 {
-        let count = |session: &Arc<Session>| {
-            let state = session.state();
-            let since = state.told.facts.iter().rev().take_while(|(at, _)| *at >= self.onset);
-            since.filter(|(_, fact)| matches!(fact, Fact::Resync { reason: r, .. } if *r == reason)).count()
-                as u64
-        };
-        self.sessions.iter().map(count).sum()
+        self.count(|fact| matches!(fact, Fact::Resync { reason: r, .. } if *r == reason))
     }
 
-    /// How many connections the sessions have lost since the onset.
+    /// How many connections the sessions have lost since the onset; what they dropped themselves does not count.
     pub(crate) fn losses(&self) -> u64 {
+        self.count(|fact| matches!(fact, Fact::Closed { .. }))
+    }
+
+    /// How many connections the sessions have dropped themselves since the onset.
+    pub(crate) fn drops(&self) -> u64 {
+        self.count(|fact| matches!(fact, Fact::Dropped))
+    }
+
+    fn count(&self, what: impl Fn(&Fact) -> bool) -> u64 {
         let count = |session: &Arc<Session>| {
             let state = session.state();
             let since = state.told.facts.iter().rev().take_while(|(at, _)| *at >= self.onset);
-            since.filter(|(_, fact)| matches!(fact, Fact::Closed { .. })).count() as u64
+            since.filter(|(_, fact)| what(fact)).count() as u64
         };
         self.sessions.iter().map(count).sum()
     }

@@ -49,10 +49,6 @@ pub(crate) struct Setup {
     pub(crate) fronted: bool,
     pub(crate) redis: &'static [&'static str],
     pub(crate) env: Vec<(&'static str, &'static str)>,
-    /// Open files of each node.
-    pub(crate) files: Option<u32>,
-    /// Bytes of padding in each event.
-    pub(crate) padding: usize,
     /// Clock of each server under Sentinel, for faketime.
     pub(crate) clocks: &'static [Option<&'static str>],
     pub(crate) seed: u64,
@@ -71,8 +67,6 @@ impl Default for Setup {
             fronted: false,
             redis: &[],
             env: Vec::new(),
-            files: None,
-            padding: 0,
             clocks: &[],
             seed: 1,
         }
@@ -113,6 +107,8 @@ pub(crate) struct World {
     pub(crate) onset: Ms,
     /// What was counted as proof that a fault bit.
     pub(crate) bites: BTreeMap<&'static str, u64>,
+    /// What else was measured: the worst of each.
+    pub(crate) measured: BTreeMap<&'static str, f64>,
     pub(crate) notes: Vec<(Ms, String)>,
     tasks: JoinSet<()>,
     pub(crate) dir: tempfile::TempDir,
@@ -145,6 +141,7 @@ impl World {
             times: Times::default(),
             onset: 0,
             bites: BTreeMap::new(),
+            measured: BTreeMap::new(),
             notes: Vec::new(),
             tasks: JoinSet::new(),
             dir,
@@ -181,7 +178,7 @@ impl World {
             let mut env = vec![("HEARTBEAT__SECONDS", "5"), ("DRAIN__WINDOW_SECONDS", "4")];
             env.extend(self.setup.env.iter().copied());
             let name = format!("node-{n}");
-            self.nodes.push(Node::start(self.dir.path(), &name, &url, &env, self.setup.files).await?);
+            self.nodes.push(Node::start(self.dir.path(), &name, &url, &env).await?);
         }
         let mut ports = Vec::new();
         for node in &self.nodes {
@@ -231,7 +228,7 @@ impl World {
         for n in 0..4 {
             let rate = self.setup.recorded / 4.0;
             let press = Arc::clone(&self.press);
-            self.tasks.spawn(press.record(all.clone(), rate, seed * 100 + n, self.setup.padding));
+            self.tasks.spawn(press.record(all.clone(), rate, seed * 100 + n));
         }
         if self.setup.live > 0.0 {
             self.tasks.spawn(Arc::clone(&self.press).shout(live, self.setup.live, seed * 100 + 50));
@@ -251,6 +248,12 @@ impl World {
     /// Counts a proof that a fault bit.
     pub(crate) fn bit(&mut self, what: &'static str, count: u64) {
         *self.bites.entry(what).or_default() += count;
+    }
+
+    /// Keeps the highest of what was measured.
+    pub(crate) fn measured(&mut self, what: &'static str, figure: f64) {
+        let most = self.measured.entry(what).or_insert(figure);
+        *most = most.max(figure);
     }
 
     pub(crate) fn redis(&mut self) -> Result<&mut Redis> {

@@ -113,7 +113,12 @@ pub(crate) async fn trimmed(world: &mut World) -> Result<()> {
         session.away.store(true, Ordering::Relaxed);
         session.drop_connection();
     }
-    hold(Duration::from_secs(6)).await;
+    // So long that no node keeps more than its usual tail, and then more events than that.
+    hold(Duration::from_secs(16)).await;
+    for name in ["comments:1", "comments:2", "comments:3", "comments:4"] {
+        let topic = world.topics.id(name).context("no such topic")?;
+        world.press.burst(topic, 60, 0).await?;
+    }
     for session in world.sessions.iter().step_by(2) {
         session.away.store(false, Ordering::Relaxed);
     }
