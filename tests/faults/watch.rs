@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use crate::{
     client::Session,
     process::until,
-    record::{Fact, Id, Ms, Reason, TopicId},
+    record::{Fact, Id, Ms, Reason, Told, TopicId},
     world::World,
 };
 
@@ -44,6 +44,17 @@ impl World {
         self.times.known = self.times.known.max(Some(took));
         self.note(format!("all {} sessions concerned know, the last after {took} ms", affected.len()));
         Ok(())
+    }
+
+    /// The nodes that have such sessions at the moment.
+    pub(crate) fn nodes_of(&self, which: impl Fn(&Told) -> bool) -> Vec<usize> {
+        let has = |node: &usize| {
+            self.sessions.iter().any(|session| {
+                let state = session.state();
+                state.connected && state.node == self.nodes[*node].name && which(&state.told)
+            })
+        };
+        (0..self.nodes.len()).filter(has).collect()
     }
 
     /// As [`World::known_by`], for all nodes.

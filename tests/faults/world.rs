@@ -282,8 +282,12 @@ impl World {
         let mut door = Door::new(self.store.place());
         let mut heads = HashMap::new();
         for topic in 0..self.topics.names.len() as TopicId {
-            if let Ok(id) = door.head(&key(self.topics.name(topic))).await {
-                heads.insert(topic, id);
+            // A server may be down: the next try asks another one.
+            for _ in 0..6 {
+                if let Ok(id) = door.head(&key(self.topics.name(topic))).await {
+                    heads.insert(topic, id);
+                    break;
+                }
             }
         }
         heads

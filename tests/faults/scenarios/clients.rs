@@ -45,7 +45,7 @@ pub(crate) async fn never_reads(world: &mut World) -> Result<()> {
             "the nodes do not give up sessions that never read\n{}",
             world.logs()
         );
-        world.press.burst(topic, 20, 4000).await?;
+        world.press.burst(topic, 8, 4000).await?;
         hold(Duration::from_millis(200)).await;
     }
     let lost = world.losses();
