@@ -178,10 +178,12 @@ impl Session {
     }
 
     /// What it was told last.
-    pub(crate) fn tail(&self) -> String {
+    pub(crate) fn tail(&self, length: usize) -> String {
         let state = self.state();
-        let last = state.told.facts.iter().rev().take(12).rev();
-        let lines: Vec<String> = last.map(|(at, fact)| format!("  {at} ms {fact}")).collect();
+        let facts = &state.told.facts;
+        let topic = |fact: &Fact| fact.topic().map_or("", |topic| self.topics.name(topic));
+        let last = facts.iter().skip(facts.len().saturating_sub(length));
+        let lines: Vec<String> = last.map(|(at, fact)| format!("  {at} ms {} {fact}", topic(fact))).collect();
         format!("session {} at {}\n{}", state.told.name, state.node, lines.join("\n"))
     }
 

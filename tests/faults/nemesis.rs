@@ -138,16 +138,16 @@ fn pick(faults: &[Scenario], fired: &BTreeMap<&'static str, u32>, random: &mut S
 
 /// Fails where a session was told since the onset of a fault to refetch for a reason that the fault does not allow.
 fn within_budget(world: &World, onset: u64, allowed: &[Reason]) -> Result<()> {
+    let over = |fact: &Fact| matches!(fact, Fact::Resync { reason, .. } if *reason != Reason::Live && !allowed.contains(reason));
     for session in &world.sessions {
         let state = session.state();
-        for (at, fact) in state.told.facts.iter().rev().take_while(|(at, _)| *at >= onset) {
-            if let Fact::Resync { topic, reason, .. } = fact
-                && *reason != Reason::Live
-                && !allowed.contains(reason)
-            {
-                let (name, topic) = (&state.told.name, world.topics.name(*topic));
-                bail!("over budget at {at} ms: session {name} topic {topic}: resync {}", reason.name());
-            }
+        let mut since = state.told.facts.iter().rev().take_while(|(at, _)| *at >= onset);
+        if let Some((at, fact)) = since.find(|(_, fact)| over(fact)) {
+            let topic = fact.topic().map_or("-", |topic| world.topics.name(topic));
+            let (at, name) = (*at, state.told.name.clone());
+            let what = format!("over budget at {at} ms: session {name} topic {topic}: {fact}");
+            drop(state);
+            bail!("{what}\n{}", session.tail(40));
         }
     }
     Ok(())

@@ -36,7 +36,7 @@ impl World {
             format!(
                 "{}\nnot aware: {}",
                 self.logs(),
-                unaware.map(|session| session.tail()).unwrap_or_default()
+                unaware.map(|session| session.tail(12)).unwrap_or_default()
             )
         })?;
         let slowest = affected.iter().filter_map(|session| learned(session, onset)).max().unwrap_or(onset);
