@@ -28,16 +28,17 @@ impl World {
         let names: Vec<String> = nodes.iter().map(|node| self.nodes[*node].name.clone()).collect();
         let affected = |session: &Arc<Session>| names.contains(&session.state().node);
         let affected: Vec<_> = self.sessions.iter().filter(|session| affected(session)).cloned().collect();
+        // Who hung up by itself meanwhile may have been away while there was something to say.
+        let unaware = || {
+            let aware = |session: &Session| learned(session, onset).is_some() || hung_up(session, onset);
+            affected.iter().find(|session| !aware(session))
+        };
         let known = until("every session knows that its node has lost sight of Redis", PROMISE, || async {
-            affected.iter().all(|session| learned(session, onset).is_some())
+            unaware().is_none()
         });
         known.await.with_context(|| {
-            let unaware = affected.iter().find(|session| learned(session, onset).is_none());
-            format!(
-                "{}\nnot aware: {}",
-                self.logs(),
-                unaware.map(|session| session.tail(12)).unwrap_or_default()
-            )
+            let tail = unaware().map(|session| session.tail(12)).unwrap_or_default();
+            format!("{}\nnot aware: {tail}", self.logs())
         })?;
         let slowest = affected.iter().filter_map(|session| learned(session, onset)).max().unwrap_or(onset);
         let took = slowest.saturating_sub(onset);
@@ -201,6 +202,13 @@ fn learned(session: &Session, onset: Ms) -> Option<Ms> {
         matches!(fact, Fact::Status { live: false } | Fact::Welcome { live: false, .. } | Fact::Closed { .. })
     };
     since.filter(|(_, fact)| blind(fact)).last().map(|(at, _)| *at)
+}
+
+/// Whether a session has dropped its connection since.
+fn hung_up(session: &Session, onset: Ms) -> bool {
+    let state = session.state();
+    let mut since = state.told.facts.iter().rev().take_while(|(at, _)| *at >= onset);
+    since.any(|(_, fact)| *fact == Fact::Dropped)
 }
 
 fn told(session: &Session, reason: Reason, onset: Ms) -> bool {
