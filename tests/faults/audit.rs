@@ -77,8 +77,8 @@ struct Course<'a> {
 /// Audits everything.
 pub(crate) fn audit(evidence: &Evidence<'_>) -> Verdict {
     let mut verdict = Verdict::default();
-    let (mut acks, mut shouts): (HashMap<TopicId, Vec<&Ack>>, HashMap<TopicId, Vec<&Shout>>) =
-        Default::default();
+    let mut acks: HashMap<TopicId, Vec<&Ack>> = HashMap::new();
+    let mut shouts: HashMap<TopicId, Vec<&Shout>> = HashMap::new();
     for ack in &evidence.ledger.acks {
         acks.entry(ack.topic).or_default().push(ack);
     }
