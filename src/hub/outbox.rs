@@ -365,3 +365,7 @@ impl std::fmt::Debug for Outbox {
         write!(f, "Outbox({:?})", self.slot())
     }
 }
+
+#[cfg(test)]
+#[path = "outbox_model.rs"]
+mod model;

@@ -96,6 +96,8 @@ pub struct Feed {
     longest: usize,
     /// The head when the read of the log that is under way was asked for.
     asked: Option<EntryId>,
+    /// The feed has started anew since: the read is one of another log, and may be older than what is known of this.
+    void: bool,
 }
 
 impl Feed {
@@ -112,6 +114,7 @@ impl Feed {
             shared: None,
             read_until: None,
             asked: None,
+            void: false,
         }
     }
 
@@ -131,6 +134,7 @@ impl Feed {
         self.tail = VecDeque::new();
         self.floor = 0;
         self.shared = None;
+        self.void |= self.asked.take().is_some();
         self.head = Some(head);
         self.state = State::Live;
     }
@@ -263,6 +267,7 @@ impl Feed {
 
     /// A read of the log is asked for: what it answers is not older than the feed is now.
     pub fn asking(&mut self) {
+        self.void = false;
         self.asked = self.head.as_ref().map(|head| head.top);
     }
 
@@ -277,6 +282,9 @@ impl Feed {
     /// Takes in a read of the log from after number `asked`: entries before the tail extend it, entries after the head
     /// are returned.
     pub fn merge(&mut self, topic: &Topic, asked: u64, history: History, at: u64, now: Instant) -> Merged {
+        if std::mem::take(&mut self.void) {
+            return Merged::Forward(Vec::new());
+        }
         let asked_at = self.asked.take();
         let overtaken = self.overtook(&history.head, asked_at);
         if let Err(reason) = self.compare(&history.head)
@@ -341,3 +349,7 @@ impl Feed {
 #[cfg(test)]
 #[path = "feed_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "feed_model.rs"]
+mod model;

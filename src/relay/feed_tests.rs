@@ -127,6 +127,17 @@ fn a_read_that_the_wire_has_overtaken_is_not_a_log_that_went_back() {
     assert_eq!(merged, Merged::Replaced(Reason::LogReplaced));
 }
 
+#[test]
+fn a_read_that_was_asked_of_another_log_says_nothing() {
+    let mut feed = started(10);
+    feed.asking();
+    let other = |seq| Head { top: EntryId { epoch: 8, seq }, ..head(0) };
+    feed.start(other(1));
+    let late = History { head: other(0), entries: Vec::new() };
+    assert_eq!(feed.merge(&topic(), 10, late, 0, Instant::now()), Merged::Forward(vec![]));
+    assert_eq!(feed.head(), Some(&other(1)));
+}
+
 proptest! {
     /// Whatever arrives, is lost, comes twice or is read back: a replay is exactly what the log has after a position.
     #[test]

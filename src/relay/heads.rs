@@ -181,7 +181,7 @@ impl Switch {
         let lookback = self.settings.log_length.min(LOOKBACK) as u64;
         let asked = if seq < head.top.seq { seq.min(head.top.seq.saturating_sub(lookback)) } else { seq };
         let after = EntryId { epoch: head.top.epoch, seq: asked };
-        self.reads.insert(room, asked);
+        self.reads.insert(room, false);
         self.metrics.history_reads.inc();
         let (bus, topic) = (self.bus.clone(), topic.clone());
         self.ask(async move { Answer::Read(room, asked, bus.history(topic, after).await) });
@@ -194,9 +194,10 @@ impl Switch {
         result: Result<History, BusError>,
         stale: bool,
     ) {
-        if stale || self.reads.remove(&room).is_none() {
+        if stale {
             return;
         }
+        let Some(again) = self.reads.remove(&room) else { return };
         let Some(Subject::Topic(topic)) = self.hub.subject(room).cloned() else { return };
         let (now, at) = (Instant::now(), self.at());
         let Some(feed) = self.feeds.get_mut(&room) else { return };
@@ -213,6 +214,9 @@ impl Switch {
                     }
                 }
                 self.release(room);
+                if again {
+                    self.fill(room);
+                }
             }
             Err(error) => {
                 tracing::warn!(topic = %topic, %error, "the log of a topic cannot be read");

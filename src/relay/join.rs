@@ -62,7 +62,7 @@ pub(super) struct Join {
     pub(super) marks: Option<Arc<Marks>>,
     /// When the answer goes out in any case.
     until: Instant,
-    /// How often a log was read for it.
+    /// How often a log was read for its sake.
     reads: u8,
 }
 
@@ -224,7 +224,11 @@ impl Switch {
             Resumed::Ahead => feed.position().map_or(0, |position| position.id.seq),
             _ => return true,
         };
-        // One read may have been under way for others, a second is for this session: a third would show nothing new.
+        // Whomever it is for, it may show what is missing.
+        if self.reads.contains_key(&room) {
+            return false;
+        }
+        // A third one would show nothing new.
         if join.reads >= 2 * join.asked.len().min(100) as u8 {
             return true;
         }

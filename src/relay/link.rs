@@ -173,6 +173,9 @@ impl Switch {
             }
             Ok(false) => {
                 self.metrics.gaps.inc();
+                if let Some(again) = self.reads.get_mut(&room) {
+                    *again = true;
+                }
                 self.fill(room);
             }
             Err(reason) => {

@@ -56,8 +56,8 @@ pub(super) struct Switch {
     pub(super) hub: Hub,
     pub(super) feeds: FxHashMap<RoomId, Feed>,
     pub(super) held: FxHashMap<RoomId, Vec<(EntryId, Content)>>,
-    /// Reads of logs that are under way, and the earliest number that waiting sessions need.
-    pub(super) reads: FxHashMap<RoomId, u64>,
+    /// Reads of logs that are under way, and whether more was found missing since: then one does not do.
+    pub(super) reads: FxHashMap<RoomId, bool>,
     pub(super) connection: Connection,
     /// Counts interruptions of the link: an answer to a question of before is not used.
     pub(super) generation: u64,
