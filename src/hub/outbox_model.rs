@@ -3,6 +3,7 @@
 //! event of their topic.
 
 use std::{
+    collections::BTreeSet,
     io::Read,
     net::{TcpListener, TcpStream as Reader},
     time::Duration,
@@ -11,7 +12,7 @@ use std::{
 use proptest::prelude::*;
 
 use super::*;
-use crate::protocol::{Areas, EntryId, Event, Lineage, Reason, message::Positions};
+use crate::protocol::{Areas, EntryId, Event, Lineage, Reason, Topic, message::Positions};
 
 /// Bytes of events that may wait.
 const LIMIT: usize = 6000;
@@ -290,7 +291,7 @@ fn pulled(happenings: &[Happening], model: &mut Model) -> Vec<usize> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig::with_cases(24))]
 
     #[test]
     fn a_socket_gets_everything_in_order_but_events_it_is_told_of(

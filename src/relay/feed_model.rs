@@ -8,7 +8,7 @@ mod node;
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use proptest::prelude::*;
+use proptest::{prelude::*, test_runner::RngSeed};
 
 use super::*;
 use crate::protocol::{Areas, EventError};
@@ -145,7 +145,8 @@ fn topic() -> Topic {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(256))]
+    // The same cases every time: a gate is no place for discoveries. Others: change the seed, and the number.
+    #![proptest_config(ProptestConfig { cases: 512, rng_seed: RngSeed::Fixed(7), ..ProptestConfig::default() })]
 
     #[test]
     fn nobody_is_ever_silently_stale(happenings in prop::collection::vec(happening(), 1..200)) {

@@ -132,6 +132,9 @@ impl Node {
         self.wire.clear();
         self.held.clear();
         self.read = None;
+        for reads in self.sessions.iter_mut().filter_map(|session| session.waiting.as_mut()) {
+            *reads = 0;
+        }
         self.feed.state = State::Doubt;
         if let Some(lost) = lost {
             let mut entries = self.redis.entries().clone();

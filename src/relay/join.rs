@@ -63,7 +63,7 @@ pub(super) struct Join {
     /// When the answer goes out in any case.
     until: Instant,
     /// How often a log was read for its sake.
-    reads: u8,
+    pub(super) reads: u8,
 }
 
 impl Switch {

@@ -76,6 +76,10 @@ impl Switch {
         self.connection.again = false;
         self.opening = false;
         self.reads.clear();
+        for join in self.joins.values_mut() {
+            // What was read for it is lost with the link.
+            join.reads = 0;
+        }
         self.held.clear();
         self.forget_checks();
         self.forget_live();
