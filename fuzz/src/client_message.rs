@@ -104,7 +104,7 @@ fn resume(value: Option<&Value>) -> Option<Option<Resume>> {
         Some(positions) => positions.as_object()?.iter().map(entry).collect::<Option<_>>()?,
         None => std::collections::BTreeMap::new(),
     };
-    Some(Some(Resume { at, positions }))
+    Some(Some(Resume { at, positions, away: false }))
 }
 
 /// A session of Anna's, and what it follows by its own words.

@@ -20,7 +20,7 @@ pub fn check(data: &[u8]) {
         assert!(text.len() <= MAX_LENGTH);
         survives(&cursor, text.len() + SPARE < MAX_LENGTH);
     }
-    let mut resume = Resume { at: Some(text.len() as u64), positions: BTreeMap::new() };
+    let mut resume = Resume { at: Some(text.len() as u64), ..Resume::default() };
     for line in text.lines() {
         if let Some((topic, position)) = line.split_once(' ') {
             resume.positions.insert(topic.into(), position.into());

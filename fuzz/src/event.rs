@@ -22,7 +22,7 @@ pub fn check(data: &[u8]) {
             assert_eq!(sent.message, [function::ID.as_bytes(), b" ", event.json()].concat());
             let attributes = event.attributes();
             let source = attributes.source.unwrap_or_default();
-            let name = attributes.id.map(|id| format!("{source}\0{id}").into_bytes());
+            let name = attributes.id.map(|id| format!("{}:{source}{id}", source.len()).into_bytes());
             assert_eq!(name, sent.name, "duplicates are known by another name");
         }
         (Err(error), Err(text)) => assert_eq!(kind(error), function::kind(text), "{error} / {text}"),

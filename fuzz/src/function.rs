@@ -39,7 +39,7 @@ end
 pub struct Sent {
     /// The message on the topic's channel.
     pub message: Vec<u8>,
-    /// `source`, a zero byte and `id`, where there is an `id`: what duplicates are known by.
+    /// The length of `source`, a colon, `source` and `id`, where there is an `id`: what duplicates are known by.
     pub name: Option<Vec<u8>>,
 }
 
