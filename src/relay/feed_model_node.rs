@@ -350,10 +350,9 @@ impl Node {
         let good = match reason {
             Reason::RedisChanged => !same_lineage,
             Reason::LogReplaced => same_lineage && (!same || place.id.seq > head.top.seq),
-            Reason::Trimmed => same && (!current || self.redis.first > place.id.seq + 1),
             Reason::Invalid => same && entries[place.id.seq as usize..].contains(&None),
-            // What is missing could not be read, because it is not there any more.
-            Reason::Gap => same && (!current || self.redis.first > place.id.seq + 1),
+            // What is missing is not there any more, and so cannot be read.
+            Reason::Trimmed | Reason::Gap => same && (!current || self.redis.first > place.id.seq + 1),
             _ => false,
         };
         assert!(good, "{place} is told {reason:?} at {head:?}");
