@@ -38,7 +38,9 @@ def search(folder, known):
         read += 1
         text = file.read_bytes()
         findings += [(file, name) for value, name in known.items() if value in text]
-        findings += [(file, f"a token ({token[:12].decode()}…)") for token in set(TOKEN.findall(text))]
+        # `carillon dev` prints a token of its own on purpose, for whoever tries it out.
+        tokens = set() if file.name == "dev.log" else set(TOKEN.findall(text))
+        findings += [(file, f"a token ({token[:12].decode()}…)") for token in tokens]
     return findings, read
 
 
