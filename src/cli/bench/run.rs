@@ -36,8 +36,10 @@ use crate::{
 const SOCKETS: u32 = 18_500;
 /// How long a round at a rate lasts.
 const SPAN: Duration = Duration::from_secs(10);
-/// How long memory is given to settle after everybody has left.
-const SETTLE: Duration = Duration::from_secs(3);
+/// After everybody has left, memory has settled when it has not fallen for so long: it is given back bit by bit.
+const STILL: Duration = Duration::from_secs(12);
+/// How long it is given for that at most.
+const SETTLE: Duration = Duration::from_secs(60);
 
 /// Runs the bench; the exit code is a failure where a delivery was not as it must be.
 pub(super) async fn run(bench: Bench) -> Result<ExitCode> {
@@ -189,7 +191,7 @@ async fn measure(bench: &Bench, stage: &mut Stage) -> Result<Report> {
         rounds(bench, stage, &mut report).await?;
         stage.readers.all(&Order::Leave).await?;
         if bench.cycles > 1 {
-            tokio::time::sleep(SETTLE).await;
+            settle(stage).await?;
         }
         report.memory_after.extend(memory(stage).await?);
     }
@@ -223,6 +225,20 @@ async fn connect(bench: &Bench, stage: &mut Stage) -> Result<Connects> {
 async fn memory(stage: &Stage) -> Result<Option<u64>> {
     let reading = stage.read(Side::Node).await?;
     Ok((!stage.meters.is_empty()).then_some(reading.memory))
+}
+
+/// Waits until the memory of the nodes has settled.
+async fn settle(stage: &Stage) -> Result<()> {
+    let began = Instant::now();
+    let (mut least, mut fell) = (memory(stage).await?, began);
+    while fell.elapsed() < STILL && began.elapsed() < SETTLE {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let now = memory(stage).await?;
+        if now < least {
+            (least, fell) = (now, Instant::now());
+        }
+    }
+    Ok(())
 }
 
 async fn idle(bench: &Bench, stage: &Stage) -> Result<Option<Idle>> {
