@@ -168,7 +168,6 @@ impl Press {
         let mut door = Door::new(self.place.clone());
         let mut pace = tokio::time::interval(Duration::from_secs_f64(1.0 / rate));
         pace.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let word = if matches!(self.place, Place::Cluster(_)) { "SPUBLISH" } else { "PUBLISH" };
         loop {
             pace.tick().await;
             if self.stopped.load(Ordering::Relaxed) {
@@ -179,17 +178,23 @@ impl Press {
                 continue;
             };
             self.busy.fetch_add(1, Ordering::AcqRel);
-            let (number, sent) = (self.number(*topic), self.clock.now());
-            let channel = key(self.topics.name(*topic));
-            match door.ask(&channel, &[word, &channel, &event(number, 0)]).await {
-                // A live event that no node was there to receive leaves no trace: nobody is promised anything.
-                Ok(Value::Number(receivers)) if receivers > 0 => {
-                    self.ledger().shouts.push(Shout { topic: *topic, number, sent });
-                }
-                Ok(_) => {}
-                Err(trouble) => self.count(&trouble),
-            }
+            self.shout_once(&mut door, *topic).await;
             self.busy.fetch_sub(1, Ordering::AcqRel);
+        }
+    }
+
+    /// Publishes one live event.
+    pub(crate) async fn shout_once(&self, door: &mut Door, topic: TopicId) {
+        let word = if matches!(self.place, Place::Cluster(_)) { "SPUBLISH" } else { "PUBLISH" };
+        let (number, sent) = (self.number(topic), self.clock.now());
+        let channel = key(self.topics.name(topic));
+        match door.ask(&channel, &[word, &channel, &event(number, 0)]).await {
+            // A live event that no node was there to receive leaves no trace: nobody is promised anything.
+            Ok(Value::Number(receivers)) if receivers > 0 => {
+                self.ledger().shouts.push(Shout { topic, number, sent });
+            }
+            Ok(_) => {}
+            Err(trouble) => self.count(&trouble),
         }
     }
 }

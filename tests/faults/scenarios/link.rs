@@ -9,6 +9,7 @@ use crate::{
     process::{hold, until},
     proxy::{Rules, Scope},
     publisher::key,
+    record::Reason,
     resp::Value,
     watch::PROMISE,
     world::World,
@@ -207,6 +208,35 @@ pub(crate) async fn subscription_lost(world: &mut World) -> Result<()> {
     .await?;
     world.recovered_within(Duration::from_secs(20), None).await?;
     world.bit("subscriptions ended", ended as u64);
+    live_subscription_lost(world).await
+}
+
+/// The same with a topic that has only live events: no log can tell that something is missing.
+async fn live_subscription_lost(world: &mut World) -> Result<()> {
+    let press = std::sync::Arc::clone(&world.press);
+    press.paused.store(true, std::sync::atomic::Ordering::Relaxed);
+    until("publishers come to rest", PROMISE, || async { press.busy() == 0 }).await?;
+    let topic = world.topics.id("content:1").context("no such topic")?;
+    let nodes = world.nodes_of(|told| told.follows.contains(&topic));
+    let node = *nodes.first().context("nobody follows content:1")?;
+    world.begin(format!("node {node} loses the subscription of a topic that has only live events now"));
+    let bites = world.proxies[node].bites();
+    let ended = world.proxies[node].unsubscribe(&key("content:1")).await as u64;
+    until("Redis has ended the subscription", PROMISE, || async {
+        world.proxies[node].bites() >= bites + ended
+    })
+    .await?;
+    let mut door = Door::new(world.store.place());
+    for _ in 0..3 {
+        press.shout_once(&mut door, topic).await;
+    }
+    until("sessions are told that live events may be missing", PROMISE, || async {
+        world.resyncs(Reason::Live) > 0
+    })
+    .await?;
+    press.paused.store(false, std::sync::atomic::Ordering::Relaxed);
+    world.recovered().await?;
+    world.bit("subscriptions ended", ended);
     Ok(())
 }
 
