@@ -265,6 +265,18 @@ impl Feed {
         Ok(now.top.seq == head.top.seq)
     }
 
+    /// As [`Feed::compare`], for a head that was asked for when the feed was at `asked`: the feed may have gone on by the
+    /// wire or by a read since, and then the head is merely older.
+    pub fn compare_since(&self, now: &Head, asked: Option<EntryId>) -> Result<bool, Reason> {
+        if let (Some(asked), Some(head)) = (asked, &self.head) {
+            let started_anew = asked.epoch != head.top.epoch && asked.epoch == now.top.epoch;
+            if now.lineage == head.lineage && (started_anew || self.overtook(now, Some(asked))) {
+                return Ok(true);
+            }
+        }
+        self.compare(now)
+    }
+
     /// A read of the log is asked for: what it answers is not older than the feed is now.
     pub fn asking(&mut self) {
         self.void = false;

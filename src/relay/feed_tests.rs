@@ -59,6 +59,24 @@ fn only_the_successor_is_next() {
 }
 
 #[test]
+fn a_head_that_is_older_than_the_feed_shows_nothing() {
+    let mut feed = started(5);
+    let asked = feed.head().map(|head| head.top);
+    feed.append(&topic(), EntryId { epoch: 7, seq: 6 }, Some(event(6)), 0, Instant::now());
+    // It was read between the question and the event.
+    assert_eq!(feed.compare_since(&head(5), asked), Ok(true));
+    assert_eq!(feed.compare_since(&head(6), asked), Ok(true));
+    assert_eq!(feed.compare_since(&head(8), asked), Ok(false));
+    // Before the question it was further: the log went back.
+    assert_eq!(feed.compare_since(&head(4), asked), Err(Reason::LogReplaced));
+    assert_eq!(feed.compare_since(&head(5), None), Err(Reason::LogReplaced));
+    feed.start(Head { top: EntryId { epoch: 9, seq: 1 }, ..head(0) });
+    assert_eq!(feed.compare_since(&head(6), asked), Ok(true), "the head of the log before");
+    let elsewhere = Head { lineage: Lineage::new("beef"), ..head(6) };
+    assert_eq!(feed.compare_since(&elsewhere, asked), Err(Reason::RedisChanged));
+}
+
+#[test]
 fn reasons_come_in_the_order_of_the_table() {
     let mut feed = started(5);
     let other =

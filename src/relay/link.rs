@@ -14,7 +14,7 @@ use super::{
 use crate::{
     bus::{Bus, BusError, Head, Link, Marks},
     hub::{MemberId, RoomId},
-    protocol::{NodeMessage, Reason, Subject, Topic, time},
+    protocol::{EntryId, NodeMessage, Reason, Subject, Topic, time},
 };
 
 /// Heads in one question.
@@ -121,11 +121,18 @@ impl Switch {
     /// Reads the heads of rooms and all marks, and renews the marks that there are.
     fn compare(&self, rooms: Vec<RoomId>) {
         let topics: Vec<Topic> = rooms.iter().filter_map(|room| self.topic_of(*room)).collect();
+        let rooms = self.with_tops(rooms);
         let bus = self.bus.clone();
         self.ask(async move {
             let result = look(&bus, &topics).await;
             Answer::Settled(rooms, result)
         });
+    }
+
+    /// Where the feeds of these rooms are when their heads are asked for.
+    fn with_tops(&self, rooms: Vec<RoomId>) -> Vec<(RoomId, Option<EntryId>)> {
+        let top = |room: &RoomId| self.feeds.get(room)?.head().map(|head| head.top);
+        rooms.into_iter().map(|room| (room, top(&room))).collect()
     }
 
     fn topic_of(&self, room: RoomId) -> Option<Topic> {
@@ -135,22 +142,26 @@ impl Switch {
         }
     }
 
-    pub(super) fn take_settled(&mut self, rooms: &[RoomId], result: Result<(Vec<Head>, Marks), BusError>) {
+    pub(super) fn take_settled(
+        &mut self,
+        rooms: &[(RoomId, Option<EntryId>)],
+        result: Result<(Vec<Head>, Marks), BusError>,
+    ) {
         let whole = std::mem::take(&mut self.connection.asking);
         let (heads, marks) = match result {
             Ok(found) => found,
             Err(error) => {
                 tracing::warn!(%error, "the heads of the followed topics cannot be read; trying again");
                 self.connection.asking = whole;
-                self.compare_later(rooms.to_vec());
+                self.compare_later(rooms.iter().map(|(room, _)| *room).collect());
                 return;
             }
         };
         self.learn_marks(&marks);
         let mut heads = heads.into_iter();
-        for room in rooms {
+        for (room, asked) in rooms {
             let head = self.topic_of(*room).and_then(|_| heads.next());
-            self.compare_room(*room, head);
+            self.compare_room(*room, *asked, head);
             self.owe_live(*room, &marks.marks);
         }
         if whole {
@@ -162,7 +173,7 @@ impl Switch {
         }
     }
 
-    fn compare_room(&mut self, room: RoomId, head: Option<Head>) {
+    fn compare_room(&mut self, room: RoomId, asked: Option<EntryId>, head: Option<Head>) {
         let Some(feed) = self.feeds.get_mut(&room) else { return };
         let Some(head) = head else {
             // `area:*` was subscribed to again with the link; who was in step is owed a `resync` already.
@@ -170,7 +181,7 @@ impl Switch {
             self.owe_all(room, Reason::Gap);
             return;
         };
-        match feed.compare(&head) {
+        match feed.compare_since(&head, asked) {
             Ok(true) => {
                 feed.state = State::Live;
                 self.release(room);
@@ -193,6 +204,7 @@ impl Switch {
 
     fn compare_later(&self, rooms: Vec<RoomId>) {
         let topics: Vec<Topic> = rooms.iter().filter_map(|room| self.topic_of(*room)).collect();
+        let rooms = self.with_tops(rooms);
         let bus = self.bus.clone();
         self.ask(async move {
             tokio::time::sleep(std::time::Duration::from_millis(500)).await;

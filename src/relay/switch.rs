@@ -41,8 +41,8 @@ pub(super) enum Answer {
     Marks(Result<Marks, BusError>),
     /// An area's mark was written.
     Marked(String, Result<Marks, BusError>),
-    /// After an interruption: heads of these rooms, and all marks (renewed).
-    Settled(Vec<RoomId>, Result<(Vec<Head>, Marks), BusError>),
+    /// After an interruption: heads of these rooms, whose feeds were there when asked, and all marks (renewed).
+    Settled(Vec<(RoomId, Option<EntryId>)>, Result<(Vec<Head>, Marks), BusError>),
     /// The heads of these rooms, which had these ids when they were asked for.
     Checked(Vec<(RoomId, EntryId)>, Result<Vec<Head>, BusError>),
 }

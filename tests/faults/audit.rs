@@ -331,7 +331,8 @@ impl<'a> Course<'a> {
     /// A live event came, or something later said that it may have been missed.
     fn check_shouts(&mut self, since: Ms, shouts: &[&Shout], verdict: &mut Verdict) {
         for shout in shouts {
-            let excused = self.last_resync.is_some_and(|resync| resync > shout.sent);
+            // In the same millisecond: the clock does not tell which was first.
+            let excused = self.last_resync.is_some_and(|resync| resync >= shout.sent);
             if shout.sent > since && !excused && !self.live.contains(&shout.number) {
                 verdict.figures.lost += 1;
                 let what = format!("live event n{} was missed and no resync said so", shout.number);

@@ -216,12 +216,13 @@ async fn live_subscription_lost(world: &mut World) -> Result<()> {
     let press = std::sync::Arc::clone(&world.press);
     press.paused.store(true, std::sync::atomic::Ordering::Relaxed);
     until("publishers come to rest", PROMISE, || async { press.busy() == 0 }).await?;
-    let topic = world.topics.id("content:1").context("no such topic")?;
+    // The area-wide topic, which every node follows: the others receive what this one misses.
+    let topic = world.topics.id("content").context("no such topic")?;
     let nodes = world.nodes_of(|told| told.follows.contains(&topic));
-    let node = *nodes.first().context("nobody follows content:1")?;
+    let node = *nodes.first().context("nobody follows the area")?;
     world.begin(format!("node {node} loses the subscription of a topic that has only live events now"));
     let bites = world.proxies[node].bites();
-    let ended = world.proxies[node].unsubscribe(&key("content:1")).await as u64;
+    let ended = world.proxies[node].unsubscribe(&key("content")).await as u64;
     until("Redis has ended the subscription", PROMISE, || async {
         world.proxies[node].bites() >= bites + ended
     })
