@@ -60,7 +60,7 @@ test('comment, item, notification, break, recover', async (t) => {
 
   await bilal.page.locator('#break-button').click();
   await bilal.page.locator('#block-websocket').check({ force: true });
-  await bilal.live('SSE', 6000);
+  await bilal.live('SSE', 20_000);
   await shot('demo-sse');
 });
 
