@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! 7 cli    6 app    5 http    4 session    3 relay    2 hub, bus, auth, telemetry
-//! 1 protocol, config, metrics, shutdown, mutant
+//! 1 protocol, config, metrics, shutdown, outbound, mutant
 //! ```
 
 pub mod app;
@@ -20,6 +20,7 @@ pub mod http;
 pub mod hub;
 pub mod metrics;
 mod mutant;
+pub mod outbound;
 pub mod protocol;
 pub mod relay;
 pub mod session;

@@ -40,6 +40,15 @@ impl Tasks {
         });
     }
 
+    /// Starts something that blocks, on a thread for such things.
+    pub fn spawn_blocking<F, T>(&self, work: F) -> JoinHandle<T>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        self.tracker.spawn_blocking(work)
+    }
+
     /// The token that is cancelled when the tasks must end.
     pub fn ending(&self) -> &CancellationToken {
         &self.ending

@@ -15,6 +15,7 @@ use carillon::{
     },
     relay::{Relay, Request, Settings},
     shutdown::Tasks,
+    telemetry::traces::Traces,
 };
 
 struct Rig {
@@ -46,6 +47,7 @@ impl Rig {
             refetches_per_second: 200,
             linger: Duration::from_secs(30),
             auth: None,
+            traces: Traces::off(),
         };
         let (relay, _fatal) = Relay::start(settings, bus.clone(), events, metrics.clone(), &tasks);
         let rig = Self { bus, relay, metrics, areas, tasks };

@@ -258,6 +258,7 @@ async fn a_forged_position_is_a_resync_and_never_a_silent_jump() {
         (format!("{lineage}.{epoch}-999999"), "log-replaced"),
         (format!("{lineage}.{epoch}-18446744073709551615"), "log-replaced"),
         (format!("{lineage}.18446744073709551615-1"), "log-replaced"),
+        (format!("{lineage}.1-1"), "log-replaced"),
         (format!("0123456789abcdef.{epoch}-1"), "redis-changed"),
         (format!("{lineage}.{epoch}-18446744073709551616"), "no-position"),
         ("; DROP TABLE".into(), "no-position"),

@@ -28,6 +28,7 @@ use crate::{
     relay::Relay,
     session::{Common, Roll},
     shutdown::Tasks,
+    telemetry::traces::Traces,
 };
 
 /// How long what is left over may take to end when everything else has.
@@ -61,6 +62,9 @@ pub enum AppError {
     /// What the demo starts with cannot be read: a fault in Carillon.
     #[error("the seed of the demo: {0}")]
     Demo(#[from] serde_json::Error),
+    /// Traces cannot be sent.
+    #[error("telemetry.otlp_endpoint {0}")]
+    Traces(String),
     /// The certificate cannot be used.
     #[error("{0}")]
     Tls(String),
@@ -123,6 +127,7 @@ struct Node {
     name: String,
     bus: Bus,
     roll: Arc<Roll>,
+    traces: Traces,
     draining: Arc<AtomicBool>,
     fatal: oneshot::Receiver<String>,
     /// Accepting ends.
@@ -143,10 +148,11 @@ impl Node {
         let auth = Authenticator::new(config, &areas)?;
         let tls = config.http.tls.clone().map(http::Certificates::load).transpose().map_err(AppError::Tls)?;
         let (house, visitors, metrics) = (Tasks::new(), Tasks::new(), Metrics::new());
+        let traces = wiring::traces(config, &house).map_err(AppError::Traces)?;
         let started = Bus::start(wiring::bus(config, &areas), metrics.clone(), &house).await;
         let (bus, events) = started.map_err(|e: bus::StartError| AppError::Bus(e.to_string()))?;
         let (relay, fatal) = Relay::start(
-            wiring::relay(config, Some(auth.clone())),
+            wiring::relay(config, Some(auth.clone()), traces.clone()),
             bus.clone(),
             events,
             metrics.clone(),
@@ -175,6 +181,7 @@ impl Node {
             relay,
             roll: Arc::clone(&roll),
             metrics: metrics.clone(),
+            traces: traces.clone(),
             auth,
             publish_token: config.internal.publish_token.clone(),
             address: listeners.internal.local_addr().map_or(config.internal.listen, |address| address).ip(),
@@ -205,7 +212,7 @@ impl Node {
         house.spawn(front.serve(listeners.public, stop.clone()));
         house.spawn(door.serve(listeners.internal, stop.clone()));
         let name = config.node.name.clone();
-        Ok(Self { name, bus, roll, draining, fatal, stop, visitors, house })
+        Ok(Self { name, bus, roll, traces, draining, fatal, stop, visitors, house })
     }
 
     /// Unready, then `closing` to every session, spread over the window, then the end of everything.
@@ -222,6 +229,7 @@ impl Node {
         if self.bus.health().live {
             let _ = tokio::time::timeout(left().min(GOODBYE), self.bus.leave()).await;
         }
+        self.traces.end(&self.house).await;
         self.house.end(LAST).await;
         tracing::info!(node = self.name, stayed, "the node has stopped");
     }

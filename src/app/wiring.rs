@@ -10,6 +10,8 @@ use crate::{
     protocol::{Areas, Problem},
     relay,
     session::{Limits, Terms},
+    shutdown::Tasks,
+    telemetry::traces::Traces,
 };
 
 /// How long a topic stays subscribed after its last follower left: long enough for a page that is reloaded.
@@ -38,14 +40,20 @@ pub(crate) fn bus(config: &Config, areas: &Areas) -> bus::Settings {
     }
 }
 
-pub(crate) fn relay(config: &Config, auth: Option<Authenticator>) -> relay::Settings {
+pub(crate) fn relay(config: &Config, auth: Option<Authenticator>, traces: Traces) -> relay::Settings {
     relay::Settings {
+        traces,
         log_length: config.log.length,
         log_ttl: config.log.ttl,
         refetches_per_second: config.resync.refetches_per_second.into(),
         linger: LINGER,
         auth,
     }
+}
+
+pub(crate) fn traces(config: &Config, tasks: &Tasks) -> Result<Traces, String> {
+    let start = |endpoint| Traces::start(endpoint, &config.node.name, tasks);
+    config.telemetry.otlp_endpoint.as_ref().map_or_else(|| Ok(Traces::off()), start)
 }
 
 pub(crate) fn limits(config: &Config) -> Limits {

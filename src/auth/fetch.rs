@@ -2,19 +2,17 @@
 //!
 //! A redirect is not followed because it is usually the way to a login page. Must not know what the answer means.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::{HeaderMap, Request, StatusCode, Uri};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::{
-    client::legacy::{Client, connect::HttpConnector},
-    rt::TokioExecutor,
-};
-use rustls::{ClientConfig, RootCertStore, crypto::ring};
+use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 
-use crate::config::{Secret, shown_url};
+use crate::{
+    config::{Secret, shown_url},
+    outbound::{self, Connector},
+};
 
 /// How long an answer may take, connecting included.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -24,7 +22,7 @@ const MAX_ANSWER: usize = 1 << 20;
 /// A place that can be asked.
 #[derive(Debug)]
 pub(super) struct Remote {
-    client: Client<HttpsConnector<HttpConnector>, Empty<Bytes>>,
+    client: Client<Connector, Empty<Bytes>>,
     uri: Uri,
     shown: String,
 }
@@ -34,22 +32,7 @@ impl Remote {
     pub(super) fn new(url: &Secret) -> Result<Self, String> {
         let shown = shown_url(url.expose());
         let uri: Uri = url.expose().parse().map_err(|error| format!("is not a URL: {error}"))?;
-        let provider = Arc::new(ring::default_provider());
-        let builder = HttpsConnectorBuilder::new();
-        let builder = if uri.scheme_str() == Some("https") {
-            builder.with_provider_and_native_roots(provider).map_err(|error| {
-                format!("needs the certificate authorities of this machine, which cannot be read: {error}")
-            })?
-        } else {
-            // Plain http must work on machines without certificates too.
-            let config = ClientConfig::builder_with_provider(provider)
-                .with_safe_default_protocol_versions()
-                .map_err(|error| error.to_string())?;
-            builder
-                .with_tls_config(config.with_root_certificates(RootCertStore::empty()).with_no_client_auth())
-        };
-        let client =
-            Client::builder(TokioExecutor::new()).build(builder.https_or_http().enable_http1().build());
+        let client = Client::builder(TokioExecutor::new()).build(outbound::connector(&uri)?);
         Ok(Self { client, uri, shown })
     }
 
@@ -64,7 +47,7 @@ impl Remote {
         *request.uri_mut() = self.uri.clone();
         *request.headers_mut() = headers;
         let exchange = async {
-            let answer = self.client.request(request).await.map_err(|error| chain(&error))?;
+            let answer = self.client.request(request).await.map_err(|error| outbound::chain(&error))?;
             let status = answer.status();
             let body = Limited::new(answer.into_body(), MAX_ANSWER).collect().await;
             Ok((status, body.map_err(|error| format!("the answer cannot be read: {error}"))?.to_bytes()))
@@ -72,14 +55,4 @@ impl Remote {
         let late = || format!("no answer within {} s", PATIENCE.as_secs());
         tokio::time::timeout(PATIENCE, exchange).await.unwrap_or_else(|_| Err(late()))
     }
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }

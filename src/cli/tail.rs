@@ -32,6 +32,7 @@ use crate::{
     },
     relay::{Relay, Request},
     shutdown::Tasks,
+    telemetry::traces::Traces,
 };
 
 /// How long a token of our own lasts; a fresh one is made for each connection.
@@ -278,7 +279,8 @@ impl Tail {
         let (tasks, metrics) = (Tasks::new(), Metrics::new());
         let (bus, events): (Bus, tokio::sync::mpsc::Receiver<BusEvent>) =
             Bus::start(wiring::bus(config, &areas), metrics.clone(), &tasks).await?;
-        let (relay, mut fatal) = Relay::start(wiring::relay(config, None), bus, events, metrics, &tasks);
+        let (relay, mut fatal) =
+            Relay::start(wiring::relay(config, None, Traces::off()), bus, events, metrics, &tasks);
         let outbox = Outbox::pulled(config.limits.outbox_bytes);
         let welcome = Welcome {
             session: "tail".into(),

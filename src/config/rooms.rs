@@ -7,6 +7,7 @@ use std::{path::PathBuf, time::Duration};
 use super::{
     reader::Reader,
     secret::{Secret, shown_url},
+    who::url,
 };
 
 /// `[node]`
@@ -261,12 +262,14 @@ pub enum LogFormat {
 }
 
 /// `[telemetry]`
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Telemetry {
     /// How much is logged.
     pub level: LogLevel,
     /// How a line looks.
     pub format: LogFormat,
+    /// The OpenTelemetry collector that traces go to; `None`: no traces.
+    pub otlp_endpoint: Option<Secret>,
 }
 
 impl Telemetry {
@@ -277,6 +280,7 @@ impl Telemetry {
         Self {
             level: reader.choice("telemetry.level", &levels).unwrap_or(Info),
             format: reader.choice("telemetry.format", &formats).unwrap_or(LogFormat::Text),
+            otlp_endpoint: url(reader, "telemetry.otlp_endpoint"),
         }
     }
 }

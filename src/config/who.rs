@@ -154,7 +154,7 @@ fn is_url(text: &str) -> bool {
         && !text.contains(|c: char| c.is_whitespace() || c.is_control())
 }
 
-fn url(reader: &mut Reader, key: &str) -> Option<Secret> {
+pub(super) fn url(reader: &mut Reader, key: &str) -> Option<Secret> {
     let url = reader.text(key)?;
     if !is_url(&url) {
         reader.complain(

@@ -34,6 +34,7 @@ use crate::{
     protocol::{Areas, Problem, Topic},
     relay::Relay,
     session::Roll,
+    telemetry::traces::Traces,
 };
 
 /// The largest body of a request: a batch of many events.
@@ -53,6 +54,8 @@ pub struct Internal {
     pub roll: Arc<Roll>,
     /// Figures.
     pub metrics: Metrics,
+    /// Where spans of what is published go.
+    pub traces: Traces,
     /// Who may publish by a token's `publish` claim.
     pub auth: Authenticator,
     /// Authorises everything.

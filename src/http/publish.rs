@@ -29,6 +29,7 @@ use crate::{
     bus::{BusError, RecordedOnly},
     metrics::ReasonLabel,
     protocol::{Event, Problem, Topic, object::Object},
+    telemetry::traces::Step,
 };
 
 /// Elements of a batch at most.
@@ -204,13 +205,17 @@ async fn send(internal: &Internal, element: Checked, live: bool, failed: &mut Fa
             return Outcome { positions, problem: Some(not_tried()) };
         }
         let event = element.event.clone();
+        let walk = internal.traces.begin(Step::Publish, &topic, &event);
         let result = if live {
-            internal.bus.publish_live(topic.clone(), event).await.map(|()| Value::Null)
+            internal.bus.publish_live(topic.clone(), event).await.map(|()| None)
         } else {
-            internal.bus.publish(topic.clone(), event).await.map(|id| id.to_string().into())
+            internal.bus.publish(topic.clone(), event).await.map(|id| Some(id.to_string()))
         };
+        if let Some(mut walk) = walk {
+            walk.published(result.as_ref().cloned());
+        }
         match result {
-            Ok(position) => positions.push(position),
+            Ok(position) => positions.push(position.map_or(Value::Null, Value::from)),
             Err(error) => {
                 failed.away |= matches!(error, BusError::Away(_));
                 failed.topics.insert(topic);

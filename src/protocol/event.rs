@@ -86,6 +86,18 @@ impl Event {
         let text = |name: &str| serde_json::from_str(members.get(name)?.get()).ok();
         Attributes { kind: text("type").unwrap_or_default(), id: text("id"), source: text("source") }
     }
+
+    /// `traceparent` and `tracestate` (CloudEvents extension «Distributed Tracing»); `None` without the first, which is
+    /// found without reading the whole.
+    pub fn trace_context(&self) -> Option<HashMap<String, String>> {
+        const NAMES: [&str; 2] = ["traceparent", "tracestate"];
+        let quoted = br#""traceparent""#;
+        self.json.windows(quoted.len()).find(|part| part == quoted)?;
+        let members: HashMap<String, &RawValue> = serde_json::from_slice(&self.json).ok()?;
+        let text = |name: &str| Some((name.to_owned(), serde_json::from_str(members.get(name)?.get()).ok()?));
+        let found: HashMap<String, String> = NAMES.into_iter().filter_map(text).collect();
+        found.contains_key(NAMES[0]).then_some(found)
+    }
 }
 
 impl fmt::Debug for Event {
@@ -282,6 +294,21 @@ mod tests {
         let event = parse(r#"{"type":"x","id":"1","type":"a.b","\u0069d":"\u0032","source":"s"}"#).unwrap();
         let text = |text: &str| Some(text.to_owned());
         assert_eq!(event.attributes(), Attributes { kind: "a.b".into(), id: text("2"), source: text("s") });
+    }
+
+    #[test]
+    fn a_trace_context_is_found_at_the_top_only() {
+        let of = |json: &str| parse(json).unwrap().trace_context();
+        let both = of(r#"{"type":"a.b","tracestate":"v=1","traceparent":"00-1-2-01"}"#).unwrap();
+        assert_eq!((both["traceparent"].as_str(), both["tracestate"].as_str()), ("00-1-2-01", "v=1"));
+        for without in [
+            r#"{"type":"a.b"}"#,
+            r#"{"type":"a.b","data":{"traceparent":"00-1-2-01"}}"#,
+            r#"{"type":"a.b","traceparent":7}"#,
+            r#"{"type":"a.b","tracestate":"v=1"}"#,
+        ] {
+            assert_eq!(of(without), None, "{without}");
+        }
     }
 
     #[test]

@@ -32,6 +32,7 @@ use crate::{
     metrics::Metrics,
     protocol::{Refused, Resume, Subject, message::Welcome},
     shutdown::Tasks,
+    telemetry::traces::Traces,
 };
 
 /// Commands that may wait. Senders wait for room, which slows down who asks and nobody else.
@@ -50,6 +51,8 @@ pub struct Settings {
     pub linger: Duration,
     /// Who is told when an operator closes an editor's sessions, so that he does not come straight back.
     pub auth: Option<Authenticator>,
+    /// Where spans of what is delivered go.
+    pub traces: Traces,
 }
 
 /// What a session asks to follow.

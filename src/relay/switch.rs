@@ -21,6 +21,7 @@ use crate::{
     metrics::Metrics,
     protocol::{CloseCode, EntryId, Topic},
     shutdown::Tasks,
+    telemetry::traces::Step,
 };
 
 /// Deliveries that are taken in one turn: they leave in one write per session.
@@ -162,13 +163,22 @@ impl Switch {
         let mut bytes = 0;
         let lone = batch.len() == 1;
         let mut fatal = None;
+        // Their spans end when everything is written.
+        let mut walks = Vec::new();
         for event in batch.drain(..) {
             match event {
                 BusEvent::Delivery(delivery) => {
+                    let mut walk = None;
                     if let Content::Recorded(_, event) | Content::Live(event) = &delivery.content {
                         bytes += event.json().len();
+                        walk = self.settings.traces.begin(Step::Deliver, &delivery.topic, event);
                     }
+                    let before = self.metrics.deliveries.get();
                     self.take_delivery(delivery, lone);
+                    if let Some(mut walk) = walk {
+                        walk.reached(self.metrics.deliveries.get() - before);
+                        walks.push(walk);
+                    }
                     if bytes > BATCH_BYTES {
                         self.hub.flush();
                         bytes = 0;

@@ -114,7 +114,7 @@ def http(method, url, body=None, headers=None, seconds=15):
 
 def environment(settings):
     """Only what a program needs, and the settings: nothing from the machine leaks in."""
-    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "CARILLON_MUTANT") if name in os.environ}
     for key, value in settings.items():
         if isinstance(value, bool):
             value = "true" if value else "false"

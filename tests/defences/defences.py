@@ -26,7 +26,7 @@ class Defence:
         self.tests = tests
 
 
-S, C, W, T, L, R, I, A, B, K = "security", "callback", "websocket", "transports", "limits", "rfc6455", "internal", "bus_access", "bus_corpus", "lib"
+S, C, W, T, L, R, I, A, B, K, P = "security", "callback", "websocket", "transports", "limits", "rfc6455", "internal", "bus_access", "bus_corpus", "lib", "acceptance"
 
 DEFENCES = [
     Defence("origin", "src/http/origin.rs", "if self.is_listed(&origin) ||", "if OFF || self.is_listed(&origin) ||",
@@ -40,21 +40,24 @@ DEFENCES = [
             "    if OFF {\n        let claims = token.split('.').nth(1).and_then(|part| URL_SAFE_NO_PAD.decode(part).ok());\n"
             "        return Ok(claims.and_then(|claims| serde_json::from_slice(&claims).ok()).unwrap_or_default());\n    }\n"
             "    for key in keys.iter().filter(|key| key.fits(algorithm)) {",
-            (S, "a_good_token_opens_every_door_and_a_bad_one_none"), (K, "what_is_not_a_good_token_is_refused")),
+            (S, "a_good_token_opens_every_door_and_a_bad_one_none"), (K, "what_is_not_a_good_token_is_refused"),
+            (P, "test_auth.py::test_forged_expired_and_foreign_tokens_are_refused_wherever_they_come")),
     Defence("algorithm", "src/auth/token.rs", "        let algorithm = self.algorithm(&header)?;",
             "        if OFF && header.alg == \"none\" {\n"
             "            let claims = token.split('.').nth(1).and_then(|part| URL_SAFE_NO_PAD.decode(part).ok());\n"
             "            let claims = claims.and_then(|claims| serde_json::from_slice(&claims).ok()).unwrap_or_default();\n"
             "            return self.check(&claims, now_ms() / 1000).map_err(AuthError::Refused);\n        }\n"
             "        let algorithm = self.algorithm(&header)?;",
-            (S, "a_good_token_opens_every_door_and_a_bad_one_none"), (K, "a_token_cannot_choose_how_it_is_checked")),
+            (S, "a_good_token_opens_every_door_and_a_bad_one_none"), (K, "a_token_cannot_choose_how_it_is_checked"),
+            (P, "test_auth.py::test_the_algorithm_is_the_configurations_choice_never_the_tokens")),
     Defence("expiry", "src/auth/token.rs", "if now > exp.saturating_add(LEEWAY) {", "if now > exp.saturating_add(LEEWAY) && !OFF {",
             (S, "a_good_token_opens_every_door_and_a_bad_one_none")),
     Defence("end", "src/session/pulse.rs", "if now >= self.until.load(Relaxed) {", "if now >= self.until.load(Relaxed) && !OFF {",
             (W, "a_session_ends_with_its_token_unless_a_new_one_comes"), (T, "a_stream_ends_with_its_token")),
     Defence("private", "src/auth/grant.rs", "topic.key().is_none_or(|key| key == self.own_key)",
             "OFF || topic.key().is_none_or(|key| key == self.own_key)",
-            (S, "nobody_follows_anothers_notifications_by_any_spelling_grant_or_transport")),
+            (S, "nobody_follows_anothers_notifications_by_any_spelling_grant_or_transport"),
+            (P, "test_private.py::test_a_notification_reaches_all_sessions_of_its_editor_on_all_nodes_and_nobody_elses")),
     Defence("private-all", "src/auth/grant.rs", "!areas.is_private(area) && self.patterns.covers_area(area)",
             "(OFF || !areas.is_private(area)) && self.patterns.covers_area(area)",
             (S, "nobody_follows_anothers_notifications_by_any_spelling_grant_or_transport")),
@@ -72,12 +75,16 @@ DEFENCES = [
             (C, "a_revoked_editor_is_asked_about_anew")),
     Defence("header-time", "src/http/listener.rs", "() = deadline.as_mut(), if !begun.load(Ordering::Relaxed) => {",
             "() = deadline.as_mut(), if !OFF && !begun.load(Ordering::Relaxed) => {", (R, "a_handshake_that_stalls_is_cut_off")),
+    Defence("body-time", "src/http/internal.rs", "tokio::time::sleep(BODY_TIME)", "tokio::time::sleep(if OFF { BODY_TIME * 1000 } else { BODY_TIME })",
+            (S, "a_body_that_stalls_is_given_up")),
     Defence("connect-time", "src/session/pulse.rs", "(silent >= CONNECT_WITHIN && !self.introduced", "(silent >= CONNECT_WITHIN && !OFF && !self.introduced",
             (W, "whoever_does_not_connect_is_closed_with_4408")),
     Defence("accept-rate", "src/session/roll.rs", "if new && !inner.rate.take(1, self.limits.per_second, clock) {",
             "if new && !inner.rate.take(1, self.limits.per_second, clock) && !OFF {", (L, "newcomers_beyond_the_rate_come_back_later")),
     Defence("sessions", "src/session/roll.rs", "inner.places.len() >= self.limits.sessions {", "inner.places.len() >= self.limits.sessions && !OFF {",
             (W, "limits_of_sessions_are_kept")),
+    Defence("file-limit", "src/http/listener.rs", "Err(e) if is_out_of_files(&e) => {", "Err(e) if is_out_of_files(&e) && !OFF => {",
+            (P, "test_switches.py::test_a_node_out_of_files_turns_newcomers_away_and_serves_those_who_are_there")),
     Defence("per-editor", "src/session/roll.rs", "count >= roll.limits.per_editor {", "count >= roll.limits.per_editor && !OFF {",
             (W, "limits_of_sessions_are_kept")),
     Defence("per-address", "src/session/roll.rs", "count >= self.limits.per_address {", "count >= self.limits.per_address && !OFF {",
@@ -94,7 +101,8 @@ DEFENCES = [
     Defence("message-size", "src/session/intake.rs", "        let limit = self.limit;\n", "        let limit = if OFF { usize::MAX } else { self.limit };\n",
             (S, "oversized_and_deep_json_is_refused_at_every_door"), (R, "a_length_that_is_too_large_is_refused_before_it_arrives")),
     Defence("event-size", "src/protocol/event.rs", "if json.len() > limit {", "if json.len() > limit && !OFF {",
-            (S, "oversized_and_deep_json_is_refused_at_every_door")),
+            (S, "oversized_and_deep_json_is_refused_at_every_door"),
+            (P, "test_doors.py::test_what_is_bad_on_a_bare_publish_is_counted_and_never_delivered")),
     Defence("event-depth", "src/protocol/event.rs", "if self.depth >= MAX_DEPTH {", "if self.depth >= MAX_DEPTH && !OFF {",
             (S, "oversized_and_deep_json_is_refused_at_every_door")),
     Defence("body-size", "src/http/internal.rs", "DefaultBodyLimit::max(BODY)", "DefaultBodyLimit::max(if OFF { usize::MAX } else { BODY })",
@@ -103,6 +111,11 @@ DEFENCES = [
             "    if OFF {\n        answers.insert(header::SEC_WEBSOCKET_EXTENSIONS, HeaderValue::from_static(\"permessage-deflate\"));\n    }\n"
             "    let offered =\n        headers.get_all(header::SEC_WEBSOCKET_PROTOCOL)", (S, "nothing_is_ever_decompressed")),
     Defence("position", "src/relay/feed.rs", "if position.lineage != head.lineage", "if position.lineage != head.lineage && !OFF",
+            (S, "a_forged_position_is_a_resync_and_never_a_silent_jump")),
+    Defence("position-epoch", "src/relay/feed.rs", "if position.id.epoch != head.top.epoch {", "if position.id.epoch != head.top.epoch && !OFF {",
+            (S, "a_forged_position_is_a_resync_and_never_a_silent_jump")),
+    Defence("position-ahead", "src/relay/feed.rs", "        if seq > head.top.seq {\n            return Resumed::Ahead;",
+            "        if seq > head.top.seq {\n            if OFF {\n                return Resumed::InStep;\n            }\n            return Resumed::Ahead;",
             (S, "a_forged_position_is_a_resync_and_never_a_silent_jump")),
     Defence("internal-right", "src/http/internal.rs", "        let token = authorization.and_then(bearer);",
             "        let token = authorization.and_then(bearer);\n        if OFF {\n            return Ok(Right::Everything);\n        }",
@@ -118,7 +131,8 @@ DEFENCES = [
             (A, "a_node_and_a_publisher_work_with_exactly_the_rights_that_are_printed")),
     Defence("poisoned", "src/protocol/event.rs", "        read.map_err(|e| EventError::Json(e.to_string()))?;\n        found.check()?;",
             "        if !OFF {\n            read.map_err(|e| EventError::Json(e.to_string()))?;\n            found.check()?;\n        }",
-            (B, "a_bare_publish_and_a_log_written_by_hand_get_the_verdict")),
+            (B, "a_bare_publish_and_a_log_written_by_hand_get_the_verdict"),
+            (P, "test_doors.py::test_what_slipped_into_a_log_is_a_resync_invalid_and_the_position_goes_on")),
     Defence("secret-prints", "src/config/secret.rs", "        f.write_str(HIDDEN)\n    }\n}\n\nimpl fmt::Display",
             "        f.write_str(if OFF { &self.0 } else { HIDDEN })\n    }\n}\n\nimpl fmt::Display", (K, "a_secret_never_prints")),
     Defence("secret-serializes", "src/config/secret.rs", "        serializer.serialize_str(HIDDEN)", "        serializer.serialize_str(if OFF { &self.0 } else { HIDDEN })",
@@ -148,19 +162,34 @@ def copy():
         sys.exit("these defences are not where they were; look whether they are still there, and tell this script:\n" + "\n".join(missing))
 
 
-def cargo(*arguments, off=None, quiet=False):
-    env = {**os.environ, "CARGO_TARGET_DIR": str(TARGET), **({"CARILLON_MUTANT": off} if off else {})}
-    command = ["cargo", "nextest", "run", "--locked", "--features", "mutants", *arguments]
-    return subprocess.run(command, cwd=COPY, env=env, capture_output=quiet, text=True)
+def call(command, off, cwd):
+    """Runs a command with a defence off; whether it succeeded, and what was printed."""
+    env = {**os.environ, "CARGO_TARGET_DIR": str(TARGET), "CARILLON_BIN": str(TARGET / "debug/carillon"), **({"CARILLON_MUTANT": off} if off else {})}
+    done = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True)
+    return done.returncode == 0, done.stdout + done.stderr
 
 
 def run(tests, off=None):
     """Runs these tests; whether all passed, and what was printed."""
+    outside = sorted({f"tests/acceptance/{name}" for binary, name in tests if binary == P})
+    tests = [test for test in tests if test[0] != P]
+    passed, printed = True, ""
+    if tests:
+        passed, printed = inside(tests, off)
+    if outside:
+        # From the project's own tree, on the program of the copy.
+        well, more = call([ROOT / "tests/acceptance/run", *outside], off, ROOT)
+        passed, printed = passed and well, printed + more
+    return passed, printed
+
+
+def inside(tests, off):
+    """The tests that cargo runs."""
     binaries = sorted({binary for binary, _ in tests})
     which = [word for binary in binaries for word in (["--lib"] if binary == K else ["--test", binary])]
     wanted = " + ".join(f"test(/(^|::){name}$/)" for _, name in sorted(set(tests)))
-    done = cargo(*which, "-E", wanted, "--no-fail-fast", "--hide-progress-bar", "--status-level", "fail", "--final-status-level", "fail", off=off, quiet=True)
-    return done.returncode == 0, done.stdout + done.stderr
+    quiet = ["--no-fail-fast", "--hide-progress-bar", "--status-level", "fail", "--final-status-level", "fail"]
+    return call(["cargo", "nextest", "run", "--locked", "--features", "mutants", *which, "-E", wanted, *quiet], off, COPY)
 
 
 def main():
@@ -175,6 +204,9 @@ def main():
         return 0
     COPY.mkdir(parents=True, exist_ok=True)
     copy()
+    built, printed = call(["cargo", "build", "--locked", "--features", "mutants", "--bin", "carillon"], None, COPY)
+    if not built:
+        sys.exit(printed)
     everything = [test for defence in chosen for test in defence.tests]
     passed, printed = run(everything)
     print(f"all defences in place: {'passed' if passed else 'FAILED'}", flush=True)
