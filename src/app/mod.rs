@@ -229,7 +229,7 @@ impl Node {
         if self.bus.health().live {
             let _ = tokio::time::timeout(left().min(GOODBYE), self.bus.leave()).await;
         }
-        self.traces.end(&self.house).await;
+        self.traces.end(&self.house, left()).await;
         self.house.end(LAST).await;
         tracing::info!(node = self.name, stayed, "the node has stopped");
     }

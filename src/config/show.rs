@@ -11,7 +11,7 @@ use super::{
 const SECRETS: [&str; 4] =
     ["auth.secret", "auth.previous_secret", "internal.publish_token", "redis.password"];
 const EMPTY: &str = "\"\"";
-const URLS: [&str; 3] = ["redis.url", "auth.jwks", "auth.callback_url"];
+const URLS: [&str; 4] = ["redis.url", "auth.jwks", "auth.callback_url", "telemetry.otlp_endpoint"];
 
 impl Config {
     /// What `carillon config show` prints.

@@ -247,7 +247,8 @@ fn secrets_come_from_files_too_but_not_from_both() {
 fn what_is_shown_is_toml_that_means_the_same_and_hides_secrets() {
     let toml = format!(
         "[auth]\nmode = \"jwt\"\nsecret = \"{SECRET}\"\n[redis]\nurl = \"redis://anna:{SECRET}@host:6379/0\"\n\
-         password = \"{SECRET}\"\n[limits]\nsessions = 12\n[areas]\nrecorded_only = [\"comments\"]\n"
+         password = \"{SECRET}\"\n[limits]\nsessions = 12\n[areas]\nrecorded_only = [\"comments\"]\n\
+         [telemetry]\notlp_endpoint = \"https://collector/?key={SECRET}\"\n"
     );
     let variables =
         [("CARILLON__INTERNAL__PUBLISH_TOKEN", SECRET), ("CARILLON__AUTH__PREVIOUS_SECRET", SECRET)];

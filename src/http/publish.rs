@@ -29,7 +29,7 @@ use crate::{
     bus::{BusError, RecordedOnly},
     metrics::ReasonLabel,
     protocol::{Event, Problem, Topic, object::Object},
-    telemetry::traces::Step,
+    telemetry::traces::Stage,
 };
 
 /// Elements of a batch at most.
@@ -205,14 +205,14 @@ async fn send(internal: &Internal, element: Checked, live: bool, failed: &mut Fa
             return Outcome { positions, problem: Some(not_tried()) };
         }
         let event = element.event.clone();
-        let walk = internal.traces.begin(Step::Publish, &topic, &event);
+        let span = internal.traces.begin(Stage::Publish, &topic, &event);
         let result = if live {
             internal.bus.publish_live(topic.clone(), event).await.map(|()| None)
         } else {
             internal.bus.publish(topic.clone(), event).await.map(|id| Some(id.to_string()))
         };
-        if let Some(mut walk) = walk {
-            walk.published(result.as_ref().cloned());
+        if let Some(mut span) = span {
+            span.published(result.as_ref().cloned());
         }
         match result {
             Ok(position) => positions.push(position.map_or(Value::Null, Value::from)),

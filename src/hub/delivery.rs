@@ -5,19 +5,19 @@
 //!
 //! Whoever follows a topic by key and its area by `area:*` gets each event one way only. Must not know topics' logs.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, thread::available_parallelism};
 
-use rayon::prelude::*;
+use rayon::{ThreadPoolBuilder, prelude::*};
 use slab::Slab;
 
 use super::{
-    Frame, Hub, MemberId, RoomId, Standing, Taken,
+    Frame, Hub, MemberId, Outbox, RoomId, Standing, Taken,
     rooms::{Follower, Member},
 };
 use crate::{mutant, protocol::Topic};
 
 /// Sessions of one share. To write to fewer than two shares costs less than to wake another thread for it.
-const SHARE: usize = 250;
+const SHARE: usize = if cfg!(test) { 10 } else { 250 };
 
 /// What came of a delivery.
 #[derive(Debug, Default)]
@@ -40,6 +40,18 @@ impl Delivered {
 }
 
 impl Hub {
+    /// A hub that writes to large rooms on all cores, where there are several and the system gives the threads.
+    pub fn on_all_cores() -> Self {
+        let cores = available_parallelism().map_or(1, usize::from);
+        let pool =
+            || ThreadPoolBuilder::new().num_threads(cores).thread_name(|n| format!("write-{n}")).build();
+        let writers = (cores > 1).then(pool).transpose().unwrap_or_else(|error| {
+            tracing::warn!(%error, "no threads for large rooms: one core will write to all of their sessions");
+            None
+        });
+        Self { writers, ..Self::default() }
+    }
+
     /// Hands an event to everyone in a room who is in step and has not passed it. A `lone` event is written at once;
     /// others wait for [`Hub::flush`].
     pub fn deliver(&mut self, room: RoomId, frame: &Frame, lone: bool) -> Delivered {
@@ -100,11 +112,14 @@ impl Hub {
             }
             delivered
         };
-        // What is only queued is done before a thread is awake.
-        let mut delivered = if lone && place.followers.len() >= 2 * SHARE {
-            place.followers.par_chunks(SHARE).map(hand_to).reduce(Delivered::default, Delivered::and)
-        } else {
-            hand_to(&place.followers)
+        let first = place.followers.first().map(|follower| &*follower.outbox);
+        let mut delivered = match &self.writers {
+            Some(writers) if lone && is_worth_sharing(place.followers.len(), first) => {
+                writers.install(|| {
+                    place.followers.par_chunks(SHARE).map(hand_to).reduce(Delivered::default, Delivered::and)
+                })
+            }
+            _ => hand_to(&place.followers),
         };
         self.dirty.append(&mut delivered.begun);
         delivered
@@ -118,13 +133,21 @@ impl Hub {
                 member.outbox.flush();
             }
         };
-        if self.dirty.len() >= 2 * SHARE {
-            self.dirty.par_chunks(SHARE).for_each(write_to);
-        } else {
-            write_to(&self.dirty);
+        let first = self.dirty.first().and_then(|id| members.get(*id as usize)).map(|member| &*member.outbox);
+        match &self.writers {
+            Some(writers) if is_worth_sharing(self.dirty.len(), first) => {
+                writers.install(|| self.dirty.par_chunks(SHARE).for_each(write_to));
+            }
+            _ => write_to(&self.dirty),
         }
         self.dirty.clear();
     }
+}
+
+/// Whether so many outboxes, of which this is the first, are served sooner by several threads. What only queues and wakes
+/// a task (TLS, SSE, long-poll) is done before another thread is awake, and one listener's sockets are of one kind.
+fn is_worth_sharing(count: usize, first: Option<&Outbox>) -> bool {
+    count >= 2 * SHARE && first.is_some_and(|outbox| outbox.socket().is_some())
 }
 
 #[cfg(test)]
@@ -132,12 +155,10 @@ mod tests {
     use std::sync::Arc;
 
     use bytes::Bytes;
+    use tokio::{io::AsyncReadExt, net::TcpStream};
 
     use super::*;
-    use crate::{
-        hub::Outbox,
-        protocol::{Areas, EntryId, Event, Lineage, Subject},
-    };
+    use crate::protocol::{Areas, EntryId, Event, Lineage, Subject};
 
     /// The numbers of the events that wait; 0 for a live one.
     fn waiting(outbox: &Outbox) -> Vec<u64> {
@@ -146,39 +167,72 @@ mod tests {
         outbox.pull(100).into_iter().map(number).collect()
     }
 
-    #[test]
-    fn a_large_room_is_served_in_shares_and_each_session_once() {
+    /// Lone and together, with sessions that have had the first event, and some whose sockets are full.
+    #[tokio::test]
+    async fn a_large_room_is_served_in_shares_and_each_session_once() {
         let areas = Areas::new(["comments"], [], []).unwrap();
         let topic = Topic::parse("comments:1", &areas).unwrap();
         let frame = |seq| {
             let event = Event::parse(Bytes::from_static(br#"{"type":"a.b"}"#), 99).unwrap();
             Frame::new(topic.clone(), Some((Lineage::new("0f"), EntryId { epoch: 5, seq })), 7, event)
         };
-        let mut hub = Hub::default();
+        let ninth = |n: usize| u64::from(n.is_multiple_of(9));
+        let mut hub = Hub::on_all_cores();
+        hub.writers.get_or_insert_with(|| ThreadPoolBuilder::new().num_threads(2).build().unwrap());
         let room = hub.room(&Subject::Topic(topic.clone()));
-        let outboxes: Vec<_> = (0..10 * SHARE + 7)
-            .map(|n| {
-                // Every tenth has no room, every ninth has had the first event.
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut sessions = Vec::new();
+        for n in 0..7 * SHARE + 3 {
+            let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+            let (socket, _) = listener.accept().await.unwrap();
+            let outbox = Outbox::direct(socket, 10_000);
+            let member = hub.admit(&outbox, "anna");
+            hub.enter(member, room, true, true);
+            hub.put_in_step(member, room, 0, ninth(n));
+            sessions.push((outbox, client));
+        }
+        let total = sessions.len() as u64;
+        let had = (0..sessions.len()).map(ninth).sum::<u64>();
+        assert_eq!(hub.deliver(room, &frame(1), true).count, total - had);
+        for seq in [2, 3] {
+            assert_eq!(hub.deliver(room, &frame(seq), false).count, total);
+        }
+        assert!(
+            sessions.iter().all(|(outbox, _)| !outbox.is_empty()),
+            "together means to wait for the flush"
+        );
+        hub.flush();
+        assert_eq!(hub.deliver(room, &frame(4), true).count, total);
+        for (n, (outbox, client)) in sessions.iter_mut().enumerate() {
+            assert!(outbox.is_empty());
+            let expected: Vec<u8> = (1 + ninth(n)..=4).flat_map(|seq| frame(seq).bytes().to_vec()).collect();
+            let mut read = vec![0; expected.len()];
+            client.read_exact(&mut read).await.unwrap();
+            assert_eq!(read, expected, "session {n}");
+            assert_eq!(client.try_read(&mut [0]).unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+        }
+    }
+
+    #[test]
+    fn what_overflows_in_any_share_is_named() {
+        let areas = Areas::new(["comments"], [], []).unwrap();
+        let topic = Topic::parse("comments:1", &areas).unwrap();
+        let event = Event::parse(Bytes::from_static(br#"{"type":"a.b"}"#), 99).unwrap();
+        let frame = Frame::new(topic.clone(), None, 7, event);
+        let mut hub = Hub::on_all_cores();
+        let room = hub.room(&Subject::Topic(topic));
+        let small: Vec<_> = (0..5 * SHARE)
+            .filter_map(|n| {
                 let outbox = Outbox::pulled(if n % 10 == 0 { 10 } else { 10_000 });
                 let member = hub.admit(&outbox, "anna");
                 hub.enter(member, room, true, true);
-                hub.put_in_step(member, room, 0, u64::from(n % 9 == 0));
-                outbox
+                hub.put_in_step(member, room, 0, 0);
+                (n % 10 == 0).then_some(member)
             })
             .collect();
-        let first = hub.deliver(room, &frame(1), true);
-        let second = hub.deliver(room, &frame(2), false);
-        hub.flush();
-        let full = outboxes.len().div_ceil(10);
-        let late = (0..outboxes.len()).filter(|n| n % 9 == 0 && n % 10 != 0).count();
-        let late_full = outboxes.len().div_ceil(90);
-        assert_eq!(first.count, (outboxes.len() - full - late) as u64);
-        assert_eq!(first.overflows.len(), full - late_full);
-        assert_eq!(second.count, (outboxes.len() - full) as u64);
-        for (n, outbox) in outboxes.iter().enumerate().filter(|(n, _)| n % 10 != 0) {
-            let expected: &[u64] = if n % 9 == 0 { &[2] } else { &[1, 2] };
-            assert_eq!(waiting(outbox), expected, "session {n}");
-        }
+        let delivered = hub.deliver(room, &frame, false);
+        assert_eq!(delivered.count as usize, 5 * SHARE - small.len());
+        assert_eq!(delivered.overflows.into_iter().map(|(member, _)| member).collect::<Vec<_>>(), small);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use rayon::ThreadPool;
 use rustc_hash::FxHashMap;
 use slab::Slab;
 
@@ -78,10 +79,12 @@ pub struct Member {
 pub struct Hub {
     pub(super) members: Slab<Member>,
     pub(super) rooms: Slab<Room>,
-    names: FxHashMap<Subject, RoomId>,
+    pub(super) names: FxHashMap<Subject, RoomId>,
     /// How many of the rooms are those of whole areas: mostly none, and then no event needs to ask.
-    whole_areas: usize,
+    pub(super) whole_areas: usize,
     pub(super) dirty: Vec<MemberId>,
+    /// The threads that write to large rooms; `None`: whoever delivers.
+    pub(super) writers: Option<ThreadPool>,
 }
 
 impl Hub {

@@ -10,6 +10,7 @@ use crate::{
     bus::{Content, Delivery, Head},
     hub::{Delivered, Frame, RoomId},
     protocol::{EntryId, Event, Reason, Subject, Topic},
+    telemetry::traces::Stage,
 };
 
 /// Recorded messages that are held for a feed that is being read; what is more is read from the log again.
@@ -97,7 +98,7 @@ impl Switch {
     /// Hands an event to those who follow its topic by key.
     pub(super) fn deliver(&mut self, room: RoomId, frame: &Frame, lone: bool) {
         let delivered = self.hub.deliver(room, frame, lone);
-        self.settle_delivery(delivered);
+        self.settle_delivery(frame, delivered);
     }
 
     /// Hands a recorded event to those who follow the whole area.
@@ -120,7 +121,7 @@ impl Switch {
         let position = wide.map(|head| (head.lineage.clone(), id));
         let frame = Frame::new(topic.clone(), position, self.at(), event);
         let delivered = self.hub.deliver_every(every, room, &frame, lone);
-        self.settle_delivery(delivered);
+        self.settle_delivery(&frame, delivered);
     }
 
     /// Hands a live event to all who follow its topic.
@@ -132,12 +133,19 @@ impl Switch {
         }
         if let Some(every) = self.hub.every(topic) {
             let delivered = self.hub.deliver_every(every, room, &frame, lone);
-            self.settle_delivery(delivered);
+            self.settle_delivery(&frame, delivered);
         }
     }
 
-    fn settle_delivery(&mut self, delivered: Delivered) {
+    fn settle_delivery(&mut self, frame: &Frame, delivered: Delivered) {
         self.metrics.deliveries.inc_by(delivered.count);
+        if delivered.count > 0
+            && let stage = (Stage::Deliver { since: self.turn })
+            && let Some(mut span) = self.settings.traces.begin(stage, frame.topic(), frame.event())
+        {
+            span.reached(delivered.count);
+            self.spans.push(span);
+        }
         for (member, topics) in delivered.overflows {
             self.overflow(member, &topics);
         }

@@ -6,7 +6,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use rustc_hash::FxHashMap;
@@ -21,7 +21,7 @@ use crate::{
     metrics::Metrics,
     protocol::{CloseCode, EntryId, Topic},
     shutdown::Tasks,
-    telemetry::traces::Step,
+    telemetry::traces::Span,
 };
 
 /// Deliveries that are taken in one turn: they leave in one write per session.
@@ -77,6 +77,10 @@ pub(super) struct Switch {
     /// Sessions that were told to refetch in this second and the last.
     pub(super) told: (usize, usize),
     pub(super) check: Check,
+    /// When this turn began, for spans.
+    pub(super) turn: SystemTime,
+    /// What was delivered in this turn and is traced: the spans end with it, when everything is written.
+    pub(super) spans: Vec<Span>,
     answers: mpsc::Sender<(u64, Answer)>,
     answered: Option<mpsc::Receiver<(u64, Answer)>>,
 }
@@ -96,7 +100,7 @@ impl Switch {
             metrics,
             shared,
             tasks,
-            hub: Hub::default(),
+            hub: Hub::on_all_cores(),
             feeds: FxHashMap::default(),
             held: FxHashMap::default(),
             reads: FxHashMap::default(),
@@ -114,6 +118,8 @@ impl Switch {
             owed: BTreeSet::new(),
             told: (0, 0),
             check: Check::new(),
+            turn: SystemTime::now(),
+            spans: Vec::new(),
             answers,
             answered: Some(answered),
         }
@@ -160,25 +166,17 @@ impl Switch {
 
     fn take_events(&mut self, batch: &mut Vec<BusEvent>) -> Option<String> {
         let arrived = Instant::now();
+        self.turn = SystemTime::now();
         let mut bytes = 0;
         let lone = batch.len() == 1;
         let mut fatal = None;
-        // Their spans end when everything is written.
-        let mut walks = Vec::new();
         for event in batch.drain(..) {
             match event {
                 BusEvent::Delivery(delivery) => {
-                    let mut walk = None;
                     if let Content::Recorded(_, event) | Content::Live(event) = &delivery.content {
                         bytes += event.json().len();
-                        walk = self.settings.traces.begin(Step::Deliver, &delivery.topic, event);
                     }
-                    let before = self.metrics.deliveries.get();
                     self.take_delivery(delivery, lone);
-                    if let Some(mut walk) = walk {
-                        walk.reached(self.metrics.deliveries.get() - before);
-                        walks.push(walk);
-                    }
                     if bytes > BATCH_BYTES {
                         self.hub.flush();
                         bytes = 0;
@@ -204,6 +202,7 @@ impl Switch {
 
     fn take_answer(&mut self, generation: u64, answer: Answer) {
         let stale = generation != self.generation;
+        self.turn = SystemTime::now();
         match answer {
             Answer::Opened(results) => self.take_opened(results, stale),
             Answer::Closed => self.opening = false,
@@ -245,6 +244,7 @@ impl Switch {
     }
 
     fn finish_turn(&mut self) {
+        self.spans.clear();
         self.open_and_close();
         self.pay_owed();
     }

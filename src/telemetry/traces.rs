@@ -12,17 +12,17 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use async_trait::async_trait;
 use opentelemetry::{
     KeyValue,
     propagation::TextMapPropagator,
-    trace::{Span, SpanKind, Status, TraceContextExt, Tracer, TracerProvider},
+    trace::{Span as _, SpanKind, Status, TraceContextExt, Tracer, TracerProvider},
 };
 use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response, hyper::HyperClient};
-use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig, WithHttpConfig};
+use opentelemetry_otlp::{Protocol, RetryPolicy, SpanExporter, WithExportConfig, WithHttpConfig};
 use opentelemetry_sdk::{
     Resource,
     propagation::TraceContextPropagator,
@@ -40,7 +40,7 @@ use crate::{
 /// How long a collector may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long the last spans may take when the node stops.
-const GOODBYE: Duration = Duration::from_secs(1);
+const GOODBYE: Duration = Duration::from_secs(2);
 /// Where a collector takes traces, below its address (OTLP specification, «OTLP/HTTP Request»).
 const PATH: &str = "/v1/traces";
 
@@ -54,13 +54,16 @@ struct Collector {
     provider: SdkTracerProvider,
 }
 
-/// A step of an event's way that a span is kept of.
+/// A step of an event's way that has a span.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Step {
+pub enum Stage {
     /// `POST /publish`, until Redis has answered.
     Publish,
-    /// From the arrival at a node until it is written to, or waits for, each follower's socket.
-    Deliver,
+    /// On a node, until it is written to, or waits for, the socket of each follower.
+    Deliver {
+        /// When its turn came.
+        since: SystemTime,
+    },
 }
 
 impl Traces {
@@ -87,6 +90,8 @@ impl Traces {
             .with_endpoint(url)
             .with_protocol(Protocol::HttpJson)
             .with_timeout(PATIENCE)
+            // It would sleep between its tries, and the node's end would wait for it.
+            .with_retry_policy(RetryPolicy::default().with_max_retries(0))
             .build()
             .map_err(|error| error.to_string())?;
         let resource = Resource::builder()
@@ -104,17 +109,17 @@ impl Traces {
         Ok(Self(Some(Arc::new(Collector { tracer, provider }))))
     }
 
-    /// Begins a step, if the event's trace is sampled. The span ends when the result is dropped.
-    pub fn begin(&self, step: Step, topic: &Topic, event: &Event) -> Option<Walk> {
+    /// Begins a step, if the event's trace is sampled.
+    pub fn begin(&self, stage: Stage, topic: &Topic, event: &Event) -> Option<Span> {
         let collector = self.0.as_ref()?;
         let context = event.trace_context().filter(|found| is_whole(&found["traceparent"]))?;
         let parent = TraceContextPropagator::new().extract(&context);
         if !parent.span().span_context().is_sampled() {
             return None;
         }
-        let (verb, kind, name) = match step {
-            Step::Publish => ("send", SpanKind::Producer, "publish"),
-            Step::Deliver => ("process", SpanKind::Consumer, "deliver"),
+        let (verb, kind, name, since) = match stage {
+            Stage::Publish => ("send", SpanKind::Producer, "publish", SystemTime::now()),
+            Stage::Deliver { since } => ("process", SpanKind::Consumer, "deliver", since),
         };
         // Names and attributes by OpenTelemetry's conventions for messaging; the area, because a span's name must have
         // few values.
@@ -122,6 +127,7 @@ impl Traces {
             .tracer
             .span_builder(format!("{name} {}", topic.area()))
             .with_kind(kind)
+            .with_start_time(since)
             .with_attributes([
                 KeyValue::new("messaging.system", "carillon"),
                 KeyValue::new("messaging.operation.name", name),
@@ -129,45 +135,49 @@ impl Traces {
                 KeyValue::new("messaging.destination.name", topic.as_str().to_owned()),
             ])
             .start_with_context(&collector.tracer, &parent);
-        Some(Walk { span })
+        Some(Span { inner: span })
     }
 
-    /// Sends what waits, for a second at most, and stops.
-    pub async fn end(&self, tasks: &Tasks) {
+    /// Sends what waits, for two seconds and `patience` at most, and stops.
+    pub async fn end(&self, tasks: &Tasks, patience: Duration) {
         let Some(collector) = self.0.clone() else { return };
+        let patience = patience.min(GOODBYE);
         // It blocks, and what it waits for needs this runtime.
-        let ended = tasks.spawn_blocking(move || collector.provider.shutdown_with_timeout(GOODBYE));
+        let ended = tasks.spawn_blocking(move || collector.provider.shutdown_with_timeout(patience));
         if let Ok(Err(error)) = ended.await {
             tracing::debug!("the last traces are lost: {error}");
         }
     }
 }
 
-/// A step under way.
-pub struct Walk {
-    span: opentelemetry_sdk::trace::Span,
+/// A step under way; ends when it is dropped.
+#[derive(Debug)]
+pub struct Span {
+    inner: opentelemetry_sdk::trace::Span,
 }
 
-impl Walk {
+impl Span {
     /// To how many sessions of this node the event was handed.
     pub fn reached(&mut self, sessions: u64) {
-        self.span.set_attribute(KeyValue::new("carillon.sessions", sessions as i64));
+        self.inner.set_attribute(KeyValue::new("carillon.sessions", sessions as i64));
     }
 
     /// What became of a publish: the position (none for a live event), or why it was refused.
     pub fn published<E: fmt::Display>(&mut self, result: Result<Option<String>, E>) {
         match result {
-            Ok(Some(position)) => self.span.set_attribute(KeyValue::new("carillon.position", position)),
+            Ok(Some(position)) => self.inner.set_attribute(KeyValue::new("carillon.position", position)),
             Ok(None) => {}
-            Err(error) => self.span.set_status(Status::error(error.to_string())),
+            Err(error) => self.inner.set_status(Status::error(error.to_string())),
         }
     }
 }
 
 /// The URL for traces of a collector's address.
 fn whole(endpoint: &str) -> String {
-    let endpoint = endpoint.trim_end_matches('/');
-    if endpoint.ends_with(PATH) { endpoint.to_owned() } else { format!("{endpoint}{PATH}") }
+    let (address, query) = endpoint.find('?').map_or((endpoint, ""), |at| endpoint.split_at(at));
+    let address = address.trim_end_matches('/');
+    let address = address.strip_suffix(PATH).unwrap_or(address);
+    format!("{address}{PATH}{query}")
 }
 
 /// Whether the parts of a `traceparent` have their lengths (W3C Trace Context, 3.2.2): the SDK takes shorter ones too,
@@ -191,12 +201,12 @@ struct Courier {
 #[async_trait]
 impl HttpClient for Courier {
     async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
-        let client = self.client.clone();
+        let (client, ending) = (self.client.clone(), self.tasks.ending().clone());
         let sent = {
             let _inside = self.runtime.enter();
-            self.tasks.spawn(async move { client.send_bytes(request).await })
+            self.tasks.spawn(async move { ending.run_until_cancelled(client.send_bytes(request)).await })
         };
-        let answer = sent.await?;
+        let answer = sent.await?.ok_or("the node has stopped")?;
         let trouble = match &answer {
             Ok(answer) if answer.status().is_success() => None,
             Ok(answer) => Some(format!("it answered {}", answer.status())),
@@ -236,5 +246,7 @@ mod tests {
             assert_eq!(whole(endpoint), "http://c:4318/v1/traces");
         }
         assert_eq!(whole("https://c/otlp"), "https://c/otlp/v1/traces");
+        assert_eq!(whole("https://c/v1/traces?key=a/b"), "https://c/v1/traces?key=a/b");
+        assert_eq!(whole("https://c?key=x"), "https://c/v1/traces?key=x");
     }
 }
