@@ -13,8 +13,8 @@ use crate::{
     protocol::{EntryId, Position, Reason},
 };
 
-/// Entries that the tail keeps at most, and a read fetches at least.
-const LONGEST: usize = 20;
+/// Entries that the log and the tail keep at most, and a read fetches at least.
+pub(super) const LONGEST: usize = 20;
 
 /// A node with one feed, as the switch leads it.
 pub(super) struct Node {
@@ -44,7 +44,7 @@ impl Node {
         let mut feed = Feed::opening(LONGEST);
         feed.start(redis.head());
         Self {
-            sessions: vec![Session { place: feed.position().unwrap(), waiting: None }],
+            sessions: vec![Session::in_step(feed.position().unwrap())],
             redis,
             wire: VecDeque::new(),
             sent: Vec::new(),
@@ -60,6 +60,11 @@ impl Node {
     }
 
     pub(super) fn happen(&mut self, happening: Happening) {
+        if happening.is_trouble() {
+            for session in self.sessions.iter_mut().filter(|session| session.waiting.is_some()) {
+                session.disturbed = true;
+            }
+        }
         match happening {
             Happening::Publish { good } => {
                 let message = self.redis.publish(good);
@@ -110,9 +115,11 @@ impl Node {
             Happening::Resume { history, seq, beyond } => {
                 let histories = &self.redis.histories;
                 let (&(number, epoch), entries) = histories.iter().nth(history % histories.len()).unwrap();
-                let seq = if beyond { seq } else { seq.min(entries.len()) } as u64;
+                let disturbed = self.unseen || self.doubted || !self.up;
+                let forged = beyond && seq > entries.len();
+                let seq = if forged { seq } else { seq.min(entries.len()) } as u64;
                 let place = Position { lineage: lineage(number), id: EntryId { epoch, seq } };
-                self.sessions.push(Session { place, waiting: Some(0) });
+                self.sessions.push(Session { place, waiting: Some(0), forged, disturbed });
                 self.join(self.sessions.len() - 1);
             }
         }
@@ -329,7 +336,11 @@ impl Node {
                 );
             }
             _ => {
-                self.justify(&place, reason);
+                // What reason a forgery is told does not matter, but that it is told.
+                let session = &self.sessions[index];
+                if !session.forged && !(session.disturbed && reason == Reason::Gap) {
+                    self.justify(&place, reason);
+                }
                 self.sessions[index].place = self.feed.position().unwrap();
             }
         }
@@ -340,11 +351,9 @@ impl Node {
         let head = self.feed.head().unwrap();
         let same_lineage = place.lineage == head.lineage;
         let same = same_lineage && place.id.epoch == head.top.epoch;
-        let entries = self
-            .redis
-            .histories
-            .iter()
-            .find(|((number, epoch), _)| lineage(*number) == head.lineage && *epoch == head.top.epoch);
+        let here =
+            |(number, epoch): &(u32, u64)| lineage(*number) == head.lineage && *epoch == head.top.epoch;
+        let entries = self.redis.histories.iter().find(|(history, _)| here(history));
         let entries = entries.map_or(&[][..], |(_, entries)| entries.as_slice());
         let current = head.lineage == lineage(self.redis.lineage) && head.top.epoch == self.redis.epoch;
         let good = match reason {
@@ -359,7 +368,8 @@ impl Node {
     }
 
     fn answer_all(&mut self) {
-        for _ in 0..20 {
+        // Each session that waits may want reads of its own, one after the other.
+        for _ in 0..20 + 3 * self.sessions.len() {
             self.back();
             self.happen(Happening::Answer);
             self.happen(Happening::Take);
