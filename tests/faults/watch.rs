@@ -121,10 +121,13 @@ impl World {
             if heads.len() < self.topics.names.len() {
                 heads = self.heads().await;
             }
-            let late = self.sessions.iter().find_map(|session| self.behind(session, &heads));
-            let Some(late) = late else { return Ok(()) };
+            let late =
+                self.sessions.iter().find_map(|session| Some((session, self.behind(session, &heads)?)));
+            let Some((session, late)) = late else { return Ok(()) };
             if tokio::time::Instant::now() >= end {
-                bail!("not in step after {bound:?}: {late}");
+                // Whether it still gets what others had long before, or nothing, tells a slow client from a stale one.
+                let now = self.clock.now();
+                bail!("not in step after {bound:?}, at {now} ms: {late}\n{}", session.tail(30));
             }
             if late.ends_with("another log") {
                 heads.clear();
