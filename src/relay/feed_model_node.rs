@@ -338,7 +338,7 @@ impl Node {
             _ => {
                 // What reason a forgery is told does not matter, but that it is told.
                 let session = &self.sessions[index];
-                if !session.forged && !(session.disturbed && reason == Reason::Gap) {
+                if !(session.forged || session.disturbed && reason == Reason::Gap) {
                     self.justify(&place, reason);
                 }
                 self.sessions[index].place = self.feed.position().unwrap();
