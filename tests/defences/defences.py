@@ -164,7 +164,9 @@ def copy():
 
 def call(command, off, cwd):
     """Runs a command with a defence off; whether it succeeded, and what was printed."""
-    env = {**os.environ, "CARGO_TARGET_DIR": str(TARGET), "CARILLON_BIN": str(TARGET / "debug/carillon"), "CARILLON_TEST_OUTPUT": str(TARGET / "defences/output"), **({"CARILLON_MUTANT": off} if off else {})}
+    env = {**os.environ, "CARGO_TARGET_DIR": str(TARGET), "CARILLON_BIN": str(TARGET / "debug/carillon"), "CARILLON_TEST_OUTPUT": str(COPY / "output")}
+    if off:
+        env["CARILLON_MUTANT"] = off
     done = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True)
     return done.returncode == 0, done.stdout + done.stderr
 
