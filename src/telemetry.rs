@@ -1,4 +1,5 @@
-//! What the program says about itself as it runs: its traces in [`traces`], and here its log. The log is text for people or JSON for collectors, on standard error, at the configured level.
+//! What the program says about itself as it runs: its traces in [`traces`], and here its log, text for people or JSON for
+//! collectors, on standard error, at the configured level.
 //!
 //! The level is for Carillon itself; libraries are heard from `warn` on, one step less than ours when somebody looks
 //! closely. A panic becomes a line like any other, so that collectors get it too. Must not know what is logged.

@@ -42,12 +42,12 @@ pub(crate) fn bus(config: &Config, areas: &Areas) -> bus::Settings {
 
 pub(crate) fn relay(config: &Config, auth: Option<Authenticator>, traces: Traces) -> relay::Settings {
     relay::Settings {
-        traces,
         log_length: config.log.length,
         log_ttl: config.log.ttl,
         refetches_per_second: config.resync.refetches_per_second.into(),
         linger: LINGER,
         auth,
+        traces,
     }
 }
 

@@ -215,7 +215,7 @@ async fn send(internal: &Internal, element: Checked, live: bool, failed: &mut Fa
             span.published(result.as_ref().cloned());
         }
         match result {
-            Ok(position) => positions.push(position.map_or(Value::Null, Value::from)),
+            Ok(position) => positions.push(position.into()),
             Err(error) => {
                 failed.away |= matches!(error, BusError::Away(_));
                 failed.topics.insert(topic);

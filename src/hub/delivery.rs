@@ -7,7 +7,7 @@
 
 use std::{collections::BTreeSet, thread::available_parallelism};
 
-use rayon::{ThreadPoolBuilder, prelude::*};
+use rayon::{ThreadPool, ThreadPoolBuilder, prelude::*};
 use slab::Slab;
 
 use super::{
@@ -39,19 +39,17 @@ impl Delivered {
     }
 }
 
-impl Hub {
-    /// A hub that writes to large rooms on all cores, where there are several and the system gives the threads.
-    pub fn on_all_cores() -> Self {
-        let cores = available_parallelism().map_or(1, usize::from);
-        let pool =
-            || ThreadPoolBuilder::new().num_threads(cores).thread_name(|n| format!("write-{n}")).build();
-        let writers = (cores > 1).then(pool).transpose().unwrap_or_else(|error| {
-            tracing::warn!(%error, "no threads for large rooms: one core will write to all of their sessions");
-            None
-        });
-        Self { writers, ..Self::default() }
-    }
+/// A thread for each core, to write to large rooms; `None` where there is one core, or the system gives no threads.
+pub fn writers() -> Option<ThreadPool> {
+    let cores = available_parallelism().map_or(1, usize::from);
+    let pool = || ThreadPoolBuilder::new().num_threads(cores).thread_name(|n| format!("write-{n}")).build();
+    (cores > 1).then(pool).transpose().unwrap_or_else(|error| {
+        tracing::warn!(%error, "no threads for large rooms: one core will write to all of their sessions");
+        None
+    })
+}
 
+impl Hub {
     /// Hands an event to everyone in a room who is in step and has not passed it. A `lone` event is written at once;
     /// others wait for [`Hub::flush`].
     pub fn deliver(&mut self, room: RoomId, frame: &Frame, lone: bool) -> Delivered {
@@ -113,12 +111,10 @@ impl Hub {
             delivered
         };
         let first = place.followers.first().map(|follower| &*follower.outbox);
-        let mut delivered = match &self.writers {
-            Some(writers) if lone && is_worth_sharing(place.followers.len(), first) => {
-                writers.install(|| {
-                    place.followers.par_chunks(SHARE).map(hand_to).reduce(Delivered::default, Delivered::and)
-                })
-            }
+        let mut delivered = match self.helpers(place.followers.len(), first) {
+            Some(writers) if lone => writers.install(|| {
+                place.followers.par_chunks(SHARE).map(hand_to).reduce(Delivered::default, Delivered::and)
+            }),
             _ => hand_to(&place.followers),
         };
         self.dirty.append(&mut delivered.begun);
@@ -134,20 +130,19 @@ impl Hub {
             }
         };
         let first = self.dirty.first().and_then(|id| members.get(*id as usize)).map(|member| &*member.outbox);
-        match &self.writers {
-            Some(writers) if is_worth_sharing(self.dirty.len(), first) => {
-                writers.install(|| self.dirty.par_chunks(SHARE).for_each(write_to));
-            }
-            _ => write_to(&self.dirty),
+        match self.helpers(self.dirty.len(), first) {
+            Some(writers) => writers.install(|| self.dirty.par_chunks(SHARE).for_each(write_to)),
+            None => write_to(&self.dirty),
         }
         self.dirty.clear();
     }
-}
 
-/// Whether so many outboxes, of which this is the first, are served sooner by several threads. What only queues and wakes
-/// a task (TLS, SSE, long-poll) is done before another thread is awake, and one listener's sockets are of one kind.
-fn is_worth_sharing(count: usize, first: Option<&Outbox>) -> bool {
-    count >= 2 * SHARE && first.is_some_and(|outbox| outbox.socket().is_some())
+    /// The threads by which so many outboxes, of which this is the first, are served sooner. What only queues and wakes a
+    /// task (TLS, SSE, long-poll) is done before another thread is awake, and one listener's sockets are of one kind.
+    fn helpers(&self, count: usize, first: Option<&Outbox>) -> Option<&ThreadPool> {
+        let worth = count >= 2 * SHARE && first.is_some_and(|outbox| outbox.socket().is_some());
+        self.writers.as_ref().filter(|_| worth)
+    }
 }
 
 #[cfg(test)]
@@ -155,7 +150,10 @@ mod tests {
     use std::sync::Arc;
 
     use bytes::Bytes;
-    use tokio::{io::AsyncReadExt, net::TcpStream};
+    use tokio::{
+        io::AsyncReadExt,
+        net::{TcpListener, TcpStream},
+    };
 
     use super::*;
     use crate::protocol::{Areas, EntryId, Event, Lineage, Subject};
@@ -167,41 +165,52 @@ mod tests {
         outbox.pull(100).into_iter().map(number).collect()
     }
 
-    /// Lone and together, with sessions that have had the first event, and some whose sockets are full.
-    #[tokio::test]
-    async fn a_large_room_is_served_in_shares_and_each_session_once() {
-        let areas = Areas::new(["comments"], [], []).unwrap();
-        let topic = Topic::parse("comments:1", &areas).unwrap();
-        let frame = |seq| {
-            let event = Event::parse(Bytes::from_static(br#"{"type":"a.b"}"#), 99).unwrap();
-            Frame::new(topic.clone(), Some((Lineage::new("0f"), EntryId { epoch: 5, seq })), 7, event)
-        };
-        let ninth = |n: usize| u64::from(n.is_multiple_of(9));
-        let mut hub = Hub::on_all_cores();
-        hub.writers.get_or_insert_with(|| ThreadPoolBuilder::new().num_threads(2).build().unwrap());
-        let room = hub.room(&Subject::Topic(topic.clone()));
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    fn areas() -> Areas {
+        Areas::new(["comments"], [], []).unwrap()
+    }
+
+    fn topic() -> Topic {
+        Topic::parse("comments:1", &areas()).unwrap()
+    }
+
+    /// A recorded event; a live one with number 0.
+    fn frame(seq: u64) -> Frame {
+        let event = Event::parse(Bytes::from_static(br#"{"type":"a.b"}"#), 99).unwrap();
+        let position = (seq > 0).then(|| (Lineage::new("0f"), EntryId { epoch: 5, seq }));
+        Frame::new(topic(), position, 7, event)
+    }
+
+    /// A hub with two threads, and a room of sessions on real sockets, each of which has had the events up to `after(n)`.
+    async fn large_room(after: impl Fn(usize) -> u64) -> (Hub, RoomId, Vec<(Arc<Outbox>, TcpStream)>) {
+        let mut hub = Hub::new(ThreadPoolBuilder::new().num_threads(2).build().ok());
+        let room = hub.room(&Subject::Topic(topic()));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut sessions = Vec::new();
         for n in 0..7 * SHARE + 3 {
             let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-            let (socket, _) = listener.accept().await.unwrap();
-            let outbox = Outbox::direct(socket, 10_000);
+            let outbox = Outbox::direct(listener.accept().await.unwrap().0, 1_000);
             let member = hub.admit(&outbox, "anna");
             hub.enter(member, room, true, true);
-            hub.put_in_step(member, room, 0, ninth(n));
+            hub.put_in_step(member, room, 0, after(n));
             sessions.push((outbox, client));
         }
+        (hub, room, sessions)
+    }
+
+    #[tokio::test]
+    async fn a_large_room_is_served_in_shares_and_each_session_once() {
+        let ninth = |n: usize| u64::from(n.is_multiple_of(9));
+        let (mut hub, room, mut sessions) = large_room(ninth).await;
         let total = sessions.len() as u64;
         let had = (0..sessions.len()).map(ninth).sum::<u64>();
         assert_eq!(hub.deliver(room, &frame(1), true).count, total - had);
         for seq in [2, 3] {
             assert_eq!(hub.deliver(room, &frame(seq), false).count, total);
         }
-        assert!(
-            sessions.iter().all(|(outbox, _)| !outbox.is_empty()),
-            "together means to wait for the flush"
-        );
+        let wait = sessions.iter().all(|(outbox, _)| !outbox.is_empty());
+        assert!(wait, "together means to wait for the flush");
         hub.flush();
+        assert!(sessions.iter().all(|(outbox, _)| outbox.is_empty()), "the flush leaves nobody out");
         assert_eq!(hub.deliver(room, &frame(4), true).count, total);
         for (n, (outbox, client)) in sessions.iter_mut().enumerate() {
             assert!(outbox.is_empty());
@@ -213,38 +222,30 @@ mod tests {
         }
     }
 
-    #[test]
-    fn what_overflows_in_any_share_is_named() {
-        let areas = Areas::new(["comments"], [], []).unwrap();
-        let topic = Topic::parse("comments:1", &areas).unwrap();
-        let event = Event::parse(Bytes::from_static(br#"{"type":"a.b"}"#), 99).unwrap();
-        let frame = Frame::new(topic.clone(), None, 7, event);
-        let mut hub = Hub::on_all_cores();
-        let room = hub.room(&Subject::Topic(topic));
-        let small: Vec<_> = (0..5 * SHARE)
-            .filter_map(|n| {
-                let outbox = Outbox::pulled(if n % 10 == 0 { 10 } else { 10_000 });
-                let member = hub.admit(&outbox, "anna");
-                hub.enter(member, room, true, true);
-                hub.put_in_step(member, room, 0, 0);
-                (n % 10 == 0).then_some(member)
-            })
-            .collect();
-        let delivered = hub.deliver(room, &frame, false);
-        assert_eq!(delivered.count as usize, 5 * SHARE - small.len());
-        assert_eq!(delivered.overflows.into_iter().map(|(member, _)| member).collect::<Vec<_>>(), small);
+    #[tokio::test]
+    async fn what_overflows_in_any_share_is_named() {
+        let (mut hub, room, sessions) = large_room(|_| 0).await;
+        // More than any socket takes: whoever does not read has events waiting, up to the bound.
+        let large = Bytes::from(vec![0; 32 << 20]);
+        let mut slow = Vec::new();
+        for (outbox, _) in sessions.iter().step_by(10) {
+            outbox.raw(large.clone());
+            assert!(outbox.is_blocked());
+            slow.push(outbox.slot().unwrap());
+        }
+        let mut named = Vec::new();
+        for seq in 1..=1_000 / frame(1).bytes().len() as u64 + 1 {
+            let delivered = hub.deliver(room, &frame(seq), true);
+            assert_eq!(delivered.count as usize + delivered.overflows.len(), sessions.len());
+            named.extend(delivered.overflows.into_iter().map(|(member, _)| member));
+        }
+        assert_eq!(named, slow, "each once, in the order of the room");
     }
 
     #[test]
     fn an_event_comes_by_wildcard_until_its_key_is_in_step_and_by_key_from_then_on() {
-        let areas = Areas::new(["comments"], [], []).unwrap();
+        let areas = areas();
         let subject = |text| Subject::parse(text, &areas).unwrap();
-        let topic = Topic::parse("comments:1", &areas).unwrap();
-        let frame = |seq: u64| {
-            let event = Event::parse(Bytes::from_static(br#"{"type":"a.b"}"#), 99).unwrap();
-            let position = (seq > 0).then(|| (Lineage::new("0f"), EntryId { epoch: 5, seq }));
-            Frame::new(topic.clone(), position, 7, event)
-        };
         let mut hub = Hub::default();
         let outbox = Outbox::pulled(10_000);
         let member = hub.admit(&Arc::clone(&outbox), "anna");

@@ -10,7 +10,7 @@ mod outbox;
 mod queue;
 mod rooms;
 
-pub use delivery::Delivered;
+pub use delivery::{Delivered, writers};
 pub use frame::Frame;
 pub use notice::{Closing, Notice, Taken};
 pub use outbox::Outbox;

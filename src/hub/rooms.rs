@@ -79,15 +79,20 @@ pub struct Member {
 pub struct Hub {
     pub(super) members: Slab<Member>,
     pub(super) rooms: Slab<Room>,
-    pub(super) names: FxHashMap<Subject, RoomId>,
+    names: FxHashMap<Subject, RoomId>,
     /// How many of the rooms are those of whole areas: mostly none, and then no event needs to ask.
-    pub(super) whole_areas: usize,
+    whole_areas: usize,
     pub(super) dirty: Vec<MemberId>,
     /// The threads that write to large rooms; `None`: whoever delivers.
     pub(super) writers: Option<ThreadPool>,
 }
 
 impl Hub {
+    /// A hub that writes to large rooms by these threads.
+    pub fn new(writers: Option<ThreadPool>) -> Self {
+        Self { writers, ..Self::default() }
+    }
+
     /// Takes a session in.
     pub fn admit(&mut self, outbox: &Arc<Outbox>, user: &str) -> MemberId {
         let member = Member {

@@ -81,10 +81,8 @@ impl Event {
 
     /// Reads the attributes anew from the bytes; not for the delivery path.
     pub fn attributes(&self) -> Attributes {
-        // A map, because the last of two members of one name counts.
-        let members: HashMap<String, &RawValue> = serde_json::from_slice(&self.json).unwrap_or_default();
-        let text = |name: &str| serde_json::from_str(members.get(name)?.get()).ok();
-        Attributes { kind: text("type").unwrap_or_default(), id: text("id"), source: text("source") }
+        let [kind, id, source] = self.texts(["type", "id", "source"]);
+        Attributes { kind: kind.unwrap_or_default(), id, source }
     }
 
     /// `traceparent` and `tracestate` (CloudEvents extension «Distributed Tracing»); `None` without the first, which is
@@ -93,10 +91,16 @@ impl Event {
         const NAMES: [&str; 2] = ["traceparent", "tracestate"];
         let quoted = br#""traceparent""#;
         self.json.windows(quoted.len()).find(|part| part == quoted)?;
-        let members: HashMap<String, &RawValue> = serde_json::from_slice(&self.json).ok()?;
-        let text = |name: &str| Some((name.to_owned(), serde_json::from_str(members.get(name)?.get()).ok()?));
-        let found: HashMap<String, String> = NAMES.into_iter().filter_map(text).collect();
-        found.contains_key(NAMES[0]).then_some(found)
+        let [parent, state] = self.texts(NAMES);
+        let found = NAMES.map(str::to_owned).into_iter().zip([Some(parent?), state]);
+        Some(found.filter_map(|(name, text)| Some((name, text?))).collect())
+    }
+
+    /// The members of these names at the top that are texts.
+    fn texts<const N: usize>(&self, names: [&str; N]) -> [Option<String>; N] {
+        // A map, because the last of two members of one name counts.
+        let members: HashMap<String, &RawValue> = serde_json::from_slice(&self.json).unwrap_or_default();
+        names.map(|name| serde_json::from_str(members.get(name)?.get()).ok())
     }
 }
 

@@ -139,12 +139,10 @@ impl Switch {
 
     fn settle_delivery(&mut self, frame: &Frame, delivered: Delivered) {
         self.metrics.deliveries.inc_by(delivered.count);
-        if delivered.count > 0
-            && let stage = (Stage::Deliver { since: self.turn })
-            && let Some(mut span) = self.settings.traces.begin(stage, frame.topic(), frame.event())
-        {
-            span.reached(delivered.count);
-            self.spans.push(span);
+        if delivered.count > 0 {
+            let stage = Stage::Deliver { since: self.turn };
+            let span = self.settings.traces.begin(stage, frame.topic(), frame.event());
+            self.spans.extend(span.map(|span| span.reached(delivered.count)));
         }
         for (member, topics) in delivered.overflows {
             self.overflow(member, &topics);

@@ -6,7 +6,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
 use rustc_hash::FxHashMap;
@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     bus::{Bus, BusError, BusEvent, Content, Head, History, Marks},
-    hub::{Closing, Hub, MemberId, RoomId, Standing},
+    hub::{self, Closing, Hub, MemberId, RoomId, Standing},
     metrics::Metrics,
     protocol::{CloseCode, EntryId, Topic},
     shutdown::Tasks,
@@ -77,8 +77,8 @@ pub(super) struct Switch {
     /// Sessions that were told to refetch in this second and the last.
     pub(super) told: (usize, usize),
     pub(super) check: Check,
-    /// When this turn began, for spans.
-    pub(super) turn: SystemTime,
+    /// When this turn began.
+    pub(super) turn: Instant,
     /// What was delivered in this turn and is traced: the spans end with it, when everything is written.
     pub(super) spans: Vec<Span>,
     answers: mpsc::Sender<(u64, Answer)>,
@@ -100,7 +100,7 @@ impl Switch {
             metrics,
             shared,
             tasks,
-            hub: Hub::on_all_cores(),
+            hub: Hub::new(hub::writers()),
             feeds: FxHashMap::default(),
             held: FxHashMap::default(),
             reads: FxHashMap::default(),
@@ -118,7 +118,7 @@ impl Switch {
             owed: BTreeSet::new(),
             told: (0, 0),
             check: Check::new(),
-            turn: SystemTime::now(),
+            turn: Instant::now(),
             spans: Vec::new(),
             answers,
             answered: Some(answered),
@@ -165,8 +165,7 @@ impl Switch {
     }
 
     fn take_events(&mut self, batch: &mut Vec<BusEvent>) -> Option<String> {
-        let arrived = Instant::now();
-        self.turn = SystemTime::now();
+        self.turn = Instant::now();
         let mut bytes = 0;
         let lone = batch.len() == 1;
         let mut fatal = None;
@@ -196,13 +195,13 @@ impl Switch {
             }
         }
         self.hub.flush();
-        self.metrics.delivery_latency.observe(arrived.elapsed().as_secs_f64());
+        self.metrics.delivery_latency.observe(self.turn.elapsed().as_secs_f64());
         fatal
     }
 
     fn take_answer(&mut self, generation: u64, answer: Answer) {
         let stale = generation != self.generation;
-        self.turn = SystemTime::now();
+        self.turn = Instant::now();
         match answer {
             Answer::Opened(results) => self.take_opened(results, stale),
             Answer::Closed => self.opening = false,

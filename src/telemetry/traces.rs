@@ -12,7 +12,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use async_trait::async_trait;
@@ -62,7 +62,7 @@ pub enum Stage {
     /// On a node, until it is written to, or waits for, the socket of each follower.
     Deliver {
         /// When its turn came.
-        since: SystemTime,
+        since: Instant,
     },
 }
 
@@ -82,7 +82,7 @@ impl Traces {
             tasks: tasks.clone(),
             runtime: Handle::current(),
             shown: shown_url(&url),
-            failing: Arc::default(),
+            failing: AtomicBool::default(),
         };
         let exporter = SpanExporter::builder()
             .with_http()
@@ -117,9 +117,9 @@ impl Traces {
         if !parent.span().span_context().is_sampled() {
             return None;
         }
-        let (verb, kind, name, since) = match stage {
-            Stage::Publish => ("send", SpanKind::Producer, "publish", SystemTime::now()),
-            Stage::Deliver { since } => ("process", SpanKind::Consumer, "deliver", since),
+        let (verb, kind, name, passed) = match stage {
+            Stage::Publish => ("send", SpanKind::Producer, "publish", Duration::ZERO),
+            Stage::Deliver { since } => ("process", SpanKind::Consumer, "deliver", since.elapsed()),
         };
         // Names and attributes by OpenTelemetry's conventions for messaging; the area, because a span's name must have
         // few values.
@@ -127,7 +127,7 @@ impl Traces {
             .tracer
             .span_builder(format!("{name} {}", topic.area()))
             .with_kind(kind)
-            .with_start_time(since)
+            .with_start_time(SystemTime::now() - passed)
             .with_attributes([
                 KeyValue::new("messaging.system", "carillon"),
                 KeyValue::new("messaging.operation.name", name),
@@ -158,8 +158,10 @@ pub struct Span {
 
 impl Span {
     /// To how many sessions of this node the event was handed.
-    pub fn reached(&mut self, sessions: u64) {
+    #[must_use]
+    pub fn reached(mut self, sessions: u64) -> Self {
         self.inner.set_attribute(KeyValue::new("carillon.sessions", sessions as i64));
+        self
     }
 
     /// What became of a publish: the position (none for a live event), or why it was refused.
@@ -195,7 +197,7 @@ struct Courier {
     runtime: Handle,
     shown: String,
     /// The trouble was logged.
-    failing: Arc<AtomicBool>,
+    failing: AtomicBool,
 }
 
 #[async_trait]
