@@ -27,6 +27,11 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::resp;
 
+/// Bytes that are read at a time, at most.
+const PIECE: usize = 16_384;
+/// Bytes of a segment, as on an Ethernet.
+const SEGMENT: u32 = 1448;
+
 /// Which connections a rule is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum Scope {
@@ -193,9 +198,14 @@ async fn serve(client: TcpStream, id: u64, shared: Arc<Shared>) {
 }
 
 /// Connects with a small window: a server that sends to somebody who does not read shall feel it soon.
+///
+/// The segments must be small as well. On loopback they may be 64 KiB long, and Linux then sends by halves of the largest
+/// window that it was ever offered: as soon as the window is smaller than that, a sliver leaves at every zero-window
+/// probe, 0.2 s and more apart, and somebody who reads all the time is many seconds behind.
 async fn connect(port: u16) -> io::Result<TcpStream> {
     let socket = TcpSocket::new_v4()?;
     socket.set_recv_buffer_size(16_384)?;
+    socket2::SockRef::from(&socket).set_tcp_mss(SEGMENT)?;
     socket.connect(([127, 0, 0, 1], port).into()).await
 }
 
@@ -211,7 +221,7 @@ impl Way {
     async fn carry(self, mut from: OwnedReadHalf, to: OwnedWriteHalf, mut injected: mpsc::Receiver<Vec<u8>>) {
         let (sender, receiver) = mpsc::channel::<(Instant, Vec<u8>)>(4096);
         let reading = async {
-            let mut buffer = Vec::with_capacity(16_384);
+            let mut buffer = Vec::with_capacity(PIECE);
             let mut rules = self.shared.rules.subscribe();
             loop {
                 // Nothing is read while nothing may pass, so that the sender feels it.
@@ -266,7 +276,7 @@ impl Way {
     /// Takes what may pass out of the buffer; what is not a whole frame stays in it.
     fn filter(&self, buffer: &mut Vec<u8>) -> Vec<u8> {
         if !self.shared.resp {
-            return std::mem::take(buffer);
+            return std::mem::replace(buffer, Vec::with_capacity(PIECE));
         }
         let (mut passing, mut taken) = (Vec::with_capacity(buffer.len()), 0);
         while taken < buffer.len() {

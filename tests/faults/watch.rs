@@ -125,9 +125,19 @@ impl World {
                 self.sessions.iter().find_map(|session| Some((session, self.behind(session, &heads)?)));
             let Some((session, late)) = late else { return Ok(()) };
             if tokio::time::Instant::now() >= end {
-                // Whether it still gets what others had long before, or nothing, tells a slow client from a stale one.
-                let now = self.clock.now();
-                bail!("not in step after {bound:?}, at {now} ms: {late}\n{}", session.tail(30));
+                // What it is told from now on tells one that is slow from one that is stale.
+                let (now, before) = (self.clock.now(), session.tail(30));
+                let all = self.sessions.iter().filter_map(|other| self.behind(other, &heads)).count();
+                let later =
+                    until("it is in step", PROMISE * 3, || async { self.behind(session, &heads).is_none() });
+                let later = match later.await {
+                    Ok(()) => format!("in step {} ms later", self.clock.now() - now),
+                    Err(_) => format!("and still not {:?} later", PROMISE * 3),
+                };
+                bail!(
+                    "not in step after {bound:?}, at {now} ms: {late} ({all} are behind)\n{before}\n{later}\n{}",
+                    session.tail(10)
+                );
             }
             if late.ends_with("another log") {
                 heads.clear();
