@@ -19,6 +19,7 @@ mod node;
 mod process;
 mod proxy;
 mod publisher;
+mod reads;
 mod record;
 mod redis;
 mod resp;

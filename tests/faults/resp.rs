@@ -104,6 +104,11 @@ impl Connection {
 
     async fn exchange(&mut self, args: &[&str]) -> io::Result<Value> {
         self.stream.write_all(&encode(args)).await?;
+        self.next().await
+    }
+
+    /// The next that Redis says, whenever that is.
+    pub(crate) async fn next(&mut self) -> io::Result<Value> {
         loop {
             if !self.buffer.is_empty()
                 && let Some((value, size)) = parse(&self.buffer)?

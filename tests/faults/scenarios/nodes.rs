@@ -11,6 +11,7 @@ use tokio::net::TcpStream;
 use crate::{
     node,
     process::{hold, until},
+    reads::Reads,
     record::Fact,
     watch::PROMISE,
     world::World,
@@ -21,10 +22,16 @@ pub(crate) async fn killed(world: &mut World) -> Result<()> {
     kill(world, PROMISE).await
 }
 
-/// The same with many sessions, and more missed than a node has at hand: all are back within 30 s, and no log is read
-/// for each of them.
+/// The same with many sessions, and more missed than a node has at hand: all are back within 30 s, and no node reads a
+/// log twice.
 pub(crate) async fn killed_many(world: &mut World) -> Result<()> {
-    kill(world, Duration::from_secs(30)).await
+    let reads = Reads::watch(world.redis()?.port).await?;
+    kill(world, Duration::from_secs(30)).await?;
+    let counts = reads.counts();
+    let most = counts.values().max().copied().unwrap_or_default();
+    ensure!(most == 1, "logs must be read, and each once by a node at most: {counts:?}");
+    world.measured("reads of one log by one node", f64::from(most));
+    Ok(())
 }
 
 async fn kill(world: &mut World, bound: Duration) -> Result<()> {

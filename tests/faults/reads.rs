@@ -1,0 +1,53 @@
+//! Which node reads which log how often, as Redis itself sees it (`MONITOR`).
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use anyhow::{Result, ensure};
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::resp::Connection;
+
+/// Client and log.
+type Reader = (String, String);
+
+/// Counts the reads of logs while it lives.
+pub(crate) struct Reads {
+    counts: Arc<Mutex<BTreeMap<Reader, u32>>>,
+    _watching: AbortOnDropHandle<()>,
+}
+
+impl Reads {
+    /// Watches the server on this port.
+    pub(crate) async fn watch(port: u16) -> Result<Self> {
+        let mut connection = Connection::open(port).await?;
+        let answer = connection.ask(&["MONITOR"]).await?;
+        ensure!(answer.text() == Some("OK"), "MONITOR: {answer:?}");
+        let counts = Arc::<Mutex<BTreeMap<Reader, u32>>>::default();
+        let counting = Arc::clone(&counts);
+        let watching = tokio::spawn(async move {
+            while let Ok(line) = connection.next().await {
+                if let Some(reader) = line.text().and_then(reader) {
+                    *counting.lock().unwrap_or_else(PoisonError::into_inner).entry(reader).or_default() += 1;
+                }
+            }
+        });
+        Ok(Self { counts, _watching: AbortOnDropHandle::new(watching) })
+    }
+
+    /// How often each client has read each log, where it has.
+    pub(crate) fn counts(&self) -> BTreeMap<Reader, u32> {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// Who reads what in a line of `MONITOR`: `TIME [DATABASE ADDRESS] "COMMAND" "ARGUMENT" …`.
+fn reader(line: &str) -> Option<Reader> {
+    let (client, command) = line.split_once('[')?.1.split_once("] \"")?;
+    let mut words = command.split("\" \"");
+    let asks = words.next()?.starts_with("FCALL") && words.next()? == "carillon_history";
+    let log = words.nth(1)?;
+    asks.then(|| (client.to_owned(), log.to_owned()))
+}
