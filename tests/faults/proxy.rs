@@ -29,8 +29,8 @@ use crate::resp;
 
 /// Bytes that are read at a time, at most.
 const PIECE: usize = 16_384;
-/// Bytes of a segment, as on an Ethernet.
-const SEGMENT: u32 = 1448;
+/// The largest segment that the proxy takes, as on an Ethernet.
+const SEGMENT: u32 = 1460;
 
 /// Which connections a rule is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -200,8 +200,9 @@ async fn serve(client: TcpStream, id: u64, shared: Arc<Shared>) {
 /// Connects with a small window: a server that sends to somebody who does not read shall feel it soon.
 ///
 /// The segments must be small as well. On loopback they may be 64 KiB long, and Linux then sends by halves of the largest
-/// window that it was ever offered: as soon as the window is smaller than that, a sliver leaves at every zero-window
-/// probe, 0.2 s and more apart, and somebody who reads all the time is many seconds behind.
+/// window that it was ever offered. When the receiver's kernel makes the window smaller than that, which it does after
+/// drops and many small segments, a sliver leaves at every zero-window probe, 0.2 s and more apart, and somebody who reads all
+/// the time is many seconds behind.
 async fn connect(port: u16) -> io::Result<TcpStream> {
     let socket = TcpSocket::new_v4()?;
     socket.set_recv_buffer_size(16_384)?;

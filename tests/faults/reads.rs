@@ -16,7 +16,7 @@ type Reader = (String, String);
 /// Counts the reads of logs while it lives.
 pub(crate) struct Reads {
     counts: Arc<Mutex<BTreeMap<Reader, u32>>>,
-    _watching: AbortOnDropHandle<()>,
+    watching: AbortOnDropHandle<()>,
 }
 
 impl Reads {
@@ -34,12 +34,13 @@ impl Reads {
                 }
             }
         });
-        Ok(Self { counts, _watching: AbortOnDropHandle::new(watching) })
+        Ok(Self { counts, watching: AbortOnDropHandle::new(watching) })
     }
 
-    /// How often each client has read each log, where it has.
-    pub(crate) fn counts(&self) -> BTreeMap<Reader, u32> {
-        self.counts.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// How often each client has read each log, where it has. A node is one client for as long as its link lives.
+    pub(crate) fn counts(&self) -> Result<BTreeMap<Reader, u32>> {
+        ensure!(!self.watching.is_finished(), "Redis has closed the connection that watches");
+        Ok(self.counts.lock().unwrap_or_else(PoisonError::into_inner).clone())
     }
 }
 

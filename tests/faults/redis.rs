@@ -330,6 +330,25 @@ impl Cluster {
         .await
     }
 
+    /// From now on everybody is sent to these ports, one for each server, instead of to its own.
+    pub(crate) async fn announce(&self, ports: &[u16]) -> Result<()> {
+        for (server, port) in self.servers.iter().zip(ports) {
+            server.must(&["CONFIG", "SET", "cluster-announce-port", &port.to_string()]).await?;
+        }
+        until("all servers know where to send everybody", PATIENCE, || async {
+            for server in &self.servers {
+                let nodes = server.ask(&["CLUSTER", "NODES"]).await.ok();
+                let text = nodes.as_ref().and_then(Value::text).unwrap_or_default();
+                if !ports.iter().all(|port| text.contains(&format!(":{port}@"))) {
+                    return false;
+                }
+            }
+            true
+        })
+        .await?;
+        self.is_well().await
+    }
+
     /// The cluster's name for a server.
     pub(crate) async fn id(&self, server: usize) -> Result<String> {
         let id = self.servers[server].must(&["CLUSTER", "MYID"]).await?;

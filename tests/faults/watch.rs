@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::{
     client::Session,
@@ -44,6 +44,19 @@ impl World {
         let took = slowest.saturating_sub(onset);
         self.times.known = self.times.known.max(Some(took));
         self.note(format!("all {} sessions concerned know, the last after {took} ms", affected.len()));
+        Ok(())
+    }
+
+    /// Every node must say that it is not ready, and why, while the trouble lasts.
+    pub(crate) async fn not_ready(&self) -> Result<()> {
+        for node in &self.nodes {
+            let (status, why) = node.readiness().await.context("/readyz was not answered")?;
+            ensure!(
+                status == 503 && !why.trim().is_empty(),
+                "{} says {status} {why:?} on /readyz",
+                node.name
+            );
+        }
         Ok(())
     }
 
@@ -128,8 +141,9 @@ impl World {
                 // What it is told from now on tells one that is slow from one that is stale.
                 let (now, before) = (self.clock.now(), session.tail(30));
                 let all = self.sessions.iter().filter_map(|other| self.behind(other, &heads)).count();
-                let later =
-                    until("it is in step", PROMISE * 3, || async { self.behind(session, &heads).is_none() });
+                let later = until("it is in step", PROMISE * 3, || async {
+                    self.behind(session, &self.heads().await).is_none()
+                });
                 let later = match later.await {
                     Ok(()) => format!("in step {} ms later", self.clock.now() - now),
                     Err(_) => format!("and still not {:?} later", PROMISE * 3),

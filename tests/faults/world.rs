@@ -43,7 +43,7 @@ pub(crate) struct Setup {
     /// Recorded and live events per second, over all publishers.
     pub(crate) recorded: f64,
     pub(crate) live: f64,
-    /// A proxy between each node and Redis (Redis alone only).
+    /// A proxy between each node and a Redis that stands alone, or before each server of a cluster.
     pub(crate) proxied: bool,
     /// A proxy between the sessions and each node.
     pub(crate) fronted: bool,
@@ -94,7 +94,7 @@ pub(crate) struct World {
     pub(crate) setup: Setup,
     pub(crate) clock: Clock,
     pub(crate) store: Store,
-    /// Before Redis, one for each node.
+    /// Before Redis, one for each node; before a cluster, one for each server.
     pub(crate) proxies: Vec<Proxy>,
     /// Before the nodes.
     pub(crate) fronts: Vec<Proxy>,
@@ -165,6 +165,15 @@ impl World {
     }
 
     async fn start_nodes(&mut self) -> Result<()> {
+        if let Store::Cluster(cluster) = &self.store
+            && self.setup.proxied
+        {
+            for server in &cluster.servers {
+                self.proxies.push(Proxy::start(server.port, true).await?);
+            }
+            let ports: Vec<u16> = self.proxies.iter().map(|proxy| proxy.port).collect();
+            cluster.announce(&ports).await?;
+        }
         for n in 0..self.setup.nodes {
             let url = match &self.store {
                 Store::Alone(redis) if self.setup.proxied => {

@@ -70,8 +70,9 @@ pub(crate) async fn garbage(world: &mut World) -> Result<()> {
     for kind in 0..40 {
         let port = world.nodes[kind % world.nodes.len()].port;
         shouting.spawn(async move {
-            let shout = shout(port, kind);
-            tokio::time::timeout(Duration::from_secs(20), shout).await.is_ok().then_some(kind)
+            let shouted = tokio::time::timeout(Duration::from_secs(20), shout(port, kind)).await;
+            // Who could say nothing has not been cut off.
+            shouted.is_ok_and(|pieces| pieces > 0).then_some(kind)
         });
     }
     let ended = shouting.join_all().await;
@@ -84,31 +85,35 @@ pub(crate) async fn garbage(world: &mut World) -> Result<()> {
     Ok(())
 }
 
-/// Sends garbage until the node closes the connection.
-async fn shout(port: u16, kind: usize) {
-    let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)).await else { return };
+/// Sends garbage until the node closes the connection; how many pieces were sent.
+async fn shout(port: u16, kind: usize) -> u64 {
+    let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)).await else { return 0 };
+    let mut sent = 0;
     let mut noise = vec![0u8; 16_384];
     rand::rng().fill(&mut noise[..]);
     match kind % 4 {
         0 => {}
         1 => noise = b"GET /realtime HTTP/1.1\r\nhost: x\r\nx: y\r\n".repeat(400),
         2 => {
-            let Ok(mut socket) = upgrade(stream, port).await else { return };
+            let Ok(mut socket) = upgrade(stream, port).await else { return 0 };
             let flood = Message::text("{\"type\":\"subscribe\",\"topics\":[\"comments:1\"]}");
-            while socket.send(flood.clone()).await.is_ok() {}
-            return;
+            while socket.send(flood.clone()).await.is_ok() {
+                sent += 1;
+            }
+            return sent;
         }
         _ => {
-            let Ok(socket) = upgrade(stream, port).await else { return };
+            let Ok(socket) = upgrade(stream, port).await else { return 0 };
             stream = socket.into_inner();
         }
     }
     let (mut from, mut to) = stream.into_split();
     let mut sink = vec![0u8; 4096];
     tokio::select! {
-        () = async { while to.write_all(&noise).await.is_ok() {} } => {}
+        () = async { while to.write_all(&noise).await.is_ok() { sent += 1; } } => {}
         () = async { while from.read(&mut sink).await.is_ok_and(|size| size > 0) {} } => {}
     }
+    sent
 }
 
 /// Every session loses its connection at once and comes back.

@@ -10,6 +10,7 @@ use crate::{
     proxy::{Rules, Scope},
     publisher::key,
     record::Reason,
+    redis::Redis,
     resp::Value,
     watch::PROMISE,
     world::World,
@@ -75,6 +76,7 @@ async fn blackhole(world: &mut World, what: &str, rule: fn(&mut Rules)) -> Resul
     }
     // Who does not know now must show in the audit: nothing is healed before its time.
     world.known().await?;
+    world.not_ready().await?;
     hold(Duration::from_secs(3)).await;
     world.proxies.iter().for_each(crate::proxy::Proxy::heal);
     world.recovered().await?;
@@ -252,14 +254,32 @@ pub(crate) async fn subscription_refused(world: &mut World) -> Result<()> {
     rights.extend(["&carillon:probe:*".to_owned(), "&carillon:control:*".to_owned()]);
     let mut command = vec!["ACL", "SETUSER", "node", "resetchannels"];
     command.extend(rights.iter().map(String::as_str));
+    world.redis()?.must(&["ACL", "LOG", "RESET"]).await?;
     world.redis()?.must(&command).await?;
+    // Redis has closed the connections that had subscribed; it is when they come back that the topic is refused.
     let known = world.known_by(&nodes).await;
-    if known.is_ok() {
-        hold(Duration::from_secs(2)).await;
-    }
-    world.redis()?.must(&["ACL", "SETUSER", "node", "allchannels"]).await?;
+    let redis = world.redis()?;
+    let refused = until("the subscription is refused to every node", PROMISE, || async {
+        refusals(redis, &key("comments:1")).await.is_ok_and(|count| count >= nodes.len() as u64)
+    })
+    .await;
+    let count = refusals(redis, &key("comments:1")).await?;
+    redis.must(&["ACL", "SETUSER", "node", "allchannels"]).await?;
     known?;
+    refused?;
     world.recovered().await?;
-    world.bit("subscriptions refused", nodes.len() as u64);
+    world.bit("subscriptions refused", count);
     Ok(())
+}
+
+/// How often Redis has refused a channel since its log of refusals was emptied.
+async fn refusals(redis: &Redis, channel: &str) -> Result<u64> {
+    let log = redis.must(&["ACL", "LOG"]).await?;
+    let field = |entry: &Value, name: &str| {
+        let at = entry.list().iter().position(|item| item.text() == Some(name))?;
+        entry.list().get(at + 1).cloned()
+    };
+    let about = |entry: &&Value| field(entry, "object").is_some_and(|object| object.text() == Some(channel));
+    let count = |entry: &Value| field(entry, "count").and_then(|count| count.number()).unwrap_or(0);
+    Ok(log.list().iter().filter(about).map(count).sum::<i64>() as u64)
 }
