@@ -2,12 +2,16 @@
 //!
 //! Each keeps its port and its directory over a restart. Must not know Carillon.
 
+mod cluster;
+
 use std::{
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use anyhow::{Context, Result, bail, ensure};
+
+pub(crate) use cluster::Cluster;
 
 use crate::{
     process::{Process, free_port, until},
@@ -245,173 +249,4 @@ pub(crate) async fn master_port(sentinels: &[u16]) -> Option<u16> {
         }
     }
     None
-}
-
-/// Three masters with a replica each.
-#[derive(Debug)]
-pub(crate) struct Cluster {
-    pub(crate) servers: Vec<Redis>,
-}
-
-impl Cluster {
-    pub(crate) async fn start(dir: &Path) -> Result<Self> {
-        let mut servers = Vec::new();
-        for _ in 0..6 {
-            let bus = free_port()?.to_string();
-            let settings = [
-                "--cluster-enabled",
-                "yes",
-                "--cluster-node-timeout",
-                "2000",
-                "--cluster-port",
-                &bus,
-                "--cluster-replica-validity-factor",
-                "0",
-                "--cluster-require-full-coverage",
-                "no",
-            ];
-            servers.push(Redis::start(dir, &settings).await?);
-        }
-        let cluster = Self { servers };
-        cluster.make().await?;
-        Ok(cluster)
-    }
-
-    async fn make(&self) -> Result<()> {
-        for (n, server) in self.servers.iter().enumerate() {
-            server.must(&["CLUSTER", "SET-CONFIG-EPOCH", &(n + 1).to_string()]).await?;
-            if n < 3 {
-                let (from, to) = (n * 16_384 / 3, (n + 1) * 16_384 / 3 - 1);
-                server.must(&["CLUSTER", "ADDSLOTSRANGE", &from.to_string(), &to.to_string()]).await?;
-            }
-            if n > 0 {
-                let bus = server_bus(&self.servers[0]);
-                let first = self.servers[0].port.to_string();
-                server.must(&["CLUSTER", "MEET", "127.0.0.1", &first, &bus]).await?;
-            }
-        }
-        until("the servers know each other", PATIENCE, || async {
-            for server in &self.servers {
-                let known = server.ask(&["CLUSTER", "NODES"]).await;
-                let known = known.ok().and_then(|nodes| nodes.text().map(|text| text.lines().count()));
-                if known != Some(6) {
-                    return false;
-                }
-            }
-            true
-        })
-        .await?;
-        for n in 0..3 {
-            let master = self.id(n).await?;
-            let replicate = &self.servers[n + 3];
-            until("a replica takes its master", PATIENCE, || async {
-                replicate.must(&["CLUSTER", "REPLICATE", &master]).await.is_ok()
-            })
-            .await?;
-        }
-        self.is_well().await
-    }
-
-    /// Waits until all slots are served and every replica follows.
-    pub(crate) async fn is_well(&self) -> Result<()> {
-        until("the cluster is well", Duration::from_secs(40), || async {
-            for server in self.servers.iter().filter(|server| server.is_running()) {
-                let state = server.ask(&["CLUSTER", "INFO"]).await.ok();
-                let text = state.as_ref().and_then(Value::text).unwrap_or_default();
-                if !text.contains("cluster_state:ok") || !text.contains("cluster_slots_ok:16384") {
-                    return false;
-                }
-                if server.is("role", "slave").await && !server.is("master_link_status", "up").await {
-                    return false;
-                }
-            }
-            true
-        })
-        .await
-    }
-
-    /// From now on everybody is sent to these ports, one for each server, instead of to its own.
-    pub(crate) async fn announce(&self, ports: &[u16]) -> Result<()> {
-        for (server, port) in self.servers.iter().zip(ports) {
-            server.must(&["CONFIG", "SET", "cluster-announce-port", &port.to_string()]).await?;
-        }
-        until("all servers know where to send everybody", PATIENCE, || async {
-            for server in &self.servers {
-                let nodes = server.ask(&["CLUSTER", "NODES"]).await.ok();
-                let text = nodes.as_ref().and_then(Value::text).unwrap_or_default();
-                if !ports.iter().all(|port| text.contains(&format!(":{port}@"))) {
-                    return false;
-                }
-            }
-            true
-        })
-        .await?;
-        self.is_well().await
-    }
-
-    /// The cluster's name for a server.
-    pub(crate) async fn id(&self, server: usize) -> Result<String> {
-        let id = self.servers[server].must(&["CLUSTER", "MYID"]).await?;
-        Ok(id.text().unwrap_or_default().to_owned())
-    }
-
-    /// Index of the server that serves a key.
-    pub(crate) async fn owner(&self, key: &str) -> Result<usize> {
-        for (n, server) in self.servers.iter().enumerate() {
-            if server.is_running()
-                && server.is("role", "master").await
-                && !matches!(server.ask(&["EXISTS", key]).await?, Value::Error(_))
-            {
-                return Ok(n);
-            }
-        }
-        bail!("no master serves {key}")
-    }
-
-    /// The replica of a master.
-    pub(crate) async fn replica_of(&self, master: usize) -> Result<usize> {
-        let port = self.servers[master].port.to_string();
-        for (n, server) in self.servers.iter().enumerate() {
-            if server.is_running() && server.is("master_port", &port).await {
-                return Ok(n);
-            }
-        }
-        bail!("the master on {port} has no replica")
-    }
-
-    /// Moves the slot of a key to another master, with its keys, while it is used.
-    pub(crate) async fn move_slot(&self, key: &str, from: usize, to: usize) -> Result<()> {
-        let (source, target) = (&self.servers[from], &self.servers[to]);
-        let slot = source.must(&["CLUSTER", "KEYSLOT", key]).await?.number().unwrap_or_default().to_string();
-        let (from_id, to_id) = (self.id(from).await?, self.id(to).await?);
-        target.must(&["CLUSTER", "SETSLOT", &slot, "IMPORTING", &from_id]).await?;
-        source.must(&["CLUSTER", "SETSLOT", &slot, "MIGRATING", &to_id]).await?;
-        let port = target.port.to_string();
-        loop {
-            let keys = source.must(&["CLUSTER", "GETKEYSINSLOT", &slot, "100"]).await?;
-            if keys.list().is_empty() {
-                break;
-            }
-            // In one go: what belongs together must not be apart for a moment.
-            let mut migrate = vec!["MIGRATE", "127.0.0.1", &port, "", "0", "2000", "REPLACE", "KEYS"];
-            migrate.extend(keys.list().iter().filter_map(Value::text));
-            source.must(&migrate).await?;
-        }
-        for server in [target, source] {
-            server.must(&["CLUSTER", "SETSLOT", &slot, "NODE", &to_id]).await?;
-        }
-        for (n, server) in self.servers.iter().enumerate() {
-            if n != from && n != to && server.is_running() {
-                let _ = server.ask(&["CLUSTER", "SETSLOT", &slot, "NODE", &to_id]).await;
-            }
-        }
-        let owner = self.owner(key).await?;
-        ensure!(owner == to, "the slot of {key} is with server {owner}, not {to}");
-        Ok(())
-    }
-}
-
-fn server_bus(server: &Redis) -> String {
-    let at = server.settings.iter().position(|setting| setting == "--cluster-port");
-    at.and_then(|at| server.settings.get(at + 1)).cloned().unwrap_or_default()
 }

@@ -1,18 +1,10 @@
-//! Faults of a cluster: a shard fails over as planned or after a crash, a slot moves under load, subscribers are killed, the
-//! link to a single shard is deaf.
+//! Faults of a cluster: a shard fails over as planned or after a crash, a slot moves under load, subscribers are killed.
 
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
-use crate::{
-    process::{hold, until},
-    proxy::Scope,
-    publisher::key,
-    record::Reason,
-    watch::PROMISE,
-    world::World,
-};
+use crate::{process::until, publisher::key, record::Reason, watch::PROMISE, world::World};
 
 /// The busy topic whose shard is hit.
 const TOPIC: &str = "comments:1";
@@ -108,19 +100,5 @@ pub(crate) async fn pubsub_killed(world: &mut World) -> Result<()> {
     .await?;
     world.recovered().await?;
     world.bit("links killed", killed as u64);
-    Ok(())
-}
-
-/// The messages of one shard do not come any more; its commands are answered, and the other shards are well.
-pub(crate) async fn link_deaf(world: &mut World) -> Result<()> {
-    let owner = world.cluster()?.owner(&key(TOPIC)).await?;
-    world.begin(format!("the subscriptions at server {owner} are deaf"));
-    world.proxies[owner].rule(|rules| (rules.hold_down, rules.scope) = (true, Scope::Subscriptions));
-    world.known().await?;
-    world.not_ready().await?;
-    hold(Duration::from_secs(3)).await;
-    world.proxies[owner].heal();
-    world.recovered().await?;
-    world.bit("links that were found dead", world.nodes.len() as u64);
     Ok(())
 }

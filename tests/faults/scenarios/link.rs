@@ -1,6 +1,6 @@
 //! Faults of the way between nodes and a Redis that is well: killed, blackholed, slow, deaf, and single losses.
 
-use std::time::Duration;
+use std::{ops::Range, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 
@@ -69,16 +69,22 @@ pub(crate) async fn output_limit(world: &mut World) -> Result<()> {
     Ok(())
 }
 
-async fn blackhole(world: &mut World, what: &str, rule: fn(&mut Rules)) -> Result<()> {
+/// The links through these proxies are dead for a while, in the way of `rule`.
+async fn dead(
+    world: &mut World,
+    what: impl Into<String>,
+    proxies: Range<usize>,
+    rule: fn(&mut Rules),
+) -> Result<()> {
     world.begin(what);
-    for proxy in &world.proxies {
+    for proxy in &world.proxies[proxies.clone()] {
         proxy.rule(rule);
     }
     // Who does not know now must show in the audit: nothing is healed before its time.
     world.known().await?;
     world.not_ready().await?;
     hold(Duration::from_secs(3)).await;
-    world.proxies.iter().for_each(crate::proxy::Proxy::heal);
+    world.proxies[proxies].iter().for_each(crate::proxy::Proxy::heal);
     world.recovered().await?;
     world.bit("links that were found dead", world.nodes.len() as u64);
     Ok(())
@@ -86,20 +92,30 @@ async fn blackhole(world: &mut World, what: &str, rule: fn(&mut Rules)) -> Resul
 
 /// Nothing gets from the nodes to Redis.
 pub(crate) async fn blackhole_up(world: &mut World) -> Result<()> {
-    blackhole(world, "blackhole towards Redis", |rules| rules.hold_up = true).await
+    let all = 0..world.proxies.len();
+    dead(world, "blackhole towards Redis", all, |rules| rules.hold_up = true).await
 }
 
 /// Nothing gets from Redis to the nodes.
 pub(crate) async fn blackhole_down(world: &mut World) -> Result<()> {
-    blackhole(world, "blackhole towards the nodes", |rules| rules.hold_down = true).await
+    let all = 0..world.proxies.len();
+    dead(world, "blackhole towards the nodes", all, |rules| rules.hold_down = true).await
 }
 
 /// Commands are answered, but no message comes: only the subscribed connection is dead.
 pub(crate) async fn deaf(world: &mut World) -> Result<()> {
-    blackhole(world, "only the subscriptions are deaf", |rules| {
-        (rules.hold_down, rules.scope) = (true, Scope::Subscriptions);
-    })
-    .await
+    let all = 0..world.proxies.len();
+    dead(world, "only the subscriptions are deaf", all, be_deaf).await
+}
+
+/// The messages of one shard do not come any more; its commands are answered, and the other shards are well.
+pub(crate) async fn deaf_to_a_shard(world: &mut World) -> Result<()> {
+    let owner = world.cluster()?.owner(&key("comments:1")).await?;
+    dead(world, format!("the subscriptions at server {owner} are deaf"), owner..owner + 1, be_deaf).await
+}
+
+fn be_deaf(rules: &mut Rules) {
+    (rules.hold_down, rules.scope) = (true, Scope::Subscriptions);
 }
 
 /// A slow link: 200 ms each way, and one piece in a hundred stalls for a second.

@@ -99,7 +99,7 @@ fn topologies() -> Vec<Scenario> {
         scenario!("cluster-crash", cluster::crash, [RedisChanged, Live], 2, { kind: Kind::Cluster }),
         scenario!("cluster-slot-moved", cluster::slot_moved, [RedisChanged, Live], 2, { kind: Kind::Cluster }),
         scenario!("cluster-pubsub-killed", cluster::pubsub_killed, [Live], 2, { kind: Kind::Cluster }),
-        scenario!("cluster-link-deaf", cluster::link_deaf, [Live], 0, { kind: Kind::Cluster, proxied: true }),
+        scenario!("cluster-link-deaf", link::deaf_to_a_shard, [Live], 0, { kind: Kind::Cluster, proxied: true }),
     ]
 }
 
