@@ -27,7 +27,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::resp;
 
-/// Bytes that are read at a time, at most.
+/// Bytes that there is always room to read.
 const PIECE: usize = 16_384;
 /// The largest segment that the proxy takes, as on an Ethernet.
 const SEGMENT: u32 = 1460;
@@ -222,13 +222,15 @@ impl Way {
     async fn carry(self, mut from: OwnedReadHalf, to: OwnedWriteHalf, mut injected: mpsc::Receiver<Vec<u8>>) {
         let (sender, receiver) = mpsc::channel::<(Instant, Vec<u8>)>(4096);
         let reading = async {
-            let mut buffer = Vec::with_capacity(PIECE);
+            let mut buffer = Vec::new();
             let mut rules = self.shared.rules.subscribe();
             loop {
                 // Nothing is read while nothing may pass, so that the sender feels it.
                 if rules.wait_for(|rules| !self.held(rules)).await.is_err() {
                     return;
                 }
+                // What was passed on took its room with it.
+                buffer.reserve(PIECE);
                 let piece = tokio::select! {
                     read = from.read_buf(&mut buffer) => match read {
                         Ok(0) | Err(_) => return,
@@ -277,7 +279,7 @@ impl Way {
     /// Takes what may pass out of the buffer; what is not a whole frame stays in it.
     fn filter(&self, buffer: &mut Vec<u8>) -> Vec<u8> {
         if !self.shared.resp {
-            return std::mem::replace(buffer, Vec::with_capacity(PIECE));
+            return std::mem::take(buffer);
         }
         let (mut passing, mut taken) = (Vec::with_capacity(buffer.len()), 0);
         while taken < buffer.len() {

@@ -53,17 +53,7 @@ impl Cluster {
                 server.must(&["CLUSTER", "MEET", "127.0.0.1", &first, &bus]).await?;
             }
         }
-        until("the servers know each other", PATIENCE, || async {
-            for server in &self.servers {
-                let known = server.ask(&["CLUSTER", "NODES"]).await;
-                let known = known.ok().and_then(|nodes| nodes.text().map(|text| text.lines().count()));
-                if known != Some(6) {
-                    return false;
-                }
-            }
-            true
-        })
-        .await?;
+        self.until_all_see("each other", |nodes| nodes.lines().count() == 6).await?;
         for n in 0..3 {
             let master = self.id(n).await?;
             let replicate = &self.servers[n + 3];
@@ -98,18 +88,23 @@ impl Cluster {
         for (server, port) in self.servers.iter().zip(ports) {
             server.must(&["CONFIG", "SET", "cluster-announce-port", &port.to_string()]).await?;
         }
-        until("all servers know where to send everybody", PATIENCE, || async {
+        let announced = |nodes: &str| ports.iter().all(|port| nodes.contains(&format!(":{port}@")));
+        self.until_all_see("where to send everybody", announced).await?;
+        self.is_well().await
+    }
+
+    /// Waits until CLUSTER NODES of every server is as it should be.
+    async fn until_all_see(&self, what: &str, right: impl Fn(&str) -> bool) -> Result<()> {
+        until(&format!("all servers see {what}"), PATIENCE, || async {
             for server in &self.servers {
                 let nodes = server.ask(&["CLUSTER", "NODES"]).await.ok();
-                let text = nodes.as_ref().and_then(Value::text).unwrap_or_default();
-                if !ports.iter().all(|port| text.contains(&format!(":{port}@"))) {
+                if !right(nodes.as_ref().and_then(Value::text).unwrap_or_default()) {
                     return false;
                 }
             }
             true
         })
-        .await?;
-        self.is_well().await
+        .await
     }
 
     /// The cluster's name for a server.

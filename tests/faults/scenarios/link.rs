@@ -1,13 +1,13 @@
 //! Faults of the way between nodes and a Redis that is well: killed, blackholed, slow, deaf, and single losses.
 
-use std::{ops::Range, time::Duration};
+use std::{slice::SliceIndex, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 
 use crate::{
     door::Door,
     process::{hold, until},
-    proxy::{Rules, Scope},
+    proxy::{Proxy, Rules, Scope},
     publisher::key,
     record::Reason,
     redis::Redis,
@@ -62,7 +62,7 @@ pub(crate) async fn output_limit(world: &mut World) -> Result<()> {
         .redis()?
         .must(&["CONFIG", "SET", "client-output-buffer-limit", "pubsub 33554432 8388608 60"])
         .await?;
-    world.proxies.iter().for_each(crate::proxy::Proxy::heal);
+    world.proxies.iter().for_each(Proxy::heal);
     cut?;
     world.recovered().await?;
     world.bit("subscribers cut off", (before - after) as u64);
@@ -73,7 +73,7 @@ pub(crate) async fn output_limit(world: &mut World) -> Result<()> {
 async fn dead(
     world: &mut World,
     what: impl Into<String>,
-    proxies: Range<usize>,
+    proxies: impl SliceIndex<[Proxy], Output = [Proxy]> + Clone,
     rule: fn(&mut Rules),
 ) -> Result<()> {
     world.begin(what);
@@ -84,7 +84,7 @@ async fn dead(
     world.known().await?;
     world.not_ready().await?;
     hold(Duration::from_secs(3)).await;
-    world.proxies[proxies].iter().for_each(crate::proxy::Proxy::heal);
+    world.proxies[proxies].iter().for_each(Proxy::heal);
     world.recovered().await?;
     world.bit("links that were found dead", world.nodes.len() as u64);
     Ok(())
@@ -92,26 +92,23 @@ async fn dead(
 
 /// Nothing gets from the nodes to Redis.
 pub(crate) async fn blackhole_up(world: &mut World) -> Result<()> {
-    let all = 0..world.proxies.len();
-    dead(world, "blackhole towards Redis", all, |rules| rules.hold_up = true).await
+    dead(world, "blackhole towards Redis", .., |rules| rules.hold_up = true).await
 }
 
 /// Nothing gets from Redis to the nodes.
 pub(crate) async fn blackhole_down(world: &mut World) -> Result<()> {
-    let all = 0..world.proxies.len();
-    dead(world, "blackhole towards the nodes", all, |rules| rules.hold_down = true).await
+    dead(world, "blackhole towards the nodes", .., |rules| rules.hold_down = true).await
 }
 
 /// Commands are answered, but no message comes: only the subscribed connection is dead.
 pub(crate) async fn deaf(world: &mut World) -> Result<()> {
-    let all = 0..world.proxies.len();
-    dead(world, "only the subscriptions are deaf", all, be_deaf).await
+    dead(world, "only the subscriptions are deaf", .., be_deaf).await
 }
 
 /// The messages of one shard do not come any more; its commands are answered, and the other shards are well.
 pub(crate) async fn deaf_to_a_shard(world: &mut World) -> Result<()> {
     let owner = world.cluster()?.owner(&key("comments:1")).await?;
-    dead(world, format!("the subscriptions at server {owner} are deaf"), owner..owner + 1, be_deaf).await
+    dead(world, format!("the subscriptions at server {owner} are deaf"), owner..=owner, be_deaf).await
 }
 
 fn be_deaf(rules: &mut Rules) {
@@ -121,15 +118,15 @@ fn be_deaf(rules: &mut Rules) {
 /// A slow link: 200 ms each way, and one piece in a hundred stalls for a second.
 pub(crate) async fn slow(world: &mut World) -> Result<()> {
     world.begin("a slow link with stalls");
-    let bites: u64 = world.proxies.iter().map(crate::proxy::Proxy::bites).sum();
+    let bites: u64 = world.proxies.iter().map(Proxy::bites).sum();
     for proxy in &world.proxies {
         proxy.rule(|rules| (rules.delay, rules.stall) = (Duration::from_millis(200), Duration::from_secs(1)));
     }
     hold(Duration::from_secs(15)).await;
     world.in_step_within(PROMISE).await.with_context(|| world.logs())?;
-    world.proxies.iter().for_each(crate::proxy::Proxy::heal);
+    world.proxies.iter().for_each(Proxy::heal);
     world.recovered().await?;
-    let stalls = world.proxies.iter().map(crate::proxy::Proxy::bites).sum::<u64>() - bites;
+    let stalls = world.proxies.iter().map(Proxy::bites).sum::<u64>() - bites;
     ensure!(stalls > 0, "nothing stalled: the fault did not bite");
     world.bit("stalls", stalls);
     Ok(())
@@ -144,7 +141,7 @@ pub(crate) async fn cut(world: &mut World) -> Result<()> {
         cut += proxy.cut();
     }
     let known = world.known().await;
-    world.proxies.iter().for_each(crate::proxy::Proxy::heal);
+    world.proxies.iter().for_each(Proxy::heal);
     known?;
     world.recovered().await?;
     world.bit("connections cut", cut as u64);
@@ -154,7 +151,7 @@ pub(crate) async fn cut(world: &mut World) -> Result<()> {
 /// Single messages are lost on a link that is otherwise well.
 pub(crate) async fn messages_lost(world: &mut World) -> Result<()> {
     world.begin("messages of some topics are lost");
-    let bites: u64 = world.proxies.iter().map(crate::proxy::Proxy::bites).sum();
+    let bites: u64 = world.proxies.iter().map(Proxy::bites).sum();
     let topics: Vec<String> =
         world.topics.names.iter().filter(|name| name.starts_with("comments")).cloned().collect();
     for proxy in &world.proxies {
@@ -166,10 +163,10 @@ pub(crate) async fn messages_lost(world: &mut World) -> Result<()> {
         wanted += 2 * world.nodes_of(|told| told.follows.contains(&topic)).len() as u64;
     }
     let lost = until("messages are lost", Duration::from_secs(20), || async {
-        world.proxies.iter().map(crate::proxy::Proxy::bites).sum::<u64>() >= wanted
+        world.proxies.iter().map(Proxy::bites).sum::<u64>() >= wanted
     })
     .await;
-    world.proxies.iter().for_each(crate::proxy::Proxy::heal);
+    world.proxies.iter().for_each(Proxy::heal);
     lost?;
     world.recovered().await?;
     world.bit("messages lost", wanted - bites);
@@ -183,7 +180,7 @@ pub(crate) async fn last_message_lost(world: &mut World) -> Result<()> {
     press.paused.store(true, std::sync::atomic::Ordering::Relaxed);
     until("publishers come to rest", PROMISE, || async { press.busy() == 0 }).await?;
     world.in_step_within(PROMISE).await?;
-    let bites: u64 = world.proxies.iter().map(crate::proxy::Proxy::bites).sum();
+    let bites: u64 = world.proxies.iter().map(Proxy::bites).sum();
     for proxy in &world.proxies {
         proxy.rule(|rules| rules.swallow = [(key("comments:1"), 1)].into());
     }
@@ -194,7 +191,7 @@ pub(crate) async fn last_message_lost(world: &mut World) -> Result<()> {
     let id = id.map_err(|trouble| anyhow::anyhow!("{trouble}"))?;
     press.ledger().acks.push(crate::record::Ack { topic, number, id, sent });
     until("the message is lost", PROMISE, || async {
-        world.proxies.iter().map(crate::proxy::Proxy::bites).sum::<u64>() >= bites + nodes
+        world.proxies.iter().map(Proxy::bites).sum::<u64>() >= bites + nodes
     })
     .await?;
     // A single loss is found within a minute.
@@ -207,14 +204,14 @@ pub(crate) async fn last_message_lost(world: &mut World) -> Result<()> {
 /// One topic's subscription ends on a live link, without a word to the node.
 pub(crate) async fn subscription_lost(world: &mut World) -> Result<()> {
     world.begin("the subscription of one topic is lost");
-    let bites: u64 = world.proxies.iter().map(crate::proxy::Proxy::bites).sum();
+    let bites: u64 = world.proxies.iter().map(Proxy::bites).sum();
     let mut ended = 0;
     for proxy in &world.proxies {
         ended += proxy.unsubscribe(&key("comments:1")).await;
     }
     ensure!(ended >= world.nodes.len(), "only {ended} subscribed links: the fault did not bite");
     until("Redis has ended the subscriptions", PROMISE, || async {
-        world.proxies.iter().map(crate::proxy::Proxy::bites).sum::<u64>() >= bites + ended as u64
+        world.proxies.iter().map(Proxy::bites).sum::<u64>() >= bites + ended as u64
     })
     .await?;
     // What is published from now on can only come when the subscriptions are back, or from the log.
@@ -279,10 +276,13 @@ pub(crate) async fn subscription_refused(world: &mut World) -> Result<()> {
         refusals(redis, &key("comments:1")).await.is_ok_and(|count| count >= nodes.len() as u64)
     })
     .await;
-    let count = refusals(redis, &key("comments:1")).await?;
+    if known.is_ok() {
+        hold(Duration::from_secs(2)).await;
+    }
     redis.must(&["ACL", "SETUSER", "node", "allchannels"]).await?;
     known?;
     refused?;
+    let count = refusals(redis, &key("comments:1")).await?;
     world.recovered().await?;
     world.bit("subscriptions refused", count);
     Ok(())
