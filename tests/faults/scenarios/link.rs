@@ -16,6 +16,16 @@ use crate::{
     world::World,
 };
 
+/// How often the rules of all links have bitten so far.
+fn bites(world: &World) -> u64 {
+    world.proxies.iter().map(Proxy::bites).sum()
+}
+
+/// No rules on any link any more.
+fn heal(world: &World) {
+    world.proxies.iter().for_each(Proxy::heal);
+}
+
 /// Redis closes the connections of all subscribers.
 pub(crate) async fn pubsub_killed(world: &mut World) -> Result<()> {
     world.begin("CLIENT KILL TYPE pubsub");
@@ -62,7 +72,7 @@ pub(crate) async fn output_limit(world: &mut World) -> Result<()> {
         .redis()?
         .must(&["CONFIG", "SET", "client-output-buffer-limit", "pubsub 33554432 8388608 60"])
         .await?;
-    world.proxies.iter().for_each(Proxy::heal);
+    heal(world);
     cut?;
     world.recovered().await?;
     world.bit("subscribers cut off", (before - after) as u64);
@@ -73,18 +83,18 @@ pub(crate) async fn output_limit(world: &mut World) -> Result<()> {
 async fn dead(
     world: &mut World,
     what: impl Into<String>,
-    proxies: impl SliceIndex<[Proxy], Output = [Proxy]> + Clone,
+    proxies: impl SliceIndex<[Proxy], Output = [Proxy]>,
     rule: fn(&mut Rules),
 ) -> Result<()> {
     world.begin(what);
-    for proxy in &world.proxies[proxies.clone()] {
+    for proxy in &world.proxies[proxies] {
         proxy.rule(rule);
     }
     // Who does not know now must show in the audit: nothing is healed before its time.
     world.known().await?;
     world.not_ready().await?;
     hold(Duration::from_secs(3)).await;
-    world.proxies[proxies].iter().for_each(Proxy::heal);
+    heal(world);
     world.recovered().await?;
     world.bit("links that were found dead", world.nodes.len() as u64);
     Ok(())
@@ -118,15 +128,15 @@ fn be_deaf(rules: &mut Rules) {
 /// A slow link: 200 ms each way, and one piece in a hundred stalls for a second.
 pub(crate) async fn slow(world: &mut World) -> Result<()> {
     world.begin("a slow link with stalls");
-    let bites: u64 = world.proxies.iter().map(Proxy::bites).sum();
+    let before = bites(world);
     for proxy in &world.proxies {
         proxy.rule(|rules| (rules.delay, rules.stall) = (Duration::from_millis(200), Duration::from_secs(1)));
     }
     hold(Duration::from_secs(15)).await;
     world.in_step_within(PROMISE).await.with_context(|| world.logs())?;
-    world.proxies.iter().for_each(Proxy::heal);
+    heal(world);
     world.recovered().await?;
-    let stalls = world.proxies.iter().map(Proxy::bites).sum::<u64>() - bites;
+    let stalls = bites(world) - before;
     ensure!(stalls > 0, "nothing stalled: the fault did not bite");
     world.bit("stalls", stalls);
     Ok(())
@@ -141,7 +151,7 @@ pub(crate) async fn cut(world: &mut World) -> Result<()> {
         cut += proxy.cut();
     }
     let known = world.known().await;
-    world.proxies.iter().for_each(Proxy::heal);
+    heal(world);
     known?;
     world.recovered().await?;
     world.bit("connections cut", cut as u64);
@@ -151,25 +161,22 @@ pub(crate) async fn cut(world: &mut World) -> Result<()> {
 /// Single messages are lost on a link that is otherwise well.
 pub(crate) async fn messages_lost(world: &mut World) -> Result<()> {
     world.begin("messages of some topics are lost");
-    let bites: u64 = world.proxies.iter().map(Proxy::bites).sum();
+    let before = bites(world);
     let topics: Vec<String> =
         world.topics.names.iter().filter(|name| name.starts_with("comments")).cloned().collect();
     for proxy in &world.proxies {
         proxy.rule(|rules| rules.swallow = topics.iter().map(|topic| (key(topic), 2)).collect());
     }
     // A node that has no follower of a topic gets none of its messages.
-    let mut wanted = bites;
+    let mut wanted = before;
     for topic in topics.iter().filter_map(|name| world.topics.id(name)) {
         wanted += 2 * world.nodes_of(|told| told.follows.contains(&topic)).len() as u64;
     }
-    let lost = until("messages are lost", Duration::from_secs(20), || async {
-        world.proxies.iter().map(Proxy::bites).sum::<u64>() >= wanted
-    })
-    .await;
-    world.proxies.iter().for_each(Proxy::heal);
+    let lost = until("messages are lost", Duration::from_secs(20), || async { bites(world) >= wanted }).await;
+    heal(world);
     lost?;
     world.recovered().await?;
-    world.bit("messages lost", wanted - bites);
+    world.bit("messages lost", wanted - before);
     Ok(())
 }
 
@@ -180,7 +187,7 @@ pub(crate) async fn last_message_lost(world: &mut World) -> Result<()> {
     press.paused.store(true, std::sync::atomic::Ordering::Relaxed);
     until("publishers come to rest", PROMISE, || async { press.busy() == 0 }).await?;
     world.in_step_within(PROMISE).await?;
-    let bites: u64 = world.proxies.iter().map(Proxy::bites).sum();
+    let before = bites(world);
     for proxy in &world.proxies {
         proxy.rule(|rules| rules.swallow = [(key("comments:1"), 1)].into());
     }
@@ -190,10 +197,7 @@ pub(crate) async fn last_message_lost(world: &mut World) -> Result<()> {
     let id = press.try_once(&mut Door::new(world.store.place()), topic, number, 0).await;
     let id = id.map_err(|trouble| anyhow::anyhow!("{trouble}"))?;
     press.ledger().acks.push(crate::record::Ack { topic, number, id, sent });
-    until("the message is lost", PROMISE, || async {
-        world.proxies.iter().map(Proxy::bites).sum::<u64>() >= bites + nodes
-    })
-    .await?;
+    until("the message is lost", PROMISE, || async { bites(world) >= before + nodes }).await?;
     // A single loss is found within a minute.
     world.recovered_within(Duration::from_secs(60), None).await?;
     press.paused.store(false, std::sync::atomic::Ordering::Relaxed);
@@ -204,16 +208,14 @@ pub(crate) async fn last_message_lost(world: &mut World) -> Result<()> {
 /// One topic's subscription ends on a live link, without a word to the node.
 pub(crate) async fn subscription_lost(world: &mut World) -> Result<()> {
     world.begin("the subscription of one topic is lost");
-    let bites: u64 = world.proxies.iter().map(Proxy::bites).sum();
+    let before = bites(world);
     let mut ended = 0;
     for proxy in &world.proxies {
         ended += proxy.unsubscribe(&key("comments:1")).await;
     }
     ensure!(ended >= world.nodes.len(), "only {ended} subscribed links: the fault did not bite");
-    until("Redis has ended the subscriptions", PROMISE, || async {
-        world.proxies.iter().map(Proxy::bites).sum::<u64>() >= bites + ended as u64
-    })
-    .await?;
+    until("Redis has ended the subscriptions", PROMISE, || async { bites(world) >= before + ended as u64 })
+        .await?;
     // What is published from now on can only come when the subscriptions are back, or from the log.
     let published = world.press.ledger().acks.len();
     let (press, topic) = (std::sync::Arc::clone(&world.press), world.topics.id("comments:1"));
