@@ -115,6 +115,26 @@ impl World {
         self.settled(PROMISE, over).await
     }
 
+    /// Waits until a node has told every session that follows a topic that live events of it may be missing.
+    pub(crate) async fn live_doubted(&self, node: usize, topic: TopicId, since: Ms) -> Result<()> {
+        let name = &self.nodes[node].name;
+        let follows = |session: &&Arc<Session>| {
+            let state = session.state();
+            state.connected && state.node == *name && state.told.follows.contains(&topic)
+        };
+        let followers: Vec<_> = self.sessions.iter().filter(follows).collect();
+        ensure!(!followers.is_empty(), "nobody at {name} follows the topic");
+        let doubted = |fact: &Fact| {
+            fact.topic() == Some(topic) && matches!(fact, Fact::Resync { reason: Reason::Live, .. })
+        };
+        // Who hangs up is told as soon as it is back: that proves nothing of the node.
+        until("every follower is told that live events may be missing", PROMISE, || async {
+            followers.iter().all(|session| any(session, since, doubted) || hung_up(session, since))
+        })
+        .await
+        .with_context(|| self.logs())
+    }
+
     async fn settled(&mut self, bound: Duration, over: Ms) -> Result<()> {
         let passed = Duration::from_millis(self.clock.now() - over);
         let in_step = self.in_step_within(bound.saturating_sub(passed)).await;
@@ -233,13 +253,15 @@ fn learned(session: &Session, onset: Ms) -> Option<Ms> {
 
 /// Whether a session has dropped its connection since.
 fn hung_up(session: &Session, onset: Ms) -> bool {
-    let state = session.state();
-    let mut since = state.told.facts.iter().rev().take_while(|(at, _)| *at >= onset);
-    since.any(|(_, fact)| *fact == Fact::Dropped)
+    any(session, onset, |fact| *fact == Fact::Dropped)
 }
 
 fn told(session: &Session, reason: Reason, onset: Ms) -> bool {
+    any(session, onset, |fact| matches!(fact, Fact::Resync { reason: r, .. } if *r == reason))
+}
+
+fn any(session: &Session, onset: Ms, what: impl Fn(&Fact) -> bool) -> bool {
     let state = session.state();
     let mut since = state.told.facts.iter().rev().take_while(|(at, _)| *at >= onset);
-    since.any(|(_, fact)| matches!(fact, Fact::Resync { reason: r, .. } if *r == reason))
+    since.any(|(_, fact)| what(fact))
 }

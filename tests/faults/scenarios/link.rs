@@ -9,7 +9,6 @@ use crate::{
     process::{hold, until},
     proxy::{Proxy, Rules, Scope},
     publisher::key,
-    record::Reason,
     redis::Redis,
     resp::Value,
     watch::PROMISE,
@@ -244,14 +243,11 @@ async fn live_subscription_lost(world: &mut World) -> Result<()> {
         world.proxies[node].bites() >= bites + ended
     })
     .await?;
-    let mut door = Door::new(world.store.place());
+    let (mut door, since) = (Door::new(world.store.place()), world.clock.now());
     for _ in 0..3 {
         press.shout_once(&mut door, topic).await;
     }
-    until("sessions are told that live events may be missing", PROMISE, || async {
-        world.resyncs(Reason::Live) > 0
-    })
-    .await?;
+    world.live_doubted(node, topic, since).await?;
     press.paused.store(false, std::sync::atomic::Ordering::Relaxed);
     world.recovered().await?;
     world.bit("subscriptions ended", ended);
