@@ -47,9 +47,21 @@ impl World {
         Ok(())
     }
 
-    /// Every node must say that it is not ready, and why, while the trouble lasts.
+    /// Every node must say that it is not ready, and why, while the trouble lasts: at once where it has told a session, and
+    /// else (it may have none) within the time that is promised from the onset.
     pub(crate) async fn not_ready(&self) -> Result<()> {
         for node in &self.nodes {
+            let has_told = |session: &Arc<Session>| {
+                let state = session.state();
+                state.connected && !state.live && state.node == node.name
+            };
+            if !self.sessions.iter().any(has_told) {
+                let left = PROMISE.saturating_sub(Duration::from_millis(self.clock.now() - self.onset));
+                until(&format!("{} finds out by itself", node.name), left, || async {
+                    node.readiness().await.is_some_and(|(status, _)| status == 503)
+                })
+                .await?;
+            }
             let (status, why) = node.readiness().await.context("/readyz was not answered")?;
             ensure!(
                 status == 503 && !why.trim().is_empty(),
