@@ -164,6 +164,18 @@ impl Connection {
         }
     }
 
+    /// Asks a cluster where slots lie by now. Nothing else comes through meanwhile, and fred sets no bound to it: while
+    /// nothing is answered it asks one server after the other, again and again, for minutes.
+    pub(super) async fn sync_slots(&self) -> Result<(), Error> {
+        // Two of its tries: a slow link may need the second.
+        let synced = tokio::time::timeout(PATIENCE * 2, self.client.sync_cluster());
+        tokio::select! {
+            biased;
+            synced = synced => synced.unwrap_or_else(|_| Err(Error::new(ErrorKind::Timeout, "no answer"))),
+            () = self.closed.cancelled() => Err(Error::new(ErrorKind::IO, self.reason())),
+        }
+    }
+
     /// The masters of a cluster; one `None` where there is none.
     pub(super) fn masters(&self) -> Vec<Option<Server>> {
         match self.client.cached_cluster_state() {

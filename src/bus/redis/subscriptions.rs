@@ -273,9 +273,9 @@ impl Subscriptions {
         Ok(Agreement::Mended)
     }
 
+    /// What is known of the slots may be old, but hides nothing: Redis ends the subscriptions of a slot that it gives away,
+    /// so that its old master has fewer than it should.
     async fn reconcile_shards(&self, connection: &Connection, fixed: &[String]) -> Result<Agreement, Error> {
-        // Where slots lie by now.
-        connection.client().sync_cluster().await?;
         let Some(slots) = connection.client().cached_cluster_state() else { return Ok(Agreement::Agrees) };
         let mut expected: HashMap<_, usize> = HashMap::new();
         let confirmed = self.confirmed();
@@ -291,6 +291,7 @@ impl Subscriptions {
                 answer => reply::text(answer?),
             };
             if number(&answer, "ssub").is_some_and(|subscribed| subscribed != count) {
+                connection.sync_slots().await?;
                 self.subscribe_all(connection, fixed).await?;
                 return Ok(Agreement::Mended);
             }
