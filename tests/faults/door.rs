@@ -16,7 +16,8 @@ use crate::{
 pub(crate) enum Place {
     Alone(u16),
     Sentinels(Vec<u16>),
-    Cluster(Vec<u16>),
+    /// Each server's port, and the one that the cluster names instead (a proxy's).
+    Cluster(Vec<(u16, u16)>),
 }
 
 /// A way to Redis for one publisher.
@@ -70,10 +71,10 @@ impl Door {
                         (words.next(), words.nth(1).and_then(|to| to.rsplit_once(':')?.1.parse().ok()));
                     match (word, to) {
                         (Some("MOVED"), Some(to)) => {
-                            self.ports.insert(key.to_owned(), to);
-                            (port, asking) = (to, false);
+                            (port, asking) = (self.behind(to), false);
+                            self.ports.insert(key.to_owned(), port);
                         }
-                        (Some("ASK"), Some(to)) => (port, asking) = (to, true),
+                        (Some("ASK"), Some(to)) => (port, asking) = (self.behind(to), true),
                         _ => {
                             self.ports.clear();
                             self.turn += 1;
@@ -91,7 +92,7 @@ impl Door {
         match &self.place {
             Place::Alone(port) => Ok(*port),
             Place::Cluster(ports) => {
-                Ok(self.ports.get(key).copied().unwrap_or(ports[self.turn % ports.len()]))
+                Ok(self.ports.get(key).copied().unwrap_or(ports[self.turn % ports.len()].0))
             }
             Place::Sentinels(sentinels) => {
                 if let Some(port) = self.ports.get("") {
@@ -106,6 +107,12 @@ impl Door {
         }
     }
 
+    /// The server itself, where a redirection names the proxy before it.
+    fn behind(&self, named: u16) -> u16 {
+        let Place::Cluster(ports) = &self.place else { return named };
+        ports.iter().find(|(_, announced)| *announced == named).map_or(named, |(port, _)| *port)
+    }
+
     async fn ask_at(&mut self, port: u16, args: &[&str], asking: bool) -> io::Result<Value> {
         let connection = match self.connections.entry(port) {
             std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
@@ -115,6 +122,12 @@ impl Door {
             connection.ask(&["ASKING"]).await?;
         }
         connection.ask(args).await
+    }
+
+    /// Publishes without the function, as live events are: how many subscribers there were at the server.
+    pub(crate) async fn publish(&mut self, channel: &str, text: &str) -> Result<Value, Trouble> {
+        let word = if matches!(self.place, Place::Cluster(_)) { "SPUBLISH" } else { "PUBLISH" };
+        self.ask(channel, &[word, channel, text]).await
     }
 
     /// The end of a log: the id that was given last.

@@ -24,6 +24,7 @@ mod record;
 mod redis;
 mod resp;
 mod scenarios;
+mod store;
 mod trial;
 mod watch;
 mod world;
@@ -35,7 +36,7 @@ use tokio::{sync::Semaphore, task::JoinSet};
 
 use journal::Journal;
 use scenarios::Scenario;
-use world::Kind;
+use store::Kind;
 
 /// What was asked for.
 struct Options {

@@ -9,18 +9,37 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
+use futures_util::future::join_all;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 use crate::{
+    node::Node,
+    process::until,
     record::{Fact, Reason},
     scenarios::{self, Scenario},
+    store::Kind,
     watch::PROMISE,
-    world::{Kind, Setup, World},
+    world::{Setup, World},
 };
 
 /// How often every fault must fire in a run that is long enough for all of them.
 const LEAST: u32 = 2;
+/// Faults, by the beginnings of their names, that need neither a kind of Redis nor proxies on the way to it.
+const ANYWHERE: &[&str] = &[
+    "node-",
+    "session-",
+    "client-",
+    "publish-",
+    "log-",
+    "redis-kill",
+    "redis-empty",
+    "redis-flushall",
+    "redis-maxmemory",
+    "link-pubsub-killed",
+    "link-output-limit",
+    "link-subscription-refused",
+];
 /// Minutes from which on a run is long enough.
 const LONG: u64 = 10;
 
@@ -34,6 +53,7 @@ pub(crate) async fn run(
     let (mine, others): (Vec<Scenario>, Vec<Scenario>) = scenarios::all()
         .into_iter()
         .partition(|fault| fault.weight > 0 && fits(fault, kind) && wanted(fault));
+    ensure!(!mine.is_empty(), "no fault of that name can be done to {kind:?}; --list names them");
     println!("nemesis on {kind:?}, seed {seed}, {minutes} minutes; {} faults", mine.len());
     println!("left out: {}", others.iter().map(|fault| fault.name).collect::<Vec<_>>().join(" "));
     let mut world = World::start(setup(kind, seed)).await?;
@@ -79,7 +99,6 @@ pub(crate) async fn run(
 
 /// Three nodes, 300 sessions, and a proxy wherever there can be one.
 fn setup(kind: Kind, seed: u64) -> Setup {
-    let alone = kind == Kind::Alone;
     Setup {
         kind,
         nodes: 3,
@@ -87,10 +106,10 @@ fn setup(kind: Kind, seed: u64) -> Setup {
         keys: 20,
         recorded: 70.0,
         live: 5.0,
-        proxied: alone,
+        proxied: has_proxies(kind),
         fronted: true,
-        redis: if alone { scenarios::NODE_USER } else { &[] },
-        env: if alone { scenarios::NODE_LOGIN.into() } else { Vec::new() },
+        redis: scenarios::NODE_USER,
+        env: scenarios::NODE_LOGIN.into(),
         seed,
         ..Setup::default()
     }
@@ -103,7 +122,13 @@ async fn unleash(fault: &Scenario, world: &mut World) -> Result<()> {
     (fault.body)(world).await?;
     ensure!(world.bites.values().sum::<u64>() > bites, "nothing proves that the fault bit");
     within_budget(world, onset, fault.allowed)?;
-    world.in_step_within(PROMISE).await
+    world.in_step_within(PROMISE).await?;
+    // Also where nobody is at a node: the next fault begins with all of them.
+    until("every node is ready", PROMISE, || async {
+        join_all(world.nodes.iter().map(Node::is_ready)).await.into_iter().all(|ready| ready)
+    })
+    .await
+    .with_context(|| world.logs())
 }
 
 fn join<K: std::fmt::Display, V: std::fmt::Display>(counts: &BTreeMap<K, V>) -> String {
@@ -114,7 +139,14 @@ fn join<K: std::fmt::Display, V: std::fmt::Display>(counts: &BTreeMap<K, V>) -> 
 fn fits(fault: &Scenario, kind: Kind) -> bool {
     let setup = (fault.setup)();
     let same = std::mem::discriminant(&setup.kind) == std::mem::discriminant(&kind);
-    same || ["node-", "session-", "client-", "publish-"].iter().any(|group| fault.name.starts_with(group))
+    same || ANYWHERE.iter().any(|group| fault.name.starts_with(group))
+        || (has_proxies(kind) && fault.name.starts_with("link-"))
+}
+
+/// Whether there are proxies on the way to Redis. Before the masters under Sentinel there are none: the sentinels would go
+/// through them as well, and take for dead what is only out of the nodes' sight.
+fn has_proxies(kind: Kind) -> bool {
+    !matches!(kind, Kind::Sentinel(_))
 }
 
 /// The next fault: by weight, but first each as often as it must.

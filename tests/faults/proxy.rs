@@ -57,12 +57,16 @@ pub(crate) struct Rules {
     pub(crate) idle: Option<Duration>,
     /// New connections are closed at once.
     pub(crate) refuse: bool,
+    /// From the moment at which a client sends this command nothing gets to the clients any more (`hold_down`).
+    pub(crate) snap: Option<[&'static str; 2]>,
     /// So many messages of these channels are lost on their way to the client.
     pub(crate) swallow: HashMap<String, u32>,
 }
 
 struct Link {
     subscribes: bool,
+    /// It is a replica's: what follows on it are no answers, and no rule is for it.
+    replicates: bool,
     cut: CancellationToken,
     inject: mpsc::Sender<Vec<u8>>,
 }
@@ -128,18 +132,18 @@ impl Proxy {
         self.shared.rules.send_replace(Rules::default());
     }
 
-    /// Cuts all connections (RST).
+    /// Cuts all connections but replicas' (RST).
     pub(crate) fn cut(&self) -> usize {
         let links = lock(&self.shared.links);
-        for link in links.values() {
-            link.cut.cancel();
-        }
-        self.shared.bites.fetch_add(links.len() as u64, Ordering::Relaxed);
-        links.len()
+        let clients = links.values().filter(|link| !link.replicates);
+        let cut = clients.map(|link| link.cut.cancel()).count();
+        self.shared.bites.fetch_add(cut as u64, Ordering::Relaxed);
+        cut
     }
 
-    /// Ends a subscription behind the client's back: Redis is asked to, and its confirmation does not get through.
-    pub(crate) async fn unsubscribe(&self, channel: &str) -> usize {
+    /// Ends a subscription behind the client's back: Redis is asked to, and its confirmation does not get through. `word`:
+    /// UNSUBSCRIBE, or SUNSUBSCRIBE at the server that has the channel's slot.
+    pub(crate) async fn unsubscribe(&self, word: &str, channel: &str) -> usize {
         let inject: Vec<_> = lock(&self.shared.links)
             .values()
             .filter(|link| link.subscribes)
@@ -147,9 +151,15 @@ impl Proxy {
             .collect();
         *lock(&self.shared.unasked).entry(channel.to_owned()).or_default() += inject.len() as u32;
         for line in &inject {
-            let _ = line.send(resp::encode(&["UNSUBSCRIBE", channel])).await;
+            let _ = line.send(resp::encode(&[word, channel])).await;
         }
         inject.len()
+    }
+
+    /// Whether the command that was waited for has come, so that nothing gets through any more.
+    pub(crate) fn has_snapped(&self) -> bool {
+        let rules = self.shared.rules.borrow();
+        rules.snap.is_none() && rules.hold_down
     }
 
     /// How often a rule has bitten.
@@ -183,7 +193,7 @@ async fn serve(client: TcpStream, id: u64, shared: Arc<Shared>) {
     let (inject, injected) = mpsc::channel(8);
     let (_silent, silence) = mpsc::channel(1);
     let cut = CancellationToken::new();
-    lock(&shared.links).insert(id, Link { subscribes: false, cut: cut.clone(), inject });
+    lock(&shared.links).insert(id, Link { subscribes: false, replicates: false, cut: cut.clone(), inject });
     let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
     let last = Arc::new(Mutex::new(Instant::now()));
     let way = |up| Way { shared: Arc::clone(&shared), id, up, last: Arc::clone(&last) };
@@ -261,12 +271,18 @@ impl Way {
 
     fn held(&self, rules: &Rules) -> bool {
         let direction = if self.up { rules.hold_up } else { rules.hold_down };
-        let mine = rules.scope == Scope::All
-            || lock(&self.shared.links).get(&self.id).is_some_and(|link| link.subscribes);
-        direction && mine
+        let mine = |link: &Link| !link.replicates && (rules.scope == Scope::All || link.subscribes);
+        direction && lock(&self.shared.links).get(&self.id).is_none_or(mine)
+    }
+
+    fn replicates(&self) -> bool {
+        lock(&self.shared.links).get(&self.id).is_some_and(|link| link.replicates)
     }
 
     fn due(&self) -> Instant {
+        if self.replicates() {
+            return Instant::now();
+        }
         let rules = self.shared.rules.borrow();
         let mut due = Instant::now() + rules.delay;
         if !rules.stall.is_zero() && rand::rng().random_ratio(1, 100) {
@@ -278,7 +294,7 @@ impl Way {
 
     /// Takes what may pass out of the buffer; what is not a whole frame stays in it.
     fn filter(&self, buffer: &mut Vec<u8>) -> Vec<u8> {
-        if !self.shared.resp {
+        if !self.shared.resp || self.replicates() {
             return std::mem::take(buffer);
         }
         let (mut passing, mut taken) = (Vec::with_capacity(buffer.len()), 0);
@@ -306,11 +322,12 @@ impl Way {
         let items = value.list();
         let word = |at: usize| items.get(at).and_then(resp::Value::text).unwrap_or_default();
         if self.up {
-            if word(0).to_ascii_uppercase().ends_with("SUBSCRIBE")
-                && let Some(link) = lock(&self.shared.links).get_mut(&self.id)
-            {
-                link.subscribes = true;
+            if let Some(link) = lock(&self.shared.links).get_mut(&self.id) {
+                let command = word(0).to_ascii_uppercase();
+                link.subscribes |= command.ends_with("SUBSCRIBE");
+                link.replicates |= command == "PSYNC";
             }
+            self.snap([word(0), word(1)]);
             return true;
         }
         match word(0) {
@@ -328,6 +345,16 @@ impl Way {
             }
             _ => true,
         }
+    }
+
+    fn snap(&self, words: [&str; 2]) {
+        self.shared.rules.send_if_modified(|rules| {
+            let now = rules.snap.is_some_and(|wanted| words.map(str::to_ascii_uppercase) == wanted);
+            if now {
+                (rules.snap, rules.hold_down) = (None, true);
+            }
+            now
+        });
     }
 
     /// Whether a message of this channel is to be lost.

@@ -15,8 +15,10 @@ use rand::{RngExt, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 use crate::{
     client::Topics,
     door::{Door, Place, Trouble},
+    process::until,
     record::{Ack, Clock, Id, Ledger, Shout, TopicId},
     resp::Value,
+    watch::PROMISE,
 };
 
 /// What all publishers of a world share.
@@ -28,7 +30,7 @@ pub(crate) struct Press {
     ledger: Mutex<Ledger>,
     next: AtomicU64,
     /// While set nothing new is published.
-    pub(crate) paused: AtomicBool,
+    paused: AtomicBool,
     pub(crate) stopped: AtomicBool,
     busy: AtomicU64,
 }
@@ -59,6 +61,17 @@ impl Press {
     /// Publishes that are under way.
     pub(crate) fn busy(&self) -> u64 {
         self.busy.load(Ordering::Acquire)
+    }
+
+    /// Nothing new is published; comes back when what was under way has been accepted.
+    pub(crate) async fn rest(&self) -> anyhow::Result<()> {
+        self.paused.store(true, Ordering::Relaxed);
+        until("publishers come to rest", PROMISE, || async { self.busy() == 0 }).await
+    }
+
+    /// Publishers go on after [`Press::rest`].
+    pub(crate) fn go_on(&self) {
+        self.paused.store(false, Ordering::Relaxed);
     }
 
     /// A number that was never used, noted as tried.
@@ -185,10 +198,9 @@ impl Press {
 
     /// Publishes one live event.
     pub(crate) async fn shout_once(&self, door: &mut Door, topic: TopicId) {
-        let word = if matches!(self.place, Place::Cluster(_)) { "SPUBLISH" } else { "PUBLISH" };
         let (number, sent) = (self.number(topic), self.clock.now());
         let channel = key(self.topics.name(topic));
-        match door.ask(&channel, &[word, &channel, &event(number, 0)]).await {
+        match door.publish(&channel, &event(number, 0)).await {
             // A live event that no node was there to receive leaves no trace: nobody is promised anything.
             Ok(Value::Number(receivers)) if receivers > 0 => {
                 self.ledger().shouts.push(Shout { topic, number, sent });

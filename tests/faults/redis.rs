@@ -139,10 +139,15 @@ pub(crate) struct Watched {
 
 impl Watched {
     /// Starts `count` servers and three sentinels. `clocks`: how to falsify the clock of each server.
-    pub(crate) async fn start(dir: &Path, count: usize, clocks: &[Option<&str>]) -> Result<Self> {
+    pub(crate) async fn start(
+        dir: &Path,
+        count: usize,
+        settings: &[&str],
+        clocks: &[Option<&str>],
+    ) -> Result<Self> {
         let mut servers = Vec::new();
         for n in 0..count {
-            let mut server = Redis::start(dir, &[]).await?;
+            let mut server = Redis::start(dir, settings).await?;
             if let Some(Some(clock)) = clocks.get(n) {
                 server.kill().await?;
                 server.run(Some(clock)).await?;

@@ -147,6 +147,22 @@ impl World {
         .with_context(|| self.logs())
     }
 
+    /// Waits until every session was told something that rests on a probe of after this moment: what Redis says of itself
+    /// now is known to its node by then.
+    pub(crate) async fn proven(&self) -> Result<()> {
+        let mut now = 0;
+        for time in self.must(&["TIME"]).await? {
+            let part = |n: usize| time.list().get(n).and_then(|part| part.text()?.parse::<u64>().ok());
+            let (seconds, micros) = part(0).zip(part(1)).context("TIME was not answered")?;
+            now = now.max(seconds * 1000 + micros / 1000);
+        }
+        until("every session is told of a later probe", PROMISE, || async {
+            self.sessions.iter().all(|session| session.state().at.is_some_and(|at| at > now))
+        })
+        .await
+        .with_context(|| self.logs())
+    }
+
     async fn settled(&mut self, bound: Duration, over: Ms) -> Result<()> {
         let passed = Duration::from_millis(self.clock.now() - over);
         let in_step = self.in_step_within(bound.saturating_sub(passed)).await;

@@ -14,23 +14,16 @@ use tokio::task::JoinSet;
 use crate::{
     audit::{Evidence, Verdict, audit},
     client::{Doors, Session, Topics},
-    door::{Door, Place},
+    door::Door,
     node::Node,
     process::{hold, until},
     proxy::Proxy,
     publisher::{Press, key},
     record::{Clock, Id, Ms, Reason, Told, TopicId},
     redis::{Cluster, Redis, Watched},
+    resp::Value,
+    store::{Kind, Store},
 };
-
-/// Which Redis.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
-    Alone,
-    /// So many servers under three sentinels.
-    Sentinel(usize),
-    Cluster,
-}
 
 /// What a world is made of.
 #[derive(Debug, Clone)]
@@ -47,6 +40,7 @@ pub(crate) struct Setup {
     pub(crate) proxied: bool,
     /// A proxy between the sessions and each node.
     pub(crate) fronted: bool,
+    /// Further settings of every server.
     pub(crate) redis: &'static [&'static str],
     pub(crate) env: Vec<(&'static str, &'static str)>,
     /// Clock of each server under Sentinel, for faketime.
@@ -71,14 +65,6 @@ impl Default for Setup {
             seed: 1,
         }
     }
-}
-
-/// The Redis of a world.
-#[derive(Debug)]
-pub(crate) enum Store {
-    Alone(Redis),
-    Watched(Watched),
-    Cluster(Cluster),
 }
 
 /// What was measured.
@@ -119,19 +105,28 @@ impl World {
     pub(crate) async fn start(setup: Setup) -> Result<Self> {
         let dir = tempfile::Builder::new().prefix("carillon-faults-").tempdir()?;
         let clock = Clock::start();
-        let store = match setup.kind {
+        let mut store = match setup.kind {
             Kind::Alone => Store::Alone(Redis::start(dir.path(), setup.redis).await?),
             Kind::Sentinel(servers) => {
-                Store::Watched(Watched::start(dir.path(), servers, setup.clocks).await?)
+                Store::Watched(Watched::start(dir.path(), servers, setup.redis, setup.clocks).await?)
             }
-            Kind::Cluster => Store::Cluster(Cluster::start(dir.path()).await?),
+            Kind::Cluster => Store::Cluster(Cluster::start(dir.path(), setup.redis).await?),
         };
+        let mut proxies = Vec::new();
+        if let Store::Cluster(cluster) = &mut store
+            && setup.proxied
+        {
+            for server in &cluster.servers {
+                proxies.push(Proxy::start(server.port, true).await?);
+            }
+            cluster.announce(proxies.iter().map(|proxy| proxy.port).collect()).await?;
+        }
         let topics = Arc::new(Topics::new(names(setup.keys)));
         let press = Arc::new(Press::new(store.place(), Arc::clone(&topics), clock));
         let mut world = Self {
             clock,
             store,
-            proxies: Vec::new(),
+            proxies,
             fronts: Vec::new(),
             nodes: Vec::new(),
             doors: Arc::default(),
@@ -165,15 +160,6 @@ impl World {
     }
 
     async fn start_nodes(&mut self) -> Result<()> {
-        if let Store::Cluster(cluster) = &self.store
-            && self.setup.proxied
-        {
-            for server in &cluster.servers {
-                self.proxies.push(Proxy::start(server.port, true).await?);
-            }
-            let ports: Vec<u16> = self.proxies.iter().map(|proxy| proxy.port).collect();
-            cluster.announce(&ports).await?;
-        }
         for n in 0..self.setup.nodes {
             let url = match &self.store {
                 Store::Alone(redis) if self.setup.proxied => {
@@ -265,11 +251,13 @@ impl World {
         *most = most.max(figure);
     }
 
-    pub(crate) fn redis(&mut self) -> Result<&mut Redis> {
-        match &mut self.store {
-            Store::Alone(redis) => Ok(redis),
-            _ => anyhow::bail!("this needs a Redis that stands alone"),
+    /// Asks every server that takes writes, and takes an error answer for an error.
+    pub(crate) async fn must(&self, args: &[&str]) -> Result<Vec<Value>> {
+        let mut answers = Vec::new();
+        for master in self.store.masters().await? {
+            answers.push(self.store.servers()[master].must(args).await?);
         }
+        Ok(answers)
     }
 
     pub(crate) fn watched(&mut self) -> Result<&mut Watched> {
@@ -348,31 +336,6 @@ impl World {
     /// The ends of all logs of nodes.
     pub(crate) fn logs(&self) -> String {
         self.nodes.iter().map(Node::tail).collect::<Vec<_>>().join("\n")
-    }
-}
-
-impl Store {
-    /// Where publishers find it.
-    pub(crate) fn place(&self) -> Place {
-        match self {
-            Self::Alone(redis) => Place::Alone(redis.port),
-            Self::Watched(watched) => Place::Sentinels(watched.ports()),
-            Self::Cluster(cluster) => {
-                Place::Cluster(cluster.servers.iter().map(|server| server.port).collect())
-            }
-        }
-    }
-
-    /// Where nodes find it.
-    fn url(&self) -> String {
-        let list = |ports: &[u16]| {
-            ports.iter().map(|port| format!("127.0.0.1:{port}")).collect::<Vec<_>>().join(",")
-        };
-        match self.place() {
-            Place::Alone(port) => format!("redis://127.0.0.1:{port}"),
-            Place::Sentinels(ports) => format!("redis-sentinel://{}/{}", list(&ports), crate::redis::MASTER),
-            Place::Cluster(ports) => format!("redis-cluster://{}", list(&ports)),
-        }
     }
 }
 

@@ -14,14 +14,16 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Cluster {
     pub(crate) servers: Vec<Redis>,
+    /// Where everybody is sent to instead, one port for each server; empty: to the servers themselves.
+    announced: Vec<u16>,
 }
 
 impl Cluster {
-    pub(crate) async fn start(dir: &Path) -> Result<Self> {
+    pub(crate) async fn start(dir: &Path, settings: &[&str]) -> Result<Self> {
         let mut servers = Vec::new();
         for _ in 0..6 {
             let bus = free_port()?.to_string();
-            let settings = [
+            let clustered = [
                 "--cluster-enabled",
                 "yes",
                 "--cluster-node-timeout",
@@ -33,9 +35,9 @@ impl Cluster {
                 "--cluster-require-full-coverage",
                 "no",
             ];
-            servers.push(Redis::start(dir, &settings).await?);
+            servers.push(Redis::start(dir, &[&clustered, settings].concat()).await?);
         }
-        let cluster = Self { servers };
+        let cluster = Self { servers, announced: Vec::new() };
         cluster.make().await?;
         Ok(cluster)
     }
@@ -78,19 +80,32 @@ impl Cluster {
                     return false;
                 }
             }
-            true
+            // One that has just gone on may still think that it is a master.
+            self.masters().await.len() == 3
         })
         .await
     }
 
     /// From now on everybody is sent to these ports, one for each server, instead of to its own.
-    pub(crate) async fn announce(&self, ports: &[u16]) -> Result<()> {
-        for (server, port) in self.servers.iter().zip(ports) {
-            server.must(&["CONFIG", "SET", "cluster-announce-port", &port.to_string()]).await?;
+    pub(crate) async fn announce(&mut self, ports: Vec<u16>) -> Result<()> {
+        for (server, port) in self.servers.iter_mut().zip(&ports) {
+            let port = port.to_string();
+            server.must(&["CONFIG", "SET", "cluster-announce-port", &port]).await?;
+            // For the next start.
+            server.settings.extend(["--cluster-announce-port".to_owned(), port]);
         }
         let announced = |nodes: &str| ports.iter().all(|port| nodes.contains(&format!(":{port}@")));
         self.until_all_see("where to send everybody", announced).await?;
+        self.announced = ports;
         self.is_well().await
+    }
+
+    /// The ports of the servers, each with the one where everybody is sent to.
+    pub(crate) fn ports(&self) -> Vec<(u16, u16)> {
+        let ports = self.servers.iter().enumerate();
+        ports
+            .map(|(n, server)| (server.port, self.announced.get(n).copied().unwrap_or(server.port)))
+            .collect()
     }
 
     /// Waits until CLUSTER NODES of every server is as it should be.
@@ -113,13 +128,21 @@ impl Cluster {
         Ok(id.text().unwrap_or_default().to_owned())
     }
 
+    /// Indices of the servers that run and are masters.
+    pub(crate) async fn masters(&self) -> Vec<usize> {
+        let mut masters = Vec::new();
+        for (n, server) in self.servers.iter().enumerate() {
+            if server.is_running() && server.is("role", "master").await {
+                masters.push(n);
+            }
+        }
+        masters
+    }
+
     /// Index of the server that serves a key.
     pub(crate) async fn owner(&self, key: &str) -> Result<usize> {
-        for (n, server) in self.servers.iter().enumerate() {
-            if server.is_running()
-                && server.is("role", "master").await
-                && !matches!(server.ask(&["EXISTS", key]).await?, Value::Error(_))
-            {
+        for n in self.masters().await {
+            if !matches!(self.servers[n].ask(&["EXISTS", key]).await?, Value::Error(_)) {
                 return Ok(n);
             }
         }
@@ -128,7 +151,7 @@ impl Cluster {
 
     /// The replica of a master.
     pub(crate) async fn replica_of(&self, master: usize) -> Result<usize> {
-        let port = self.servers[master].port.to_string();
+        let port = self.ports()[master].1.to_string();
         for (n, server) in self.servers.iter().enumerate() {
             if server.is_running() && server.is("master_port", &port).await {
                 return Ok(n);

@@ -158,7 +158,7 @@ pub(crate) async fn vanishes(world: &mut World) -> Result<()> {
 /// A proxy that cuts what is idle for 60 s: heartbeats keep quiet sessions alive.
 pub(crate) async fn idle_cut(world: &mut World) -> Result<()> {
     world.begin("a proxy that cuts idle connections, and silence");
-    world.press.paused.store(true, std::sync::atomic::Ordering::Relaxed);
+    world.press.rest().await?;
     for front in &world.fronts {
         front.rule(|rules| rules.idle = Some(Duration::from_secs(60)));
     }
@@ -171,7 +171,7 @@ pub(crate) async fn idle_cut(world: &mut World) -> Result<()> {
     }
     until("sessions are cut", PROMISE, || async { world.losses() > 0 }).await?;
     world.fronts.iter().for_each(Proxy::heal);
-    world.press.paused.store(false, std::sync::atomic::Ordering::Relaxed);
+    world.press.go_on();
     world.recovered().await?;
     let lost = world.losses();
     world.bit("connections cut", lost);

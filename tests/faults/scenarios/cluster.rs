@@ -1,4 +1,4 @@
-//! Faults of a cluster: a shard fails over as planned or after a crash, a slot moves under load, subscribers are killed.
+//! Faults of a cluster: a shard fails over as planned, after a crash or a pause, a slot moves under load.
 
 use std::time::Duration;
 
@@ -54,6 +54,30 @@ pub(crate) async fn crash(world: &mut World) -> Result<()> {
     Ok(())
 }
 
+/// A master stands still until its replica has taken over, and then goes on, believing that it is the master.
+pub(crate) async fn pause(world: &mut World) -> Result<()> {
+    let cluster = world.cluster()?;
+    cluster.is_well().await?;
+    let old = cluster.owner(&key(TOPIC)).await?;
+    let new = cluster.replica_of(old).await?;
+    world.begin(format!("the master of a shard, server {old}, is stopped (SIGSTOP)"));
+    world.cluster()?.servers[old].signal("STOP").await?;
+    let known = world.known().await;
+    let promoted = promoted(world, new, Duration::from_secs(30)).await;
+    // Who still waits for the old master would be answered by it before it knows that it is one no more.
+    let resting = world.press.rest().await;
+    world.cluster()?.servers[old].signal("CONT").await?;
+    known?;
+    promoted?;
+    resting?;
+    world.recovered_by_some(Reason::RedisChanged).await?;
+    world.cluster()?.is_well().await?;
+    world.press.go_on();
+    world.in_step_within(PROMISE).await?;
+    world.bit("masters paused", 1);
+    Ok(())
+}
+
 async fn promoted(world: &mut World, new: usize, patience: Duration) -> Result<()> {
     let cluster = world.cluster()?;
     until("the replica is the master", patience, || async {
@@ -82,23 +106,5 @@ pub(crate) async fn slot_moved(world: &mut World) -> Result<()> {
     // Another master, another history: the lineage belongs to it.
     world.recovered_by_some(Reason::RedisChanged).await?;
     world.bit("slots moved", 1);
-    Ok(())
-}
-
-/// Every master closes the connections of its subscribers.
-pub(crate) async fn pubsub_killed(world: &mut World) -> Result<()> {
-    world.begin("CLIENT KILL TYPE pubsub on every master");
-    let before = world.figure("carillon_link_losses_total", "").await;
-    let mut killed = 0;
-    for server in &world.cluster()?.servers {
-        killed += server.must(&["CLIENT", "KILL", "TYPE", "pubsub"]).await?.number().unwrap_or(0);
-    }
-    ensure!(killed > 0, "nobody was subscribed: the fault did not bite");
-    until("the nodes notice", PROMISE, || async {
-        world.figure("carillon_link_losses_total", "").await >= before + world.nodes.len() as f64
-    })
-    .await?;
-    world.recovered().await?;
-    world.bit("links killed", killed as u64);
     Ok(())
 }

@@ -1,19 +1,31 @@
 //! Faults of the way between nodes and a Redis that is well: killed, blackholed, slow, deaf, and single losses.
 
-use std::{slice::SliceIndex, time::Duration};
+use std::{
+    collections::HashMap,
+    slice::SliceIndex,
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
 
 use anyhow::{Context, Result, ensure};
 
 use crate::{
     door::Door,
+    node::figures,
     process::{hold, until},
     proxy::{Proxy, Rules, Scope},
     publisher::key,
-    redis::Redis,
     resp::Value,
+    store::Store,
     watch::PROMISE,
     world::World,
 };
+
+/// How many nodes have their links through one proxy: before a cluster there is one for each server, and else one for each
+/// node.
+fn sharing(world: &World, nodes: usize) -> u32 {
+    if world.store.is_sharded() { nodes as u32 } else { 1 }
+}
 
 /// How often the rules of all links have bitten so far.
 fn bites(world: &World) -> u64 {
@@ -25,56 +37,96 @@ fn heal(world: &World) {
     world.proxies.iter().for_each(Proxy::heal);
 }
 
-/// Redis closes the connections of all subscribers.
+/// How many connections nodes have subscribed on. (Sentinels subscribe as well.)
+async fn subscribers(world: &World) -> Result<usize> {
+    let lists = world.must(&["CLIENT", "LIST", "TYPE", "pubsub"]).await?;
+    let lines = lists.iter().filter_map(Value::text).flat_map(str::lines);
+    Ok(lines.filter(|line| !is_sentinel(line)).count())
+}
+
+/// Whether a line of CLIENT LIST is a sentinel's.
+fn is_sentinel(line: &str) -> bool {
+    line.contains(" name=sentinel-")
+}
+
+/// Redis closes the connections of all subscribers, on a cluster every master does. Returns how many.
+async fn kill_subscribers(world: &World) -> Result<u64> {
+    let mut answers = Vec::new();
+    if let Store::Watched(watched) = &world.store {
+        // Sentinels keep theirs: one that loses its subscription twice in a second takes a master that is well for dead, and
+        // then there are two for a while.
+        let master = &watched.servers[watched.master().await?];
+        let list = master.must(&["CLIENT", "LIST", "TYPE", "pubsub"]).await?;
+        let lines = list.text().unwrap_or_default().lines().filter(|line| !is_sentinel(line));
+        for id in lines.filter_map(|line| line.split(' ').next()?.strip_prefix("id=")) {
+            answers.push(master.ask(&["CLIENT", "KILL", "ID", id]).await?);
+        }
+    } else {
+        answers = world.must(&["CLIENT", "KILL", "TYPE", "pubsub"]).await?;
+    }
+    Ok(answers.iter().filter_map(Value::number).sum::<i64>() as u64)
+}
+
+/// The subscribers are killed.
 pub(crate) async fn pubsub_killed(world: &mut World) -> Result<()> {
     world.begin("CLIENT KILL TYPE pubsub");
-    let before = world.figure("carillon_link_losses_total", "").await;
-    let killed = world.redis()?.must(&["CLIENT", "KILL", "TYPE", "pubsub"]).await?.number().unwrap_or(0);
+    let losses = || figures(&world.nodes, "carillon_link_losses_total", "");
+    let before = losses().await;
+    let killed = kill_subscribers(world).await?;
     ensure!(killed > 0, "nobody was subscribed: the fault did not bite");
-    until("the nodes notice", PROMISE, || async {
-        world.figure("carillon_link_losses_total", "").await >= before + world.nodes.len() as f64
+    until("every node notices", PROMISE, || async {
+        losses().await.iter().all(|(node, losses)| *losses > before[node])
     })
     .await?;
     world.recovered().await?;
-    world.bit("links killed", killed as u64);
+    world.bit("links killed", killed);
     Ok(())
 }
 
 /// A subscriber reads so slowly that Redis cuts it off.
 pub(crate) async fn output_limit(world: &mut World) -> Result<()> {
-    let subscribers = |answer: &Value| answer.text().map_or(0, |text| text.lines().count());
-    let before = subscribers(&world.redis()?.must(&["CLIENT", "LIST", "TYPE", "pubsub"]).await?);
+    let before = subscribers(world).await?;
     ensure!(before >= world.nodes.len(), "not all nodes are subscribed");
+    let fewest = AtomicUsize::new(before);
     world.begin("a tiny output limit, and nobody reads");
-    world.redis()?.must(&["CONFIG", "SET", "client-output-buffer-limit", "pubsub 65536 0 0"]).await?;
+    // Without proxies nobody can be made to read slowly: then one message must be too much.
+    let limit = if world.proxies.is_empty() { 16_384 } else { 65_536 };
+    limit_output(world, &format!("{limit} 0 0")).await?;
     for proxy in &world.proxies {
         proxy.rule(|rules| (rules.hold_down, rules.scope) = (true, Scope::Subscriptions));
     }
     let noise = format!("{{\"type\":\"noise.made\",\"data\":\"{}\"}}", "x".repeat(60_000));
-    let redis = world.redis()?;
     let cut = until("Redis cuts the subscribers off", PROMISE, || async {
         // To what the nodes listen to besides topics: nobody but their sockets shall feel it.
-        for node in 0..before {
-            let channel = key(&format!("probe:{{node-{node}}}"));
-            for _ in 0..20 {
-                let _ = redis.ask(&["PUBLISH", &channel, &noise]).await;
-            }
-        }
-        redis
-            .ask(&["CLIENT", "LIST", "TYPE", "pubsub"])
-            .await
-            .is_ok_and(|answer| subscribers(&answer) < before)
+        let _ = drown(world, &noise).await;
+        let now = subscribers(world).await.unwrap_or(before);
+        fewest.fetch_min(now, Ordering::Relaxed).min(now) < before
     })
     .await;
-    let after = subscribers(&world.redis()?.must(&["CLIENT", "LIST", "TYPE", "pubsub"]).await?);
-    world
-        .redis()?
-        .must(&["CONFIG", "SET", "client-output-buffer-limit", "pubsub 33554432 8388608 60"])
-        .await?;
+    let restored = limit_output(world, "33554432 8388608 60").await;
     heal(world);
     cut?;
+    restored?;
     world.recovered().await?;
-    world.bit("subscribers cut off", (before - after) as u64);
+    world.bit("subscribers cut off", (before - fewest.into_inner()) as u64);
+    Ok(())
+}
+
+async fn limit_output(world: &World, limit: &str) -> Result<()> {
+    world.must(&["CONFIG", "SET", "client-output-buffer-limit", &format!("pubsub {limit}")]).await?;
+    Ok(())
+}
+
+/// Sends the nodes more than they read, on the channels of their probes.
+async fn drown(world: &World, noise: &str) -> Result<()> {
+    let list = if world.store.is_sharded() { "SHARDCHANNELS" } else { "CHANNELS" };
+    let channels = world.must(&["PUBSUB", list, &key("probe:*")]).await?;
+    let mut door = Door::new(world.store.place());
+    for channel in channels.iter().flat_map(Value::list).filter_map(Value::text) {
+        for _ in 0..20 {
+            let _ = door.publish(channel, noise).await;
+        }
+    }
     Ok(())
 }
 
@@ -107,6 +159,40 @@ pub(crate) async fn blackhole_up(world: &mut World) -> Result<()> {
 /// Nothing gets from Redis to the nodes.
 pub(crate) async fn blackhole_down(world: &mut World) -> Result<()> {
     dead(world, "blackhole towards the nodes", .., |rules| rules.hold_down = true).await
+}
+
+/// Nothing gets from Redis to the nodes any more, from the moment at which one of them asks where slots lie, because it lacks
+/// a subscription: its last probe has come back, and what waits for the answer must not wait for ever.
+pub(crate) async fn blackhole_at_slots(world: &mut World) -> Result<()> {
+    for proxy in &world.proxies {
+        proxy.rule(|rules| rules.snap = Some(["CLUSTER", "SLOTS"]));
+    }
+    let asked = async {
+        end_subscription(world, "comments:1").await?;
+        until("a node asks where slots lie", PROMISE, || async {
+            world.proxies.iter().any(Proxy::has_snapped)
+        })
+        .await
+    };
+    if let Err(error) = asked.await {
+        heal(world);
+        return Err(error);
+    }
+    blackhole_down(world).await
+}
+
+/// Ends a topic's subscription on every link without a word to the nodes. Returns on how many.
+async fn end_subscription(world: &World, topic: &str) -> Result<usize> {
+    let channel = key(topic);
+    if let Store::Cluster(cluster) = &world.store {
+        let owner = cluster.owner(&channel).await?;
+        return Ok(world.proxies[owner].unsubscribe("SUNSUBSCRIBE", &channel).await);
+    }
+    let mut ended = 0;
+    for proxy in &world.proxies {
+        ended += proxy.unsubscribe("UNSUBSCRIBE", &channel).await;
+    }
+    Ok(ended)
 }
 
 /// Commands are answered, but no message comes: only the subscribed connection is dead.
@@ -163,13 +249,15 @@ pub(crate) async fn messages_lost(world: &mut World) -> Result<()> {
     let before = bites(world);
     let topics: Vec<String> =
         world.topics.names.iter().filter(|name| name.starts_with("comments")).cloned().collect();
-    for proxy in &world.proxies {
-        proxy.rule(|rules| rules.swallow = topics.iter().map(|topic| (key(topic), 2)).collect());
-    }
     // A node that has no follower of a topic gets none of its messages.
-    let mut wanted = before;
-    for topic in topics.iter().filter_map(|name| world.topics.id(name)) {
-        wanted += 2 * world.nodes_of(|told| told.follows.contains(&topic)).len() as u64;
+    let (mut wanted, mut swallow) = (before, HashMap::new());
+    for (name, topic) in topics.iter().filter_map(|name| Some((name, world.topics.id(name)?))) {
+        let nodes = world.nodes_of(|told| told.follows.contains(&topic)).len();
+        wanted += 2 * nodes as u64;
+        swallow.insert(key(name), 2 * sharing(world, nodes));
+    }
+    for proxy in &world.proxies {
+        proxy.rule(|rules| rules.swallow.clone_from(&swallow));
     }
     let lost = until("messages are lost", Duration::from_secs(20), || async { bites(world) >= wanted }).await;
     heal(world);
@@ -183,15 +271,15 @@ pub(crate) async fn messages_lost(world: &mut World) -> Result<()> {
 pub(crate) async fn last_message_lost(world: &mut World) -> Result<()> {
     world.begin("the last message of a topic is lost, then silence");
     let press = std::sync::Arc::clone(&world.press);
-    press.paused.store(true, std::sync::atomic::Ordering::Relaxed);
-    until("publishers come to rest", PROMISE, || async { press.busy() == 0 }).await?;
+    press.rest().await?;
     world.in_step_within(PROMISE).await?;
     let before = bites(world);
-    for proxy in &world.proxies {
-        proxy.rule(|rules| rules.swallow = [(key("comments:1"), 1)].into());
-    }
     let topic = world.topics.id("comments:1").context("no such topic")?;
-    let nodes = world.nodes_of(|told| told.follows.contains(&topic)).len() as u64;
+    let nodes = world.nodes_of(|told| told.follows.contains(&topic)).len();
+    for proxy in &world.proxies {
+        proxy.rule(|rules| rules.swallow = [(key("comments:1"), sharing(world, nodes))].into());
+    }
+    let nodes = nodes as u64;
     let (number, sent) = (press.number(topic), world.clock.now());
     let id = press.try_once(&mut Door::new(world.store.place()), topic, number, 0).await;
     let id = id.map_err(|trouble| anyhow::anyhow!("{trouble}"))?;
@@ -199,7 +287,7 @@ pub(crate) async fn last_message_lost(world: &mut World) -> Result<()> {
     until("the message is lost", PROMISE, || async { bites(world) >= before + nodes }).await?;
     // A single loss is found within a minute.
     world.recovered_within(Duration::from_secs(60), None).await?;
-    press.paused.store(false, std::sync::atomic::Ordering::Relaxed);
+    press.go_on();
     world.bit("messages lost", nodes);
     Ok(())
 }
@@ -208,10 +296,7 @@ pub(crate) async fn last_message_lost(world: &mut World) -> Result<()> {
 pub(crate) async fn subscription_lost(world: &mut World) -> Result<()> {
     world.begin("the subscription of one topic is lost");
     let before = bites(world);
-    let mut ended = 0;
-    for proxy in &world.proxies {
-        ended += proxy.unsubscribe(&key("comments:1")).await;
-    }
+    let ended = end_subscription(world, "comments:1").await?;
     ensure!(ended >= world.nodes.len(), "only {ended} subscribed links: the fault did not bite");
     until("Redis has ended the subscriptions", PROMISE, || async { bites(world) >= before + ended as u64 })
         .await?;
@@ -224,21 +309,21 @@ pub(crate) async fn subscription_lost(world: &mut World) -> Result<()> {
     .await?;
     world.recovered_within(Duration::from_secs(20), None).await?;
     world.bit("subscriptions ended", ended as u64);
-    live_subscription_lost(world).await
+    // What follows needs a node that loses a live event which another receives, and so a proxy for each node.
+    if world.store.is_sharded() { Ok(()) } else { live_subscription_lost(world).await }
 }
 
 /// The same with a topic that has only live events: no log can tell that something is missing.
 async fn live_subscription_lost(world: &mut World) -> Result<()> {
     let press = std::sync::Arc::clone(&world.press);
-    press.paused.store(true, std::sync::atomic::Ordering::Relaxed);
-    until("publishers come to rest", PROMISE, || async { press.busy() == 0 }).await?;
+    press.rest().await?;
     // The area-wide topic, which every node follows: the others receive what this one misses.
     let topic = world.topics.id("content").context("no such topic")?;
     let nodes = world.nodes_of(|told| told.follows.contains(&topic));
     let node = *nodes.first().context("nobody follows the area")?;
     world.begin(format!("node {node} loses the subscription of a topic that has only live events now"));
     let bites = world.proxies[node].bites();
-    let ended = world.proxies[node].unsubscribe(&key("content")).await as u64;
+    let ended = world.proxies[node].unsubscribe("UNSUBSCRIBE", &key("content")).await as u64;
     until("Redis has ended the subscription", PROMISE, || async {
         world.proxies[node].bites() >= bites + ended
     })
@@ -248,7 +333,7 @@ async fn live_subscription_lost(world: &mut World) -> Result<()> {
         press.shout_once(&mut door, topic).await;
     }
     world.live_doubted(node, topic, since).await?;
-    press.paused.store(false, std::sync::atomic::Ordering::Relaxed);
+    press.go_on();
     world.recovered().await?;
     world.bit("subscriptions ended", ended);
     Ok(())
@@ -265,35 +350,34 @@ pub(crate) async fn subscription_refused(world: &mut World) -> Result<()> {
     rights.extend(["&carillon:probe:*".to_owned(), "&carillon:control:*".to_owned()]);
     let mut command = vec!["ACL", "SETUSER", "node", "resetchannels"];
     command.extend(rights.iter().map(String::as_str));
-    world.redis()?.must(&["ACL", "LOG", "RESET"]).await?;
-    world.redis()?.must(&command).await?;
+    world.must(&["ACL", "LOG", "RESET"]).await?;
+    world.must(&command).await?;
     // Redis has closed the connections that had subscribed; it is when they come back that the topic is refused.
     let known = world.known_by(&nodes).await;
-    let redis = world.redis()?;
     let refused = until("the subscription is refused to every node", PROMISE, || async {
-        refusals(redis, &key("comments:1")).await.is_ok_and(|count| count >= nodes.len() as u64)
+        refusals(world, &key("comments:1")).await.is_ok_and(|count| count >= nodes.len() as u64)
     })
     .await;
     if known.is_ok() {
         hold(Duration::from_secs(2)).await;
     }
-    redis.must(&["ACL", "SETUSER", "node", "allchannels"]).await?;
+    world.must(&["ACL", "SETUSER", "node", "allchannels"]).await?;
     known?;
     refused?;
-    let count = refusals(redis, &key("comments:1")).await?;
+    let count = refusals(world, &key("comments:1")).await?;
     world.recovered().await?;
     world.bit("subscriptions refused", count);
     Ok(())
 }
 
 /// How often Redis has refused a channel since its log of refusals was emptied.
-async fn refusals(redis: &Redis, channel: &str) -> Result<u64> {
-    let log = redis.must(&["ACL", "LOG"]).await?;
+async fn refusals(world: &World, channel: &str) -> Result<u64> {
+    let logs = world.must(&["ACL", "LOG"]).await?;
     let field = |entry: &Value, name: &str| {
         let at = entry.list().iter().position(|item| item.text() == Some(name))?;
         entry.list().get(at + 1).cloned()
     };
     let about = |entry: &&Value| field(entry, "object").is_some_and(|object| object.text() == Some(channel));
     let count = |entry: &Value| field(entry, "count").and_then(|count| count.number()).unwrap_or(0);
-    Ok(log.list().iter().filter(about).map(count).sum::<i64>() as u64)
+    Ok(logs.iter().flat_map(Value::list).filter(about).map(count).sum::<i64>() as u64)
 }

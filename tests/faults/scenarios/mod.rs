@@ -15,7 +15,8 @@ use futures_util::future::BoxFuture;
 
 use crate::{
     record::Reason,
-    world::{Kind, Setup, World},
+    store::Kind,
+    world::{Setup, World},
 };
 
 /// What a fault does to a world.
@@ -29,7 +30,7 @@ pub(crate) struct Scenario {
     pub(crate) allowed: &'static [Reason],
     pub(crate) setup: fn() -> Setup,
     pub(crate) body: Body,
-    /// How often the nemesis picks it; 0: never, because it needs a world of its own.
+    /// How often the nemesis picks it; 0: never, because it needs a world of its own or is another one's test on a cluster.
     pub(crate) weight: u32,
 }
 
@@ -59,7 +60,7 @@ pub(crate) fn all() -> Vec<Scenario> {
     all
 }
 
-/// What can happen to a Redis that stands alone and to the way to it.
+/// What can happen to a Redis and to the way to it; each is tried on one that stands alone.
 fn standalone() -> Vec<Scenario> {
     vec![
         scenario!("redis-kill", store::kill, [RedisChanged], 2, {}),
@@ -97,9 +98,19 @@ fn topologies() -> Vec<Scenario> {
         }),
         scenario!("cluster-failover", cluster::failover, [RedisChanged, Live], 2, { kind: Kind::Cluster }),
         scenario!("cluster-crash", cluster::crash, [RedisChanged, Live], 2, { kind: Kind::Cluster }),
+        scenario!("cluster-pause", cluster::pause, [RedisChanged, Live], 1, { kind: Kind::Cluster }),
         scenario!("cluster-slot-moved", cluster::slot_moved, [RedisChanged, Live], 2, { kind: Kind::Cluster }),
-        scenario!("cluster-pubsub-killed", cluster::pubsub_killed, [Live], 2, { kind: Kind::Cluster }),
-        scenario!("cluster-link-deaf", link::deaf_to_a_shard, [Live], 0, { kind: Kind::Cluster, proxied: true }),
+        scenario!("cluster-pubsub-killed", link::pubsub_killed, [Live], 0, { kind: Kind::Cluster }),
+        scenario!("cluster-link-deaf", link::deaf_to_a_shard, [Live], 1, { kind: Kind::Cluster, proxied: true }),
+        scenario!("cluster-link-blackhole", link::blackhole_at_slots, [Live], 1, {
+            kind: Kind::Cluster, proxied: true
+        }),
+        scenario!("cluster-subscription-lost", link::subscription_lost, [Live], 0, {
+            kind: Kind::Cluster, proxied: true
+        }),
+        scenario!("cluster-subscription-refused", link::subscription_refused, [Live], 0, {
+            kind: Kind::Cluster, redis: NODE_USER, env: NODE_LOGIN.into()
+        }),
     ]
 }
 

@@ -25,7 +25,7 @@ pub(crate) async fn killed(world: &mut World) -> Result<()> {
 /// The same with many sessions, and more missed than a node has at hand: all are back within 30 s, and no node reads a
 /// log twice.
 pub(crate) async fn killed_many(world: &mut World) -> Result<()> {
-    let reads = Reads::watch(world.redis()?.port).await?;
+    let reads = Reads::watch(world.store.server(0).port).await?;
     let losses = world.figure("carillon_link_losses_total", "").await;
     kill(world, Duration::from_secs(30)).await?;
     let counts = reads.counts()?;

@@ -7,8 +7,9 @@ use anyhow::{Result, ensure};
 use crate::{
     process::{hold, until},
     record::Reason,
+    store::Store,
     watch::PROMISE,
-    world::{Store, World},
+    world::World,
 };
 
 /// An operator asks for a failover.

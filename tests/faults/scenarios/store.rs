@@ -1,4 +1,4 @@
-//! Faults of a Redis that stands alone: killed, emptied, paused, full, and logs that somebody has tampered with.
+//! Faults of Redis itself: killed, emptied, paused, full, and logs that somebody has tampered with.
 
 use std::{sync::atomic::Ordering, time::Duration};
 
@@ -9,6 +9,7 @@ use crate::{
     process::{hold, until},
     publisher::key,
     record::Reason,
+    redis::Redis,
     resp::Value,
     watch::PROMISE,
     world::World,
@@ -16,37 +17,58 @@ use crate::{
 
 /// Redis is killed and comes back with its data.
 pub(crate) async fn kill(world: &mut World) -> Result<()> {
-    world.begin("Redis is killed (SIGKILL)");
-    world.redis()?.kill().await?;
-    world.known().await?;
-    world.redis()?.run(None).await?;
-    world.note("Redis runs again, with its data");
-    world.recovered_by(Reason::RedisChanged).await?;
-    let told = world.resyncs(Reason::RedisChanged);
-    world.bit("resyncs redis-changed", told);
+    let kept = restart(world, "Redis is killed (SIGKILL)", |_| Ok(()), |then, now| then == now).await?;
+    world.bit("logs that outlived Redis", kept);
     Ok(())
 }
 
 /// Redis is killed and comes back empty.
 pub(crate) async fn restart_empty(world: &mut World) -> Result<()> {
-    world.begin("Redis is killed and its data removed");
-    world.redis()?.kill().await?;
-    world.known().await?;
-    let redis = world.redis()?;
-    redis.wipe()?;
-    redis.run(None).await?;
-    let keys = redis.info("keyspace", "db0").await.is_ok();
-    world.note(format!("Redis runs again (keys written since: {keys})"));
-    world.recovered_by(Reason::RedisChanged).await?;
-    let told = world.resyncs(Reason::RedisChanged);
-    world.bit("resyncs redis-changed", told);
+    let what = "Redis is killed (SIGKILL) and its data removed";
+    let anew = restart(world, what, Redis::wipe, |then, now| then != now).await?;
+    world.bit("logs that began anew", anew);
     Ok(())
+}
+
+/// All masters are killed and come back, so soon that no replica takes over. Every log's epoch must be `as_expected` then;
+/// returns how many logs there are.
+async fn restart(
+    world: &mut World,
+    what: &str,
+    meanwhile: fn(&Redis) -> Result<()>,
+    as_expected: fn(u64, u64) -> bool,
+) -> Result<u64> {
+    world.store.is_well().await?;
+    let (masters, before) = (world.store.masters().await?, world.heads().await);
+    world.begin(what);
+    for master in &masters {
+        world.store.server(*master).kill().await?;
+    }
+    world.known().await?;
+    for master in &masters {
+        let redis = world.store.server(*master);
+        meanwhile(redis)?;
+        redis.run(None).await?;
+    }
+    world.note("Redis runs again");
+    world.recovered_by(Reason::RedisChanged).await?;
+    // Where a first replica attaches to the new process, it begins yet another history.
+    world.store.is_well().await?;
+    world.proven().await?;
+    world.in_step_within(PROMISE).await?;
+    ensure!(world.store.masters().await? == masters, "a replica has taken over: that is another fault");
+    let after = world.heads().await;
+    let logs = before.iter().filter_map(|(topic, before)| Some((before, after.get(topic)?)));
+    let logs: Vec<_> = logs.collect();
+    let right = logs.iter().filter(|(before, after)| as_expected(before.epoch, after.epoch)).count();
+    ensure!(right == logs.len(), "of {} logs only {right} are as they should be", logs.len());
+    Ok(right as u64)
 }
 
 /// Somebody empties a Redis that goes on running.
 pub(crate) async fn flushall(world: &mut World) -> Result<()> {
     world.begin("FLUSHALL");
-    world.redis()?.must(&["FLUSHALL"]).await?;
+    world.must(&["FLUSHALL"]).await?;
     world.recovered_by(Reason::LogReplaced).await?;
     let told = world.resyncs(Reason::LogReplaced);
     world.bit("resyncs log-replaced", told);
@@ -56,14 +78,14 @@ pub(crate) async fn flushall(world: &mut World) -> Result<()> {
 /// Redis stands still for 15 s and goes on as if nothing had been.
 pub(crate) async fn pause(world: &mut World) -> Result<()> {
     world.begin("Redis is stopped (SIGSTOP)");
-    world.redis()?.signal("STOP").await?;
+    world.store.server(0).signal("STOP").await?;
     let known = world.known().await;
     if known.is_ok() {
         let left =
             Duration::from_secs(15).saturating_sub(Duration::from_millis(world.clock.now() - world.onset));
         hold(left).await;
     }
-    world.redis()?.signal("CONT").await?;
+    world.store.server(0).signal("CONT").await?;
     known?;
     world.recovered().await?;
     world.bit("pauses of 15 s", 1);
@@ -73,10 +95,10 @@ pub(crate) async fn pause(world: &mut World) -> Result<()> {
 /// Redis is full: it refuses writes, and says so to publishers. Nothing else breaks.
 pub(crate) async fn maxmemory(world: &mut World) -> Result<()> {
     world.begin("maxmemory is reached");
-    world.redis()?.must(&["CONFIG", "SET", "maxmemory", "1"]).await?;
+    world.must(&["CONFIG", "SET", "maxmemory", "1"]).await?;
     let refused = world.press.ledger().refused;
     let outcome = while_full(world, refused).await;
-    world.redis()?.must(&["CONFIG", "SET", "maxmemory", "0"]).await?;
+    world.must(&["CONFIG", "SET", "maxmemory", "0"]).await?;
     outcome?;
     world.recovered().await?;
     let refused = world.press.ledger().refused - refused;
@@ -155,7 +177,7 @@ pub(crate) async fn poison(world: &mut World) -> Result<()> {
     }
     ensure!(written, "the poison could not be written");
     for noise in ["", "noise", "{}", "1-1", "{\"type\":\"Not A Type\"}"] {
-        let _ = door.ask(&second, &["PUBLISH", &second, noise]).await;
+        let _ = door.publish(&second, noise).await;
     }
     let by_hand = door.ask(&second, &["XADD", &second, "*", "a", "b"]).await;
     ensure!(matches!(by_hand, Ok(Value::Text(_))), "an entry by hand: {by_hand:?}");
