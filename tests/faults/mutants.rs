@@ -2,7 +2,7 @@
 //!
 //! They exist only in a build with the feature `mutants`; the environment names the one that is active.
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 
 /// The environment variable that names the active mutant.
 pub(crate) const VARIABLE: &str = "CARILLON_MUTANT";
@@ -18,7 +18,8 @@ pub(crate) const ALL: [Mutant; 5] = [
     Mutant { name: "probe", scenario: "link-deaf" },
     Mutant { name: "contiguity", scenario: "link-messages-lost" },
     Mutant { name: "lineage", scenario: "sentinel-lost-tail" },
-    Mutant { name: "filter", scenario: "node-killed" },
+    // Everybody comes back with positions inside the tails, again and again.
+    Mutant { name: "filter", scenario: "client-cut" },
     Mutant { name: "reconcile", scenario: "link-subscription-lost" },
 ];
 
@@ -27,8 +28,10 @@ pub(crate) fn run(only: Option<&str>) -> Result<()> {
     if !cfg!(feature = "mutants") {
         bail!("mutants need a build of their own: cargo test --features mutants --test faults -- --mutants");
     }
+    let wanted: Vec<_> = ALL.iter().filter(|mutant| only.is_none_or(|only| mutant.name == only)).collect();
+    ensure!(!wanted.is_empty(), "there is no such mutant: {}", ALL.map(|mutant| mutant.name).join(", "));
     let mut survived = Vec::new();
-    for mutant in ALL.iter().filter(|mutant| only.is_none_or(|only| mutant.name == only)) {
+    for mutant in &wanted {
         println!("mutant {}: {} must fail", mutant.name, mutant.scenario);
         let output = std::process::Command::new(std::env::current_exe()?)
             .args(["--only", mutant.scenario, "--exact"])
@@ -45,6 +48,6 @@ pub(crate) fn run(only: Option<&str>) -> Result<()> {
             println!("{}\nmutant {} was found\n", lines.take(6).collect::<Vec<_>>().join("\n"), mutant.name);
         }
     }
-    println!("{} passed, {} failed", ALL.len() - survived.len(), survived.len());
+    println!("{} passed, {} failed", wanted.len() - survived.len(), survived.len());
     if survived.is_empty() { Ok(()) } else { bail!("these mutants were not found: {}", survived.join(", ")) }
 }
