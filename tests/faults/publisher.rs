@@ -58,15 +58,15 @@ impl Press {
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Publishes that are under way.
-    pub(crate) fn busy(&self) -> u64 {
-        self.busy.load(Ordering::Acquire)
+    /// Comes back when no publish is under way.
+    pub(crate) async fn idle(&self) -> anyhow::Result<()> {
+        until("publishers come to rest", PROMISE, || async { self.busy.load(Ordering::Acquire) == 0 }).await
     }
 
     /// Nothing new is published; comes back when what was under way has been accepted.
     pub(crate) async fn rest(&self) -> anyhow::Result<()> {
         self.paused.store(true, Ordering::Relaxed);
-        until("publishers come to rest", PROMISE, || async { self.busy() == 0 }).await
+        self.idle().await
     }
 
     /// Publishers go on after [`Press::rest`].

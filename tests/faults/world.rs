@@ -295,9 +295,7 @@ impl World {
         hold(Duration::from_millis(1500)).await;
         self.press.stopped.store(true, std::sync::atomic::Ordering::Relaxed);
         self.note("publishers stop");
-        let press = Arc::clone(&self.press);
-        let _ =
-            until("publishers come to rest", Duration::from_secs(10), || async { press.busy() == 0 }).await;
+        let _ = self.press.idle().await;
         // In vain is no error here: the audit says what is missing.
         let rest = self.in_step_within(Duration::from_secs(15)).await;
         let heads = self.heads().await;

@@ -9,12 +9,17 @@ use crate::{process::until, publisher::key, record::Reason, watch::PROMISE, worl
 /// The busy topic whose shard is hit.
 const TOPIC: &str = "comments:1";
 
-/// A replica is asked to take over.
-pub(crate) async fn failover(world: &mut World) -> Result<()> {
+/// The master of the busy topic's shard and its replica, once the cluster is well.
+async fn pair(world: &mut World) -> Result<(usize, usize)> {
     let cluster = world.cluster()?;
     cluster.is_well().await?;
-    let old = cluster.owner(&key(TOPIC)).await?;
-    let new = cluster.replica_of(old).await?;
+    let master = cluster.owner(&key(TOPIC)).await?;
+    Ok((master, cluster.replica_of(master).await?))
+}
+
+/// A replica is asked to take over.
+pub(crate) async fn failover(world: &mut World) -> Result<()> {
+    let (old, new) = pair(world).await?;
     world.begin(format!("CLUSTER FAILOVER: server {new} shall take over from {old}"));
     // Redis gives a planned failover up after five seconds (a busy machine, a vote that is missing) and tells nobody.
     let mut taken_over = Ok(());
@@ -36,10 +41,7 @@ pub(crate) async fn failover(world: &mut World) -> Result<()> {
 
 /// A master is killed; its replica takes over; the old one comes back as a replica.
 pub(crate) async fn crash(world: &mut World) -> Result<()> {
-    let cluster = world.cluster()?;
-    cluster.is_well().await?;
-    let old = cluster.owner(&key(TOPIC)).await?;
-    let new = cluster.replica_of(old).await?;
+    let (old, new) = pair(world).await?;
     world.begin(format!("the master of a shard, server {old}, is killed"));
     world.cluster()?.servers[old].kill().await?;
     world.known().await?;
@@ -56,10 +58,7 @@ pub(crate) async fn crash(world: &mut World) -> Result<()> {
 
 /// A master stands still until its replica has taken over, and then goes on, believing that it is the master.
 pub(crate) async fn pause(world: &mut World) -> Result<()> {
-    let cluster = world.cluster()?;
-    cluster.is_well().await?;
-    let old = cluster.owner(&key(TOPIC)).await?;
-    let new = cluster.replica_of(old).await?;
+    let (old, new) = pair(world).await?;
     world.begin(format!("the master of a shard, server {old}, is stopped (SIGSTOP)"));
     world.cluster()?.servers[old].signal("STOP").await?;
     let known = world.known().await;

@@ -53,8 +53,8 @@ fn is_sentinel(line: &str) -> bool {
 async fn kill_subscribers(world: &World) -> Result<u64> {
     let mut answers = Vec::new();
     if let Store::Watched(watched) = &world.store {
-        // Sentinels keep theirs: one that loses its subscription twice in a second takes a master that is well for dead, and
-        // then there are two for a while.
+        // Sentinels keep theirs: one that loses its subscription again and again takes a master that is well for dead, and then
+        // there are two for a while.
         let master = &watched.servers[watched.master().await?];
         let list = master.must(&["CLIENT", "LIST", "TYPE", "pubsub"]).await?;
         let lines = list.text().unwrap_or_default().lines().filter(|line| !is_sentinel(line));
