@@ -1,4 +1,4 @@
-//! The messages between client and node (`CONTRACT` 4.1), the same on every transport.
+//! The messages between client and node (docs/contract.md 4.1), the same on every transport.
 //!
 //! Must not know frames, SSE lines or polls: those wrap what is said here.
 

@@ -1,4 +1,4 @@
-"""Editors as an auditor: WebSocket clients that believe nothing and check everything against CONTRACT.md.
+"""Editors as an auditor: WebSocket clients that believe nothing and check everything against docs/contract.md.
 
 Written from the contract alone, without a line of the product's own client: it reconnects as told, resumes with its
 positions, and writes down every event, resync, status and close with the time it came.

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use crate::protocol::{EntryId, Event, Topic};
 
-/// How long a duplicate is recognised (`CONTRACT` 3.1).
+/// How long a duplicate is recognised (docs/contract.md 3.1).
 const DUPLICATES_FOR: Duration = Duration::new(5 * 60, 0);
 
 /// The last events of one topic.
