@@ -225,7 +225,9 @@ impl Bus {
         either!(self.heads(topics))
     }
 
-    /// The entries of a log after `after` (all of the log where `after` is of another epoch). One read in Redis.
+    /// The entries of a log after `after` (all of the log where `after` is of another epoch): what one read would have shown
+    /// when the reading ended, or a little before. Read in pages, over a connection of its own, few at once; not tried again
+    /// over a new link.
     pub async fn history(&self, topic: Topic, after: EntryId) -> Result<History, BusError> {
         either!(self.history(topic, after))
     }

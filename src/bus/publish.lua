@@ -7,7 +7,7 @@
 -- A topic's log is a stream of the channel's name. It is opened at <now in ms>-0, so that "nothing yet" is a provable
 -- place; within that epoch the entries are numbered 1, 2, 3, ... without holes.
 
-local VERSION = 4 -- goes up with every change of this text
+local VERSION = 5 -- goes up with every change of this text
 local PREFIX = '@PREFIX@'
 local AREAS = '@AREAS@' -- comma-separated, like the next
 local PRIVATE = '@PRIVATE@' -- areas whose keys are editors' names, in lower case
@@ -17,6 +17,7 @@ local EVENT_BYTES = @EVENT_BYTES@ -- the largest event
 local SHARDED = @SHARDED@ -- Redis Cluster: sharded pub/sub
 local DUPLICATES_MS = 300000 -- how long a duplicate is recognised
 local NODES_MS = 600000 -- how long what nodes say about themselves is kept, when none is left; each entry has its own end
+local PIECE = 16 -- entries of a log that are looked at in one go
 local DEPTH = 64 -- the deepest nesting; the event itself is level 1
 
 -- Redis lends the libraries of Lua to running functions only, so these are filled at the first call.
@@ -140,16 +141,25 @@ local function heads(keys)
   return reply
 end
 
--- KEYS: a log. ARGS: a position. -> lineage, now, the end, then id and event (false where there is none) of each entry.
+-- KEYS: a log. ARGS: a position, and how many bytes there is room for (at least one entry is given; without it, all are).
+-- -> lineage, now, the end, then id and event (false where there is none) of each entry; none where there are no more.
 local function history(keys, args)
   local reply = heads({ keys[1] })
   local _, _, epoch = find(args[1], '^(%d+)-')
   local from = find(reply[3], epoch .. '-', 1, true) == 1 and '(' .. args[1] or '-'
-  for _, entry in ipairs(redis.call('XRANGE', keys[1], from, '+')) do
-    local fields = entry[2]
-    reply[#reply + 1] = entry[1]
-    reply[#reply + 1] = #fields == 2 and fields[1] == 'event' and fields[2]
-  end
+  local room = tonumber(args[2]) or math.huge
+  repeat
+    local entries = redis.call('XRANGE', keys[1], from, '+', 'COUNT', PIECE)
+    for _, entry in ipairs(entries) do
+      local fields = entry[2]
+      local event = #fields == 2 and fields[1] == 'event' and fields[2]
+      room = room - #entry[1] - (event and #event or 0)
+      if room < 0 and #reply > 3 then return reply end
+      reply[#reply + 1] = entry[1]
+      reply[#reply + 1] = event
+      from = '(' .. entry[1]
+    end
+  until #entries < PIECE
   return reply
 end
 

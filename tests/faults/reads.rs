@@ -10,6 +10,9 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::resp::Connection;
 
+/// Bytes that a node asks for in the first page of a log; the further ones are longer, and the same read.
+const FIRST_PAGE: &str = "16384";
+
 /// Client and log.
 type Reader = (String, String);
 
@@ -50,5 +53,6 @@ fn reader(line: &str) -> Option<Reader> {
     let mut words = command.split("\" \"");
     let asks = words.next()?.starts_with("FCALL") && words.next()? == "carillon_history";
     let log = words.nth(1)?;
-    asks.then(|| (client.to_owned(), log.to_owned()))
+    let begins = words.nth(1)?.trim_end_matches('"') == FIRST_PAGE;
+    (asks && begins).then(|| (client.to_owned(), log.to_owned()))
 }

@@ -4,8 +4,9 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use tokio::{
@@ -25,6 +26,10 @@ pub struct Moods {
     pub subscribers_only: AtomicBool,
     /// Only connections that have not subscribed are touched.
     pub commands_only: AtomicBool,
+    /// Only connections that have read a log are touched.
+    pub readers_only: AtomicBool,
+    /// So many bytes of answers pass in a second, on each connection; 0 for as many as there are.
+    pub answers_per_second: AtomicU64,
 }
 
 /// A proxy in front of a port of 127.0.0.1.
@@ -90,26 +95,42 @@ async fn serve(
     let Ok(server) = TcpStream::connect(("127.0.0.1", port)).await else { return };
     let (client_in, client_out) = client.into_split();
     let (server_in, server_out) = server.into_split();
-    let subscriber = AtomicBool::new(false);
+    let kind = Kind::default();
     cuts.borrow_and_update();
     tokio::select! {
-        () = requests(client_in, server_out, &moods, &subscriber, inserts) => {}
-        () = answers(server_in, client_out, &moods, &subscriber) => {}
+        () = requests(client_in, server_out, &moods, &kind, inserts) => {}
+        () = answers(server_in, client_out, &moods, &kind) => {}
         _ = cuts.changed() => {}
     }
 }
 
-fn touched(moods: &Moods, subscriber: &AtomicBool) -> bool {
-    let subscriber = subscriber.load(Ordering::Relaxed);
+/// What a connection has been used for.
+#[derive(Debug, Default)]
+struct Kind {
+    subscriber: AtomicBool,
+    reader: AtomicBool,
+}
+
+impl Kind {
+    fn learn(&self, request: &[u8]) {
+        let says = |word: &[u8]| request.windows(word.len()).any(|w| w.eq_ignore_ascii_case(word));
+        self.subscriber.fetch_or(says(b"SUBSCRIBE"), Ordering::Relaxed);
+        self.reader.fetch_or(says(b"carillon_history"), Ordering::Relaxed);
+    }
+}
+
+fn touched(moods: &Moods, kind: &Kind) -> bool {
+    let subscriber = kind.subscriber.load(Ordering::Relaxed);
     let spared = if subscriber { &moods.commands_only } else { &moods.subscribers_only };
-    !spared.load(Ordering::Relaxed)
+    let reader = kind.reader.load(Ordering::Relaxed) || !moods.readers_only.load(Ordering::Relaxed);
+    reader && !spared.load(Ordering::Relaxed)
 }
 
 async fn requests(
     mut from: tcp::OwnedReadHalf,
     mut to: tcp::OwnedWriteHalf,
     moods: &Moods,
-    subscriber: &AtomicBool,
+    kind: &Kind,
     mut inserts: watch::Receiver<Vec<u8>>,
 ) {
     inserts.borrow_and_update();
@@ -119,10 +140,8 @@ async fn requests(
             read = from.read(&mut buffer) => {
                 let Ok(read @ 1..) = read else { return };
                 let bytes = &buffer[..read];
-                if bytes.windows(9).any(|w| w.eq_ignore_ascii_case(b"SUBSCRIBE")) {
-                    subscriber.store(true, Ordering::Relaxed);
-                }
-                if moods.swallow_requests.load(Ordering::Relaxed) && touched(moods, subscriber) {
+                kind.learn(bytes);
+                if moods.swallow_requests.load(Ordering::Relaxed) && touched(moods, kind) {
                     continue;
                 }
                 if to.write_all(bytes).await.is_err() {
@@ -131,7 +150,7 @@ async fn requests(
             }
             Ok(()) = inserts.changed() => {
                 let bytes = inserts.borrow_and_update().clone();
-                if subscriber.load(Ordering::Relaxed) && to.write_all(&bytes).await.is_err() {
+                if kind.subscriber.load(Ordering::Relaxed) && to.write_all(&bytes).await.is_err() {
                     return;
                 }
             }
@@ -139,17 +158,15 @@ async fn requests(
     }
 }
 
-async fn answers(
-    mut from: tcp::OwnedReadHalf,
-    mut to: tcp::OwnedWriteHalf,
-    moods: &Moods,
-    subscriber: &AtomicBool,
-) {
+async fn answers(mut from: tcp::OwnedReadHalf, mut to: tcp::OwnedWriteHalf, moods: &Moods, kind: &Kind) {
     let mut buffer = vec![0; 65536];
     loop {
         let Ok(read @ 1..) = from.read(&mut buffer).await else { return };
-        if moods.swallow_answers.load(Ordering::Relaxed) && touched(moods, subscriber) {
+        if moods.swallow_answers.load(Ordering::Relaxed) && touched(moods, kind) {
             continue;
+        }
+        if let pace @ 1.. = moods.answers_per_second.load(Ordering::Relaxed) {
+            tokio::time::sleep(Duration::from_micros(read as u64 * 1_000_000 / pace)).await;
         }
         if to.write_all(&buffer[..read]).await.is_err() {
             return;

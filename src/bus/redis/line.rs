@@ -1,5 +1,6 @@
 //! The command line to Redis: our functions, as calls. One line lives as long as the link that it was built with.
 //!
+//! Logs are read over a connection of their own, in pages, so that a long one never keeps a probe waiting.
 //! Every answer that carries a lineage is compared with those the line was opened with: another one means that Redis'
 //! history has changed behind our back, and the line gives itself up. Must not know subscriptions.
 
@@ -15,11 +16,14 @@ use std::{
 use bytes::Bytes;
 use fred::types::Value;
 use futures_util::future::try_join_all;
+use tokio::sync::Semaphore;
 
 use super::{
     connection::{Connection, PATIENCE, READ_PATIENCE},
     fault::Fault,
-    library, reply,
+    library,
+    pages::{Pages, Step},
+    reply,
 };
 use crate::{
     bus::{Head, History, Marks, Settings, keys::Keys},
@@ -33,13 +37,26 @@ const HEADS: usize = 200;
 /// Calls that are under way at once where each log needs its own (cluster).
 const CALLS: usize = 64;
 
+/// Bytes of events in the first page of a log: most of what is missing somewhere is an event or two.
+const FIRST_PAGE: usize = 16 << 10;
+/// Bytes of events in each further page.
+const PAGE: usize = 256 << 10;
+/// First pages that are under way at once: together 2 MiB, so that a slow link has room for everything else.
+const FIRST_PAGES: usize = 128;
+/// Long logs that are read at once; the others wait, so that never more than so many are in memory half read.
+const LONG_LOGS: usize = 2;
+
 /// Why a line gives itself up when Redis answers from another history.
 pub(super) const LINEAGE_CHANGED: &str = "Redis' history is another one: it was restarted or failed over";
 
 /// Commands to Redis.
 #[derive(Debug)]
 pub(super) struct Line {
-    connection: Connection,
+    connection: Arc<Connection>,
+    /// For logs only: what is long may take long.
+    reads: Arc<Connection>,
+    first_pages: Semaphore,
+    long_logs: Semaphore,
     keys: Keys,
     settings: Arc<Settings>,
     sharded: bool,
@@ -48,14 +65,32 @@ pub(super) struct Line {
 }
 
 impl Line {
-    pub(super) fn new(connection: Connection, settings: Arc<Settings>, lineages: HashSet<Lineage>) -> Self {
+    /// `connection` for all commands but reads of logs, which have `reads`.
+    pub(super) fn new(
+        connection: Arc<Connection>,
+        reads: Arc<Connection>,
+        settings: Arc<Settings>,
+        lineages: HashSet<Lineage>,
+    ) -> Self {
         let keys = Keys::new(&settings.prefix);
         let sharded = settings.redis.as_ref().is_some_and(super::Target::is_sharded);
-        Self { connection, keys, settings, sharded, lineages, lineage_changed: AtomicBool::new(false) }
+        let (first_pages, long_logs) = (Semaphore::new(FIRST_PAGES), Semaphore::new(LONG_LOGS));
+        let lineage_changed = AtomicBool::new(false);
+        Self { connection, reads, first_pages, long_logs, keys, settings, sharded, lineages, lineage_changed }
     }
 
     pub(super) fn connection(&self) -> &Connection {
         &self.connection
+    }
+
+    /// The connection that logs are read over.
+    pub(super) fn reads(&self) -> &Connection {
+        &self.reads
+    }
+
+    /// Whether one of its connections is lost.
+    pub(super) fn is_lost(&self) -> bool {
+        self.connection.closed().is_cancelled() || self.reads.closed().is_cancelled()
     }
 
     /// Whether the line gave itself up because Redis' history is another one.
@@ -89,12 +124,23 @@ impl Line {
         args: Vec<Value>,
         timeout: Duration,
     ) -> Result<Vec<Value>, Fault> {
+        self.call_over(&self.connection, function, keys, args, timeout).await
+    }
+
+    async fn call_over(
+        &self,
+        connection: &Connection,
+        function: &str,
+        keys: &[String],
+        args: Vec<Value>,
+        timeout: Duration,
+    ) -> Result<Vec<Value>, Fault> {
         let mut list: Vec<Value> = vec![self.keys.function(function).into(), (keys.len() as i64).into()];
         list.extend(keys.iter().map(|key| key.as_str().into()));
         list.extend(args);
         let mut reloaded = false;
         loop {
-            let answer = self.connection.command("FCALL", &keys[0], list.clone(), timeout).await;
+            let answer = connection.command("FCALL", &keys[0], list.clone(), timeout).await;
             match answer.map_err(Fault::from) {
                 Ok(Value::Array(items)) => return Ok(items),
                 Ok(single) => return Ok(vec![single]),
@@ -194,11 +240,43 @@ impl Line {
         if heads.len() == topics.len() { Ok(heads) } else { Err(unreadable()) }
     }
 
-    /// The entries of a log.
+    /// The entries of a log after `after`, read in pages that are put together to one answer.
     pub(super) async fn history(&self, topic: &Topic, after: EntryId) -> Result<History, Fault> {
+        // The line owns these and never closes them.
+        let first = self.first_pages.acquire().await.map_err(|_| given_up())?;
+        // Boxed behind the wait: of thousands that wait, few hold more than their place.
+        let page = Box::pin(self.page(topic, after, FIRST_PAGE)).await?;
+        drop(first);
+        let (mut pages, mut next) = match Pages::default().take(page) {
+            Step::Whole(history) => return Ok(history),
+            Step::More(pages, next) => (pages, next),
+        };
+        // What was read of those that wait is dropped rather than kept: the first page comes once more with the rest.
+        let free = self.long_logs.try_acquire();
+        let _turn = if let Ok(turn) = free {
+            turn
+        } else {
+            (pages, next) = (Pages::default(), after);
+            self.long_logs.acquire().await.map_err(|_| given_up())?
+        };
+        loop {
+            match pages.take(Box::pin(self.page(topic, next, PAGE)).await?) {
+                Step::Whole(history) => return Ok(history),
+                Step::More(so_far, last) => (pages, next) = (so_far, last),
+            }
+        }
+    }
+
+    /// Entries of a log after `after`, as many as `bytes` have room for, at least one.
+    async fn page(&self, topic: &Topic, after: EntryId, bytes: usize) -> Result<History, Fault> {
         let keys = [self.keys.channel(topic)];
-        let answer = self.call("history", &keys, vec![after.to_string().into()], READ_PATIENCE).await?;
-        let mut answer = answer.into_iter();
+        let args: Vec<Value> = vec![after.to_string().into(), bytes.to_string().into()];
+        let answer = self.call_over(&self.reads, "history", &keys, args, READ_PATIENCE).await;
+        if let Err(Fault::Away(text)) = &answer {
+            // No probe runs over this connection: one that is deaf is noticed here.
+            self.reads.fail(format!("a page of a log did not come: {text}"));
+        }
+        let mut answer = answer?.into_iter();
         let lineage = self.lineage(answer.next().unwrap_or(Value::Null))?;
         let top = id(answer.nth(1))?;
         let mut entries = Vec::with_capacity(answer.len() / 2);
@@ -249,6 +327,10 @@ impl Line {
         }
         Ok(nodes)
     }
+}
+
+fn given_up() -> Fault {
+    Fault::Away("the link was given up".into())
 }
 
 fn unreadable() -> Fault {

@@ -1,6 +1,6 @@
 //! The upkeep of the link to Redis: build it, prove it, notice that it is dead, build it anew.
 //!
-//! A link is one command line, one pub/sub connection and the reader on it; they live and die together. A round of
+//! A link is one command line (with a second connection for logs), one pub/sub connection and the reader on it; they live and die together. A round of
 //! probes, published as events are, must come back every few seconds; a link that has shown any trouble is thrown away
 //! with everything that was queued in it, and what comes after is announced by `Down` and `Up`. Must not know sessions.
 
@@ -106,11 +106,12 @@ impl Upkeep {
             let strict = !self.accepted;
             library::load(&commands, master.as_ref(), &self.settings, &self.place, strict).await?;
         }
+        let reads = Arc::new(self.open(Purpose::Commands).await?);
         let subscriber = self.open(Purpose::Subscriptions).await?;
         self.note_lineages(&lineages).await;
 
         let probes = self.probe_channels(&commands, &masters);
-        let line = Arc::new(Line::new(commands, self.settings.clone(), lineages));
+        let line = Arc::new(Line::new(Arc::new(commands), reads, self.settings.clone(), lineages));
         let subscriber = Arc::new(subscriber);
         let number = rand::random::<u64>() >> 1;
         let (reader, returns) = Reader::new(
@@ -216,18 +217,19 @@ impl Upkeep {
 
     /// Keeps a link until it shows trouble, and takes it down. Returns the reason.
     async fn keep(&mut self, mut link: Built) -> String {
-        let (commands, subscriber) =
-            (link.line.connection().closed().clone(), link.subscriber.closed().clone());
+        let [commands, reads, subscriber] =
+            [link.line.connection(), link.line.reads(), &*link.subscriber].map(|c| c.closed().clone());
         let trouble = tokio::select! {
             biased;
             () = commands.cancelled() => None,
+            () = reads.cancelled() => None,
             () = subscriber.cancelled() => None,
             reason = self.rounds(&mut link) => Some(reason),
         };
         let closed =
             |connection: &Connection| connection.closed().is_cancelled().then(|| connection.reason());
-        let reason = closed(link.line.connection()).or_else(|| closed(&link.subscriber)).or(trouble);
-        let reason = reason.unwrap_or_default();
+        let connections = [link.line.connection(), link.line.reads(), &*link.subscriber];
+        let reason = connections.into_iter().find_map(closed).or(trouble).unwrap_or_default();
         let lineage_changed = link.line.has_other_lineage();
         if lineage_changed {
             // Said now; what the next link finds is the new state.

@@ -11,6 +11,7 @@ mod fault;
 mod library;
 mod line;
 mod link;
+mod pages;
 mod publisher;
 mod reader;
 mod reply;
@@ -118,7 +119,8 @@ impl RedisBus {
     async fn line(&self, deadline: Instant, failed: Option<&Arc<Line>>) -> Result<Arc<Line>, BusError> {
         let mut line = self.inner.line.clone();
         let usable = |line: &Option<Arc<Line>>| {
-            line.as_ref().is_some_and(|line| failed.is_none_or(|failed| !Arc::ptr_eq(line, failed)))
+            line.as_ref()
+                .is_some_and(|line| !line.is_lost() && failed.is_none_or(|failed| !Arc::ptr_eq(line, failed)))
         };
         let found = match timeout_at(deadline, line.wait_for(usable)).await {
             Ok(Ok(line)) => line.clone(),
@@ -173,7 +175,8 @@ impl RedisBus {
 
     /// See [`super::Bus::history`].
     pub async fn history(&self, topic: Topic, after: EntryId) -> Result<History, BusError> {
-        self.over_line(true, |line, _| {
+        // Not once more over the next line: with a new link all heads are compared, and what is missing is asked for anew.
+        self.over_line(false, |line, _| {
             let topic = topic.clone();
             async move { line.history(&topic, after).await }
         })

@@ -30,7 +30,11 @@ impl Publisher {
         let target = settings.redis.clone().unwrap_or_default();
         let (config, place, settings) = (target.config()?, target.shown(), Arc::new(settings));
         let line = match Connection::open(&config, Purpose::Commands, tasks).await {
-            Ok(connection) => Ok(Line::new(connection, Arc::clone(&settings), HashSet::new())),
+            Ok(connection) => {
+                // No log is read here.
+                let connection = Arc::new(connection);
+                Ok(Line::new(Arc::clone(&connection), connection, Arc::clone(&settings), HashSet::new()))
+            }
             Err(error) => match Obstacle::connecting(&error, &place) {
                 Obstacle::Lasting(text) => return Err(StartError(text)),
                 Obstacle::Passing(text) => Err(format!("{place}: {text}: start it, or correct redis.url")),
