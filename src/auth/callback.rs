@@ -131,7 +131,7 @@ fn key(headers: &HeaderMap) -> [Option<&[u8]>; 2] {
 
 /// What is passed on: the cookies and the `Authorization`, or a token that came another way as a bearer.
 fn headers(credentials: &Credentials) -> Result<HeaderMap, AuthError> {
-    let bearer = credentials.token.as_ref().map(|token| format!("Bearer {token}"));
+    let bearer = credentials.token.as_ref().map(|token| format!("Bearer {token}").into_bytes());
     let authorization = credentials.authorization.as_ref().or(bearer.as_ref());
     if authorization.is_none() && credentials.cookies.is_none() {
         return Err(AuthError::Missing("neither cookies nor a token came with the request".into()));
@@ -142,7 +142,7 @@ fn headers(credentials: &Credentials) -> Result<HeaderMap, AuthError> {
         [(header::COOKIE, credentials.cookies.as_ref()), (header::AUTHORIZATION, authorization)]
     {
         let Some(value) = value else { continue };
-        let mut value = HeaderValue::from_str(value).map_err(|_| {
+        let mut value = HeaderValue::from_bytes(value).map_err(|_| {
             AuthError::Refused(format!("the {name} header has characters that cannot be passed on"))
         })?;
         value.set_sensitive(true);

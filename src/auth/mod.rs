@@ -32,21 +32,26 @@ pub const ANONYMOUS: &str = "anonymous";
 pub struct Credentials {
     /// The token: from `Authorization: Bearer`, the configured cookie, `connect`, or `token=`.
     pub token: Option<String>,
-    /// The request's `Cookie` header, for mode `callback`.
-    pub cookies: Option<String>,
-    /// The request's `Authorization` header, for mode `callback`.
-    pub authorization: Option<String>,
+    /// The request's cookies, for mode `callback`: bytes, as they came.
+    pub cookies: Option<Vec<u8>>,
+    /// The request's `Authorization` header, for mode `callback`: bytes, as they came.
+    pub authorization: Option<Vec<u8>>,
 }
 
 impl Credentials {
-    /// What stands in a request's headers. `cookie` is the name of the cookie that may carry the token.
-    pub fn from_headers(authorization: Option<&str>, cookies: Option<&str>, cookie: Option<&str>) -> Self {
+    /// What stands in a request's headers: `Authorization`, and all of its cookies in one list. `cookie` is the name of
+    /// the cookie that may carry the token.
+    pub fn from_headers(
+        authorization: Option<&[u8]>,
+        cookies: Option<Vec<u8>>,
+        cookie: Option<&str>,
+    ) -> Self {
         let bearer = authorization.and_then(bearer);
-        let from_cookie = || cookie_value(cookies?, cookie?);
+        let from_cookie = || cookie_value(cookies.as_deref()?, cookie?);
         Self {
             token: bearer.or_else(from_cookie).map(Into::into),
-            cookies: cookies.map(Into::into),
             authorization: authorization.map(Into::into),
+            cookies,
         }
     }
 
@@ -70,17 +75,20 @@ impl fmt::Debug for Credentials {
 }
 
 /// The token of an `Authorization` header of the scheme `Bearer` (RFC 6750; schemes know no case).
-pub fn bearer(authorization: &str) -> Option<&str> {
-    let (scheme, token) = authorization.trim().split_once(' ')?;
+pub fn bearer(authorization: &[u8]) -> Option<&str> {
+    let (scheme, token) = std::str::from_utf8(authorization).ok()?.trim().split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim()).filter(|token| !token.is_empty())
 }
 
-/// The first cookie of that name in a `Cookie` header (RFC 6265, 4.2).
-pub fn cookie_value<'a>(cookies: &'a str, name: &str) -> Option<&'a str> {
-    let mut pairs = cookies.split(';').filter_map(|pair| pair.trim().split_once('='));
-    let value = pairs.find(|(found, _)| *found == name)?.1.trim();
-    let value = value.strip_prefix('"').and_then(|value| value.strip_suffix('"')).unwrap_or(value);
-    Some(value).filter(|value| !value.is_empty())
+/// The first cookie of that name that can be a token (RFC 6265, 4.2): empty ones and those with bytes outside ASCII,
+/// which another program may have set under the same name, are passed over.
+pub fn cookie_value<'a>(cookies: &'a [u8], name: &str) -> Option<&'a str> {
+    cookies.split(|byte| *byte == b';').find_map(|pair| {
+        let (found, value) = std::str::from_utf8(pair).ok()?.trim().split_once('=')?;
+        let value = value.trim();
+        let value = value.strip_prefix('"').and_then(|value| value.strip_suffix('"')).unwrap_or(value);
+        (found.trim() == name && !value.is_empty() && value.is_ascii()).then_some(value)
+    })
 }
 
 /// Who somebody is, and what that allows.

@@ -13,7 +13,7 @@ use axum::{
     Json, Router,
     body::Body,
     extract::{DefaultBodyLimit, Request, State},
-    http::{HeaderMap, StatusCode, header},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
     middleware::map_request,
     response::{IntoResponse, Response},
     routing::{any, get, post},
@@ -22,7 +22,9 @@ use futures_util::StreamExt;
 use serde_json::json;
 
 use super::{
-    disconnect, page, publish,
+    disconnect,
+    headers::single,
+    page, publish,
     refusal::{not_allowed, not_found},
     status::{self, NodeStatus},
 };
@@ -123,7 +125,7 @@ impl Internal {
 
     /// What the bearer of these headers may do.
     pub(super) async fn right(&self, headers: &HeaderMap) -> Result<Right, Problem> {
-        let authorization = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+        let authorization = single(headers, &header::AUTHORIZATION)?.map(HeaderValue::as_bytes);
         let token = authorization.and_then(bearer);
         let open = self.publish_token.is_none() && !self.auth.has_publish_claims();
         match (&self.publish_token, token) {

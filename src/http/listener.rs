@@ -15,11 +15,7 @@ use std::{
     time::Duration,
 };
 
-use axum::{
-    Router,
-    body::Body,
-    http::{HeaderValue, header},
-};
+use axum::{Router, body::Body, response::IntoResponse};
 use hyper::{body::Incoming, rt::Executor, service::service_fn};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
@@ -34,6 +30,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tower_service::Service;
 
+use super::{headers::settle_host, refusal::Refusal};
 use crate::{
     metrics::{Metrics, ReasonLabel},
     protocol::Problem,
@@ -146,8 +143,14 @@ impl Door {
             service_fn(move |mut request: hyper::Request<Incoming>| {
                 begun.store(true, Ordering::Relaxed);
                 request.extensions_mut().insert(peer);
-                name_host(&mut request);
-                router.clone().call(request.map(Body::new))
+                let settled = settle_host(&mut request);
+                let mut router = router.clone();
+                async move {
+                    match settled {
+                        Ok(()) => router.call(request.map(Body::new)).await,
+                        Err(problem) => Ok(Refusal::from(problem).into_response()),
+                    }
+                }
             })
         };
         let mut builder = auto::Builder::new(Spawn(self.tasks.clone()));
@@ -197,16 +200,6 @@ where
 {
     fn execute(&self, task: F) {
         self.0.spawn(task);
-    }
-}
-
-/// HTTP/2 says the host in the URI (RFC 9113, 8.3.1): handlers look for it in one place.
-fn name_host(request: &mut hyper::Request<Incoming>) {
-    if !request.headers().contains_key(header::HOST)
-        && let Some(host) = request.uri().authority()
-        && let Ok(host) = HeaderValue::from_str(host.as_str())
-    {
-        request.headers_mut().insert(header::HOST, host);
     }
 }
 

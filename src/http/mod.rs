@@ -8,6 +8,7 @@ mod cors;
 pub mod demo;
 mod disconnect;
 mod events;
+mod headers;
 mod internal;
 pub mod listener;
 pub mod origin;

@@ -4,11 +4,29 @@
 
 use std::net::IpAddr;
 
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, HeaderName, header};
 use ipnet::IpNet;
 
-use super::listener::Peer;
+use super::{
+    headers::{items, joined},
+    listener::Peer,
+};
 use crate::protocol::Problem;
+
+const FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+
+/// A request as the client sent it, by the word of trusted proxies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Forwarded {
+    /// Whose request it is.
+    pub(crate) client: IpAddr,
+    /// `http` or `https`, where a proxy says so.
+    pub(crate) scheme: Option<String>,
+    /// The host, lower case, where a proxy says so.
+    pub(crate) host: Option<String>,
+}
 
 /// Who is let in from where.
 #[derive(Debug, Clone, Default)]
@@ -27,8 +45,9 @@ impl Origins {
 
     /// Checks the page's origin, where the browser names one.
     pub(crate) fn check(&self, headers: &HeaderMap, peer: Peer) -> Result<(), Problem> {
-        let Some(origin) = headers.get(header::ORIGIN) else { return Ok(()) };
-        let origin = origin.to_str().unwrap_or("(unreadable)").to_ascii_lowercase();
+        // Two are no origin of any page: joined, they are refused with both named.
+        let Some(origin) = joined(headers, &header::ORIGIN, b", ") else { return Ok(()) };
+        let origin = String::from_utf8(origin).unwrap_or_else(|_| "(unreadable)".into()).to_ascii_lowercase();
         let (scheme, host) = self.own(headers, peer);
         if self.is_listed(&origin) || is_own(&origin, scheme.as_deref(), &host) {
             return Ok(());
@@ -47,29 +66,42 @@ impl Origins {
 
     /// The scheme (where it is certain) and host under which the client sees this node.
     fn own(&self, headers: &HeaderMap, peer: Peer) -> (Option<String>, String) {
-        let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-        let first = |name: &str| Some(text(name)?.split(',').next()?.trim().to_ascii_lowercase());
+        let host = headers.get(header::HOST).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let forwarded = self.forwarded(headers, peer);
         let secure = peer.secure.then(|| "https".to_owned());
-        let host = text("host").unwrap_or_default().to_ascii_lowercase();
-        if !self.is_trusted(peer.address.ip()) {
-            return (secure, host);
+        (forwarded.scheme.or(secure), forwarded.host.unwrap_or_else(|| host.to_ascii_lowercase()))
+    }
+
+    /// What trusted proxies say about the request as the client sent it. Each proxy appends to the lists, so they are
+    /// read from the end that is ours, as many entries as there are trusted proxies; what stands before was written by
+    /// whoever came to the first of them.
+    pub(crate) fn forwarded(&self, headers: &HeaderMap, peer: Peer) -> Forwarded {
+        let mut client = peer.address.ip().to_canonical();
+        let mut proxies = 0;
+        let mut hops = items(headers, &FOR).into_iter().rev();
+        while self.is_trusted(client) {
+            proxies += 1;
+            let Some(next) = hops.next().and_then(read_address) else { break };
+            client = next;
         }
-        (first("x-forwarded-proto").or(secure), first("x-forwarded-host").unwrap_or(host))
+        let said = |name: &HeaderName| {
+            let items = items(headers, name);
+            // A proxy that writes the list anew leaves one entry.
+            let at = items.len().saturating_sub(proxies);
+            let item = items.get(at).filter(|item| proxies > 0 && !item.is_empty())?;
+            Some(item.to_ascii_lowercase())
+        };
+        let scheme = said(&PROTO).and_then(|scheme| match &*scheme {
+            "http" | "ws" => Some("http".into()),
+            "https" | "wss" => Some("https".into()),
+            _ => None,
+        });
+        Forwarded { client, scheme, host: said(&HOST) }
     }
 
     /// The client's address: the last one in `X-Forwarded-For` that is not a trusted proxy's.
     pub(crate) fn client(&self, headers: &HeaderMap, peer: Peer) -> IpAddr {
-        let mut address = peer.address.ip().to_canonical();
-        let values: Vec<_> =
-            headers.get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok()).collect();
-        for hop in values.iter().rev().flat_map(|value| value.rsplit(',')) {
-            if !self.is_trusted(address) {
-                break;
-            }
-            let Some(next) = read_address(hop.trim()) else { break };
-            address = next;
-        }
-        address
+        self.forwarded(headers, peer).client
     }
 
     fn is_trusted(&self, address: IpAddr) -> bool {
@@ -78,10 +110,12 @@ impl Origins {
     }
 }
 
-/// Some proxies write a port behind the address.
+/// An address as proxies write it: bare, in brackets, or with a port behind it; perhaps in quotation marks.
 fn read_address(text: &str) -> Option<IpAddr> {
+    let text = text.trim_matches('"');
+    let bracketed = || text.strip_prefix('[')?.strip_suffix(']')?.parse().ok();
     let with_port = || text.parse().ok().map(|address: std::net::SocketAddr| address.ip());
-    text.parse().ok().or_else(with_port).map(|address: IpAddr| address.to_canonical())
+    text.parse().ok().or_else(bracketed).or_else(with_port).map(|address: IpAddr| address.to_canonical())
 }
 
 /// Whether a page of this origin was served by this host. Where the scheme is not certain (a proxy may have taken the
@@ -163,7 +197,60 @@ mod tests {
         );
         assert_eq!(client("10.0.0.1", &["9.9.9.9", "5.6.7.8"]), "5.6.7.8");
         assert_eq!(client("10.0.0.1", &["5.6.7.8:1234"]), "5.6.7.8");
+        assert_eq!(
+            client("10.0.0.1", &["5.6.7.8, 10.0.0.3", "10.0.0.2"]),
+            "5.6.7.8",
+            "two lines are one list"
+        );
+        for hop in ["[2001:db8::1]", "[2001:db8::1]:4711", "2001:db8::1", "\"[2001:db8::1]:4711\""] {
+            assert_eq!(client("10.0.0.1", &[hop]), "2001:db8::1");
+        }
+        assert_eq!(client("10.0.0.1", &["::ffff:5.6.7.8"]), "5.6.7.8");
+        assert_eq!(
+            client("10.0.0.1", &["9.9.9.9, unknown"]),
+            "10.0.0.1",
+            "what is left of the unreadable is hearsay"
+        );
         assert_eq!(client("10.0.0.1", &["unknown"]), "10.0.0.1");
         assert_eq!(client("::ffff:10.0.0.1", &["2001:db8::1"]), "2001:db8::1");
+    }
+
+    #[test]
+    fn lists_are_read_from_the_end_that_is_ours() {
+        let read = |pairs: &[(&'static str, &str)]| {
+            let forwarded = origins().forwarded(&headers(pairs), peer("10.0.0.1"));
+            (forwarded.scheme.unwrap_or_default(), forwarded.host.unwrap_or_default())
+        };
+        let (of, host, proto) = ("x-forwarded-for", "x-forwarded-host", "x-forwarded-proto");
+        let is = |scheme: &str, host: &str| (scheme.to_owned(), host.to_owned());
+        assert_eq!(read(&[(host, "CMS:8443"), (proto, "https")]), is("https", "cms:8443"));
+        assert_eq!(read(&[(host, "evil, cms"), (proto, "http, https")]), is("https", "cms"));
+        assert_eq!(read(&[(host, "evil"), (host, "cms")]), is("", "cms"), "two lines are one list");
+        assert_eq!(
+            read(&[(of, "5.6.7.8, 10.0.0.2"), (host, "evil, cms, inner"), (proto, "ftp, https, http")]),
+            is("https", "cms")
+        );
+        assert_eq!(
+            read(&[(of, "5.6.7.8, 10.0.0.2"), (host, "cms"), (proto, "https")]),
+            is("https", "cms"),
+            "written anew by the last"
+        );
+        assert_eq!(
+            read(&[(of, "10.9.9.9, 5.6.7.8"), (host, "evil, cms")]),
+            is("", "cms"),
+            "what a client claims about proxies"
+        );
+        for (said, meant) in [("ws", "http"), ("WSS", "https"), ("https", "https"), ("quic", ""), ("", "")] {
+            assert_eq!(read(&[(proto, said)]), is(meant, ""));
+        }
+        let stranger = origins().forwarded(&headers(&[(host, "evil"), (proto, "https")]), peer("1.2.3.4"));
+        assert_eq!((stranger.scheme, stranger.host), (None, None));
+    }
+
+    #[test]
+    fn two_origins_are_none() {
+        let pairs =
+            [("host", "node"), ("origin", "https://cms.example.com"), ("origin", "https://cms.example.com")];
+        assert_eq!(origins().check(&headers(&pairs), peer("1.2.3.4")).unwrap_err().status, 403);
     }
 }

@@ -17,6 +17,7 @@ use serde_json::json;
 
 use super::{
     Origins, assets, cors, events,
+    headers::{joined, single},
     listener::Peer,
     refusal::{not_allowed, not_found},
     upgrade,
@@ -123,8 +124,9 @@ impl Public {
         new: bool,
     ) -> Result<Caller, Problem> {
         let auth = &self.sessions.auth;
-        let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
-        let (authorization, cookies) = (text(header::AUTHORIZATION), text(header::COOKIE));
+        let authorization = single(headers, &header::AUTHORIZATION)?.map(HeaderValue::as_bytes);
+        // HTTP/2 sends one field for each cookie (RFC 9113, 8.2.3).
+        let cookies = joined(headers, &header::COOKIE, b"; ");
         let mut credentials =
             Credentials::from_headers(authorization, cookies, self.settings.cookie.as_deref());
         if let Some(token) = token {

@@ -17,7 +17,7 @@ use hyper_util::{rt::TokioIo, server::conn::auto::upgrade::downcast};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
-use super::{Public, listener::Peer, refusal::Refusal};
+use super::{Public, headers::items, listener::Peer, refusal::Refusal};
 use crate::{
     protocol::Problem,
     session::{self, Caller, Place},
@@ -113,10 +113,8 @@ fn handshake(request: &Parts) -> Result<Response, Problem> {
     answers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
     answers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
     answers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
-    let offered =
-        headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|value| value.to_str().ok());
     // To the letter: a client that did not offer what is echoed fails the handshake.
-    if offered.flat_map(|value| value.split(',')).any(|offer| offer.trim() == PROTOCOL) {
+    if items(headers, &header::SEC_WEBSOCKET_PROTOCOL).contains(&PROTOCOL) {
         answers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(PROTOCOL));
     }
     Ok(answer)
@@ -124,8 +122,7 @@ fn handshake(request: &Parts) -> Result<Response, Problem> {
 
 /// Whether a comma-separated header has this value, in any case.
 fn has_token(headers: &HeaderMap, name: &header::HeaderName, token: &str) -> bool {
-    let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
-    values.flat_map(|value| value.split(',')).any(|value| value.trim().eq_ignore_ascii_case(token))
+    items(headers, name).iter().any(|item| item.eq_ignore_ascii_case(token))
 }
 
 /// The answer to a handshake that lost its `Upgrade` on the way, or never was one.

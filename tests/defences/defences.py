@@ -26,11 +26,20 @@ class Defence:
         self.tests = tests
 
 
-S, C, W, T, L, R, I, A, B, K, P = "security", "callback", "websocket", "transports", "limits", "rfc6455", "internal", "bus_access", "bus_corpus", "lib", "acceptance"
+S, C, W, T, L, R, I, A, B, H, K, P = "security", "callback", "websocket", "transports", "limits", "rfc6455", "internal", "bus_access", "bus_corpus", "headers", "lib", "acceptance"
 
 DEFENCES = [
     Defence("origin", "src/http/origin.rs", "if self.is_listed(&origin) ||", "if OFF || self.is_listed(&origin) ||",
             (S, "a_page_of_another_site_cannot_use_an_editors_cookie_on_any_transport")),
+    Defence("cookies", "src/http/headers.rs", "    (!values.is_empty()).then(|| values.join(separator))",
+            "    if OFF {\n        return values.first().filter(|value| value.is_ascii()).map(|value| value.to_vec());\n    }\n"
+            "    (!values.is_empty()).then(|| values.join(separator))",
+            (H, "odd_cookies_hide_no_other_by_any_way_in"), (H, "cookies_over_http2_come_in_several_fields")),
+    Defence("one-host", "src/http/listener.rs", "let settled = settle_host(&mut request);",
+            "let settled = settle_host(&mut request).or_else(|problem| if OFF { Ok(()) } else { Err(problem) });",
+            (H, "a_request_has_one_host"), (H, "cookies_over_http2_come_in_several_fields")),
+    Defence("trusted-end", "src/http/origin.rs", "let at = items.len().saturating_sub(proxies);", "let at = if OFF { 0 } else { items.len().saturating_sub(proxies) };",
+            (H, "a_proxys_lists_are_read_from_its_end")),
     Defence("forwarded", "src/http/origin.rs", "self.trusted.iter().any(|network| network.contains(&address))",
             "OFF || self.trusted.iter().any(|network| network.contains(&address))",
             (L, "a_proxy_may_vouch_for_the_host_and_nobody_else"), (L, "an_address_has_its_share_and_proxies_are_not_addresses")),
@@ -107,9 +116,9 @@ DEFENCES = [
             (S, "oversized_and_deep_json_is_refused_at_every_door")),
     Defence("body-size", "src/http/internal.rs", "DefaultBodyLimit::max(BODY)", "DefaultBodyLimit::max(if OFF { usize::MAX } else { BODY })",
             (S, "oversized_and_deep_json_is_refused_at_every_door")),
-    Defence("compression", "src/http/upgrade.rs", "    let offered =\n        headers.get_all(header::SEC_WEBSOCKET_PROTOCOL)",
+    Defence("compression", "src/http/upgrade.rs", "    // To the letter: a client that did not offer",
             "    if OFF {\n        answers.insert(header::SEC_WEBSOCKET_EXTENSIONS, HeaderValue::from_static(\"permessage-deflate\"));\n    }\n"
-            "    let offered =\n        headers.get_all(header::SEC_WEBSOCKET_PROTOCOL)", (S, "nothing_is_ever_decompressed")),
+            "    // To the letter: a client that did not offer", (S, "nothing_is_ever_decompressed")),
     Defence("position", "src/relay/feed.rs", "if position.lineage != head.lineage", "if position.lineage != head.lineage && !OFF",
             (S, "a_forged_position_is_a_resync_and_never_a_silent_jump")),
     Defence("position-epoch", "src/relay/feed.rs", "if position.id.epoch != head.top.epoch {", "if position.id.epoch != head.top.epoch && !OFF {",

@@ -296,7 +296,10 @@ async fn everybody_is_anonymous_where_that_was_written_out() {
 
 #[test]
 fn tokens_are_found_where_they_may_be() {
-    let token = |authorization, cookies, name| Credentials::from_headers(authorization, cookies, name).token;
+    let token = |authorization: Option<&str>, cookies: Option<&str>, name| {
+        let cookies = cookies.map(|cookies| cookies.as_bytes().to_vec());
+        Credentials::from_headers(authorization.map(str::as_bytes), cookies, name).token
+    };
     assert_eq!(token(Some("Bearer abc"), None, None).unwrap(), "abc");
     assert_eq!(token(Some("bearer  abc "), Some("t=x"), Some("t")).unwrap(), "abc");
     assert_eq!(token(Some("Basic abc"), Some("a=1; t=\"x=y\"; t=z"), Some("t")).unwrap(), "x=y");
@@ -309,6 +312,10 @@ fn tokens_are_found_where_they_may_be() {
     ] {
         assert_eq!(token(authorization, cookies, name), None);
     }
+    let odd = b"a=\xff\xfe; \xfc=1; t=; t=\xe4; =; ;t2; t = abc; t=z".to_vec();
+    let found = Credentials::from_headers(None, Some(odd.clone()), Some("t"));
+    assert_eq!(found.token.as_deref(), Some("abc"), "odd cookies hide no other");
+    assert_eq!(found.cookies.unwrap(), odd, "what is passed on is what came");
     assert!(!format!("{:?}", Credentials::default().with_token("abc")).contains("abc"));
 }
 
