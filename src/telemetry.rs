@@ -4,17 +4,35 @@
 //! The level is for Carillon itself; libraries are heard from `warn` on, one step less than ours when somebody looks
 //! closely. A panic becomes a line like any other, so that collectors get it too. Must not know what is logged.
 
-pub mod traces;
+#[cfg(feature = "otlp")]
+mod otlp;
+mod stage;
+#[cfg(not(feature = "otlp"))]
+mod untraced;
+
+/// Traces, where this build has them (feature `otlp`).
+pub mod traces {
+    #[cfg(feature = "otlp")]
+    pub use super::otlp::{Span, Traces};
+    pub use super::stage::Stage;
+    #[cfg(not(feature = "otlp"))]
+    pub use super::untraced::{Span, Traces};
+}
 
 use std::io::IsTerminal;
 
-use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, util::SubscriberInitExt};
+use tracing_subscriber::{
+    filter::{LevelFilter, Targets},
+    fmt,
+    layer::SubscriberExt,
+    util::SubscriberInitExt,
+};
 
 use crate::config::{LogFormat, LogLevel, Telemetry};
 
 /// Starts logging, once for the process; a second call changes nothing.
 pub fn start(telemetry: &Telemetry) {
-    let registry = tracing_subscriber::registry().with(EnvFilter::new(directives(telemetry.level)));
+    let registry = tracing_subscriber::registry().with(heard(telemetry.level));
     let lines = fmt::layer().with_writer(std::io::stderr).with_target(false);
     let started = match telemetry.format {
         LogFormat::Text => registry.with(lines.with_ansi(std::io::stderr().is_terminal())).try_init(),
@@ -32,12 +50,14 @@ pub fn start(telemetry: &Telemetry) {
     }
 }
 
-fn directives(level: LogLevel) -> &'static str {
-    match level {
-        LogLevel::Error => "error",
-        LogLevel::Warn => "warn",
-        LogLevel::Info => "warn,carillon=info",
-        LogLevel::Debug => "info,carillon=debug",
-        LogLevel::Trace => "debug,carillon=trace",
-    }
+/// What is written: ours from `level` on, and what libraries say.
+fn heard(level: LogLevel) -> Targets {
+    let (ours, libraries) = match level {
+        LogLevel::Error => (LevelFilter::ERROR, LevelFilter::ERROR),
+        LogLevel::Warn => (LevelFilter::WARN, LevelFilter::WARN),
+        LogLevel::Info => (LevelFilter::INFO, LevelFilter::WARN),
+        LogLevel::Debug => (LevelFilter::DEBUG, LevelFilter::INFO),
+        LogLevel::Trace => (LevelFilter::TRACE, LevelFilter::DEBUG),
+    };
+    Targets::new().with_default(libraries).with_target("carillon", ours)
 }

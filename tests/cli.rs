@@ -176,12 +176,32 @@ fn the_configuration_is_printed_checked_and_shown() {
     success(&["config", "show"], &[], "");
 }
 
+/// Traces that never come would be looked for in the wrong place.
+#[cfg(not(feature = "otlp"))]
+#[test]
+fn a_build_without_traces_refuses_a_configuration_that_wants_them() {
+    let variables =
+        [("CARILLON__AUTH__MODE", "none"), ("CARILLON__TELEMETRY__OTLP_ENDPOINT", "http://127.0.0.1:4318")];
+    for command in [&["config", "check"][..], &["serve"]] {
+        let (code, error) = failure(command, &variables);
+        assert_eq!(code, 1);
+        assert!(error.contains("telemetry.otlp_endpoint") && error.contains("--features full"), "{error}");
+    }
+}
+
 #[test]
 fn completions_and_help_exist() {
     for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
         assert!(success(&["completions", shell], &[], "").contains("redis-function"), "{shell}");
     }
-    assert!(success(&["--version"], &[], "").starts_with("carillon "));
+    let version = success(&["--version"], &[], "");
+    assert!(version.starts_with(concat!("carillon ", env!("CARGO_PKG_VERSION"))), "{version}");
+    for (part, present) in [("jemalloc", cfg!(feature = "jemalloc")), ("OTLP traces", cfg!(feature = "otlp"))]
+    {
+        let named: Vec<_> = version.lines().filter(|line| line.contains(part)).collect();
+        let word = if present { "with: " } else { "without: " };
+        assert!(named.len() == 1 && named[0].starts_with(word), "{part}: {version}");
+    }
     for command in
         ["serve", "dev", "publish", "tail", "token", "config", "redis-function", "health", "doctor", "bench"]
     {

@@ -11,6 +11,7 @@ mod ways;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use carillon::config::{Algorithm, Secret};
 use node::{Answer, Node, SECRET, Ws, client_frame, read_head, request, token, within};
 use serde_json::{Value, json};
 use tokio::{
@@ -28,8 +29,7 @@ fn in_seconds(seconds: i64) -> i64 {
 }
 
 fn signed(claims: &Value, secret: &str) -> String {
-    let key = jsonwebtoken::EncodingKey::from_secret(secret.as_bytes());
-    jsonwebtoken::encode(&jsonwebtoken::Header::default(), claims, &key).unwrap()
+    carillon::auth::token::sign(claims, &Secret::new(secret), Algorithm::Hs256).unwrap()
 }
 
 fn claims(exp: i64) -> Value {

@@ -1,5 +1,5 @@
 //! Traces as a collector receives them: an OTLP receiver of a few lines, real nodes, one Redis.
-
+#![cfg(feature = "otlp")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
 
 #[path = "support/node.rs"]

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use crate::{
     auth::{Authenticator, token::NewToken},
     bus,
-    config::{Algorithm, AuthMode, Config, KeySource},
+    config::{Algorithm, AuthMode, Config, ConfigError, KeySource},
     http::{self, demo::Minted},
     protocol::{Areas, Problem},
     relay,
@@ -49,6 +49,13 @@ pub(crate) fn relay(config: &Config, auth: Option<Authenticator>, traces: Traces
         auth,
         traces,
     }
+}
+
+/// Whether this build can send traces where the configuration wants them.
+pub(crate) fn check_traces(config: &Config) -> Result<(), ConfigError> {
+    let wrong = |what| config.complaint("telemetry.otlp_endpoint", what);
+    let check = |endpoint| Traces::check(endpoint).map_err(wrong);
+    config.telemetry.otlp_endpoint.as_ref().map_or(Ok(()), check)
 }
 
 pub(crate) fn traces(config: &Config, tasks: &Tasks) -> Result<Traces, String> {

@@ -14,7 +14,7 @@ use std::{
 
 use hyper::{HeaderMap, StatusCode, header};
 use jsonwebtoken::{
-    DecodingKey,
+    DecodingKey, DecodingKeyKind,
     jwk::{AlgorithmParameters, EllipticCurve, Jwk, PublicKeyUse},
 };
 use serde_json::Value;
@@ -23,7 +23,12 @@ use tokio::{
     time::Instant,
 };
 
-use super::{AuthError, fetch::Remote, token::quoted};
+use super::{
+    AuthError,
+    crypto::{self, MODULUS},
+    fetch::Remote,
+    token::quoted,
+};
 use crate::config::{Algorithm, Secret};
 
 /// Reads within [`SPAN`], at most.
@@ -77,6 +82,11 @@ impl Key {
             return None;
         }
         let decoding = DecodingKey::from_jwk(&jwk).ok()?;
+        if let DecodingKeyKind::RsaModulusExponent { n, .. } = decoding.kind()
+            && crypto::significant(n).len() < MODULUS
+        {
+            return None;
+        }
         Some(Self { id: jwk.common.key_id, only: Some(own), decoding })
     }
 }
@@ -88,7 +98,10 @@ fn read_set(bytes: &[u8]) -> Result<Vec<Key>, String> {
         set.get("keys").and_then(Value::as_array).ok_or("it is not a JWKS: there is no list `keys`")?;
     let read: Vec<_> = keys.iter().filter_map(Key::read).collect();
     if read.is_empty() {
-        return Err(format!("none of its {} keys is for RS256, ES256 or EdDSA signatures", keys.len()));
+        return Err(format!(
+            "none of its {} keys is for RS256 (of 2048 bits or more), ES256 or EdDSA signatures",
+            keys.len()
+        ));
     }
     Ok(read)
 }

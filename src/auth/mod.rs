@@ -4,6 +4,7 @@
 //! Knows neither transports nor sessions; when to ask again is the caller's business, from [`Identity::expires`].
 
 mod callback;
+mod crypto;
 mod fetch;
 pub mod grant;
 mod jwks;

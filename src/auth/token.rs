@@ -14,6 +14,7 @@ use serde_json::{Map, Value};
 
 use super::{
     AuthError,
+    crypto::{self, MODULUS},
     jwks::{Jwks, Key},
 };
 use crate::{
@@ -66,6 +67,7 @@ struct TokenHeader {
 impl Verifier {
     /// Reads the key material. Errors name the key of the configuration.
     pub fn new(jwt: &Jwt, config: &Config) -> Result<Self, ConfigError> {
+        crypto::install();
         let mut algorithms = jwt.algorithms.clone();
         let keys = match &jwt.keys {
             KeySource::Secret { current, previous } => {
@@ -213,6 +215,12 @@ fn public_key(pem: &[u8]) -> Result<(Algorithm, DecodingKey), &'static str> {
     if algorithm == Algorithm::Es256 && key.try_get_as_bytes().is_ok_and(|point| point.len() != 65) {
         return Err("that is a key of another curve than P-256, the one of ES256");
     }
+    // Its DER form holds the modulus, which has one byte for eight bits.
+    if algorithm == Algorithm::Rs256 && key.try_get_as_bytes().is_ok_and(|der| der.len() < MODULUS) {
+        return Err(
+            "that is an RSA key of less than 2048 bits, which is too short to be safe: make a longer one",
+        );
+    }
     Ok((algorithm, key))
 }
 
@@ -316,14 +324,17 @@ impl NewToken {
         claims.extend(lists.into_iter().filter_map(|(name, list)| Some((name, list.clone()?.into()))));
         let texts = [("iss", &self.iss), ("aud", &self.aud)];
         claims.extend(texts.into_iter().filter_map(|(name, text)| Some((name, text.clone()?.into()))));
-        sign(&claims, &EncodingKey::from_secret(secret.expose().as_bytes()), algorithm)
+        sign(&claims, secret, algorithm)
     }
 }
 
-fn sign(
+/// Any claims as a token, signed with a shared secret. Fails for an algorithm that needs a private key.
+pub fn sign(
     claims: &impl Serialize,
-    key: &EncodingKey,
+    secret: &Secret,
     algorithm: Algorithm,
 ) -> Result<String, jsonwebtoken::errors::Error> {
-    jsonwebtoken::encode(&Header::new(algorithm.into()), claims, key)
+    crypto::install();
+    let key = EncodingKey::from_secret(secret.expose().as_bytes());
+    jsonwebtoken::encode(&Header::new(algorithm.into()), claims, &key)
 }

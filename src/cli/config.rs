@@ -51,6 +51,7 @@ impl ConfigCommand {
                 let areas = settings::areas(&config)?;
                 Authenticator::new(&config, &areas)?;
                 wiring::bus(&config, &areas).redis.map_or(Ok(()), |redis| redis.check())?;
+                wiring::check_traces(&config)?;
                 if let Some(tls) = config.http.tls.clone() {
                     Certificates::load(tls).map_err(anyhow::Error::msg)?;
                 }

@@ -22,6 +22,7 @@ use std::{
     fmt::Write as _,
     io::{self, Write},
     process::ExitCode,
+    sync::LazyLock,
 };
 
 use anyhow::Context;
@@ -34,7 +35,7 @@ pub struct Usage(pub String);
 
 /// Tells every connected CMS editor, at once and reliably, that something changed.
 #[derive(Debug, Parser)]
-#[command(name = "carillon", version, subcommand_required = true, arg_required_else_help = true)]
+#[command(name = "carillon", version = version(), subcommand_required = true, arg_required_else_help = true)]
 #[command(after_help = "\
 Examples:
   carillon dev                                        look around: one node, nothing else needed
@@ -45,6 +46,23 @@ Examples:
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
+}
+
+/// The version, and what this build has of what can be left out.
+fn version() -> &'static str {
+    const PARTS: [(&str, bool); 2] =
+        [("jemalloc", cfg!(feature = "jemalloc")), ("OTLP traces", cfg!(feature = "otlp"))];
+    static TEXT: LazyLock<String> = LazyLock::new(|| {
+        let mut text = env!("CARGO_PKG_VERSION").to_owned();
+        for (word, present) in [("with", true), ("without", false)] {
+            let parts: Vec<_> = PARTS.iter().filter(|part| part.1 == present).map(|part| part.0).collect();
+            if !parts.is_empty() {
+                let _ = write!(text, "\n{word}: {}", parts.join(", "));
+            }
+        }
+        text
+    });
+    &TEXT
 }
 
 #[derive(Debug, Subcommand)]

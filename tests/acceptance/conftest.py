@@ -17,7 +17,7 @@ from stage import PROGRAM, Site, leaks  # noqa: E402
 def pytest_sessionstart(session):
     """Says what is missing before a hundred tests fail for one reason."""
     if not os.access(PROGRAM, os.X_OK):
-        pytest.exit(f"no program at {PROGRAM}: build it (cargo build --release) or set CARILLON_BIN", returncode=2)
+        pytest.exit(f"no program at {PROGRAM}: build it (cargo build --release --features full) or set CARILLON_BIN", returncode=2)
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 

@@ -14,7 +14,7 @@ from stage import PROGRAM, SECRET, Redis, Site, carillon, environment
 def pytest_sessionstart(session):
     """Says what is missing before every test fails for one reason."""
     if not os.access(PROGRAM, os.X_OK):
-        pytest.exit(f"no program at {PROGRAM}: build it (cargo build --release) or set CARILLON_BIN", returncode=2)
+        pytest.exit(f"no program at {PROGRAM}: build it (cargo build --release --features full) or set CARILLON_BIN", returncode=2)
 
 
 @pytest.fixture(scope="session")

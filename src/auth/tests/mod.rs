@@ -8,12 +8,17 @@ use std::{
 };
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use jsonwebtoken::{EncodingKey, Header, encode};
+use jsonwebtoken::EncodingKey;
+use ring::{
+    rand::SystemRandom,
+    rsa::KeyPair as RsaKeyPair,
+    signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, RSA_PKCS1_SHA256},
+};
 use serde_json::{Value, json};
 
 use super::*;
 use crate::{
-    config::{Layers, Secret},
+    config::{Algorithm, Layers, Secret},
     protocol::{Topic, time::now_ms},
 };
 
@@ -71,24 +76,49 @@ fn with(name: &str, value: Value) -> Value {
 }
 
 fn hs(claims: &Value, secret: &str) -> String {
-    encode(&Header::default(), claims, &EncodingKey::from_secret(secret.as_bytes())).unwrap()
+    token::sign(claims, &Secret::new(secret), Algorithm::Hs256).unwrap()
 }
 
-fn signed(algorithm: jsonwebtoken::Algorithm, id: Option<&str>, key: &EncodingKey) -> String {
-    let header = Header { kid: id.map(Into::into), ..Header::new(algorithm) };
-    encode(&header, &claims(), key).unwrap()
+/// The issuers' private keys.
+fn rsa_key() -> RsaKeyPair {
+    RsaKeyPair::from_der(EncodingKey::from_rsa_pem(&pem("rsa.pem")).unwrap().as_bytes()).unwrap()
+}
+
+fn ec_key() -> EcdsaKeyPair {
+    let key = EncodingKey::from_ec_pem(&pem("ec.pem")).unwrap();
+    EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, key.as_bytes(), &SystemRandom::new()).unwrap()
+}
+
+fn ed_key() -> Ed25519KeyPair {
+    let key = EncodingKey::from_ed_pem(&pem("ed.pem")).unwrap();
+    Ed25519KeyPair::from_pkcs8_maybe_unchecked(key.as_bytes()).unwrap()
+}
+
+fn rsa_signature(key: &RsaKeyPair, message: &[u8]) -> Vec<u8> {
+    let mut signature = vec![0; key.public().modulus_len()];
+    key.sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), message, &mut signature).unwrap();
+    signature
+}
+
+/// A token as another program makes it.
+fn signed(algorithm: &str, id: Option<&str>, sign: impl FnOnce(&[u8]) -> Vec<u8>) -> String {
+    let header = id.map_or_else(|| json!({"alg": algorithm}), |id| json!({"alg": algorithm, "kid": id}));
+    let token = unsigned(&header, &claims(), "");
+    let message = token.trim_end_matches('.');
+    format!("{message}.{}", URL_SAFE_NO_PAD.encode(sign(message.as_bytes())))
 }
 
 fn rsa(id: Option<&str>) -> String {
-    signed(jsonwebtoken::Algorithm::RS256, id, &EncodingKey::from_rsa_pem(&pem("rsa.pem")).unwrap())
+    signed("RS256", id, |message| rsa_signature(&rsa_key(), message))
 }
 
 fn ec(id: Option<&str>) -> String {
-    signed(jsonwebtoken::Algorithm::ES256, id, &EncodingKey::from_ec_pem(&pem("ec.pem")).unwrap())
+    let sign = |message: &[u8]| ec_key().sign(&SystemRandom::new(), message).unwrap().as_ref().to_vec();
+    signed("ES256", id, sign)
 }
 
 fn ed(id: Option<&str>) -> String {
-    signed(jsonwebtoken::Algorithm::EdDSA, id, &EncodingKey::from_ed_pem(&pem("ed.pem")).unwrap())
+    signed("EdDSA", id, |message| ed_key().sign(message).as_ref().to_vec())
 }
 
 fn unsigned(header: &Value, claims: &Value, signature: &str) -> String {
@@ -148,10 +178,10 @@ async fn a_good_token_says_who_and_what() {
 
 #[tokio::test]
 async fn each_algorithm_works_with_its_own_key() {
-    use jsonwebtoken::Algorithm::{HS256, HS384, HS512};
     let door = jwt(&[("secret", SECRET)]);
-    for algorithm in [HS256, HS384, HS512] {
-        ask(&door, &signed(algorithm, None, &EncodingKey::from_secret(SECRET.as_bytes()))).await.unwrap();
+    for algorithm in [Algorithm::Hs256, Algorithm::Hs384, Algorithm::Hs512] {
+        let token = token::sign(&claims(), &Secret::new(SECRET), algorithm).unwrap();
+        ask(&door, &token).await.unwrap();
     }
     ask(&public("rsa.pub.pem"), &rsa(None)).await.unwrap();
     ask(&public("ec.pub.pem"), &ec(None)).await.unwrap();
@@ -200,7 +230,7 @@ async fn what_is_not_a_good_token_is_refused() {
     let forged = URL_SAFE_NO_PAD.encode(with("sub", json!("Bob")).to_string());
     let crit = unsigned(&json!({"alg": "HS256", "crit": ["x"]}), &claims(), parts[2]);
     let cut = &good[..good.len() - 1];
-    let list = encode(&Header::default(), &json!([1]), &EncodingKey::from_secret(SECRET.as_bytes())).unwrap();
+    let list = hs(&json!([1]), SECRET);
     for (token, why) in [
         ("", "not a JWT"),
         ("x", "not a JWT"),
@@ -261,11 +291,12 @@ async fn claims_are_checked_and_refusals_are_precise() {
 
 #[test]
 fn unusable_decisions_are_refused_at_the_start() {
-    let p384 = fixture("p384.pub.pem");
+    let (p384, short) = (fixture("p384.pub.pem"), fixture("rsa1024.pub.pem"));
     let (private, rsa) = (fixture("rsa.pem"), fixture("rsa.pub.pem"));
     for (settings, why) in [
         (vec![], "nobody has decided who may connect"),
         (vec![("mode", "jwt"), ("public_key_file", p384.to_str().unwrap())], "another curve than P-256"),
+        (vec![("mode", "jwt"), ("public_key_file", short.to_str().unwrap())], "less than 2048 bits"),
         (vec![("mode", "jwt"), ("public_key_file", private.to_str().unwrap())], "that is a private key"),
         (vec![("mode", "jwt"), ("public_key_file", file!())], "not a public key in PEM form"),
         (

@@ -6,7 +6,7 @@ use std::{
 };
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use jsonwebtoken::EncodingKey;
+use ring::{rsa::PublicKeyComponents, signature::KeyPair};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::{
@@ -14,7 +14,10 @@ use tokio::{
     net::TcpListener,
 };
 
-use super::{SECRET, areas, ask, claims, ec, ed, hs, in_seconds, jwt, new, pem, refusal, rsa};
+use super::{
+    SECRET, areas, ask, claims, ec, ec_key, ed, ed_key, hs, in_seconds, jwt, new, refusal, rsa, rsa_key,
+    try_new,
+};
 use crate::{
     auth::{AuthError, Credentials, jwks::Jwks},
     config::Secret,
@@ -23,15 +26,39 @@ use crate::{
 };
 
 fn jwk(name: &str, id: &str) -> Value {
-    use jsonwebtoken::{Algorithm, jwk::Jwk};
-    let (key, algorithm) = match name {
-        "rsa" => (EncodingKey::from_rsa_pem(&pem("rsa.pem")).unwrap(), Algorithm::RS256),
-        "ec" => (EncodingKey::from_ec_pem(&pem("ec.pem")).unwrap(), Algorithm::ES256),
-        _ => (EncodingKey::from_ed_pem(&pem("ed.pem")).unwrap(), Algorithm::EdDSA),
+    let text = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
+    let mut jwk = match name {
+        "rsa" => {
+            let key = PublicKeyComponents::<Vec<u8>>::from(rsa_key().public());
+            json!({"kty": "RSA", "alg": "RS256", "n": text(&key.n), "e": text(&key.e)})
+        }
+        "ec" => {
+            let point = ec_key().public_key().as_ref().to_vec();
+            json!({"kty": "EC", "alg": "ES256", "crv": "P-256", "x": text(&point[1..33]), "y": text(&point[33..])})
+        }
+        _ => {
+            json!({"kty": "OKP", "alg": "EdDSA", "crv": "Ed25519", "x": text(ed_key().public_key().as_ref())})
+        }
     };
-    let mut jwk = serde_json::to_value(Jwk::from_encoding_key(&key, algorithm).unwrap()).unwrap();
     jwk["kid"] = json!(id);
     jwk
+}
+
+#[tokio::test]
+async fn an_rsa_key_of_a_set_may_have_a_leading_zero_but_not_less_than_2048_bits() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("jwks.json");
+    let modulus = URL_SAFE_NO_PAD.decode(jwk("rsa", "one")["n"].as_str().unwrap()).unwrap();
+    let write = |modulus: &[u8]| {
+        let mut key = jwk("rsa", "one");
+        key["n"] = json!(URL_SAFE_NO_PAD.encode(modulus));
+        std::fs::write(&path, json!({"keys": [key]}).to_string()).unwrap();
+    };
+    write(&[&[0], modulus.as_slice()].concat());
+    ask(&jwt(&[("jwks", path.to_str().unwrap())]), &rsa(Some("one"))).await.unwrap();
+    write(&[&[0; 128], &modulus[..128]].concat());
+    let error = try_new(&[("mode", "jwt"), ("jwks", path.to_str().unwrap())]).unwrap_err();
+    assert!(error.contains("of 2048 bits or more"), "{error}");
 }
 
 #[tokio::test(start_paused = true)]

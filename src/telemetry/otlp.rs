@@ -4,7 +4,7 @@
 //! extension «Distributed Tracing») says that its trace is sampled, and the spans of all nodes join that trace. All
 //! other events cost one search for that word; where no collector is configured nothing is looked at. Spans leave in
 //! batches from a thread of the SDK, and are dropped where nobody takes them: an event never waits for its trace.
-//! Must not know who follows what.
+//! Must not know who follows what. Only in a build with the feature `otlp`; any other has `untraced` in its place.
 
 use std::{
     fmt,
@@ -12,7 +12,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, SystemTime},
 };
 
 use async_trait::async_trait;
@@ -30,6 +30,7 @@ use opentelemetry_sdk::{
 };
 use tokio::runtime::Handle;
 
+use super::stage::Stage;
 use crate::{
     config::{Secret, shown_url},
     outbound::{self, Connector},
@@ -54,31 +55,23 @@ struct Collector {
     provider: SdkTracerProvider,
 }
 
-/// A step of an event's way that has a span.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stage {
-    /// `POST /publish`, until Redis has answered.
-    Publish,
-    /// On a node, until it is written to, or waits for, the socket of each follower.
-    Deliver {
-        /// When its turn came.
-        since: Instant,
-    },
-}
-
 impl Traces {
     /// No traces.
     pub fn off() -> Self {
         Self::default()
     }
 
+    /// Whether traces can be sent to `endpoint`: an error says what is wrong with the setting.
+    pub fn check(endpoint: &Secret) -> Result<(), String> {
+        target(endpoint).map(drop)
+    }
+
     /// Traces for the collector at `endpoint` (its address, or the whole URL that ends with `/v1/traces`). The thread
     /// that sends them ends with [`Traces::end`]. Must be called within the runtime.
     pub fn start(endpoint: &Secret, node: &str, tasks: &Tasks) -> Result<Self, String> {
-        let url = whole(endpoint.expose());
-        let uri = url.parse().map_err(|error| format!("is not a URL: {error}"))?;
+        let (url, connector) = target(endpoint)?;
         let courier = Courier {
-            client: HyperClient::new(outbound::connector(&uri)?, PATIENCE, None),
+            client: HyperClient::new(connector, PATIENCE, None),
             tasks: tasks.clone(),
             runtime: Handle::current(),
             shown: shown_url(&url),
@@ -172,6 +165,14 @@ impl Span {
             Err(error) => self.inner.set_status(Status::error(error.to_string())),
         }
     }
+}
+
+/// Where batches go, and what opens connections there.
+fn target(endpoint: &Secret) -> Result<(String, Connector), String> {
+    let url = whole(endpoint.expose());
+    let uri = url.parse().map_err(|error| format!("is not a URL: {error}"))?;
+    let connector = outbound::connector(&uri)?;
+    Ok((url, connector))
 }
 
 /// The URL for traces of a collector's address.
