@@ -4,11 +4,10 @@
 
 use std::time::{Duration, Instant};
 
-use rand::RngExt;
-
 use super::{
     feed::{Feed, Merged, State, Step},
-    switch::{Answer, Switch},
+    question::{Place, Question},
+    switch::Switch,
 };
 use crate::{
     bus::{BusError, Content, Head, History},
@@ -20,8 +19,6 @@ use crate::{
 const LOOKBACK: usize = 1000;
 /// How long what was read is kept for sessions that come next.
 const KEEP: Duration = Duration::from_secs(15);
-/// Heads in one question.
-const HEADS: usize = 200;
 /// How often every head is checked: as often as this where topics are few, ...
 const CHECK_OFTEN: Duration = Duration::from_secs(8);
 /// ... and at least so often where they are many, ...
@@ -39,8 +36,8 @@ pub(super) struct Check {
 }
 
 impl Check {
-    pub(super) fn new() -> Self {
-        Self { next: Instant::now() + CHECK_OFTEN, running: false, suspects: Vec::new() }
+    pub(super) fn new(now: Instant) -> Self {
+        Self { next: now + CHECK_OFTEN, running: false, suspects: Vec::new() }
     }
 }
 
@@ -55,40 +52,17 @@ impl Switch {
             let subjects = rooms.iter().filter_map(|room| self.take_down(*room)).collect::<Vec<_>>();
             if !subjects.is_empty() {
                 self.opening = true;
-                let bus = self.bus.clone();
-                self.ask(async move {
-                    bus.unsubscribe(subjects).await;
-                    Answer::Closed
-                });
+                self.ask(Question::Close(subjects));
                 return;
             }
         }
         if self.to_open.is_empty() {
             return;
         }
-        let rooms: Vec<RoomId> = std::mem::take(&mut self.to_open).into_iter().collect();
-        let rooms: Vec<(RoomId, Subject)> =
-            rooms.into_iter().filter_map(|room| Some((room, self.hub.subject(room)?.clone()))).collect();
+        let rooms = std::mem::take(&mut self.to_open);
+        let subjects = rooms.into_iter().filter_map(|room| self.hub.subject(room).cloned()).collect();
         self.opening = true;
-        let bus = self.bus.clone();
-        self.ask(async move {
-            let subscribed = bus.subscribe(rooms.iter().map(|(_, subject)| subject.clone()).collect()).await;
-            let topics =
-                rooms.iter().zip(&subscribed).filter_map(|((_, subject), result)| match (subject, result) {
-                    (Subject::Topic(topic), Ok(())) => Some(topic.clone()),
-                    _ => None,
-                });
-            let mut heads = bus.heads(topics.collect()).await.map(Vec::into_iter);
-            let opened = rooms.into_iter().zip(subscribed).map(|((room, subject), result)| {
-                let head = result.and_then(|()| match (&subject, &mut heads) {
-                    (Subject::Every(_), _) => Ok(None),
-                    (Subject::Topic(_), Ok(heads)) => Ok(heads.next()),
-                    (Subject::Topic(_), Err(error)) => Err(error.clone()),
-                });
-                (room, head)
-            });
-            Answer::Opened(opened.collect())
-        });
+        self.ask(Question::Open(subjects));
     }
 
     /// Forgets a room that nobody stands in; the subject to unsubscribe from.
@@ -106,7 +80,7 @@ impl Switch {
 
     /// A room that was left empty is closed after a while, unless somebody comes.
     pub(super) fn left_empty(&mut self, rooms: Vec<RoomId>) {
-        let due = Instant::now() + self.settings.linger;
+        let due = self.now.instant + self.settings.linger;
         self.idle.extend(rooms.into_iter().map(|room| (room, due)));
     }
 
@@ -122,11 +96,12 @@ impl Switch {
 
     pub(super) fn take_opened(
         &mut self,
-        results: Vec<(RoomId, Result<Option<Head>, BusError>)>,
+        results: Vec<(Subject, Result<Option<Head>, BusError>)>,
         stale: bool,
     ) {
         self.opening = false;
-        for (room, result) in results {
+        for (subject, result) in results {
+            let Some(room) = self.hub.find(&subject) else { continue };
             let Some(feed) = self.feeds.get_mut(&room).filter(|feed| feed.state == State::Opening) else {
                 continue;
             };
@@ -143,8 +118,7 @@ impl Switch {
                     self.wake_joins(room);
                 }
                 Err(error) => {
-                    let subject = self.hub.subject(room).map(ToString::to_string).unwrap_or_default();
-                    tracing::warn!(topic = subject, %error, "a topic cannot be followed; trying again");
+                    tracing::warn!(topic = %subject, %error, "a topic cannot be followed; trying again");
                     self.connection.excuse(room);
                 }
             }
@@ -183,34 +157,26 @@ impl Switch {
         let after = EntryId { epoch: head.top.epoch, seq: asked };
         self.reads.insert(room, false);
         self.metrics.history_reads.inc();
-        let (bus, topic) = (self.bus.clone(), topic.clone());
-        self.ask(async move { Answer::Read(room, asked, bus.history(topic, after).await) });
+        let topic = topic.clone();
+        self.ask(Question::Read { topic, after });
     }
 
-    pub(super) fn take_read(
-        &mut self,
-        room: RoomId,
-        asked: u64,
-        result: Result<History, BusError>,
-        stale: bool,
-    ) {
-        if stale {
-            return;
-        }
+    pub(super) fn take_read(&mut self, topic: &Topic, after: EntryId, result: Result<History, BusError>) {
+        let subject = Subject::Topic(topic.clone());
+        let Some(room) = self.hub.find(&subject) else { return };
         let Some(again) = self.reads.remove(&room) else { return };
-        let Some(Subject::Topic(topic)) = self.hub.subject(room).cloned() else { return };
-        let (now, at) = (Instant::now(), self.at());
+        let (now, at, asked) = (self.now.instant, self.at(), after.seq);
         let Some(feed) = self.feeds.get_mut(&room) else { return };
         match result {
             Ok(history) => {
                 let was = feed.state;
-                let merged = feed.merge(&topic, asked, history, at, now);
+                let merged = feed.merge(topic, asked, history, at, now);
                 feed.keep_until(now + KEEP);
                 match merged {
                     Merged::Replaced(reason) => self.owe_all(room, reason),
                     Merged::Forward(entries) => {
                         feed.state = State::Live;
-                        self.take_forward(room, &topic, entries, was == State::Filling);
+                        self.take_forward(room, topic, entries, was == State::Filling);
                     }
                 }
                 self.release(room);
@@ -280,43 +246,35 @@ impl Switch {
     }
 
     /// Compares every head once in a while: a subscription may have died on a live link, or a log been replaced.
-    pub(super) fn check_heads(&mut self, now: Instant) {
+    pub(super) fn check_heads(&mut self, chance: f64) {
+        let now = self.now.instant;
         if now < self.check.next || self.check.running || !self.connection.is_settled() {
             return;
         }
-        let live: Vec<(RoomId, EntryId, Topic)> = self
+        let live: Vec<Place> = self
             .feeds
             .iter()
             .filter(|(_, feed)| feed.state == State::Live)
             .filter_map(|(room, feed)| match self.hub.subject(*room)? {
-                Subject::Topic(topic) => Some((*room, feed.head()?.top, topic.clone())),
+                Subject::Topic(topic) => Some(Place { topic: topic.clone(), top: Some(feed.head()?.top) }),
                 Subject::Every(_) => None,
             })
             .collect();
         let period = check_period(live.len(), self.settings.log_ttl);
-        self.check.next = now + period.mul_f64(rand::rng().random_range(0.8..1.0));
+        self.check.next = now + period.mul_f64(0.8 + 0.2 * chance);
         if live.is_empty() {
             return;
         }
         self.check.running = true;
-        let bus = self.bus.clone();
-        self.ask(async move {
-            let mut heads = Vec::with_capacity(live.len());
-            for piece in live.chunks(HEADS) {
-                match bus.heads(piece.iter().map(|(_, _, topic)| topic.clone()).collect()).await {
-                    Ok(more) => heads.extend(more),
-                    Err(error) => return Answer::Checked(Vec::new(), Err(error)),
-                }
-            }
-            Answer::Checked(live.into_iter().map(|(room, id, _)| (room, id)).collect(), Ok(heads))
-        });
+        self.ask(Question::Heads(live));
     }
 
-    pub(super) fn take_checked(&mut self, rooms: &[(RoomId, EntryId)], result: Result<Vec<Head>, BusError>) {
+    pub(super) fn take_checked(&mut self, heads: Vec<(Place, Result<Head, BusError>)>) {
         self.check.running = false;
-        let Ok(heads) = result else { return };
-        for ((room, asked), head) in rooms.iter().zip(heads) {
-            let Some(feed) = self.feeds.get_mut(room).filter(|feed| feed.state == State::Live) else {
+        for (place, head) in heads {
+            let (Some(asked), Ok(head)) = (place.top, head) else { continue };
+            let Some(room) = self.hub.find(&Subject::Topic(place.topic)) else { continue };
+            let Some(feed) = self.feeds.get_mut(&room).filter(|feed| feed.state == State::Live) else {
                 continue;
             };
             let Some(mine) = feed.head().cloned() else { continue };
@@ -330,11 +288,11 @@ impl Switch {
                 || (head.top.epoch == asked.epoch && head.top.seq < asked.seq);
             if replaced {
                 feed.start(head);
-                self.owe_all(*room, Reason::LogReplaced);
-                self.wake_joins(*room);
+                self.owe_all(room, Reason::LogReplaced);
+                self.wake_joins(room);
             } else if head.top.epoch == mine.top.epoch && head.top.seq > mine.top.seq {
                 // It may be on its way: it is missing when two probes have come back before it.
-                self.check.suspects.push((*room, head.top, 0));
+                self.check.suspects.push((room, head.top, 0));
             }
         }
     }
@@ -357,7 +315,7 @@ impl Switch {
     }
 
     pub(super) fn forget_checks(&mut self) {
-        self.check = Check::new();
+        self.check = Check::new(self.now.instant);
     }
 }
 

@@ -87,7 +87,7 @@ impl Switch {
             known: Vec::new(),
             resume_at: request.resume.as_ref().map(|resume| resume.at.unwrap_or(0)),
             marks: None,
-            until: Instant::now() + PATIENCE,
+            until: self.now.instant + PATIENCE,
             reads: 0,
         };
         for subject in &request.subjects {

@@ -3,22 +3,19 @@
 //! Up again means: every wanted subject is subscribed to and a probe has come back. Only then are heads compared, gaps
 //! read, marks looked at, and only after that is `live:true` said.
 
-use std::{collections::BTreeSet, sync::atomic::Ordering, time::Instant};
+use std::collections::BTreeSet;
 
 use super::{
     Command,
     feed::State,
-    live::AHEAD,
-    switch::{Answer, Switch},
+    question::{Place, Question},
+    switch::Switch,
 };
 use crate::{
-    bus::{Bus, BusError, Head, Link, Marks},
+    bus::{BusError, Head, Link, Marks},
     hub::{MemberId, RoomId},
     protocol::{EntryId, NodeMessage, Reason, Subject, Topic, time},
 };
-
-/// Heads in one question.
-const HEADS: usize = 200;
 
 /// The state of the link.
 #[derive(Debug)]
@@ -33,11 +30,13 @@ pub(super) struct Connection {
     proof: Option<u64>,
     /// Something was lost while heads were being compared: they are compared once more.
     again: bool,
+    /// Heads that could not be read: asked for again with the next tick.
+    later: Vec<Topic>,
 }
 
 impl Connection {
-    pub(super) fn new() -> Self {
-        Self { up: false, settling: None, asking: false, since: time::now_ms(), proof: None, again: false }
+    pub(super) fn new(since: u64) -> Self {
+        Self { up: false, settling: None, asking: false, since, proof: None, again: false, later: Vec::new() }
     }
 
     /// Whether the link is up.
@@ -67,13 +66,14 @@ impl Switch {
     }
 
     fn lose_link(&mut self, reason: &str) {
-        self.generation += 1;
+        self.generation = self.questions.latest();
         let was_live = self.is_live();
         self.connection.up = false;
         self.connection.settling = None;
         self.connection.asking = false;
         self.connection.proof = None;
         self.connection.again = false;
+        self.connection.later.clear();
         self.opening = false;
         self.reads.clear();
         for join in self.joins.values_mut() {
@@ -97,9 +97,9 @@ impl Switch {
                 self.owe_all(room, Reason::Gap);
             }
         }
-        self.shared.live.store(false, Ordering::Release);
+        self.live = false;
         if was_live {
-            self.connection.since = time::now_ms();
+            self.connection.since = self.now.wall_ms;
             tracing::warn!(reason, "Redis is out of sight: sessions stay connected and are told");
             self.tell_status(false);
         }
@@ -107,7 +107,7 @@ impl Switch {
     }
 
     fn regain_link(&mut self) {
-        self.generation += 1;
+        self.generation = self.questions.latest();
         self.connection.up = true;
         self.connection.asking = true;
         self.connection.settling = Some(self.feeds.keys().copied().collect());
@@ -115,24 +115,32 @@ impl Switch {
         let (opening, known): (Vec<_>, Vec<_>) =
             self.feeds.iter().partition(|(_, feed)| feed.state == State::Opening);
         self.to_open.extend(opening.into_iter().map(|(room, _)| *room));
-        self.compare(known.into_iter().map(|(room, _)| *room).collect());
+        let known: Vec<RoomId> = known.into_iter().map(|(room, _)| *room).collect();
+        self.compare(&known);
     }
 
     /// Reads the heads of rooms and all marks, and renews the marks that there are.
-    fn compare(&self, rooms: Vec<RoomId>) {
-        let topics: Vec<Topic> = rooms.iter().filter_map(|room| self.topic_of(*room)).collect();
-        let rooms = self.with_tops(rooms);
-        let bus = self.bus.clone();
-        self.ask(async move {
-            let result = look(&bus, &topics).await;
-            Answer::Settled(rooms, result)
-        });
+    fn compare(&mut self, rooms: &[RoomId]) {
+        let topics = rooms.iter().filter_map(|room| self.topic_of(*room)).collect();
+        self.look(topics);
     }
 
-    /// Where the feeds of these rooms are when their heads are asked for.
-    fn with_tops(&self, rooms: Vec<RoomId>) -> Vec<(RoomId, Option<EntryId>)> {
-        let top = |room: &RoomId| self.feeds.get(room)?.head().map(|head| head.top);
-        rooms.into_iter().map(|room| (room, top(&room))).collect()
+    fn look(&mut self, topics: Vec<Topic>) {
+        let place = |topic: Topic| {
+            let room = self.hub.find(&Subject::Topic(topic.clone()))?;
+            let top = self.feeds.get(&room)?.head().map(|head| head.top);
+            Some(Place { topic, top })
+        };
+        let places = topics.into_iter().filter_map(place).collect();
+        self.ask(Question::Look(places));
+    }
+
+    /// Asks again for what could not be read.
+    fn look_again(&mut self) {
+        if self.connection.up && !self.connection.later.is_empty() {
+            let topics = std::mem::take(&mut self.connection.later);
+            self.look(topics);
+        }
     }
 
     fn topic_of(&self, room: RoomId) -> Option<Topic> {
@@ -142,27 +150,30 @@ impl Switch {
         }
     }
 
-    pub(super) fn take_settled(
+    pub(super) fn take_looked(
         &mut self,
-        rooms: &[(RoomId, Option<EntryId>)],
-        result: Result<(Vec<Head>, Marks), BusError>,
+        heads: Vec<(Place, Result<Head, BusError>)>,
+        marks: Result<Marks, BusError>,
     ) {
+        let failed = heads.iter().find_map(|(_, head)| head.as_ref().err());
+        if let Some(error) = failed.or(marks.as_ref().err()) {
+            tracing::warn!(%error, "the heads of the followed topics cannot be read; trying again");
+            self.connection.later.extend(heads.into_iter().map(|(place, _)| place.topic));
+            return;
+        }
+        let Ok(marks) = marks else { return };
         let whole = std::mem::take(&mut self.connection.asking);
-        let (heads, marks) = match result {
-            Ok(found) => found,
-            Err(error) => {
-                tracing::warn!(%error, "the heads of the followed topics cannot be read; trying again");
-                self.connection.asking = whole;
-                self.compare_later(rooms.iter().map(|(room, _)| *room).collect());
-                return;
-            }
-        };
         self.learn_marks(&marks);
-        let mut heads = heads.into_iter();
-        for (room, asked) in rooms {
-            let head = self.topic_of(*room).and_then(|_| heads.next());
-            self.compare_room(*room, *asked, head);
-            self.owe_live(*room, &marks.marks);
+        for (place, head) in heads {
+            let (Some(room), Ok(head)) = (self.hub.find(&Subject::Topic(place.topic)), head) else {
+                continue;
+            };
+            self.compare_room(room, place.top, Some(head));
+            self.owe_live(room, &marks.marks);
+        }
+        for room in self.doubtful_areas() {
+            self.compare_room(room, None, None);
+            self.owe_live(room, &marks.marks);
         }
         if whole {
             self.retry_joins();
@@ -171,6 +182,15 @@ impl Switch {
         if std::mem::take(&mut self.connection.again) {
             self.doubt(None);
         }
+    }
+
+    /// Rooms of whole areas whose subscription may have lost something.
+    fn doubtful_areas(&self) -> Vec<RoomId> {
+        let doubtful = self.feeds.iter().filter(|(_, feed)| feed.state == State::Doubt);
+        doubtful
+            .map(|(room, _)| *room)
+            .filter(|room| matches!(self.hub.subject(*room), Some(Subject::Every(_))))
+            .collect()
     }
 
     fn compare_room(&mut self, room: RoomId, asked: Option<EntryId>, head: Option<Head>) {
@@ -202,17 +222,6 @@ impl Switch {
         self.wake_joins(room);
     }
 
-    fn compare_later(&self, rooms: Vec<RoomId>) {
-        let topics: Vec<Topic> = rooms.iter().filter_map(|room| self.topic_of(*room)).collect();
-        let rooms = self.with_tops(rooms);
-        let bus = self.bus.clone();
-        self.ask(async move {
-            tokio::time::sleep(std::time::Duration::from_millis(500)).await;
-            let result = look(&bus, &topics).await;
-            Answer::Settled(rooms, result)
-        });
-    }
-
     /// Says `live:true` when every room is in step.
     pub(super) fn end_settling(&mut self) {
         let Some(rooms) = &mut self.connection.settling else { return };
@@ -225,8 +234,8 @@ impl Switch {
             return;
         }
         self.connection.settling = None;
-        self.connection.since = time::now_ms();
-        self.shared.live.store(true, Ordering::Release);
+        self.connection.since = self.now.wall_ms;
+        self.live = true;
         if let Some(at) = self.connection.proof {
             self.prove(at);
         }
@@ -281,7 +290,8 @@ impl Switch {
         }
         let rooms =
             rooms.into_iter().filter(|room| self.feeds.get(room).is_some_and(|f| f.state != State::Opening));
-        self.compare(rooms.collect());
+        let rooms: Vec<RoomId> = rooms.collect();
+        self.compare(&rooms);
     }
 
     /// A probe has come back: everything before it was handed over.
@@ -302,12 +312,8 @@ impl Switch {
                 }
             }
         }
-        self.shared.at.store(at, Ordering::Release);
+        self.at = at;
         self.check_suspects();
-    }
-
-    pub(super) fn is_live(&self) -> bool {
-        self.shared.live.load(Ordering::Acquire)
     }
 
     pub(super) fn obey(&mut self, command: Command) {
@@ -378,20 +384,9 @@ impl Switch {
         }
     }
 
-    pub(super) fn tick_link(&mut self, now: Instant) {
+    pub(super) fn tick_link(&mut self, chance: f64) {
+        self.look_again();
         self.retry_reads();
-        self.check_heads(now);
+        self.check_heads(chance);
     }
-}
-
-/// Heads and marks; marks are renewed, so that who is away is told as well.
-async fn look(bus: &Bus, topics: &[Topic]) -> Result<(Vec<Head>, Marks), BusError> {
-    let mut heads = Vec::with_capacity(topics.len());
-    for piece in topics.chunks(HEADS) {
-        heads.extend(bus.heads(piece.to_vec()).await?);
-    }
-    let marks = bus.marks().await?;
-    let areas: Vec<String> = marks.marks.keys().cloned().collect();
-    let marks = if areas.is_empty() { marks } else { bus.mark(areas, AHEAD).await? };
-    Ok((heads, marks))
 }

@@ -9,15 +9,16 @@ pub mod feed;
 mod heads;
 mod join;
 mod link;
-mod live;
+mod marks;
 mod owed;
 mod passing;
+mod question;
 mod switch;
+mod task;
 
 use std::{
-    collections::BTreeMap,
     sync::{
-        Arc, PoisonError, RwLock,
+        Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
@@ -25,10 +26,15 @@ use std::{
 
 use tokio::sync::mpsc;
 
+use self::marks::KnownMarks;
+pub use self::{
+    question::{Answer, Input, Now, Out, Place, Question, Stamp},
+    switch::{BATCH, Switch},
+};
 use crate::{
     auth::Authenticator,
     bus::{Bus, BusEvent},
-    hub::Outbox,
+    hub::{self, Hub, Outbox},
     metrics::Metrics,
     protocol::{Refused, Resume, Subject, message::Welcome},
     shutdown::Tasks,
@@ -66,14 +72,37 @@ pub struct Request {
     pub resume: Option<Resume>,
 }
 
-/// What sessions ask of the relay.
+/// What sessions ask of the relay; see the methods of [`Relay`].
 #[derive(Debug)]
-pub(crate) enum Command {
-    Connect { outbox: Arc<Outbox>, welcome: Box<Welcome>, request: Request },
-    Subscribe { outbox: Arc<Outbox>, request: Request },
-    Unsubscribe { outbox: Arc<Outbox>, subjects: Vec<Subject> },
+pub enum Command {
+    /// [`Relay::connect`].
+    Connect {
+        /// The session.
+        outbox: Arc<Outbox>,
+        /// What it is answered, to be filled in.
+        welcome: Box<Welcome>,
+        /// What it asks for.
+        request: Request,
+    },
+    /// [`Relay::subscribe`].
+    Subscribe {
+        /// The session.
+        outbox: Arc<Outbox>,
+        /// What it asks for.
+        request: Request,
+    },
+    /// [`Relay::unsubscribe`].
+    Unsubscribe {
+        /// The session.
+        outbox: Arc<Outbox>,
+        /// What it does not follow any more.
+        subjects: Vec<Subject>,
+    },
+    /// [`Relay::ping`].
     Ping(Arc<Outbox>),
+    /// [`Relay::drained`].
     Drained(Arc<Outbox>),
+    /// [`Relay::leave`].
     Leave(Arc<Outbox>),
 }
 
@@ -82,7 +111,6 @@ pub(crate) enum Command {
 struct Shared {
     at: AtomicU64,
     live: AtomicBool,
-    marks: RwLock<BTreeMap<String, u64>>,
 }
 
 /// The relay as sessions see it. Cheap to clone.
@@ -90,6 +118,7 @@ struct Shared {
 pub struct Relay {
     commands: mpsc::Sender<Command>,
     shared: Arc<Shared>,
+    marks: KnownMarks,
 }
 
 impl Relay {
@@ -104,9 +133,13 @@ impl Relay {
         let (commands, inbox) = mpsc::channel(QUEUE);
         let (fatal, stopped) = tokio::sync::oneshot::channel();
         let shared = Arc::new(Shared::default());
-        let switch = switch::Switch::new(settings, bus, metrics, Arc::clone(&shared), tasks.clone());
-        tasks.spawn_until_end(switch.run(events, inbox, fatal));
-        (Self { commands, shared }, stopped)
+        let auth = settings.auth.clone();
+        let switch = Switch::new(settings, Hub::new(hub::writers()), metrics.clone(), Now::read());
+        let marks = switch.known_marks();
+        let task =
+            task::Task { switch, bus, metrics, shared: Arc::clone(&shared), tasks: tasks.clone(), auth };
+        tasks.spawn_until_end(task.run(events, inbox, fatal));
+        (Self { commands, shared, marks }, stopped)
     }
 
     /// Welcomes a session: fills in `at`, `positions`, `refused` and `live` of `welcome` and writes it into the outbox
@@ -153,7 +186,7 @@ impl Relay {
 
     /// Until when an area has had live events, ms of Redis' clock, as this node last read it.
     pub fn mark(&self, area: &str) -> Option<u64> {
-        self.shared.marks.read().unwrap_or_else(PoisonError::into_inner).get(area).copied()
+        self.marks.get(area)
     }
 
     async fn ask(&self, command: Command) {

@@ -1,7 +1,5 @@
 //! What arrives from the bus, and whom it is passed to.
 
-use std::time::Instant;
-
 use super::{
     feed::{State, Step},
     switch::Switch,
@@ -63,7 +61,7 @@ impl Switch {
             Step::Duplicate => {}
             Step::Next => {
                 let valid = event.is_some();
-                let frame = feed.append(topic, id, event, at, Instant::now());
+                let frame = feed.append(topic, id, event, at, self.now.instant);
                 if let Some(frame) = frame {
                     self.deliver(room, &frame, lone);
                 } else if !valid {
@@ -140,7 +138,7 @@ impl Switch {
     fn settle_delivery(&mut self, frame: &Frame, delivered: Delivered) {
         self.metrics.deliveries.inc_by(delivered.count);
         if delivered.count > 0 {
-            let stage = Stage::Deliver { since: self.turn };
+            let stage = Stage::Deliver { since: self.now.instant };
             let span = self.settings.traces.begin(stage, frame.topic(), frame.event());
             self.spans.extend(span.map(|span| span.reached(delivered.count)));
         }

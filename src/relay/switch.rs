@@ -5,55 +5,43 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use rustc_hash::FxHashMap;
-use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    Command, Settings, Shared, feed::Feed, heads::Check, join::Join, link::Connection, live::LiveArea,
+    Settings,
+    feed::Feed,
+    heads::Check,
+    join::Join,
+    link::Connection,
+    marks::{KnownMarks, LiveArea},
+    question::{Answer, Input, Now, Out, Question, Questions, Stamp},
 };
 use crate::{
-    bus::{Bus, BusError, BusEvent, Content, Head, History, Marks},
-    hub::{self, Closing, Hub, MemberId, RoomId, Standing},
+    bus::{BusEvent, Content},
+    hub::{Closing, Hub, MemberId, RoomId, Standing},
     metrics::Metrics,
     protocol::{CloseCode, EntryId, Topic},
-    shutdown::Tasks,
     telemetry::traces::Span,
 };
 
 /// Deliveries that are taken in one turn: they leave in one write per session.
-const BATCH: usize = 64;
+pub const BATCH: usize = 64;
 /// Bytes of deliveries in one turn, well below any outbox's bound.
 const BATCH_BYTES: usize = 65_536;
 
-/// What the bus has answered.
+/// The owner of all feeds and of the hub: inputs in, questions and deliveries out.
 #[derive(Debug)]
-pub(super) enum Answer {
-    /// Subjects were subscribed to, and the heads of topics read.
-    Opened(Vec<(RoomId, Result<Option<Head>, BusError>)>),
-    /// Subjects were unsubscribed from.
-    Closed,
-    /// A log was read from after a number.
-    Read(RoomId, u64, Result<History, BusError>),
-    /// Marks were read for sessions that came back.
-    Marks(Result<Marks, BusError>),
-    /// An area's mark was written.
-    Marked(String, Result<Marks, BusError>),
-    /// After an interruption: heads of these rooms, whose feeds were there when asked, and all marks (renewed).
-    Settled(Vec<(RoomId, Option<EntryId>)>, Result<(Vec<Head>, Marks), BusError>),
-    /// The heads of these rooms, which had these ids when they were asked for.
-    Checked(Vec<(RoomId, EntryId)>, Result<Vec<Head>, BusError>),
-}
-
-pub(super) struct Switch {
+pub struct Switch {
     pub(super) settings: Settings,
-    pub(super) bus: Bus,
     pub(super) metrics: Metrics,
-    pub(super) shared: Arc<Shared>,
-    pub(super) tasks: Tasks,
+    pub(super) questions: Questions,
+    /// The last proof, ms of Redis' clock.
+    pub(super) at: u64,
+    pub(super) live: bool,
+    pub(super) known_marks: KnownMarks,
     pub(super) hub: Hub,
     pub(super) feeds: FxHashMap<RoomId, Feed>,
     pub(super) held: FxHashMap<RoomId, Vec<(EntryId, Content)>>,
@@ -61,7 +49,7 @@ pub(super) struct Switch {
     pub(super) reads: FxHashMap<RoomId, bool>,
     pub(super) connection: Connection,
     /// Counts interruptions of the link: an answer to a question of before is not used.
-    pub(super) generation: u64,
+    pub(super) generation: Stamp,
     pub(super) joins: BTreeMap<u64, Join>,
     pub(super) next_join: u64,
     /// Joins that wait for a room.
@@ -78,34 +66,30 @@ pub(super) struct Switch {
     pub(super) told: (usize, usize),
     pub(super) check: Check,
     /// When this turn began.
-    pub(super) turn: Instant,
+    pub(super) now: Now,
     /// What was delivered in this turn and is traced: the spans end with it, when everything is written.
     pub(super) spans: Vec<Span>,
-    answers: mpsc::Sender<(u64, Answer)>,
-    answered: Option<mpsc::Receiver<(u64, Answer)>>,
+    revoked: Vec<String>,
+    fatal: Option<String>,
 }
 
 impl Switch {
-    pub(super) fn new(
-        settings: Settings,
-        bus: Bus,
-        metrics: Metrics,
-        shared: Arc<Shared>,
-        tasks: Tasks,
-    ) -> Self {
-        let (answers, answered) = mpsc::channel(1024);
+    /// A switch that has seen nothing yet: the link is down, and nobody follows anything.
+    pub fn new(settings: Settings, hub: Hub, metrics: Metrics, now: Now) -> Self {
+        let questions = Questions::default();
         Self {
             settings,
-            bus,
             metrics,
-            shared,
-            tasks,
-            hub: Hub::new(hub::writers()),
+            generation: questions.latest(),
+            questions,
+            at: 0,
+            live: false,
+            known_marks: KnownMarks::default(),
+            hub,
             feeds: FxHashMap::default(),
             held: FxHashMap::default(),
             reads: FxHashMap::default(),
-            connection: Connection::new(),
-            generation: 0,
+            connection: Connection::new(now.wall_ms),
             joins: BTreeMap::new(),
             next_join: 0,
             waiting: FxHashMap::default(),
@@ -117,58 +101,61 @@ impl Switch {
             live_areas: BTreeMap::new(),
             owed: BTreeSet::new(),
             told: (0, 0),
-            check: Check::new(),
-            turn: Instant::now(),
+            check: Check::new(now.instant),
+            now,
             spans: Vec::new(),
-            answers,
-            answered: Some(answered),
+            revoked: Vec::new(),
+            fatal: None,
         }
     }
 
-    pub(super) async fn run(
-        mut self,
-        mut events: mpsc::Receiver<BusEvent>,
-        mut inbox: mpsc::Receiver<Command>,
-        fatal: oneshot::Sender<String>,
-    ) {
-        let Some(mut answered) = self.answered.take() else { return };
-        let mut batch = Vec::with_capacity(BATCH);
-        let mut tick = tokio::time::interval(Duration::from_secs(1));
-        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
-            tokio::select! {
-                count = events.recv_many(&mut batch, BATCH) => {
-                    if count == 0 {
-                        return;
-                    }
-                    if let Some(reason) = self.take_events(&mut batch) {
-                        let _ = fatal.send(reason);
-                        return;
-                    }
-                }
-                Some(command) = inbox.recv() => self.obey(command),
-                Some((generation, answer)) = answered.recv() => self.take_answer(generation, answer),
-                _ = tick.tick() => self.tick(),
-            }
-            self.finish_turn();
+    /// Takes an input. [`Switch::end_turn`] must follow.
+    pub fn take(&mut self, input: Input<'_>, now: Now) {
+        self.now = now;
+        match input {
+            Input::Events(batch) => self.take_events(batch),
+            Input::Command(command) => self.obey(command),
+            Input::Answer(stamp, answer) => self.take_answer(stamp, answer),
+            Input::Tick { chance } => self.tick(chance),
         }
     }
 
-    /// Asks the bus in a task of its own; the answer comes back into the loop.
-    pub(super) fn ask(&self, question: impl Future<Output = Answer> + Send + 'static) {
-        let answers = self.answers.clone();
-        let generation = self.generation;
-        self.tasks.spawn_until_end(async move {
-            let answer = question.await;
-            let _ = answers.send((generation, answer)).await;
-        });
+    /// Ends the turn: sends what is owed, and says what is left to do.
+    pub fn end_turn(&mut self, now: Now) -> Out {
+        self.now = now;
+        self.spans.clear();
+        self.open_and_close();
+        self.pay_owed();
+        Out {
+            questions: self.questions.take(),
+            revoked: std::mem::take(&mut self.revoked),
+            fatal: self.fatal.take(),
+        }
     }
 
-    fn take_events(&mut self, batch: &mut Vec<BusEvent>) -> Option<String> {
-        self.turn = Instant::now();
+    /// The last proof that everything was handed over, ms of Redis' clock; 0 before the first.
+    pub fn at(&self) -> u64 {
+        self.at
+    }
+
+    /// Whether Redis is in sight and all topics are in step.
+    pub fn is_live(&self) -> bool {
+        self.live
+    }
+
+    /// Until when areas have had live events, as far as this node knows; for those who look without asking.
+    pub fn known_marks(&self) -> KnownMarks {
+        self.known_marks.clone()
+    }
+
+    /// Asks the bus; the answer comes back as an input.
+    pub(super) fn ask(&mut self, question: Question) {
+        self.questions.ask(question);
+    }
+
+    fn take_events(&mut self, batch: &mut Vec<BusEvent>) {
         let mut bytes = 0;
         let lone = batch.len() == 1;
-        let mut fatal = None;
         for event in batch.drain(..) {
             match event {
                 BusEvent::Delivery(delivery) => {
@@ -188,36 +175,31 @@ impl Switch {
                         BusEvent::Link(link) => self.take_link(link),
                         BusEvent::Doubt(subject) => self.doubt(subject.as_ref()),
                         BusEvent::Disconnect { user } => self.disconnect(&user),
-                        BusEvent::Fatal(reason) => fatal = Some(reason),
+                        BusEvent::Fatal(reason) => self.fatal = Some(reason),
                         BusEvent::Delivery(_) => {}
                     }
                 }
             }
         }
         self.hub.flush();
-        self.metrics.delivery_latency.observe(self.turn.elapsed().as_secs_f64());
-        fatal
     }
 
-    fn take_answer(&mut self, generation: u64, answer: Answer) {
-        let stale = generation != self.generation;
-        self.turn = Instant::now();
+    fn take_answer(&mut self, stamp: Stamp, answer: Answer) {
+        let stale = stamp <= self.generation;
         match answer {
             Answer::Opened(results) => self.take_opened(results, stale),
             Answer::Closed => self.opening = false,
-            Answer::Read(room, asked, result) => self.take_read(room, asked, result, stale),
-            Answer::Marks(result) if !stale => self.take_marks(result),
-            Answer::Marked(area, result) if !stale => self.take_marked(&area, result),
-            Answer::Settled(rooms, result) if !stale => self.take_settled(&rooms, result),
-            Answer::Checked(rooms, result) if !stale => self.take_checked(&rooms, result),
-            Answer::Marks(_) | Answer::Marked(..) | Answer::Settled(..) | Answer::Checked(..) => {}
+            _ if stale => {}
+            Answer::Read { topic, after, history } => self.take_read(&topic, after, history),
+            Answer::Marks(marks) => self.take_marks(marks),
+            Answer::Marked { area, marks } => self.take_marked(&area, marks),
+            Answer::Looked { heads, marks } => self.take_looked(heads, marks),
+            Answer::Heads(heads) => self.take_checked(heads),
         }
     }
 
     fn disconnect(&mut self, user: &str) {
-        if let Some(auth) = &self.settings.auth {
-            auth.revoke(user);
-        }
+        self.revoked.push(user.to_owned());
         let key = Topic::own_key(user);
         let mut closed = 0;
         for (_, member) in self.hub.members().filter(|(_, member)| Topic::own_key(&member.user) == key) {
@@ -228,8 +210,8 @@ impl Switch {
         tracing::info!(user, sessions = closed, "editor disconnected by an operator");
     }
 
-    fn tick(&mut self) {
-        let now = Instant::now();
+    fn tick(&mut self, chance: f64) {
+        let now = self.now.instant;
         self.told = (0, self.told.0);
         for feed in self.feeds.values_mut() {
             feed.trim(now);
@@ -237,20 +219,9 @@ impl Switch {
         self.close_idle(now);
         self.retry_live();
         self.retry_opening();
-        self.tick_link(now);
+        self.tick_link(chance);
         self.give_up_waiting(now);
         self.metrics.topics.set(self.feeds.len() as i64);
-    }
-
-    fn finish_turn(&mut self) {
-        self.spans.clear();
-        self.open_and_close();
-        self.pay_owed();
-    }
-
-    /// The last proof, ms of Redis' clock.
-    pub(super) fn at(&self) -> u64 {
-        self.shared.at.load(std::sync::atomic::Ordering::Acquire)
     }
 
     /// How a member stands in a room is not in step and not owed: it waits to join.

@@ -5,11 +5,11 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    sync::{Arc, PoisonError},
+    sync::{Arc, PoisonError, RwLock},
     time::{Duration, Instant},
 };
 
-use super::switch::{Answer, Switch};
+use super::{question::Question, switch::Switch};
 use crate::{
     bus::{BusError, Marks},
     hub::RoomId,
@@ -25,6 +25,25 @@ const LEFT: Duration = Duration::from_millis(250);
 /// Live events that wait for a mark; what is more becomes a `resync`.
 const HELD: usize = 1024;
 
+/// Until when each area has had live events, ms of Redis' clock, as this node last read it. Clones share it.
+#[derive(Debug, Clone, Default)]
+pub struct KnownMarks(Arc<RwLock<BTreeMap<String, u64>>>);
+
+impl KnownMarks {
+    /// The mark of an area.
+    pub fn get(&self, area: &str) -> Option<u64> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).get(area).copied()
+    }
+
+    fn learn(&self, marks: &Marks) {
+        let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        for (area, mark) in &marks.marks {
+            let known = known.entry(area.clone()).or_default();
+            *known = (*known).max(*mark);
+        }
+    }
+}
+
 /// The live events of an area.
 #[derive(Debug, Default)]
 pub(super) struct LiveArea {
@@ -38,7 +57,7 @@ pub(super) struct LiveArea {
 
 impl Switch {
     pub(super) fn take_live(&mut self, topic: &Topic, event: Event, lone: bool) {
-        let now = Instant::now();
+        let now = self.now.instant;
         let area = self.live_areas.entry(topic.area().to_owned()).or_default();
         let left = area.until.map_or(Duration::ZERO, |until| until.saturating_duration_since(now));
         let ready = left >= LEFT && area.held.is_empty();
@@ -58,16 +77,12 @@ impl Switch {
         }
     }
 
-    fn write_mark(&self, area: String) {
-        let bus = self.bus.clone();
-        self.ask(async move {
-            let result = bus.mark(vec![area.clone()], AHEAD).await;
-            Answer::Marked(area, result)
-        });
+    fn write_mark(&mut self, area: String) {
+        self.ask(Question::Mark { area, ahead: AHEAD });
     }
 
     pub(super) fn take_marked(&mut self, name: &str, result: Result<Marks, BusError>) {
-        let now = Instant::now();
+        let now = self.now.instant;
         let Some(area) = self.live_areas.get_mut(name) else { return };
         area.writing = false;
         match result {
@@ -152,24 +167,19 @@ impl Switch {
 
     /// Remembers marks for those who look at them without asking.
     pub(super) fn learn_marks(&self, marks: &Marks) {
-        let mut known = self.shared.marks.write().unwrap_or_else(PoisonError::into_inner);
-        for (area, mark) in &marks.marks {
-            let known = known.entry(area.clone()).or_default();
-            *known = (*known).max(*mark);
-        }
+        self.known_marks.learn(marks);
     }
 
     /// The latest mark of an area that this node has read or written.
     pub(super) fn known_mark(&self, area: &str) -> Option<u64> {
-        self.shared.marks.read().unwrap_or_else(PoisonError::into_inner).get(area).copied()
+        self.known_marks.get(area)
     }
 
     /// Reads the marks for sessions that came back: one read at a time, for all who came before it started.
     pub(super) fn read_marks(&mut self) {
         if self.mark_reads.0.is_empty() && !self.mark_reads.1.is_empty() && self.connection.is_up() {
             self.mark_reads.0 = std::mem::take(&mut self.mark_reads.1);
-            let bus = self.bus.clone();
-            self.ask(async move { Answer::Marks(bus.marks().await) });
+            self.ask(Question::Marks);
         }
     }
 

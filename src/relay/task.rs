@@ -1,0 +1,165 @@
+//! The task that drives the switch: the only place in the relay that waits.
+//!
+//! It hands the switch what arrives, asks the bus what the switch wants to know (each question in a task of its own, so
+//! that nothing here waits for Redis), and publishes what everybody may look at. Must not decide anything.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::{
+    Command, Shared,
+    marks::AHEAD,
+    question::{Answer, Input, Now, Place, Question, Stamp},
+    switch::{BATCH, Switch},
+};
+use crate::{
+    auth::Authenticator,
+    bus::{Bus, BusError, BusEvent, Head, Marks},
+    metrics::Metrics,
+    protocol::{Subject, Topic},
+    shutdown::Tasks,
+};
+
+/// Answers that may wait. Who brings one waits for room, and nobody else does.
+const ANSWERS: usize = 1024;
+/// Heads in one question to Redis.
+const HEADS: usize = 200;
+
+/// What the task needs besides the switch.
+pub(super) struct Task {
+    pub(super) switch: Switch,
+    pub(super) bus: Bus,
+    pub(super) metrics: Metrics,
+    pub(super) shared: Arc<Shared>,
+    pub(super) tasks: Tasks,
+    /// Who is told when an operator closes an editor's sessions, so that they do not come straight back.
+    pub(super) auth: Option<Authenticator>,
+}
+
+impl Task {
+    /// Runs until the node ends, or the bus cannot go on: then `fatal` says why.
+    pub(super) async fn run(
+        mut self,
+        mut events: mpsc::Receiver<BusEvent>,
+        mut inbox: mpsc::Receiver<Command>,
+        fatal: oneshot::Sender<String>,
+    ) {
+        let (answers, mut answered) = mpsc::channel(ANSWERS);
+        let mut batch = Vec::with_capacity(BATCH);
+        let mut tick = tokio::time::interval(Duration::from_secs(1));
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            let now = tokio::select! {
+                count = events.recv_many(&mut batch, BATCH) => {
+                    if count == 0 {
+                        return;
+                    }
+                    let now = Now::read();
+                    self.switch.take(Input::Events(&mut batch), now);
+                    self.metrics.delivery_latency.observe(now.instant.elapsed().as_secs_f64());
+                    now
+                }
+                Some(command) = inbox.recv() => self.take(Input::Command(command)),
+                Some((stamp, answer)) = answered.recv() => self.take(Input::Answer(stamp, answer)),
+                _ = tick.tick() => self.take(Input::Tick { chance: rand::random() }),
+            };
+            let out = self.switch.end_turn(now);
+            self.shared.at.store(self.switch.at(), Ordering::Release);
+            self.shared.live.store(self.switch.is_live(), Ordering::Release);
+            for user in &out.revoked {
+                if let Some(auth) = &self.auth {
+                    auth.revoke(user);
+                }
+            }
+            for (stamp, question) in out.questions {
+                self.ask(stamp, question, answers.clone());
+            }
+            if let Some(reason) = out.fatal {
+                let _ = fatal.send(reason);
+                return;
+            }
+        }
+    }
+
+    fn take(&mut self, input: Input<'_>) -> Now {
+        let now = Now::read();
+        self.switch.take(input, now);
+        now
+    }
+
+    fn ask(&self, stamp: Stamp, question: Question, answers: mpsc::Sender<(Stamp, Answer)>) {
+        let bus = self.bus.clone();
+        self.tasks.spawn_until_end(async move {
+            let answer = ask(&bus, question).await;
+            // The switch is gone only when the node ends.
+            let _ = answers.send((stamp, answer)).await;
+        });
+    }
+}
+
+/// Asks the bus a question.
+async fn ask(bus: &Bus, question: Question) -> Answer {
+    match question {
+        Question::Open(subjects) => Answer::Opened(open(bus, subjects).await),
+        Question::Close(subjects) => {
+            bus.unsubscribe(subjects).await;
+            Answer::Closed
+        }
+        Question::Read { topic, after } => {
+            let history = bus.history(topic.clone(), after).await;
+            Answer::Read { topic, after, history }
+        }
+        Question::Marks => Answer::Marks(bus.marks().await),
+        Question::Mark { area, ahead } => {
+            let marks = bus.mark(vec![area.clone()], ahead).await;
+            Answer::Marked { area, marks }
+        }
+        Question::Look(places) => {
+            let heads = heads(bus, places).await;
+            Answer::Looked { heads, marks: renew_marks(bus).await }
+        }
+        Question::Heads(places) => Answer::Heads(heads(bus, places).await),
+    }
+}
+
+async fn open(bus: &Bus, subjects: Vec<Subject>) -> Vec<(Subject, Result<Option<Head>, BusError>)> {
+    let subscribed = bus.subscribe(subjects.clone()).await;
+    let confirmed = subjects.iter().zip(&subscribed).filter(|(_, result)| result.is_ok());
+    let topics = confirmed.filter_map(|(subject, _)| match subject {
+        Subject::Topic(topic) => Some(Place { topic: topic.clone(), top: None }),
+        Subject::Every(_) => None,
+    });
+    let mut heads = heads(bus, topics.collect()).await.into_iter();
+    let opened = subjects.into_iter().zip(subscribed).map(|(subject, result)| {
+        let head = result.and_then(|()| match subject {
+            Subject::Every(_) => Ok(None),
+            Subject::Topic(_) => heads.next().map(|(_, head)| head).transpose(),
+        });
+        (subject, head)
+    });
+    opened.collect()
+}
+
+/// A head for each place, in order.
+async fn heads(bus: &Bus, places: Vec<Place>) -> Vec<(Place, Result<Head, BusError>)> {
+    let mut found = Vec::with_capacity(places.len());
+    for piece in places.chunks(HEADS) {
+        let topics: Vec<Topic> = piece.iter().map(|place| place.topic.clone()).collect();
+        match bus.heads(topics).await {
+            Ok(heads) => found.extend(piece.iter().cloned().zip(heads.into_iter().map(Ok))),
+            Err(error) => found.extend(piece.iter().cloned().map(|place| (place, Err(error.clone())))),
+        }
+    }
+    found
+}
+
+/// All marks; they are renewed, so that who is away is told as well.
+async fn renew_marks(bus: &Bus) -> Result<Marks, BusError> {
+    let marks = bus.marks().await?;
+    let areas: Vec<String> = marks.marks.keys().cloned().collect();
+    if areas.is_empty() { Ok(marks) } else { bus.mark(areas, AHEAD).await }
+}
