@@ -381,7 +381,7 @@ class Link {
       if (this.seen.size > 2000) this.seen.delete(this.seen.values().next().value);
       this.positions[topic] = position;
     }
-    const replayed = Boolean(position && s.replaying && s.resume?.positions[topic] && m.at <= s.resume.at);
+    const replayed = Boolean(position && s.replaying && s.resume?.positions[topic]);
     this.o.emit({ t: 'event', topic, position, replayed, event });
   }
 

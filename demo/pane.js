@@ -2,49 +2,18 @@
 //
 // Worth reading for its order, which is the one for any page: subscribe, then load, then apply. An event only says that something
 // changed; what changed is read from the CMS, by the same function that loaded it first.
+import { $, api, count, h, loader, me, query, time, when } from './tools.js';
+import { follow, toast } from './toasts.js';
+import { keepLog, NAMES } from './log.js';
 
-const query = new URLSearchParams(location.search);
-const me = query.get('editor') ?? 'anna';
-const $ = (id) => document.getElementById(id);
-
-// ---- a little furniture
-
-/** Makes an element: h('b', {className: 'x'}, 'text', child). */
-function h(tag, properties = {}, ...children) {
-  const element = Object.assign(document.createElement(tag), properties);
-  for (const [name, value] of Object.entries(properties.aria ?? {})) element.setAttribute(`aria-${name}`, value);
-  element.append(...children.filter((c) => c !== null));
-  return element;
-}
-const time = (iso) => new Date(iso).toLocaleTimeString([], { hour: '2-digit', minute: '2-digit', second: '2-digit', hourCycle: 'h23' });
-const relative = new Intl.RelativeTimeFormat('en', { numeric: 'auto', style: 'narrow' });
-function ago(iso) {
-  const seconds = (new Date(iso).getTime() - Date.now()) / 1000;
-  for (const [unit, size] of [['day', 86400], ['hour', 3600], ['minute', 60]]) if (-seconds >= size) return relative.format(Math.ceil(seconds / size), unit);
-  return 'now';
-}
-const count = (n, noun) => `${n} ${noun}${n === 1 ? '' : 's'}`;
-const when = (iso) => h('time', { dateTime: iso, title: new Date(iso).toLocaleString() }, ago(iso));
-setInterval(() => { for (const t of document.querySelectorAll('time')) t.textContent = ago(t.dateTime); }, 20_000);
-
-async function api(path, body) {
-  const answer = await fetch(`api/${path}`, body ? { method: 'POST', headers: { 'Content-Type': 'application/json' }, body: JSON.stringify(body) } : {});
-  const result = await answer.json().catch(() => ({}));
-  if (!answer.ok) throw new Error(result.detail ?? `The CMS answers ${answer.status}.`);
-  return result;
-}
-function toast(text, kind = '') {
-  const item = h('p', { className: `toast ${kind}` }, text);
-  $('toasts').append(item);
-  setTimeout(() => item.remove(), 4500);
-}
+const bad = (error) => toast(error.message, { kind: 'bad' });
 /** An act of this editor: a write to the CMS, with the client id as origin, so that the echo of it is dropped here. */
 async function act(path, body) {
   try {
     const result = await api(path, { editor: me, origin: rt.id, ...body });
-    if (result.publish_error) toast(`Saved, but the others could not be told: ${result.publish_error}`, 'bad');
+    if (result.publish_error) toast(`Saved, but the others could not be told: ${result.publish_error}`, { kind: 'bad' });
     return result;
-  } catch (error) { toast(error.message, 'bad'); return null; }
+  } catch (error) { bad(error); return null; }
 }
 
 const setup = await api('setup');
@@ -59,11 +28,15 @@ function avatar(id) {
 
 // ---- the connection
 
+/** What the one bar says: a word, and a sentence where the page may be behind. */
+function say(state, word, sentence = '') {
+  $('badge').dataset.state = state;
+  $('badge-text').textContent = word;
+  $('notice').hidden = !sentence;
+  $('notice-text').textContent = $('notice').title = sentence;
+}
 const { Realtime } = await import(`${setup.realtime}/realtime.js`).catch((error) => {
-  $('badge').dataset.state = 'off';
-  $('badge-text').textContent = 'Off';
-  $('notice').hidden = false;
-  $('notice-text').textContent = `${setup.realtime}/realtime.js cannot be loaded: no live updates.`;
+  say('off', 'Off', `${setup.realtime}/realtime.js cannot be loaded: no live updates.`);
   throw error;
 });
 const rt = new Realtime({
@@ -73,42 +46,38 @@ const rt = new Realtime({
   ...(query.get('transports') && { transports: query.get('transports').split(',') }),
 });
 
-const NAMES = { websocket: 'WebSocket', sse: 'SSE', poll: 'long-poll' };
 rt.onStatus(({ state, since, transport, node, reason }) => {
-  $('badge').dataset.state = state;
-  $('badge-text').textContent = {
-    connecting: 'Connecting…',
-    live: `Live · ${NAMES[transport]}`,
-    stale: `Not live since ${time(since)}`,
-    off: 'Off',
-  }[state];
-  $('badge').title = node ? `Node ${node}, since ${time(since)}` : '';
-  $('notice').hidden = state === 'live' || state === 'connecting';
-  $('notice-text').textContent = state === 'off'
-    ? `Live updates are off${reason === 'disabled' ? ': they are switched off on the server' : ''}. What others change shows after a manual refresh.`
-    : `Not live since ${time(since)}: what you see may be behind. It catches up by itself.`;
+  if (state === 'live') say('live', 'Live');
+  else if (state === 'connecting') say('connecting', 'Connecting…');
+  else if (state === 'stale') say('stale', `Not live since ${time(since)}`, 'May be behind; catches up by itself.');
+  else say('off', 'Off', `${reason === 'disabled' ? 'Live updates are switched off on the server.' : 'Live updates are off.'} What others change shows after a manual refresh.`);
+  // How it is connected is for whoever asks: on hover, and in the log.
+  $('badge').dataset.transport = transport ? NAMES[transport] : '';
+  $('badge').title = [transport && `By ${NAMES[transport]}`, node && `node ${node}`, `since ${time(since)}`, reason].filter(Boolean).join(', ');
+  if (state !== 'live') $('caught-up').textContent = '';
   document.title = `${state === 'live' ? '' : '⚠ '}${editor(me).name} · Carillon`;
 });
 
 // ---- what is shown, and how it is read: each view has one loader, which never runs twice at a time
 
-const view = { project: 42, content: null };
-const known = { versions: new Map(), comments: new Set(), notifications: new Set(), unread: 0 };
-
-function loader(load) {
-  let running = false, again = false;
-  return async function reload() {
-    if (running) { again = true; return; }
-    running = true;
-    do {
-      again = false;
-      try { await load(); } catch (error) { toast(error.message, 'bad'); }
-    } while (again);
-    running = false;
-  };
-}
+const view = { project: 42, content: null, target: null };
+const known = { versions: new Map(), comments: new Set(), notifications: null };
 
 const LABELS = { draft: 'Draft', in_review: 'In review', approved: 'Approved', published: 'Published', active: 'Active', on_hold: 'On hold', done: 'Done' };
+
+/** What happened while this page was away and was replayed afterwards: these entries carry a mark. */
+const replayed = new Set();
+let missed = 0;
+function note(event, about) {
+  if (!about.replayed) return;
+  const { comment, activity, items } = event.data ?? {};
+  for (const id of [comment, activity, ...(items ?? []).map((item) => item.id)]) if (id) replayed.add(id);
+  missed++;
+  $('caught-up').textContent = `Caught up: ${count(missed, 'missed change')} replayed.`;
+  clearTimeout(note.timer);
+  note.timer = setTimeout(() => { missed = 0; $('caught-up').textContent = ''; }, 15_000);
+}
+const mark = (id) => (replayed.has(id) ? h('span', { className: 'replayed', title: 'Happened while this page was not live, and was replayed when it was back' }, 'replayed') : null);
 
 const loadProjects = loader(async () => {
   const { projects } = await api('projects');
@@ -122,86 +91,122 @@ const loadProjects = loader(async () => {
     return button;
   }));
   const current = projects.find((p) => p.id === view.project);
-  $('project-name').textContent = current.name;
-  $('project-status').value = current.status;
-});
+  $('project-name').textContent = current?.name ?? `There is no project ${view.project}`;
+  $('project-status').value = current?.status ?? '';
+}, bad);
 
+function row(i) {
+  const name = h('button', { type: 'button', className: 'link', title: i.name }, i.name);
+  name.addEventListener('click', () => detail(i.content));
+  const move = h('select', { aria: { label: `Move ${i.name} to` } }, ...['draft', 'in_review', 'approved', 'published'].map((s) => h('option', { value: s, selected: s === i.status }, LABELS[s])));
+  move.dataset.act = 'move';
+  move.className = `chip ${i.status}`;
+  move.addEventListener('change', async () => { if (await act(`projects/${view.project}/items/${i.id}/move`, { status: move.value })) mine(); });
+  const approve = h('button', { type: 'button', className: 'small', disabled: i.status === 'approved' || i.status === 'published', aria: { label: `Approve ${i.name}` }, title: 'Approve' }, h('span', { className: 'tick' }, '✓'), h('span', { className: 'word' }, 'Approve'));
+  approve.dataset.act = 'approve';
+  approve.addEventListener('click', async () => { if (await act(`projects/${view.project}/items/${i.id}/approve`, {})) mine(); });
+  const element = h('tr', {},
+    h('td', { className: 'name' }, h('div', {}, name, h('span', { className: 'sub' }, `${i.type} · ${i.language.toUpperCase()}`), mark(i.id))),
+    h('td', { className: 'kind' }, i.type), h('td', { className: 'lang' }, i.language),
+    h('td', { className: 'status' }, move),
+    h('td', { className: 'changed' }, avatar(i.modified_by), h('span', { className: 'sr' }, editor(i.modified_by).name), when(i.modified)),
+    h('td', { className: 'acts' }, approve));
+  element.dataset.item = i.id;
+  const before = known.versions.get(i.id);
+  if (before !== undefined && before !== i.version) element.classList.add('fresh');
+  known.versions.set(i.id, i.version);
+  return element;
+}
 const loadItems = loader(async () => {
   const { project, items } = await api(`projects/${view.project}/items`);
   if (project.id !== view.project) return;
   const focused = document.activeElement?.closest('#items tr')?.dataset.item;
   const control = document.activeElement?.dataset?.act;
-  $('items').replaceChildren(...items.map((i) => {
-    const name = h('button', { type: 'button', className: 'link', title: i.name }, i.name);
-    name.addEventListener('click', () => detail(i.content));
-    const move = h('select', { aria: { label: `Move ${i.name} to` } }, ...['draft', 'in_review', 'approved', 'published'].map((s) => h('option', { value: s, selected: s === i.status }, LABELS[s])));
-    move.dataset.act = 'move';
-    move.className = `chip ${i.status}`;
-    move.addEventListener('change', async () => { if (await act(`projects/${view.project}/items/${i.id}/move`, { status: move.value })) mine(); });
-    const approve = h('button', { type: 'button', className: 'small', disabled: i.status === 'approved' || i.status === 'published', aria: { label: `Approve ${i.name}` } }, 'Approve');
-    approve.dataset.act = 'approve';
-    approve.addEventListener('click', async () => { if (await act(`projects/${view.project}/items/${i.id}/approve`, {})) mine(); });
-    const row = h('tr', {},
-      h('td', { className: 'name' }, h('div', {}, name, h('span', { className: 'sub' }, `${i.type} · ${i.language.toUpperCase()}`))),
-      h('td', { className: 'kind' }, i.type), h('td', { className: 'lang' }, i.language),
-      h('td', { className: 'status' }, move),
-      h('td', { className: 'changed' }, avatar(i.modified_by), h('span', { className: 'sr' }, editor(i.modified_by).name), when(i.modified)),
-      h('td', { className: 'acts' }, approve));
-    row.dataset.item = i.id;
-    const before = known.versions.get(i.id);
-    if (before !== undefined && before !== i.version) row.classList.add('fresh');
-    known.versions.set(i.id, i.version);
-    return row;
-  }));
+  $('items').replaceChildren(...items.map(row));
   if (focused) $('items').querySelector(`[data-item="${focused}"] ${control ? `[data-act="${control}"]` : 'button'}`)?.focus();
-});
+  arrive();
+}, bad);
 
 const loadComments = loader(async () => {
   const { project, comments } = await api(`projects/${view.project}/comments`);
   if (project !== view.project) return;
   const first = known.comments.size === 0;
   $('comments').replaceChildren(...comments.map((c) => {
+    const by = h('strong', {}, editor(c.author).name);
     const entry = c.kind === 'activity'
-      ? h('li', { className: 'entry activity' }, avatar(c.author), h('p', {}, h('strong', {}, editor(c.author).name), ` ${c.text} `, when(c.created)))
-      : h('li', { className: 'entry' }, avatar(c.author), h('div', {}, h('p', { className: 'by' }, h('strong', {}, editor(c.author).name), ' ', when(c.created)), h('p', { className: 'said' }, ...mentions(c.text))));
+      ? h('li', { className: 'entry activity' }, avatar(c.author), h('p', {}, by, ` ${c.text} `, when(c.created), ' ', mark(c.id)))
+      : h('li', { className: 'entry' }, avatar(c.author), h('div', {}, h('p', { className: 'by' }, by, ' ', when(c.created), ' ', mark(c.id)), h('p', { className: 'said' }, ...mentions(c.text))));
     entry.dataset.comment = c.id;
     if (!first && !known.comments.has(c.id)) entry.classList.add('fresh');
     known.comments.add(c.id);
     return entry;
   }));
-});
+  arrive();
+}, bad);
 /** The text, with @editor marked. */
 function mentions(text) {
   return text.split(/(@\w+)/).map((part) => (part[0] === '@' && editors.has(part.slice(1)) ? h('mark', {}, part) : part));
 }
 
+// ---- the bell: its number is that of the unread rows below it, and each row leads to what it speaks of
+
+const address = (n) => `pane.html?${new URLSearchParams(Object.entries({ ...Object.fromEntries(query), editor: me, project: n.project ?? view.project, item: n.item ?? '', comment: n.comment ?? '' }).filter(([, value]) => value !== ''))}`;
+/** Shows what a notification speaks of, and marks it as read. A note speaks of nothing: it is shown itself. */
+async function lead(n) {
+  const inbox = $('inbox');
+  if (n.project === null && !inbox.matches(':popover-open')) inbox.showPopover();
+  if (n.project !== null && inbox.matches(':popover-open')) inbox.hidePopover();
+  go(n);
+  if (!n.read && await act('notifications/read', { id: n.id })) loadNotifications();
+}
+function notification(n) {
+  const link = h('a', { href: address(n) }, h('span', {}, n.text));
+  link.addEventListener('click', (event) => follow(event, () => lead(n)));
+  const entry = h('li', { className: `entry ${n.read ? '' : 'unread'}` }, avatar(n.from), h('div', {}, h('p', {}, link), h('p', { className: 'meta' }, when(n.created))));
+  if (!n.read) {
+    const read = h('button', { type: 'button', className: 'small', aria: { label: `Mark as read: ${n.text}` } }, 'Read');
+    read.addEventListener('click', async () => { if (await act('notifications/read', { id: n.id })) loadNotifications(); });
+    entry.append(read);
+  }
+  entry.dataset.notification = n.id;
+  return entry;
+}
 const loadNotifications = loader(async () => {
   const { unread, notifications } = await api(`notifications?editor=${me}`);
-  const first = known.notifications.size === 0 && !known.loadedNotifications;
-  known.loadedNotifications = true;
+  const news = known.notifications ? notifications.filter((n) => !n.read && !known.notifications.has(n.id)) : [];
+  known.notifications = new Set(notifications.map((n) => n.id));
   $('unread').hidden = !unread;
   $('unread').textContent = unread;
-  if (unread > known.unread && !first) { $('bell').classList.remove('ring'); void $('bell').offsetWidth; $('bell').classList.add('ring'); }
-  known.unread = unread;
+  $('inbox-count').textContent = unread ? `${unread} unread` : 'all read';
   $('bell').setAttribute('aria-label', `Notifications, ${unread || 'none'} unread`);
   $('read-all').disabled = !unread;
-  $('notifications').replaceChildren(...notifications.map((n) => {
-    const entry = h('li', { className: `entry ${n.read ? '' : 'unread'}` }, avatar(n.from), h('div', {}, h('p', {}, n.text), h('p', { className: 'meta' }, when(n.created))));
-    if (!n.read) {
-      const read = h('button', { type: 'button', className: 'small', aria: { label: `Mark as read: ${n.text}` } }, 'Read');
-      read.addEventListener('click', async () => { if (await act('notifications/read', { id: n.id })) loadNotifications(); });
-      entry.append(read);
-    }
-    entry.dataset.notification = n.id;
-    if (!first && !known.notifications.has(n.id)) {
-      $('announcer').append(h('p', {}, `New notification: ${n.text}`));
-      toast(n.text, 'note');
-    }
-    known.notifications.add(n.id);
-    return entry;
-  }));
+  const groups = [notifications.filter((n) => !n.read), notifications.filter((n) => n.read)];
+  $('notifications').replaceChildren(...groups.flat().map(notification));
   if (!notifications.length) $('notifications').append(h('li', { className: 'entry empty' }, 'Nothing yet.'));
-});
+  if (news.length) { $('bell').classList.remove('ring'); void $('bell').offsetWidth; $('bell').classList.add('ring'); }
+  for (const n of news.reverse()) {
+    $('announcer').append(h('p', {}, `New notification: ${n.text}`));
+    if (!$('inbox').matches(':popover-open')) toast(n.text, { href: address(n), go: () => lead(n) });
+  }
+}, bad);
+
+/** Leads to an item or a comment, in another project too: there as soon as it is read. */
+function go({ project, item, comment, id }) {
+  const place = comment ? ['#comments', 'comment', comment] : item ? ['#items', 'item', item] : id ? ['#notifications', 'notification', id] : null;
+  view.target = place && (project && !comment && !item ? '#overview' : `${place[0]} [data-${place[1]}="${CSS.escape(place[2])}"]`);
+  if (project && project !== view.project) open(project);
+  arrive();
+}
+function arrive() {
+  const found = view.target && document.querySelector(view.target);
+  if (!found) return;
+  view.target = null;
+  for (const other of document.querySelectorAll('.target')) other.classList.remove('target');
+  found.classList.add('target');
+  found.scrollIntoView({ block: 'nearest' });
+  found.tabIndex = -1;
+  found.focus({ preventScroll: true });
+}
 
 /** After an own act: the echo is dropped, so this page reads again by itself. */
 function mine() { loadItems(); loadComments(); loadProjects(); }
@@ -218,8 +223,8 @@ function open(project) {
   known.comments.clear();
   known.versions.clear();
   for (const [topic, load] of [[`project-items:${project}`, loadItems], [`comments:${project}`, () => { loadComments(); loadProjects(); }]]) {
-    rt.on(topic, load, { signal });
-    rt.onResync(topic, load, { signal });
+    rt.on(topic, (event, about) => { note(event, about); load(); }, { signal });
+    rt.onResync(topic, () => load(), { signal });
   }
   loadProjects();
   if (rt.status.state !== 'live') all();    // without a connection a page still shows what the CMS says
@@ -255,7 +260,7 @@ const loadDetail = loader(async () => {
     $('detail-notice-text').textContent = `${editor(content.modified_by).name} saved version ${content.version} while you had this open.`;
     $('detail-notice').hidden = false;
   }
-});
+}, bad);
 function detail(content) {
   leaveDetail.abort();
   leaveDetail = new AbortController();
@@ -305,49 +310,9 @@ function faults(drop = false) {
 for (const id of switches) $(id).addEventListener('change', () => faults());
 $('drop').addEventListener('click', () => faults(true));
 
-// ---- the log, and an auditor that counts what should never happen
+// ---- the log, colours, and off we go
 
-const audit = { events: 0, holes: 0, doubles: 0, resyncs: 0, at: new Map() };
-function note({ topic, position }) {
-  const [, where, seq] = position?.match(/^(.*-)(\d+)$/) ?? [];
-  if (!where) return;
-  audit.events++;
-  const last = audit.at.get(topic);
-  if (last?.where === where) {
-    if (Number(seq) <= last.seq) audit.doubles++;
-    else if (Number(seq) > last.seq + 1) audit.holes++;
-  }
-  audit.at.set(topic, { where, seq: Number(seq) });
-}
-function start(positions, over) {
-  for (const [topic, position] of Object.entries(positions ?? {})) {
-    const [, where, seq] = position.match(/^(.*-)(\d+)$/) ?? [];
-    if (over || !audit.at.has(topic)) audit.at.set(topic, { where, seq: Number(seq) });
-  }
-}
-rt.onMessage(({ direction, transport, time: at, message }) => {
-  if (direction === 'in' && message.type === 'event') note(message);
-  else if (message.type === 'resync') { audit.resyncs++; start(message.positions, true); }
-  else if (message.type === 'subscribed') start(message.positions, true);
-  else if (message.type === 'welcome') start(message.positions, false);
-  Object.assign($('audit').dataset, { events: audit.events, holes: audit.holes, doubles: audit.doubles, resyncs: audit.resyncs });
-  $('audit').textContent = `${count(audit.events, 'event')} · ${count(audit.holes, 'hole')} · ${count(audit.doubles, 'double')} · ${count(audit.resyncs, 'resync')}`;
-  const ping = message.type === 'ping' || message.type === 'pong';
-  const line = h('li', { className: `${direction} ${ping ? 'ping' : ''}` }, h('details', {},
-    h('summary', {}, h('span', { className: 'at' }, time(at)), h('span', { className: 'way' }, direction === 'in' ? '←' : '→'), h('b', {}, message.event?.type ?? message.type), h('span', { className: 'what' }, message.topic ?? message.topics?.join(' ') ?? ''), h('span', { className: 'via' }, NAMES[transport])),
-    h('pre', {}, JSON.stringify(message, null, 2))));
-  $('messages').prepend(line);
-  while ($('messages').children.length > 300) $('messages').lastChild.remove();
-});
-$('log-button').addEventListener('click', () => {
-  $('log').hidden = !$('log').hidden;
-  $('log-button').setAttribute('aria-expanded', String(!$('log').hidden));
-});
-$('log-clear').addEventListener('click', () => $('messages').replaceChildren());
-$('log-pings').addEventListener('change', () => $('messages').classList.toggle('pings', $('log-pings').checked));
-
-// ---- colours, and off we go
-
+keepLog(rt);
 const paint = () => { document.documentElement.dataset.theme = localStorage.getItem('carillon-theme') ?? 'system'; };
 addEventListener('storage', paint);
 paint();
@@ -359,4 +324,5 @@ const other = setup.editors.find((e) => e.id !== me);
 $('comment').placeholder = `Write a comment. @${other.id} notifies ${other.name.split(' ')[0]}.`;
 $('notify-to').append(...setup.editors.filter((e) => e.id !== me).map((e) => h('option', { value: e.id }, e.name)));
 open(Number(query.get('project')) || 42);
+go({ project: view.project, item: query.get('item'), comment: query.get('comment') });
 if (rt.status.state !== 'live') loadNotifications();

@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::objects::{self, Comment, Content, Editor, Item, Notification, Project};
+use super::objects::{self, About, Comment, Content, Editor, Item, Notification, Project};
 use crate::protocol::{Problem, time};
 
 /// The longest text, characters.
@@ -131,7 +131,9 @@ impl Cms {
         let mentioned: Vec<String> = self.editors.iter().map(|e| e.id.clone()).collect();
         for to in mentioned.into_iter().filter(|id| *id != author.id && mentions(&text, id)) {
             let text = format!("{} mentioned you: “{cut}”", author.name);
-            pokes.push(self.add_notification(&to, &author.id, text, Some(project)).1);
+            let about =
+                About { project: Some(project), item: write.item.clone(), comment: Some(comment.id.clone()) };
+            pokes.push(self.add_notification(&to, &author.id, text, about).1);
         }
         Ok(Change { name: "comment", value: json!(comment), pokes })
     }
@@ -166,7 +168,8 @@ impl Cms {
         let mut pokes = self.item_pokes(&item);
         if before != editor.id {
             let text = format!("{} approved “{}”.", editor.name, item.name);
-            pokes.push(self.add_notification(&before, &editor.id, text, Some(project)).1);
+            let about = About { project: Some(project), item: Some(item.id.clone()), comment: None };
+            pokes.push(self.add_notification(&before, &editor.id, text, about).1);
         }
         Ok(Change { name: "item", value: json!(item), pokes })
     }
@@ -216,7 +219,8 @@ impl Cms {
             self.project(project)?;
         }
         let text = text(write.text.as_deref(), "text")?;
-        let (notification, poke) = self.add_notification(&to, &write.editor, text, write.project);
+        let about = About { project: write.project, ..About::default() };
+        let (notification, poke) = self.add_notification(&to, &write.editor, text, about);
         Ok(Change { name: "notification", value: json!(notification), pokes: vec![poke] })
     }
 
@@ -307,17 +311,11 @@ impl Cms {
         comment
     }
 
-    fn add_notification(
-        &mut self,
-        to: &str,
-        from: &str,
-        text: String,
-        project: Option<u64>,
-    ) -> (Notification, Poke) {
+    fn add_notification(&mut self, to: &str, from: &str, text: String, about: About) -> (Notification, Poke) {
         self.made += 1;
         let id = format!("n{}", self.made);
         let notification =
-            Notification { id, to: to.into(), from: from.into(), text, project, read: false, created: now() };
+            Notification { id, to: to.into(), from: from.into(), text, about, read: false, created: now() };
         self.notifications.push(notification.clone());
         if self.notifications.iter().filter(|n| n.to == to).count() > NOTIFICATIONS
             && let Some(oldest) = self.notifications.iter().position(|n| n.to == to)

@@ -115,7 +115,11 @@ fn file(name: &str) -> Response {
         "demo.css" => ("text/css", include_bytes!("../../../demo/demo.css")),
         "demo.js" => ("text/javascript", include_bytes!("../../../demo/demo.js")),
         "pane.html" => ("text/html", include_bytes!("../../../demo/pane.html")),
+        "pane.css" => ("text/css", include_bytes!("../../../demo/pane.css")),
         "pane.js" => ("text/javascript", include_bytes!("../../../demo/pane.js")),
+        "tools.js" => ("text/javascript", include_bytes!("../../../demo/tools.js")),
+        "toasts.js" => ("text/javascript", include_bytes!("../../../demo/toasts.js")),
+        "log.js" => ("text/javascript", include_bytes!("../../../demo/log.js")),
         "icon.svg" => ("image/svg+xml", include_bytes!("../../../demo/icon.svg")),
         _ => return refuse(&Problem::new(404, "not-found", "Not found", "The demo has no such file.")),
     };

@@ -71,6 +71,15 @@ pub(super) struct Content {
     pub(super) modified_by: String,
 }
 
+/// What a notification leads to; nothing where it is only a note.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct About {
+    pub(super) project: Option<u64>,
+    pub(super) item: Option<String>,
+    pub(super) comment: Option<String>,
+}
+
 /// A line in an editor's bell.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Notification {
@@ -78,7 +87,8 @@ pub(super) struct Notification {
     pub(super) to: String,
     pub(super) from: String,
     pub(super) text: String,
-    pub(super) project: Option<u64>,
+    #[serde(flatten)]
+    pub(super) about: About,
     pub(super) read: bool,
     pub(super) created: String,
 }

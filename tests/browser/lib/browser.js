@@ -69,14 +69,14 @@ export function screen(page) {
     },
     /** The raw messages of a kind. */
     raw: (type) => page.evaluate((type) => [...document.querySelectorAll('#messages pre')].map((p) => JSON.parse(p.textContent)).filter((m) => m.type === type), type),
-    /** Waits until the badge says so: live('WebSocket'). */
-    live: (transport, ms = 10_000) => until(`the badge says Live${transport ? ` · ${transport}` : ''}`, async () => {
-      const shown = await badge.innerText();
-      if (shown.trim() === `Live · ${transport}` || (!transport && shown.startsWith('Live'))) return true;
-      throw new Error(`it says “${shown}”`);
+    /** Waits until the bar says live, by this transport: live('WebSocket'). The transport is for who hovers over it, not in its text. */
+    live: (transport, ms = 10_000) => until(`the bar says Live${transport ? `, by ${transport}` : ''}`, async () => {
+      const [shown, by] = await badge.evaluate((b) => [b.innerText.trim(), b.dataset.transport]);
+      if (shown.startsWith('Live') && (!transport || by === transport)) return true;
+      throw new Error(`it says “${shown}”, by ${by}`);
     }, ms),
     becomes: (state, ms = 10_000) => until(`the badge is ${state}`, async () => (await badge.getAttribute('data-state')) === state, ms),
-    unread: async () => ((await page.locator('#unread').isVisible()) ? Number(await page.locator('#unread').innerText()) : 0),
+    unread: () => page.locator('#unread').evaluate((bell) => (bell.hidden ? 0 : Number(bell.textContent))),
     comments: () => page.locator('#comments .entry').allInnerTexts(),
     statusOf: (item) => page.locator('#items tr', { hasText: item }).locator('select').inputValue(),
     comment: async (text) => { await page.getByLabel('Your comment').fill(text); await page.getByRole('button', { name: 'Comment', exact: true }).click(); },
@@ -103,6 +103,8 @@ export async function settled(screen, node, editor, project = 42) {
       unread: document.querySelector('#unread').hidden ? 0 : Number(document.querySelector('#unread').textContent),
     }));
     const held = { items: items.items.map((i) => `${i.id} ${i.status} ${i.name}`), comments: comments.comments.map((c) => c.id), notifications: bell.notifications.map((n) => n.id), unread: bell.unread };
+    // Unread ones come first on the page.
+    held.notifications = [...bell.notifications.filter((n) => !n.read), ...bell.notifications.filter((n) => n.read)].map((n) => n.id);
     if (JSON.stringify(shown) !== JSON.stringify(held)) throw new Error(`shown ${JSON.stringify(shown).slice(0, 400)} held ${JSON.stringify(held).slice(0, 400)}`);
     return true;
   }, 12_000);

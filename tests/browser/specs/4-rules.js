@@ -55,7 +55,7 @@ test('every transport off: the notice, nothing opened, and a refresh by hand wor
   await a.api('projects/42/comments', { editor: 'bilal', text: 'By hand' });
   await pause(1500);
   assert.equal((await anna.comments()).some((c) => c.includes('By hand')), false);
-  await anna.page.getByRole('button', { name: 'Refresh now' }).click();
+  await anna.page.getByRole('button', { name: 'Refresh' }).click();
   await anna.shows('By hand');
   assert.deepEqual([anna.log.sockets, anna.log.opened()], [[], []]);
 });

@@ -16,7 +16,7 @@ test('Firefox: live, two tabs share, a comment comes across, SSE where WebSocket
     await page.goto(`${a.base}/demo/pane.html?editor=anna`);
     return page;
   };
-  const badge = (page) => page.$eval('#badge-text', (b) => b.textContent);
+  const badge = (page) => page.$eval('#badge', (b) => `${b.innerText.trim()} · ${b.dataset.transport}`);
   const first = await open();
   await until('live', async () => (await badge(first)) === 'Live · WebSocket', 15_000);
   const second = await open();
