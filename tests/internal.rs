@@ -216,3 +216,35 @@ async fn the_page_needs_nothing_from_outside() {
         assert!(answer.text().len() > 100, "{path}");
     }
 }
+
+#[tokio::test]
+async fn positions_are_where_a_page_may_start() {
+    let node = Node::start(&[]).await;
+    let first = node.publish("comments:42", &json!({"type": "a.b"})).await;
+    let bearer = format!("Bearer {}", publish_token(&["comments:*", "comments"]));
+    let asked = |path: &'static str, bearer: &str| {
+        let headers = [("Authorization".to_owned(), bearer.to_owned())];
+        let internal = node.internal;
+        async move {
+            let headers: Vec<_> =
+                headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+            request(internal, "GET", path, &headers, b"").await
+        }
+    };
+    let answer = asked("/positions?topics=comments:42", &bearer).await;
+    assert_eq!((answer.status, answer.header("cache-control")), (200, Some("no-store")), "{answer:?}");
+    let told = answer.json();
+    assert!(told["at"].is_u64());
+    let positions = told["positions"].as_object().unwrap();
+    assert_eq!(positions.keys().collect::<Vec<_>>(), ["comments", "comments:42"], "its area is followed too");
+    assert!(positions["comments:42"].as_str().unwrap().ends_with(&format!(".{first}")));
+    for (path, bearer, status, code) in [
+        ("/positions?topics=projects", bearer.as_str(), 403, "forbidden"),
+        ("/positions?topics=comments:*", bearer.as_str(), 400, "bad-topic"),
+        ("/positions?topics=", bearer.as_str(), 400, "bad-request"),
+        ("/positions", bearer.as_str(), 400, "bad-request"),
+        ("/positions?topics=comments:42", "Bearer nobody", 401, "unauthenticated"),
+    ] {
+        assert_eq!(asked(path, bearer).await.problem(), (status, code.into()), "{path}");
+    }
+}

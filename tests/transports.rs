@@ -342,3 +342,51 @@ async fn the_library_is_served_with_the_node() {
     let types = node.public_get("/realtime/realtime.d.ts", &[]).await;
     assert_eq!((types.status, &types.body[..]), (200, &include_bytes!("../client/realtime.d.ts")[..]));
 }
+
+async fn post(node: &Node, path: &str, kind: &str, body: &str) -> Answer {
+    let bearer = format!("Bearer {}", token("anna", &["*"]));
+    let headers = [("Authorization", &*bearer), ("Content-Type", kind)];
+    request(node.public, "POST", path, &headers, body.as_bytes()).await
+}
+
+#[tokio::test]
+async fn posted_wishes_have_room_for_many_topics() {
+    let node = Node::start(&[]).await;
+    let topics: Vec<_> = (0..64).map(|n| format!("comments:{n:0>200}")).collect();
+    let json = "application/json; charset=utf-8";
+    let body = json!({"topics": topics, "presence": {"topics": {}}}).to_string();
+    let first = post(&node, "/realtime/poll", json, &body).await.json();
+    let welcome = &first["messages"][0];
+    assert_eq!((&welcome["type"], &welcome["refused"]), (&json!("welcome"), &json!([])));
+    node.publish(&topics[63], &event(1)).await;
+    // By its cursor, and by the positions of the welcome.
+    let cursor = json!({"topics": topics, "cursor": first["cursor"]}).to_string();
+    let next = post(&node, "/realtime/poll", json, &cursor).await.json();
+    assert_eq!(next["messages"][0]["event"], event(1), "{next}");
+    let resume = json!({"at": welcome["at"], "positions": welcome["positions"]});
+    let resumed = json!({"topics": topics, "resume": resume}).to_string();
+    let messages = post(&node, "/realtime/poll", json, &resumed).await.json()["messages"].clone();
+    assert_eq!((&messages[0]["type"], &messages[1]["event"]), (&json!("welcome"), &event(1)));
+}
+
+#[tokio::test]
+async fn what_is_no_json_object_is_refused() {
+    let node = Node::start(&[]).await;
+    let json = "application/json";
+    let many = format!(r#"{{"topics":["{}"]}}"#, "x".repeat(70_000));
+    for path in ["/realtime/poll", "/realtime/events"] {
+        for (kind, body, status, code) in [
+            ("text/plain", "{}", 415, "not-json"),
+            ("application/x-www-form-urlencoded", "topics=comments:42", 415, "not-json"),
+            ("", "{}", 415, "not-json"),
+            (json, "", 400, "bad-request"),
+            (json, "[]", 400, "bad-request"),
+            (json, r#"{"topics":"comments:42"}"#, 400, "bad-request"),
+            (json, r#"{"topics":[42]}"#, 400, "bad-request"),
+            (json, &*many, 413, "too-large"),
+        ] {
+            let answer = post(&node, path, kind, body).await;
+            assert_eq!(answer.problem(), (status, code.into()), "{path} {kind} {body:.40}");
+        }
+    }
+}

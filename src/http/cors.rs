@@ -33,9 +33,12 @@ fn allow(headers: &mut HeaderMap, origin: HeaderValue, preflight: bool) {
     headers.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
     if preflight {
         let granted = [
-            (header::ACCESS_CONTROL_ALLOW_METHODS, "GET"),
-            (header::ACCESS_CONTROL_ALLOW_HEADERS, "Authorization, Last-Event-ID, Cache-Control"),
-            (header::ACCESS_CONTROL_MAX_AGE, "600"),
+            (header::ACCESS_CONTROL_ALLOW_METHODS, "GET, POST"),
+            (
+                header::ACCESS_CONTROL_ALLOW_HEADERS,
+                "Authorization, Content-Type, Last-Event-ID, Cache-Control",
+            ),
+            (header::ACCESS_CONTROL_MAX_AGE, "7200"),
         ];
         for (name, value) in granted {
             headers.insert(name, HeaderValue::from_static(value));

@@ -1,81 +1,39 @@
-//! `GET <base>/events` (SSE) and `GET <base>/poll`: what both read from a request, and how each answers.
+//! `<base>/events` (SSE) and `<base>/poll`, both by GET and by POST: how each answers what [`Wish`] has read.
 
 use std::{convert::Infallible, sync::Arc};
 
 use axum::{
     body::Body,
-    extract::{Query, State, rejection::QueryRejection},
+    extract::{Request, State},
     http::{HeaderMap, HeaderValue, header},
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
 use futures_util::stream;
-use serde::Deserialize;
 use tokio::sync::oneshot;
 
-use super::{Public, listener::Peer, refusal::Refusal};
+use super::{Public, listener::Peer, refusal::Refusal, wish::Wish};
 use crate::{
     hub::Closing,
     protocol::{CloseCode, Problem},
-    session::{self, Caller, Cursor, Place, Start},
+    session::{self, Caller, Place, Start},
 };
 
-#[derive(Deserialize)]
-pub(super) struct Wish {
-    #[serde(default)]
-    topics: String,
-    cursor: Option<String>,
-    resume: Option<String>,
-    token: Option<String>,
-}
-
-impl Wish {
-    fn read(query: Result<Query<Self>, QueryRejection>) -> Result<Self, Problem> {
-        let bad = |why: QueryRejection| {
-            let detail = format!("The query must be topics=a,b&cursor=…: {}.", why.body_text());
-            Problem::new(400, "bad-request", "Not a request", detail)
-        };
-        query.map(|Query(wish)| wish).map_err(bad)
-    }
-
-    fn topics(&self) -> Vec<String> {
-        self.topics.split(',').filter(|topic| !topic.is_empty()).map(str::to_owned).collect()
-    }
-
-    /// Where the client left off. What cannot be read is like a cursor without positions: everything is `resync`.
-    fn start(&self, headers: &HeaderMap) -> Start {
-        let last =
-            headers.get("last-event-id").and_then(|value| value.to_str().ok()).filter(|id| !id.is_empty());
-        let cursor = self.cursor.as_deref().filter(|cursor| !cursor.is_empty());
-        if let Some(text) = last.or(cursor) {
-            return Start::GoOn(Cursor::read(text).unwrap_or_default());
-        }
-        match &self.resume {
-            Some(resume) => {
-                Start::Resume(Cursor::from_resume(&serde_json::from_str(resume).unwrap_or_default()))
-            }
-            None => Start::Fresh,
-        }
-    }
-}
-
-/// `GET <base>/events`
+/// `GET <base>/events`, `POST <base>/events`
 pub(super) async fn events(
     State(public): State<Arc<Public>>,
     axum::Extension(peer): axum::Extension<Peer>,
     headers: HeaderMap,
-    wish: Result<Query<Wish>, QueryRejection>,
+    request: Request,
 ) -> Result<Response, Refusal> {
     let count = |problem: &Problem| public.refused(problem.code);
-    let wish = Wish::read(wish).inspect_err(count)?;
-    let start = wish.start(&headers);
-    let topics = wish.topics();
-    let (place, caller) =
-        enter(&public, public.settings.sse, "sse-disabled", peer, &headers, wish.token, true)
-            .await
-            .inspect_err(count)?;
+    let Wish { topics, start, carriage, token } =
+        Wish::read(request, public.sessions.message_bytes).await.inspect_err(count)?;
+    let (place, caller) = enter(&public, public.settings.sse, "sse-disabled", peer, &headers, token, true)
+        .await
+        .inspect_err(count)?;
     let common = Arc::clone(&public.sessions);
-    let session = session::serve_events(common, place, caller, topics, start, &public.tasks);
+    let session = session::serve_events(common, place, caller, topics, (start, carriage), &public.tasks);
     let body = session.await.map_err(|closing| refusal(&closing)).inspect_err(count)?;
     let chunks = stream::unfold(body, |mut body| async {
         let chunk: Bytes = body.recv().await?;
@@ -90,29 +48,28 @@ pub(super) async fn events(
     Ok((headers, Body::from_stream(chunks)).into_response())
 }
 
-/// `GET <base>/poll`
+/// `GET <base>/poll`, `POST <base>/poll`
 pub(super) async fn poll(
     State(public): State<Arc<Public>>,
     axum::Extension(peer): axum::Extension<Peer>,
     headers: HeaderMap,
-    wish: Result<Query<Wish>, QueryRejection>,
+    request: Request,
 ) -> Result<Response, Refusal> {
     let count = |problem: &Problem| public.refused(problem.code);
-    let wish = Wish::read(wish).inspect_err(count)?;
-    let start = wish.start(&headers);
-    let topics = wish.topics();
+    let Wish { topics, start, carriage, token } =
+        Wish::read(request, public.sessions.message_bytes).await.inspect_err(count)?;
     let new = !matches!(start, Start::GoOn(_));
-    let (place, caller) =
-        enter(&public, public.settings.poll, "poll-disabled", peer, &headers, wish.token, new)
-            .await
-            .inspect_err(count)?;
+    let (place, caller) = enter(&public, public.settings.poll, "poll-disabled", peer, &headers, token, new)
+        .await
+        .inspect_err(count)?;
     let (asker, answer) = oneshot::channel();
     let common = Arc::clone(&public.sessions);
-    public.tasks.spawn(session::serve_poll(common, place, caller, topics, start, asker));
+    public.tasks.spawn(session::serve_poll(common, place, caller, topics, (start, carriage), asker));
     let stopped = || Problem::new(503, "draining", "The node is about to stop", "Ask again.").retry_after(1);
     let answer = answer.await.map_err(|_| stopped())?;
     let answer = answer.map_err(|closing| refusal(&closing)).inspect_err(count)?;
-    let mut body = format!(r#"{{"cursor":"{}","messages":["#, answer.cursor.text()).into_bytes();
+    let mut body =
+        format!(r#"{{"cursor":"{}","messages":["#, answer.cursor.text_by(answer.carriage)).into_bytes();
     body.extend_from_slice(&answer.messages.join(&b','));
     body.extend_from_slice(b"]}");
     let headers =

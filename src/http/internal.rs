@@ -24,7 +24,7 @@ use serde_json::json;
 use super::{
     disconnect,
     headers::single,
-    page, publish,
+    page, positions, publish,
     refusal::{not_allowed, not_found},
     status::{self, NodeStatus},
 };
@@ -99,6 +99,7 @@ impl Internal {
             .route("/metrics", get(metrics))
             .route("/status", get(status::status))
             .route("/publish", post(publish::publish))
+            .route("/positions", get(positions::positions))
             .route("/disconnect", post(disconnect::disconnect))
             .merge(page::routes())
             .method_not_allowed_fallback(not_allowed)

@@ -13,12 +13,14 @@ mod internal;
 pub mod listener;
 pub mod origin;
 mod page;
+mod positions;
 mod public;
 mod publish;
 mod refusal;
 pub mod status;
 mod tls;
 mod upgrade;
+mod wish;
 
 pub use internal::Internal;
 pub use listener::{Door, Peer, bind};

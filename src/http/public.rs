@@ -68,9 +68,11 @@ impl Public {
         let shared = Router::new()
             .route(&path("config"), get(config))
             .route(&path("realtime.js"), assets::realtime_js())
+            .route(&path("realtime.js.map"), assets::realtime_js_map())
+            .route(&path(assets::hashed_name()), assets::realtime_js_for_good())
             .route(&path("realtime.d.ts"), assets::realtime_d_ts())
-            .route(&path("events"), get(events::events))
-            .route(&path("poll"), get(events::poll))
+            .route(&path("events"), get(events::events).post(events::events))
+            .route(&path("poll"), get(events::poll).post(events::poll))
             .method_not_allowed_fallback(not_allowed)
             .layer(from_fn_with_state(Arc::clone(self), cors::share));
         Router::new()
@@ -160,6 +162,8 @@ async fn config(State(public): State<Arc<Public>>) -> Response {
         "poll": settings.poll,
         "heartbeat": public.sessions.terms.heartbeat,
         "version": env!("CARGO_PKG_VERSION"),
+        "script": format!("{}/{}", settings.base_path, assets::hashed_name()),
+        "integrity": assets::integrity(),
     }))
     .into_response();
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));

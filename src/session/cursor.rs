@@ -28,6 +28,25 @@ const VERSION: u8 = 1;
 /// Flag: the client was told that the node does not see Redis.
 const AWAY: u8 = 1;
 
+/// How a client brings its positions back, which bounds what it can follow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Carriage {
+    /// In the address: a cursor has at most [`MAX_LENGTH`] characters.
+    Query,
+    /// In a body: as long as the client's message may be.
+    Body,
+}
+
+impl Carriage {
+    /// Bytes of a cursor before base64.
+    fn most(self) -> usize {
+        match self {
+            Self::Query => MAX_BYTES,
+            Self::Body => usize::MAX,
+        }
+    }
+}
+
 /// Where a session stands.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Cursor {
@@ -75,9 +94,14 @@ impl Cursor {
         Resume { at: (self.at > 0).then_some(self.at), positions: positions.collect(), away: self.away }
     }
 
-    /// Reads a cursor. `None`: not one.
+    /// Reads a cursor that came in an address. `None`: not one.
     pub fn read(text: &str) -> Option<Self> {
-        if text.len() > MAX_LENGTH {
+        Self::read_by(text, Carriage::Query)
+    }
+
+    /// Reads a cursor. `None`: not one.
+    pub fn read_by(text: &str, carriage: Carriage) -> Option<Self> {
+        if carriage == Carriage::Query && text.len() > MAX_LENGTH {
             return None;
         }
         let bytes = BASE64_URL_SAFE_NO_PAD.decode(text).ok()?;
@@ -101,9 +125,14 @@ impl Cursor {
         Some(Self { at, away, positions })
     }
 
-    /// The cursor as text, at most [`MAX_LENGTH`] characters. A position that does not fit is left out: its topic will
-    /// be told `resync`.
+    /// The cursor as text for an address, at most [`MAX_LENGTH`] characters. A position that does not fit is left out:
+    /// its topic will be told `resync`.
     pub fn text(&self) -> String {
+        self.text_by(Carriage::Query)
+    }
+
+    /// The cursor as text that travels so.
+    pub fn text_by(&self, carriage: Carriage) -> String {
         let mut lineages: Vec<&Lineage> = Vec::new();
         let mut topics = Vec::new();
         let mut size = 2 + 10 + 1;
@@ -117,7 +146,7 @@ impl Cursor {
             put_number(&mut entry, id.epoch);
             put_number(&mut entry, id.seq);
             let more = entry.len() + if known.is_none() { lineage.as_str().len() + 2 } else { 0 };
-            if size + more > MAX_BYTES || index == u8::MAX {
+            if size + more > carriage.most() || index == u8::MAX {
                 continue;
             }
             size += more;
@@ -289,6 +318,15 @@ mod tests {
         let read = Cursor::read(&cursor.text()).unwrap();
         assert!(cursor.text().len() <= MAX_LENGTH && read.positions.len() > 100);
         assert!(read.away && read.at == 7);
+    }
+
+    #[test]
+    fn in_a_body_everything_fits() {
+        let positions = (0..500).map(|n| (format!("comments:{n:0>200}"), position(n))).collect();
+        let cursor = Cursor { at: 7, away: false, positions };
+        let text = cursor.text_by(Carriage::Body);
+        assert_eq!(Cursor::read_by(&text, Carriage::Body).as_ref(), Some(&cursor));
+        assert_eq!(Cursor::read(&text), None, "an address has no room for it");
     }
 
     #[test]

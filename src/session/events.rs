@@ -5,7 +5,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
-use super::{Caller, Common, Cursor, Place, Session, Start, Transport, machine::Input, websocket::FAREWELL};
+use super::{
+    Caller, Carriage, Common, Cursor, Place, Session, Start, Transport, machine::Input, websocket::FAREWELL,
+};
 use crate::{
     hub::{Closing, Item, Notice, Outbox},
     protocol::{ClientMessage, NodeMessage, message::Connect},
@@ -24,11 +26,12 @@ pub async fn serve(
     place: Place,
     caller: Caller,
     topics: Vec<String>,
-    start: Start,
+    (start, carriage): (Start, Carriage),
     tasks: &crate::shutdown::Tasks,
 ) -> Result<mpsc::Receiver<Bytes>, Closing> {
     let outbox = Outbox::pulled(common.outbox_bytes);
-    let mut session = Session::begin(common, place, Transport::Sse, outbox, caller);
+    let mut session =
+        Session::begin(common, place, Transport::Sse, outbox, caller).with_positions_by(carriage);
     let (cursor, resume) = start.split(&topics);
     let (sender, body) = mpsc::channel(CHUNKS);
     // Sent before anything is asked, so that a proxy that buffers is found out at once.
@@ -38,13 +41,14 @@ pub async fn serve(
         session.leave(Some(&closing)).await;
         return Err(closing);
     }
-    tasks.spawn(Line { session, cursor, sender, text: Vec::new(), due: false }.run());
+    tasks.spawn(Line { session, cursor, carriage, sender, text: Vec::new(), due: false }.run());
     Ok(body)
 }
 
 struct Line {
     session: Session,
     cursor: Cursor,
+    carriage: Carriage,
     sender: mpsc::Sender<Bytes>,
     text: Vec<u8>,
     /// There is something to take from the outbox.
@@ -115,7 +119,7 @@ impl Line {
             b"\ndata: ",
             json,
             b"\nid: ",
-            self.cursor.text().as_bytes(),
+            self.cursor.text_by(self.carriage).as_bytes(),
             b"\n\n",
         ] {
             self.text.extend_from_slice(piece);

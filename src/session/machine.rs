@@ -6,7 +6,11 @@
 
 use std::sync::Arc;
 
-use super::{allowance::Allowance, cursor, pulse::Transport};
+use super::{
+    allowance::Allowance,
+    cursor::{self, Carriage},
+    pulse::Transport,
+};
 use crate::{
     auth::{Grant, Identity, LEEWAY},
     hub::Closing,
@@ -84,9 +88,17 @@ pub enum Output {
 #[derive(Debug)]
 pub struct Machine {
     terms: Arc<Terms>,
-    transport: Transport,
+    way: Way,
     state: State,
     allowance: Allowance,
+}
+
+/// What bounds what a session can follow, besides its grant.
+#[derive(Debug, Clone, Copy)]
+struct Way {
+    transport: Transport,
+    /// Whether the positions of all that is followed must fit into a cursor.
+    bounded: bool,
 }
 
 #[derive(Debug)]
@@ -109,7 +121,15 @@ struct Open {
 impl Machine {
     /// A session of whoever the handshake proved.
     pub fn new(terms: Arc<Terms>, transport: Transport, identity: Option<Box<Identity>>) -> Self {
-        Self { terms, transport, state: State::New(identity), allowance: Allowance::default() }
+        let way = Way { transport, bounded: transport != Transport::WebSocket };
+        Self { terms, way, state: State::New(identity), allowance: Allowance::default() }
+    }
+
+    /// Positions travel so: in a body there is room for all of them.
+    #[must_use]
+    pub fn with_positions_by(mut self, carriage: Carriage) -> Self {
+        self.way.bounded &= carriage == Carriage::Query;
+        self
     }
 
     /// Takes an input. `now`: ms since 1970.
@@ -150,7 +170,7 @@ impl Machine {
             (State::New(_), _) => self.end(CloseCode::BadMessage, "the first message must be connect", None),
             (_, ClientMessage::Connect(_)) => self.end(CloseCode::BadMessage, "a second connect", None),
             (State::Open(open), ClientMessage::Subscribe { topics, resume }) => {
-                vec![Output::Subscribe(open.follow(&terms, self.transport, topics, resume))]
+                vec![Output::Subscribe(open.follow(&terms, self.way, topics, resume))]
             }
             (State::Open(open), ClientMessage::Unsubscribe { topics }) => open.leave(&terms, &topics),
             (State::Open(_), ClientMessage::Token { token }) => vec![Output::Check(token)],
@@ -218,7 +238,7 @@ impl Machine {
         let (connect, Some(identity)) = *waiting else { return Vec::new() };
         let until = end(&identity, now);
         let mut open = Open { user: identity.user, grant: identity.grant, followed: Vec::new() };
-        let request = open.follow(&self.terms, self.transport, connect.topics, connect.resume);
+        let request = open.follow(&self.terms, self.way, connect.topics, connect.resume);
         let welcome = Box::new(Welcome {
             session: format!("{:012x}", rand::random::<u64>() >> 16),
             node: self.terms.node.clone(),
@@ -277,16 +297,10 @@ fn end(identity: &Identity, now: u64) -> Option<u64> {
 
 impl Open {
     /// Sorts what is asked for into what may be followed and what is refused.
-    fn follow(
-        &mut self,
-        terms: &Terms,
-        transport: Transport,
-        topics: Vec<String>,
-        resume: Option<Resume>,
-    ) -> Request {
+    fn follow(&mut self, terms: &Terms, way: Way, topics: Vec<String>, resume: Option<Resume>) -> Request {
         let mut request = Request { subjects: Vec::new(), refused: Vec::new(), resume };
         for topic in topics {
-            match self.judge(terms, transport, &topic) {
+            match self.judge(terms, way, &topic) {
                 Ok(subject) => {
                     if !self.followed.contains(&subject) {
                         self.followed.push(subject.clone());
@@ -302,10 +316,10 @@ impl Open {
         request
     }
 
-    fn judge(&self, terms: &Terms, transport: Transport, topic: &str) -> Result<Subject, RefusedCode> {
+    fn judge(&self, terms: &Terms, way: Way, topic: &str) -> Result<Subject, RefusedCode> {
         let subject = Subject::parse(topic, &terms.areas).map_err(|_| RefusedCode::BadTopic)?;
         // A whole area has no positions, so that a poll could never tell what was missed between two.
-        if (terms.sharded || transport == Transport::Poll) && matches!(subject, Subject::Every(_)) {
+        if (terms.sharded || way.transport == Transport::Poll) && matches!(subject, Subject::Every(_)) {
             return Err(RefusedCode::BadTopic);
         }
         if !self.grant.allows(&subject, &terms.areas) {
@@ -314,8 +328,7 @@ impl Open {
         if self.followed.contains(&subject) {
             return Ok(subject);
         }
-        // Where positions travel in a cursor, they must fit into it.
-        let fits = transport == Transport::WebSocket || cursor::has_room(&self.followed, &subject);
+        let fits = !way.bounded || cursor::has_room(&self.followed, &subject);
         if self.followed.len() >= terms.topics || !fits {
             return Err(RefusedCode::TooMany);
         }

@@ -16,7 +16,7 @@ mod websocket;
 
 use std::sync::Arc;
 
-pub use cursor::{Cursor, Start};
+pub use cursor::{Carriage, Cursor, Start};
 pub use events::serve as serve_events;
 pub use machine::{Machine, Terms};
 pub use poll::{Answer, serve as serve_poll};
@@ -87,6 +87,12 @@ impl Session {
         let pulse = place.begin(transport, outbox);
         let machine = Machine::new(Arc::clone(&common.terms), transport, caller.identity);
         Self { common, place, pulse, machine, credentials: caller.credentials }
+    }
+
+    /// Its client brings its positions back so.
+    pub(crate) fn with_positions_by(mut self, carriage: Carriage) -> Self {
+        self.machine = self.machine.with_positions_by(carriage);
+        self
     }
 
     pub(crate) fn outbox(&self) -> &Arc<Outbox> {

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::{sync::oneshot, time::Instant};
 
-use super::{Caller, Common, Cursor, Place, Session, Start, Transport, machine::Input};
+use super::{Caller, Carriage, Common, Cursor, Place, Session, Start, Transport, machine::Input};
 use crate::{
     hub::{Closing, Item, Notice, Outbox},
     protocol::{
@@ -29,10 +29,12 @@ const MOST: usize = 1 << 20;
 const ITEMS: usize = 16;
 
 /// The answer to a poll.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Answer {
     /// Where the client then stands.
     pub cursor: Cursor,
+    /// How it travels.
+    pub carriage: Carriage,
     /// Messages as JSON.
     pub messages: Vec<Vec<u8>>,
 }
@@ -43,14 +45,14 @@ pub async fn serve(
     place: Place,
     caller: Caller,
     topics: Vec<String>,
-    start: Start,
+    (start, carriage): (Start, Carriage),
     mut asker: oneshot::Sender<Result<Answer, Closing>>,
 ) {
     let outbox = Outbox::pulled(common.outbox_bytes);
-    let session = Session::begin(common, place, Transport::Poll, outbox, caller);
+    let session = Session::begin(common, place, Transport::Poll, outbox, caller).with_positions_by(carriage);
     let first = !matches!(start, Start::GoOn(_));
     let (cursor, resume) = start.split(&topics);
-    let answer = Answer { cursor, messages: Vec::new() };
+    let answer = Answer { cursor, carriage, messages: Vec::new() };
     let mut poll =
         Poll { session, first, answer, bytes: 0, proven: false, live_areas: Vec::new(), other: false };
     let connect = Connect { topics, resume, ..Connect::default() };
@@ -66,7 +68,7 @@ pub async fn serve(
     if let Some(closing) = &closing {
         poll.put(&NodeMessage::closing(closing.code, &*closing.reason, closing.reconnect_after_ms));
     }
-    let _ = asker.send(Ok(std::mem::take(&mut poll.answer)));
+    let _ = asker.send(Ok(poll.answer));
     poll.session.leave(closing.as_ref()).await;
 }
 

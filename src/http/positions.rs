@@ -1,0 +1,69 @@
+//! `GET /positions`: where topics stand, for a CMS whose server renders pages. A page that starts from here misses
+//! nothing that changed after its data was read, and needs no second read once it is connected.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use axum::{
+    Json,
+    extract::{Query, State, rejection::QueryRejection},
+    http::{HeaderMap, HeaderValue, header},
+    response::{IntoResponse, Response},
+};
+use serde::Deserialize;
+use serde_json::json;
+
+use super::{Internal, publish::bus_problem, refusal::Refusal};
+use crate::protocol::{Position, Problem, Topic};
+
+/// Topics of one question.
+const MOST: usize = 200;
+
+#[derive(Deserialize)]
+pub(super) struct Wish {
+    topics: String,
+}
+
+/// Answers `{"at":…,"positions":{…}}`: for each topic asked for, and for its area, the end of its log.
+pub(super) async fn positions(
+    State(internal): State<Arc<Internal>>,
+    headers: HeaderMap,
+    wish: Result<Query<Wish>, QueryRejection>,
+) -> Result<Response, Refusal> {
+    let right = internal.right(&headers).await?;
+    let bad = |code, detail: String| Problem::new(400, code, "Not a question", detail);
+    let wish = wish.map_err(|why| {
+        bad("bad-request", format!("Ask for /positions?topics=comments:42,projects: {}.", why.body_text()))
+    })?;
+    let mut topics = Vec::new();
+    for text in wish.0.topics.split(',').filter(|text| !text.is_empty()) {
+        let topic = Topic::parse(text, &internal.areas).map_err(|e| bad("bad-topic", e.to_string()))?;
+        let topic = Topic::parse(topic.with_own_key(&internal.areas).as_str(), &internal.areas)
+            .map_err(|e| bad("bad-topic", e.to_string()))?;
+        if !right.covers(&topic) {
+            let detail = format!("The token's publish claim does not allow {topic}.");
+            return Err(Problem::new(403, "forbidden", "Not allowed", detail).into());
+        }
+        // Who follows a key follows its area.
+        let area =
+            Topic::parse(topic.area(), &internal.areas).map_err(|e| bad("bad-topic", e.to_string()))?;
+        for topic in [topic, area] {
+            if !topics.contains(&topic) {
+                topics.push(topic);
+            }
+        }
+    }
+    if topics.is_empty() || topics.len() > MOST {
+        let detail = format!("Ask for 1 to {MOST} topics at a time, their areas included.");
+        return Err(bad("bad-request", detail).into());
+    }
+    // Before the heads: what is told may be older than it had to be, never newer.
+    let at = internal.relay.at();
+    let heads = internal.bus.heads(topics.clone()).await.map_err(|error| bus_problem(&error))?;
+    let place = |(topic, head): (&Topic, crate::bus::Head)| {
+        (topic.to_string(), Position { lineage: head.lineage, id: head.top }.to_string())
+    };
+    let positions: BTreeMap<_, _> = topics.iter().zip(heads).map(place).collect();
+    let mut response = Json(json!({ "at": at, "positions": positions })).into_response();
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    Ok(response)
+}
