@@ -1,7 +1,7 @@
 //! Carillon tells every connected CMS editor, at once and reliably, that something changed.
 //!
 //! The way of one event: a publisher's `FCALL` → Redis → [`bus`] → [`relay`] → [`hub`] → outbox → socket → `realtime.js`.
-//! A module may name only modules on lower rungs (`tests/layering.rs`):
+//! A module may name only modules on lower rungs (`tests/integration/layering.rs`):
 //!
 //! ```text
 //! 7 cli    6 app    5 http    4 session    3 relay    2 hub, bus, auth, telemetry

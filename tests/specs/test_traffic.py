@@ -384,7 +384,7 @@ def test_disconnecting(witness, site):
 
 # What is documented and cannot be brought about here, and why.
 UNSEEN_WORDS = {
-    ("closing", 4409): "who is too slow to be told `resync` is too slow to be told this; the close is shown in tests/limits.rs",
+    ("closing", 4409): "who is too slow to be told `resync` is too slow to be told this; the close is shown in tests/integration/limits.rs",
 }
 UNSEEN_ANSWERS = {
     ("post", "/disconnect", "503", "redis-refuses"): "Redis refuses a PUBLISH only to a user without the right to it",

@@ -1,17 +1,14 @@
 //! One suite for both buses: what holds over Redis holds in memory.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
-
-mod support;
 
 use std::time::Duration;
 
+use crate::support::{
+    bus::{TestBus, event, numbered, settings, topic},
+    redis::RedisServer,
+};
 use carillon::{
     bus::{BusError, BusEvent, Content, Link, Settings},
     protocol::{EntryId, Event},
-};
-use support::{
-    bus::{TestBus, event, numbered, settings, topic},
-    redis::RedisServer,
 };
 
 /// Where a test runs: with its own Redis, or with none.
@@ -84,7 +81,7 @@ both! {
         let got = got.iter().map(|d| (d.topic.as_str(), matches!(d.content, Content::Recorded(..)), d.every));
         let wanted = ["comments:1", "projects"];
         assert_eq!(got.collect::<Vec<_>>(), wanted.map(|at| [(at, true, false), (at, false, false)]).concat());
-        bus.bus.unsubscribe(vec![support::bus::subject("comments:1")]).await;
+        bus.bus.unsubscribe(vec![crate::support::bus::subject("comments:1")]).await;
         bus.bus.publish(topic("comments:1"), numbered(3)).await.unwrap();
         assert!(bus.deliveries_so_far().await.is_empty());
         bus.end().await;

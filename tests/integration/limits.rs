@@ -1,13 +1,8 @@
 //! Limits, proxies, TLS and slow sessions at the public door, on the memory bus.
 
-#![allow(clippy::unwrap_used, reason = "tests may")]
-
-#[path = "support/node.rs"]
-mod node;
-
 use std::{path::Path, process::Command, sync::Arc, time::Duration};
 
-use node::{Node, Ws, client_frame, config, token, until, within};
+use crate::support::node::{Node, Ws, client_frame, config, token, until, within};
 use rustls_pki_types::{CertificateDer, ServerName, pem::PemObject};
 use serde_json::{Value, json};
 use tokio::{

@@ -4,21 +4,21 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 
 /// One line of a corpus.
 #[derive(Debug, Clone)]
-pub struct Case {
+pub(crate) struct Case {
     /// Events: `good`, or what is wrong: `size`, `utf8`, `json`, `type`, `id`, `source`. Topics: `good` or `bad`.
-    pub verdict: String,
+    pub(crate) verdict: String,
     /// In words.
-    pub what: String,
+    pub(crate) what: String,
     /// The event or the topic.
-    pub bytes: Vec<u8>,
+    pub(crate) bytes: Vec<u8>,
 }
 
-pub fn events() -> Vec<Case> {
-    read(include_str!("../corpus/events.jsonl"), "event")
+pub(crate) fn events() -> Vec<Case> {
+    read(include_str!("../../corpus/events.jsonl"), "event")
 }
 
-pub fn topics() -> Vec<Case> {
-    read(include_str!("../corpus/topics.jsonl"), "topic")
+pub(crate) fn topics() -> Vec<Case> {
+    read(include_str!("../../corpus/topics.jsonl"), "topic")
 }
 
 fn read(lines: &str, name: &str) -> Vec<Case> {

@@ -1,13 +1,8 @@
 //! SSE, long-poll and what else the public door serves (contract, 4.2 to 4.4), with a raw client, on the memory bus.
 
-#![allow(clippy::unwrap_used, reason = "tests may")]
-
-#[path = "support/node.rs"]
-mod node;
-
 use std::time::{Duration, Instant};
 
-use node::{Answer, Node, read_head, request, token, token_for, until, within};
+use crate::support::node::{Answer, Node, read_head, request, token, token_for, until, within};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -335,12 +330,12 @@ async fn the_library_is_served_with_the_node() {
     let node = Node::start(&[]).await;
     let script = node.public_get("/realtime/realtime.js", &[]).await;
     assert_eq!((script.status, script.header("content-type")), (200, Some("text/javascript; charset=utf-8")));
-    assert_eq!(script.body, include_bytes!("../client/realtime.js"));
+    assert_eq!(script.body, include_bytes!("../../client/realtime.js"));
     let again =
         node.public_get("/realtime/realtime.js", &[("If-None-Match", script.header("etag").unwrap())]).await;
     assert_eq!((again.status, again.body.len()), (304, 0));
     let types = node.public_get("/realtime/realtime.d.ts", &[]).await;
-    assert_eq!((types.status, &types.body[..]), (200, &include_bytes!("../client/realtime.d.ts")[..]));
+    assert_eq!((types.status, &types.body[..]), (200, &include_bytes!("../../client/realtime.d.ts")[..]));
 }
 
 async fn post(node: &Node, path: &str, kind: &str, body: &str) -> Answer {

@@ -1,24 +1,17 @@
 //! Attacks, each by every way in: who must not get in does not, who must not read does not, and what must not be
 //! believed is not (docs/security.md). On the memory bus, with a raw client.
 
-#![allow(clippy::unwrap_used, reason = "tests may")]
-
-#[path = "support/node.rs"]
-mod node;
-#[path = "support/ways.rs"]
-mod ways;
-
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use crate::support::node::{Answer, Node, SECRET, Ws, client_frame, read_head, request, token, within};
+use crate::support::ways::{ALL, COOKIE, Carrier, Way};
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use carillon::config::{Algorithm, Secret};
-use node::{Answer, Node, SECRET, Ws, client_frame, read_head, request, token, within};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
 };
-use ways::{ALL, COOKIE, Carrier, Way};
 
 const OWN: [(&str, &str); 1] = [("Origin", "http://node.test")];
 const EVIL: [(&str, &str); 1] = [("Origin", "https://evil.example")];

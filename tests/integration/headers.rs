@@ -1,20 +1,13 @@
 //! Headers as browsers and proxies really send them: repeated, with bytes outside ASCII, over HTTP/1 and HTTP/2.
 
-#![allow(clippy::unwrap_used, reason = "tests may")]
-
-#[path = "support/node.rs"]
-mod node;
-#[path = "support/ways.rs"]
-mod ways;
-
+use crate::support::node::{Node, Ws, read_head, token, within};
+use crate::support::ways::{ALL, COOKIE, Carrier, Way};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty};
 use hyper::{Request, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use node::{Node, Ws, read_head, token, within};
 use serde_json::Value;
 use tokio::{io::AsyncWriteExt, net::TcpStream};
-use ways::{ALL, COOKIE, Carrier, Way};
 
 #[tokio::test]
 async fn odd_cookies_hide_no_other_by_any_way_in() {

@@ -3,8 +3,8 @@
 
 use std::collections::BTreeMap;
 
-const README: &str = include_str!("../README.md");
-const DEFAULTS: &str = include_str!("../src/config/default.toml");
+const README: &str = include_str!("../../README.md");
+const DEFAULTS: &str = include_str!("../../src/config/default.toml");
 
 /// `section.key` and its value as written; `_file` twins are told beside their key.
 fn defaults() -> BTreeMap<String, String> {

@@ -1,13 +1,8 @@
 //! Sessions over WebSocket (contract, 4.1 and 4.5), with a raw client, on the memory bus.
 
-#![allow(clippy::unwrap_used, reason = "tests may")]
-
-#[path = "support/node.rs"]
-mod node;
-
 use std::time::Duration;
 
-use node::{Node, Ws, client_frame, request, token, token_for, until};
+use crate::support::node::{Node, Ws, client_frame, request, token, token_for, until};
 use serde_json::{Value, json};
 use tokio::{io::AsyncWriteExt, net::TcpStream};
 

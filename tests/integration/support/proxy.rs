@@ -4,7 +4,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -17,71 +17,63 @@ use tokio::{
 
 /// What a proxy does to its connections.
 #[derive(Debug, Default)]
-pub struct Moods {
+pub(crate) struct Moods {
     /// Bytes of the server vanish.
-    pub swallow_answers: AtomicBool,
+    pub(crate) swallow_answers: AtomicBool,
     /// Bytes of the client vanish.
-    pub swallow_requests: AtomicBool,
+    pub(crate) swallow_requests: AtomicBool,
     /// Only connections that have subscribed are touched.
-    pub subscribers_only: AtomicBool,
+    pub(crate) subscribers_only: AtomicBool,
     /// Only connections that have not subscribed are touched.
-    pub commands_only: AtomicBool,
+    pub(crate) commands_only: AtomicBool,
     /// Only connections that have read a log are touched.
-    pub readers_only: AtomicBool,
+    pub(crate) readers_only: AtomicBool,
     /// So many bytes of answers pass in a second, on each connection; 0 for as many as there are.
-    pub answers_per_second: AtomicU64,
+    pub(crate) answers_per_second: AtomicU64,
 }
 
 /// A proxy in front of a port of 127.0.0.1.
 #[derive(Debug)]
-pub struct Proxy {
+pub(crate) struct Proxy {
     address: SocketAddr,
     moods: Arc<Moods>,
     cut: watch::Sender<u64>,
     insert: watch::Sender<Vec<u8>>,
-    accepted: Arc<AtomicUsize>,
 }
 
 impl Proxy {
-    pub async fn before(port: u16) -> Self {
+    pub(crate) async fn before(port: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let moods = Arc::new(Moods::default());
         let (cut, cuts) = watch::channel(0);
         let (insert, inserts) = watch::channel(Vec::new());
-        let accepted = Arc::new(AtomicUsize::new(0));
-        let (m, a) = (moods.clone(), accepted.clone());
+        let m = moods.clone();
         #[allow(clippy::disallowed_methods)] // a test's own server
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                a.fetch_add(1, Ordering::Relaxed);
                 tokio::spawn(serve(client, port, m.clone(), cuts.clone(), inserts.clone()));
             }
         });
-        Self { address, moods, cut, insert, accepted }
+        Self { address, moods, cut, insert }
     }
 
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("redis://{}", self.address)
     }
 
-    pub fn moods(&self) -> &Moods {
+    pub(crate) fn moods(&self) -> &Moods {
         &self.moods
     }
 
     /// Closes every connection.
-    pub fn cut(&self) {
+    pub(crate) fn cut(&self) {
         self.cut.send_modify(|n| *n += 1);
     }
 
     /// Sends bytes to the server on every connection that has subscribed, as if the client had.
-    pub fn insert(&self, bytes: &[u8]) {
+    pub(crate) fn insert(&self, bytes: &[u8]) {
         self.insert.send_replace(bytes.to_vec());
-    }
-
-    /// Connections so far.
-    pub fn accepted(&self) -> usize {
-        self.accepted.load(Ordering::Relaxed)
     }
 }
 

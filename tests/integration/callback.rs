@@ -1,22 +1,15 @@
 //! `auth.mode = "callback"` in a running node: the CMS is asked on every transport, again before its answer ends, and
 //! not for every poll. The CMS is a stand-in that remembers what it was asked.
 
-#![allow(clippy::unwrap_used, reason = "tests may")]
-
-#[path = "support/node.rs"]
-mod node;
-#[path = "support/ways.rs"]
-mod ways;
-
 use std::sync::{Arc, Mutex};
 
-use node::{Node, Ws, until};
+use crate::support::node::{Node, Ws, until};
+use crate::support::ways::{ALL, COOKIE, Way};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
 };
-use ways::{ALL, COOKIE, Way};
 
 /// A CMS that answers with what was last put into it.
 #[derive(Clone)]

@@ -1,7 +1,5 @@
 //! The relay on the memory bus: joining, replay, `resync`s and their reasons, without sockets.
 
-#![allow(clippy::unwrap_used, reason = "a test stops where it cannot go on")]
-
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;

@@ -1,18 +1,15 @@
 //! What `carillon doctor` finds out about Redis.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
 
-mod support;
-
+use crate::support::{
+    bus::{DEADLINE, TestBus, settings},
+    redis::{RedisServer, free_port, until},
+};
 use carillon::{
     bus::{
         Settings,
         redis::{Finding, Weight, examine},
     },
     shutdown::Tasks,
-};
-use support::{
-    bus::{DEADLINE, TestBus, settings},
-    redis::{RedisServer, free_port, until},
 };
 
 async fn looked_at(settings: &Settings) -> Vec<Finding> {
@@ -59,7 +56,7 @@ async fn what_is_less_safe_is_advised() {
         assert!(weight == Weight::Advice && detail.contains(word), "{what}: {detail}");
     }
     assert_eq!(redis.command(&["FUNCTION", "LIST"]), "", "the doctor changes nothing");
-    let findings = looked_at(&support::bus::settings(Some(&replica.url()))).await;
+    let findings = looked_at(&crate::support::bus::settings(Some(&replica.url()))).await;
     assert!(found(&findings, "server").1.contains("replica"));
 }
 

@@ -1,13 +1,5 @@
 //! Every way in: each place where a transport takes a token, and what became of it.
 
-#![allow(
-    missing_docs,
-    unreachable_pub,
-    clippy::missing_panics_doc,
-    clippy::unwrap_used,
-    reason = "shared by several tests"
-)]
-
 use std::fmt::Write as _;
 
 use serde_json::{Value, json};
@@ -19,11 +11,11 @@ use tokio::{
 use super::node::{Node, Ws, read_head, within};
 
 /// The name of the cookie that nodes of these tests read.
-pub const COOKIE: &str = "session";
+pub(crate) const COOKIE: &str = "session";
 
 /// A transport, and where the token is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Way {
+pub(crate) enum Way {
     /// WebSocket, in `connect`.
     Connect,
     /// With the handshake or the request, in `Authorization`.
@@ -36,7 +28,7 @@ pub enum Way {
 
 /// A transport.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Carrier {
+pub(crate) enum Carrier {
     WebSocket,
     Sse,
     Poll,
@@ -45,7 +37,7 @@ pub enum Carrier {
 use Carrier::{Poll, Sse, WebSocket};
 
 /// All that there are.
-pub const ALL: [Way; 9] = [
+pub(crate) const ALL: [Way; 9] = [
     Way::Connect,
     Way::Bearer(WebSocket),
     Way::Cookie(WebSocket),
@@ -66,7 +58,7 @@ impl Way {
     }
 
     /// Tries to get in: the `welcome`, or the status or close code of the refusal.
-    pub async fn enter(
+    pub(crate) async fn enter(
         self,
         node: &Node,
         token: &str,

@@ -1,17 +1,14 @@
 //! Sentinel and Cluster: the function works in each, and failovers are noticed, told and survived.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
-
-mod support;
 
 use std::{collections::HashSet, time::Duration};
 
+use crate::support::{
+    bus::{TestBus, event, numbered, settings, subject, topic},
+    redis::{RedisCluster, RedisServer, until},
+};
 use carillon::{
     bus::{Bus, BusError, BusEvent, Content, Link, redis},
     protocol::EntryId,
-};
-use support::{
-    bus::{TestBus, event, numbered, settings, subject, topic},
-    redis::{RedisCluster, RedisServer, until},
 };
 
 async fn works(bus: &mut TestBus, at: &str) {

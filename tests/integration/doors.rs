@@ -1,13 +1,5 @@
 //! The doors to a node that stands on a real Redis: what publishers, operators and the commands meet there.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
-
-#[path = "support/node.rs"]
-mod node;
-#[path = "support/redis.rs"]
-#[allow(dead_code, unreachable_pub, missing_docs, unused_imports, reason = "each test uses a part of it")]
-mod redis;
-
 use std::{
     io::Write,
     process::{Child, Command, Output, Stdio},
@@ -18,8 +10,8 @@ use std::{
     time::Duration,
 };
 
-use node::{Node, SECRET, Ws, until};
-use redis::RedisServer;
+use crate::support::node::{Node, SECRET, Ws, until};
+use crate::support::redis::RedisServer;
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -45,7 +37,7 @@ async fn carillon(
         let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
         child.wait_with_output().unwrap()
     });
-    node::within("the command", run).await.unwrap()
+    crate::support::node::within("the command", run).await.unwrap()
 }
 
 fn said(output: &Output) -> String {
@@ -178,7 +170,7 @@ async fn a_command_publishes_with_a_publishers_rights() {
 #[tokio::test]
 async fn what_cannot_be_handed_over_is_kept() {
     let dir = tempfile::tempdir().unwrap();
-    let nobody = format!("127.0.0.1:{}", redis::free_port());
+    let nobody = format!("127.0.0.1:{}", crate::support::redis::free_port());
     let (redis, http) = (format!("redis://{nobody}"), format!("http://{nobody}"));
     for (index, place) in [["--redis", redis.as_str()], ["--url", &http]].iter().enumerate() {
         let file = format!("kept-{index}");
@@ -214,7 +206,7 @@ async fn tail_ends_where_going_on_makes_no_sense() {
 }
 
 async fn end_of(child: &mut Child) -> Option<i32> {
-    node::within("the end of a command", async {
+    crate::support::node::within("the end of a command", async {
         loop {
             match child.try_wait().unwrap() {
                 Some(status) => return status.code(),

@@ -1,7 +1,4 @@
 //! Getting into Redis: passwords, rights, TLS, versions, and nodes that disagree about settings.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
-
-mod support;
 
 use std::{
     io::{BufRead, BufReader, Write},
@@ -10,13 +7,13 @@ use std::{
     time::Duration,
 };
 
+use crate::support::{
+    bus::{TestBus, numbered, settings, subject, topic},
+    redis::{RedisServer, certificates},
+};
 use carillon::{
     bus::{BusError, BusEvent, Settings, redis},
     protocol::{Areas, EntryId},
-};
-use support::{
-    bus::{TestBus, numbered, settings, subject, topic},
-    redis::{RedisServer, certificates},
 };
 
 async fn works(bus: &mut TestBus) {

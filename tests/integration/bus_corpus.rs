@@ -1,9 +1,11 @@
 //! One verdict on every event and topic, at every door of the bus: what Rust reads, the publish function, a bare
 //! `PUBLISH`, a log written by hand, and the memory bus.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
 
-mod support;
-
+use crate::support::{
+    bus::{TestBus, areas, settings, topic},
+    corpus::{self, Case},
+    redis::RedisServer,
+};
 use carillon::{
     bus::{BusError, Content},
     protocol::{EntryId, Event, EventError, Topic},
@@ -11,11 +13,6 @@ use carillon::{
 use fred::{
     prelude::{Builder, Client, ClientLike, Config, Error, Value},
     types::{ClusterHash, CustomCommand},
-};
-use support::{
-    bus::{TestBus, areas, settings, topic},
-    corpus::{self, Case},
-    redis::RedisServer,
 };
 
 /// The kind of refusal, in the corpus' words.
@@ -207,7 +204,7 @@ async fn the_memory_bus_gives_the_verdict_on_topics() {
             assert_eq!(expected, "bad", "{what:?}");
             continue;
         };
-        let answer = bus.bus.publish(topic, support::bus::numbered(1)).await;
+        let answer = bus.bus.publish(topic, crate::support::bus::numbered(1)).await;
         match answer {
             Ok(_) => assert_eq!(expected, "good", "{what:?}"),
             Err(BusError::Event(_)) => assert_eq!(expected, "bad", "{what:?}"),

@@ -1,7 +1,5 @@
 //! The program as people and scripts meet it: exit codes, standard output for results, one sentence on standard error.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
-
 use std::{
     io::Write,
     net::TcpListener,

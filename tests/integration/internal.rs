@@ -1,11 +1,6 @@
 //! The internal door (contract, 3.3 and 8), on the memory bus.
 
-#![allow(clippy::unwrap_used, reason = "tests may")]
-
-#[path = "support/node.rs"]
-mod node;
-
-use node::{Answer, Node, publish_token, request, until};
+use crate::support::node::{Answer, Node, publish_token, request, until};
 use serde_json::{Value, json};
 
 async fn publish(node: &Node, token: Option<&str>, path: &str, body: &str) -> Answer {
@@ -132,7 +127,7 @@ async fn publishers_prove_what_they_may_publish() {
         publish(&node, Some("wrong"), "/publish", event).await.problem(),
         (401, "unauthenticated".into())
     );
-    let reader = node::token("anna", &["*"]);
+    let reader = crate::support::node::token("anna", &["*"]);
     assert_eq!(publish(&node, Some(&reader), "/publish", event).await.problem(), (403, "forbidden".into()));
     let narrow = publish_token(&["comments:1"]);
     assert_eq!(publish(&node, Some(&narrow), "/publish", event).await.status, 200);

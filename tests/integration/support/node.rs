@@ -1,18 +1,6 @@
 //! Nodes in the test's own process, and clients that know nothing of the product's code: a raw socket, the few lines
 //! of HTTP and RFC 6455 that are needed, and deadlines.
 
-#![allow(
-    dead_code,
-    missing_docs,
-    unreachable_pub,
-    clippy::missing_panics_doc,
-    clippy::unwrap_used,
-    reason = "each test uses a part of it"
-)]
-
-#[path = "frames.rs"]
-mod frames;
-
 use std::{future::Future, net::SocketAddr, time::Duration};
 
 use carillon::{
@@ -29,14 +17,14 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 #[allow(unused_imports, reason = "each test uses a part of it")]
-pub use frames::{Frame, Ws, client_frame, close_code};
+pub(crate) use super::frames::{Frame, Ws, client_frame, close_code};
 
-pub const SECRET: &str = "a secret of the tests, 32 bytes or more";
+pub(crate) const SECRET: &str = "a secret of the tests, 32 bytes or more";
 /// Long enough for a machine that is busy with other tests.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Waits, but not for ever.
-pub async fn within<F: Future>(what: &str, future: F) -> F::Output {
+pub(crate) async fn within<F: Future>(what: &str, future: F) -> F::Output {
     let Ok(output) = tokio::time::timeout(PATIENCE, future).await else {
         panic!("waited in vain for {what}")
     };
@@ -44,7 +32,7 @@ pub async fn within<F: Future>(what: &str, future: F) -> F::Output {
 }
 
 /// Asks until the answer is yes.
-pub async fn until<F: Future<Output = bool>>(what: &str, mut ask: impl FnMut() -> F) {
+pub(crate) async fn until<F: Future<Output = bool>>(what: &str, mut ask: impl FnMut() -> F) {
     within(what, async {
         while !ask().await {
             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -54,15 +42,15 @@ pub async fn until<F: Future<Output = bool>>(what: &str, mut ask: impl FnMut() -
 }
 
 /// A running node.
-pub struct Node {
-    pub public: SocketAddr,
-    pub internal: SocketAddr,
+pub(crate) struct Node {
+    pub(crate) public: SocketAddr,
+    pub(crate) internal: SocketAddr,
     shutdown: CancellationToken,
     task: JoinHandle<Result<(), AppError>>,
 }
 
 /// The configuration of a test: memory bus, tokens signed with [`SECRET`], quick probes; `settings` win.
-pub fn config(settings: &[(&str, &str)]) -> Config {
+pub(crate) fn config(settings: &[(&str, &str)]) -> Config {
     let mut layers = Layers::new();
     let defaults = [
         ("http.listen", "127.0.0.1:0"),
@@ -82,14 +70,14 @@ pub fn config(settings: &[(&str, &str)]) -> Config {
 
 impl Node {
     /// A node that is ready.
-    pub async fn start(settings: &[(&str, &str)]) -> Self {
+    pub(crate) async fn start(settings: &[(&str, &str)]) -> Self {
         let node = Self::launch(config(settings));
         until("the node to be ready", || async { node.get("/readyz").await.status == 200 }).await;
         node
     }
 
     /// A node that may not be ready yet.
-    pub fn launch(config: Config) -> Self {
+    pub(crate) fn launch(config: Config) -> Self {
         let listeners = Listeners::bind(&config).unwrap();
         let (public, internal) =
             (listeners.public.local_addr().unwrap(), listeners.internal.local_addr().unwrap());
@@ -100,28 +88,28 @@ impl Node {
     }
 
     /// SIGTERM.
-    pub fn stop(&self) {
+    pub(crate) fn stop(&self) {
         self.shutdown.cancel();
     }
 
     /// Comes back when the node has stopped.
-    pub async fn stopped(mut self) -> Result<(), AppError> {
+    pub(crate) async fn stopped(mut self) -> Result<(), AppError> {
         within("the node to stop", &mut self.task).await.unwrap()
     }
 
     /// GET on the internal listener.
-    pub async fn get(&self, path: &str) -> Answer {
+    pub(crate) async fn get(&self, path: &str) -> Answer {
         request(self.internal, "GET", path, &[], b"").await
     }
 
     /// POST on the internal listener with the publish token.
-    pub async fn post(&self, path: &str, body: &[u8]) -> Answer {
+    pub(crate) async fn post(&self, path: &str, body: &[u8]) -> Answer {
         let token = [("Authorization", "Bearer the publish token of the tests")];
         request(self.internal, "POST", path, &token, body).await
     }
 
     /// Publishes a recorded event and returns its position.
-    pub async fn publish(&self, topic: &str, event: &Value) -> String {
+    pub(crate) async fn publish(&self, topic: &str, event: &Value) -> String {
         let body = json!({"topic": topic, "event": event}).to_string();
         let answer = self.post("/publish", body.as_bytes()).await;
         assert_eq!(answer.status, 200, "{answer:?}");
@@ -129,24 +117,24 @@ impl Node {
     }
 
     /// Publishes a live event.
-    pub async fn publish_live(&self, topic: &str, event: &Value) {
+    pub(crate) async fn publish_live(&self, topic: &str, event: &Value) {
         let body = json!({"topic": topic, "event": event}).to_string();
         let answer = self.post("/publish?live=1", body.as_bytes()).await;
         assert_eq!(answer.status, 200, "{answer:?}");
     }
 
     /// GET on the public listener.
-    pub async fn public_get(&self, path: &str, headers: &[(&str, &str)]) -> Answer {
+    pub(crate) async fn public_get(&self, path: &str, headers: &[(&str, &str)]) -> Answer {
         request(self.public, "GET", path, headers, b"").await
     }
 
     /// A WebSocket whose handshake succeeded.
-    pub async fn socket(&self) -> Ws<TcpStream> {
+    pub(crate) async fn socket(&self) -> Ws<TcpStream> {
         Ws::open(TcpStream::connect(self.public).await.unwrap(), "/realtime", &[]).await.unwrap()
     }
 
     /// A welcomed session of `user`, who may follow everything; and its welcome.
-    pub async fn session(&self, user: &str, topics: &[&str]) -> (Ws<TcpStream>, Value) {
+    pub(crate) async fn session(&self, user: &str, topics: &[&str]) -> (Ws<TcpStream>, Value) {
         let mut ws = self.socket().await;
         ws.send(&json!({"type": "connect", "token": token(user, &["*"]), "topics": topics})).await;
         let welcome = ws.message().await;
@@ -162,18 +150,18 @@ impl Drop for Node {
 }
 
 /// A token for ten minutes.
-pub fn token(user: &str, topics: &[&str]) -> String {
+pub(crate) fn token(user: &str, topics: &[&str]) -> String {
     token_for(user, topics, Duration::from_secs(600))
 }
 
-pub fn token_for(user: &str, topics: &[&str], ttl: Duration) -> String {
+pub(crate) fn token_for(user: &str, topics: &[&str], ttl: Duration) -> String {
     let topics = Some(topics.iter().map(ToString::to_string).collect());
     let token = NewToken { sub: user.into(), ttl, topics, ..NewToken::default() };
     token.sign(&Secret::new(SECRET), Algorithm::Hs256).unwrap()
 }
 
 /// A token to publish with.
-pub fn publish_token(patterns: &[&str]) -> String {
+pub(crate) fn publish_token(patterns: &[&str]) -> String {
     let publish = Some(patterns.iter().map(ToString::to_string).collect());
     let token = NewToken { sub: "cms".into(), ttl: Duration::from_secs(60), publish, ..NewToken::default() };
     token.sign(&Secret::new(SECRET), Algorithm::Hs256).unwrap()
@@ -181,34 +169,34 @@ pub fn publish_token(patterns: &[&str]) -> String {
 
 /// An HTTP answer.
 #[derive(Debug)]
-pub struct Answer {
-    pub status: u16,
-    pub headers: Vec<(String, String)>,
-    pub body: Vec<u8>,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Answer {
-    pub fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str())
     }
 
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_else(|e| panic!("{e}: {}", self.text()))
     }
 
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
     /// The status and the `code` of a problem.
-    pub fn problem(&self) -> (u16, String) {
+    pub(crate) fn problem(&self) -> (u16, String) {
         assert_eq!(self.header("content-type"), Some("application/problem+json"), "{self:?}");
         (self.status, self.json()["code"].as_str().unwrap_or_default().to_owned())
     }
 }
 
 /// One request on a connection of its own.
-pub async fn request(
+pub(crate) async fn request(
     address: SocketAddr,
     method: &str,
     path: &str,
@@ -238,7 +226,7 @@ pub async fn request(
 }
 
 /// Reads status line and headers; `None`: the connection ended before that. Also what came behind them.
-pub async fn read_head<S: AsyncRead + Unpin>(socket: &mut S) -> Option<(Answer, Vec<u8>)> {
+pub(crate) async fn read_head<S: AsyncRead + Unpin>(socket: &mut S) -> Option<(Answer, Vec<u8>)> {
     let mut bytes = Vec::new();
     let end = loop {
         if let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") {
@@ -257,7 +245,7 @@ pub async fn read_head<S: AsyncRead + Unpin>(socket: &mut S) -> Option<(Answer, 
 }
 
 /// The content of a complete chunked body (RFC 9112, 7.1).
-pub fn unchunk(mut bytes: &[u8]) -> Vec<u8> {
+pub(crate) fn unchunk(mut bytes: &[u8]) -> Vec<u8> {
     let mut body = Vec::new();
     while let Some(end) = bytes.windows(2).position(|two| two == b"\r\n") {
         let size = usize::from_str_radix(std::str::from_utf8(&bytes[..end]).unwrap().trim(), 16).unwrap();

@@ -1,18 +1,10 @@
 //! Traces as a collector receives them: an OTLP receiver of a few lines, real nodes, one Redis.
-#![cfg(feature = "otlp")]
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
-
-#[path = "support/node.rs"]
-mod node;
-#[path = "support/redis.rs"]
-#[allow(dead_code, unreachable_pub, missing_docs, unused_imports, reason = "each test uses a part of it")]
-mod redis;
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
+use crate::support::node::{Node, until, within};
+use crate::support::redis::RedisServer;
 use axum::{Json, Router, extract::State, routing::post};
-use node::{Node, until, within};
-use redis::RedisServer;
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, sync::Mutex};
 

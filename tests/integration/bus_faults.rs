@@ -1,18 +1,15 @@
 //! The link to Redis under faults: each is noticed in time, told, and mended.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
-
-mod support;
 
 use std::time::{Duration, Instant};
 
-use carillon::{
-    bus::{BusError, BusEvent, Link, Settings},
-    protocol::EntryId,
-};
-use support::{
+use crate::support::{
     bus::{DEADLINE, TestBus, event, numbered, settings, subject, topic},
     proxy::Proxy,
     redis::{RedisServer, free_port},
+};
+use carillon::{
+    bus::{BusError, BusEvent, Link, Settings},
+    protocol::EntryId,
 };
 
 /// Trouble of the whole link is known within this time (`DESIGN` 3.6).
@@ -171,7 +168,7 @@ async fn a_frozen_redis_is_known_in_time_and_publishing_says_so() {
 
 #[tokio::test]
 async fn a_network_that_swallows_is_known_in_time() {
-    type Set = fn(&support::proxy::Moods, bool);
+    type Set = fn(&crate::support::proxy::Moods, bool);
     let ways: [(&str, Set); 4] = [
         ("answers", |m, on| m.swallow_answers.store(on, std::sync::atomic::Ordering::Relaxed)),
         ("requests", |m, on| m.swallow_requests.store(on, std::sync::atomic::Ordering::Relaxed)),

@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    io::{Read, Write},
+    io::Write,
     net::{TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -12,13 +12,13 @@ use std::{
 use tempfile::TempDir;
 
 /// A port that nobody listens on. Another process may take it before we do, so starting tries several.
-pub fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port").port()
 }
 
 /// A running `redis-server` (or `redis-sentinel`).
 #[derive(Debug)]
-pub struct RedisServer {
+pub(crate) struct RedisServer {
     child: Child,
     port: u16,
     dir: TempDir,
@@ -40,17 +40,17 @@ impl Drop for RedisServer {
 
 impl RedisServer {
     /// A plain server without persistence.
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         Self::with("save \"\"\n")
     }
 
     /// A server with these lines in its configuration. `{dir}` stands for its directory, `{port}` for its port.
-    pub fn with(lines: &str) -> Self {
+    pub(crate) fn with(lines: &str) -> Self {
         Self::run("redis-server", lines, false)
     }
 
     /// A server that speaks TLS only, with certificates made by [`certificates`].
-    pub fn with_tls(certificates: &Path) -> Self {
+    pub(crate) fn with_tls(certificates: &Path) -> Self {
         let dir = certificates.display();
         let lines = format!(
             "save \"\"\ntls-port {{port}}\ntls-cert-file {dir}/server.pem\ntls-key-file {dir}/server.key\n\
@@ -60,7 +60,7 @@ impl RedisServer {
     }
 
     /// A sentinel that watches `master` under the name `mymaster`.
-    pub fn sentinel(master: u16, quorum: u8) -> Self {
+    pub(crate) fn sentinel(master: u16, quorum: u8) -> Self {
         let lines = format!(
             "sentinel monitor mymaster 127.0.0.1 {master} {quorum}\nsentinel down-after-milliseconds mymaster 1000\n\
              sentinel failover-timeout mymaster 5000\n"
@@ -121,46 +121,41 @@ impl RedisServer {
     }
 
     /// Where it listens on 127.0.0.1.
-    pub fn port(&self) -> u16 {
+    pub(crate) fn port(&self) -> u16 {
         self.port
     }
 
     /// `redis://127.0.0.1:<port>`
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
-    /// Its process id.
-    pub fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
     /// Sends a command and returns the answer, lists flattened to lines. Panics where there is none.
-    pub fn command(&self, args: &[&str]) -> String {
+    pub(crate) fn command(&self, args: &[&str]) -> String {
         try_command(self.port, args).unwrap_or_else(|e| panic!("{args:?}: {e}"))
     }
 
     /// A number in INFO.
-    pub fn info(&self, section: &str, field: &str) -> String {
+    pub(crate) fn info(&self, section: &str, field: &str) -> String {
         let answer = self.command(&["INFO", section]);
         let line = answer.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
         line.unwrap_or_default().trim().to_owned()
     }
 
     /// How often a command was called.
-    pub fn calls(&self, command: &str) -> u64 {
+    pub(crate) fn calls(&self, command: &str) -> u64 {
         let stats = self.info("commandstats", &format!("cmdstat_{command}"));
         let calls = stats.split(',').next().and_then(|first| first.strip_prefix("calls=")?.parse().ok());
         calls.unwrap_or(0)
     }
 
     /// Stops the process where it stands (SIGSTOP).
-    pub fn freeze(&self) {
+    pub(crate) fn freeze(&self) {
         self.signal("STOP");
     }
 
     /// Lets it go on (SIGCONT).
-    pub fn thaw(&self) {
+    pub(crate) fn thaw(&self) {
         self.signal("CONT");
     }
 
@@ -169,19 +164,19 @@ impl RedisServer {
     }
 
     /// Kills it (SIGKILL). [`RedisServer::revive`] starts it again.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 
     /// Starts it again on the same port, with what it had saved.
-    pub fn revive(&mut self) {
+    pub(crate) fn revive(&mut self) {
         self.child = spawn(self.program, &self.config, self.dir.path());
         assert!(self.wait_until_listening(), "redis-server did not come back on its port");
     }
 
     /// Kills and starts it again without data.
-    pub fn restart_empty(&mut self) {
+    pub(crate) fn restart_empty(&mut self) {
         self.kill();
         for name in ["dump.rdb", "appendonlydir"] {
             let path = self.dir.path().join(name);
@@ -246,7 +241,7 @@ fn read_answer(reader: &mut impl std::io::BufRead, out: &mut String) -> std::io:
 }
 
 /// An authority and a server's and a client's certificate for 127.0.0.1, made by openssl.
-pub fn certificates() -> TempDir {
+pub(crate) fn certificates() -> TempDir {
     let dir = tempfile::Builder::new().prefix("carillon-tls-").tempdir().expect("a directory");
     let script = "set -e
         openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=test-authority -keyout ca.key -out ca.pem \
@@ -263,14 +258,14 @@ pub fn certificates() -> TempDir {
 
 /// A cluster of masters, each with `replicas` replicas.
 #[derive(Debug)]
-pub struct RedisCluster {
+pub(crate) struct RedisCluster {
     /// Masters first.
-    pub servers: Vec<RedisServer>,
+    pub(crate) servers: Vec<RedisServer>,
 }
 
 impl RedisCluster {
     /// Starts servers and joins them; returns when every one knows all slots.
-    pub fn start(masters: usize, replicas: usize) -> Self {
+    pub(crate) fn start(masters: usize, replicas: usize) -> Self {
         let lines = "save \"\"\ncluster-enabled yes\ncluster-config-file {dir}/nodes.conf\ncluster-node-timeout 2000\n\
                      cluster-port {bus}\n";
         let count = masters * (1 + replicas);
@@ -304,13 +299,13 @@ impl RedisCluster {
     }
 
     /// `redis-cluster://…`
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         let hosts = self.servers.iter().map(|s| format!("127.0.0.1:{}", s.port())).collect::<Vec<_>>();
         format!("redis-cluster://{}", hosts.join(","))
     }
 
     /// The port of the replica of a master.
-    pub fn replica_of(&self, master: usize) -> u16 {
+    pub(crate) fn replica_of(&self, master: usize) -> u16 {
         let id = self.servers[master].command(&["CLUSTER", "MYID"]);
         let nodes = self.servers[master].command(&["CLUSTER", "NODES"]);
         let line =
@@ -320,7 +315,7 @@ impl RedisCluster {
     }
 
     /// Which server has a slot.
-    pub fn owner(&self, slot: u64) -> usize {
+    pub(crate) fn owner(&self, slot: u64) -> usize {
         let owns = |server: &RedisServer| {
             let nodes = server.command(&["CLUSTER", "NODES"]);
             let mine = nodes.lines().find(|line| line.contains("myself")).unwrap_or_default();
@@ -334,7 +329,7 @@ impl RedisCluster {
     }
 
     /// Moves a slot with its keys from one master to another.
-    pub fn move_slot(&self, slot: u64, from: usize, to: usize) {
+    pub(crate) fn move_slot(&self, slot: u64, from: usize, to: usize) {
         let (source, target, slot) = (&self.servers[from], &self.servers[to], slot.to_string());
         let ids = [source.command(&["CLUSTER", "MYID"]), target.command(&["CLUSTER", "MYID"])];
         target.command(&["CLUSTER", "SETSLOT", &slot, "IMPORTING", ids[0].trim()]);
@@ -357,7 +352,7 @@ impl RedisCluster {
 }
 
 /// Waits for something that has no other way of telling, with a deadline.
-pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
+pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(30);
     while !holds() {
         assert!(Instant::now() < deadline, "not within 30 s: {what}");

@@ -1,11 +1,6 @@
 //! RFC 6455 on the raw socket: what clients may do, what they may not, and how each ends.
 
-#![allow(clippy::unwrap_used, reason = "tests may")]
-
-#[path = "support/node.rs"]
-mod node;
-
-use node::{Frame, Node, client_frame, close_code, request, token, until, within};
+use crate::support::node::{Frame, Node, client_frame, close_code, request, token, until, within};
 use serde_json::json;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},

@@ -3,25 +3,25 @@
 use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use super::{Answer, read_head, within};
+use super::node::{Answer, read_head, within};
 
 /// A WebSocket client on any stream.
-pub struct Ws<S> {
-    pub stream: S,
+pub(crate) struct Ws<S> {
+    pub(crate) stream: S,
     buffer: Vec<u8>,
-    pub answer: Answer,
+    pub(crate) answer: Answer,
 }
 
 /// A frame of the server.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Frame {
-    pub opcode: u8,
-    pub payload: Vec<u8>,
+pub(crate) struct Frame {
+    pub(crate) opcode: u8,
+    pub(crate) payload: Vec<u8>,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Ws<S> {
     /// A handshake as browsers do it; the answer, where it is not 101.
-    pub async fn open(mut stream: S, path: &str, headers: &[(&str, &str)]) -> Result<Self, Answer> {
+    pub(crate) async fn open(mut stream: S, path: &str, headers: &[(&str, &str)]) -> Result<Self, Answer> {
         let mut head = format!("GET {path} HTTP/1.1\r\n");
         let usual = [
             ("Host", "node.test"),
@@ -53,17 +53,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Ws<S> {
         .await
     }
 
-    pub async fn write(&mut self, bytes: &[u8]) {
+    pub(crate) async fn write(&mut self, bytes: &[u8]) {
         within("room to write", self.stream.write_all(bytes)).await.unwrap();
     }
 
     /// Sends a message.
-    pub async fn send(&mut self, message: &Value) {
+    pub(crate) async fn send(&mut self, message: &Value) {
         self.write(&client_frame(0x81, message.to_string().as_bytes())).await;
     }
 
     /// The next frame; `None`: the connection has ended.
-    pub async fn frame(&mut self) -> Option<Frame> {
+    pub(crate) async fn frame(&mut self) -> Option<Frame> {
         within("a frame", async {
             loop {
                 if let Some(frame) = self.parse() {
@@ -92,7 +92,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Ws<S> {
     }
 
     /// The next message; Pings and Pongs are passed over.
-    pub async fn message(&mut self) -> Value {
+    pub(crate) async fn message(&mut self) -> Value {
         loop {
             let frame = self.frame().await.expect("a message, not the end");
             match frame.opcode {
@@ -104,7 +104,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Ws<S> {
     }
 
     /// The next message of a type; others are passed over.
-    pub async fn message_of(&mut self, kind: &str) -> Value {
+    pub(crate) async fn message_of(&mut self, kind: &str) -> Value {
         loop {
             let message = self.message().await;
             if message["type"] == kind {
@@ -114,7 +114,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Ws<S> {
     }
 
     /// Passes over everything until `closing`, its close frame and the end, which must agree; answers the close frame.
-    pub async fn closed(&mut self) -> (u16, Value) {
+    pub(crate) async fn closed(&mut self) -> (u16, Value) {
         let mut closing = Value::Null;
         loop {
             let frame = self.frame().await.expect("a close frame before the end");
@@ -134,19 +134,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Ws<S> {
     }
 
     /// Asks for a `pong`, and asserts that nothing comes before it.
-    pub async fn nothing_comes(&mut self) {
+    pub(crate) async fn nothing_comes(&mut self) {
         self.send(&json!({"type": "ping"})).await;
         let message = self.message().await;
         assert_eq!(message["type"], "pong", "{message}");
     }
 }
 
-pub fn close_code(frame: &Frame) -> Option<u16> {
+pub(crate) fn close_code(frame: &Frame) -> Option<u16> {
     Some(u16::from_be_bytes(frame.payload.get(..2)?.try_into().ok()?))
 }
 
 /// A frame as clients send it: masked.
-pub fn client_frame(first: u8, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn client_frame(first: u8, payload: &[u8]) -> Vec<u8> {
     let mut bytes = vec![first];
     match payload.len() {
         length @ 0..=125 => bytes.push(0x80 | length as u8),

@@ -1,20 +1,17 @@
 //! Logs are read in pages that join, and a long log never costs the link.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
-
-mod support;
 
 use std::sync::atomic::Ordering;
 
+use crate::support::{
+    bus::{TestBus, event, settings, topic},
+    proxy::Proxy,
+    redis::RedisServer,
+};
 use carillon::{
     bus::{BusError, BusEvent, History, Link, Settings},
     protocol::EntryId,
 };
 use futures_util::future::join_all;
-use support::{
-    bus::{TestBus, event, settings, topic},
-    proxy::Proxy,
-    redis::RedisServer,
-};
 
 fn long_logs(url: &str) -> Settings {
     Settings { log_length: 1000, ..settings(Some(url)) }

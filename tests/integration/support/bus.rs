@@ -15,15 +15,15 @@ use carillon::{
 use tokio::{sync::mpsc, time::timeout};
 
 /// Longer than anything takes on a busy machine.
-pub const DEADLINE: Duration = Duration::from_secs(30);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 
-pub fn areas() -> Areas {
+pub(crate) fn areas() -> Areas {
     let names = ["comments", "notifications", "project-items", "projects", "content"];
     Areas::new(names.as_slice().iter().copied(), ["notifications"], ["content"]).unwrap()
 }
 
 /// Settings for a node of its own name; without a URL for the memory bus.
-pub fn settings(url: Option<&str>) -> Settings {
+pub(crate) fn settings(url: Option<&str>) -> Settings {
     static NODES: AtomicU64 = AtomicU64::new(0);
     Settings {
         prefix: "carillon".into(),
@@ -37,57 +37,57 @@ pub fn settings(url: Option<&str>) -> Settings {
     }
 }
 
-pub fn topic(text: &str) -> Topic {
+pub(crate) fn topic(text: &str) -> Topic {
     Topic::parse(text, &areas()).unwrap()
 }
 
-pub fn subject(text: &str) -> Subject {
+pub(crate) fn subject(text: &str) -> Subject {
     Subject::parse(text, &areas()).unwrap()
 }
 
-pub fn event(json: &str) -> Event {
+pub(crate) fn event(json: &str) -> Event {
     Event::parse(Bytes::copy_from_slice(json.as_bytes()), 1 << 20).unwrap()
 }
 
 /// `{"type":"a.b","data":<n>}`
-pub fn numbered(n: u64) -> Event {
+pub(crate) fn numbered(n: u64) -> Event {
     event(&format!(r#"{{"type":"a.b","data":{n}}}"#))
 }
 
 /// A bus with the receiving end of what it says.
-pub struct TestBus {
-    pub bus: Bus,
-    pub events: mpsc::Receiver<BusEvent>,
-    pub tasks: Tasks,
-    pub metrics: Metrics,
-    pub settings: Settings,
+pub(crate) struct TestBus {
+    pub(crate) bus: Bus,
+    pub(crate) events: mpsc::Receiver<BusEvent>,
+    pub(crate) tasks: Tasks,
+    pub(crate) metrics: Metrics,
+    pub(crate) settings: Settings,
 }
 
 impl TestBus {
-    pub async fn try_start(settings: Settings) -> Result<Self, StartError> {
+    pub(crate) async fn try_start(settings: Settings) -> Result<Self, StartError> {
         let (tasks, metrics) = (Tasks::new(), Metrics::new());
         let (bus, events) = Bus::start(settings.clone(), metrics.clone(), &tasks).await?;
         Ok(Self { bus, events, tasks, metrics, settings })
     }
 
     /// Started, and the link up.
-    pub async fn start(settings: Settings) -> Self {
+    pub(crate) async fn start(settings: Settings) -> Self {
         let mut bus = Self::try_start(settings).await.unwrap_or_else(|e| panic!("{e}"));
         bus.until_up().await;
         bus
     }
 
-    pub async fn over(url: &str) -> Self {
+    pub(crate) async fn over(url: &str) -> Self {
         Self::start(settings(Some(url))).await
     }
 
     /// The next event.
-    pub async fn next(&mut self) -> BusEvent {
+    pub(crate) async fn next(&mut self) -> BusEvent {
         timeout(DEADLINE, self.events.recv()).await.expect("the bus says nothing").expect("the bus has ended")
     }
 
     /// Drops events until one is found.
-    pub async fn until<T>(&mut self, mut found: impl FnMut(BusEvent) -> Option<T>) -> T {
+    pub(crate) async fn until<T>(&mut self, mut found: impl FnMut(BusEvent) -> Option<T>) -> T {
         let search = async {
             loop {
                 let event = self.events.recv().await.expect("the bus has ended");
@@ -99,12 +99,12 @@ impl TestBus {
         timeout(DEADLINE, search).await.expect("the bus did not say it")
     }
 
-    pub async fn until_up(&mut self) {
+    pub(crate) async fn until_up(&mut self) {
         self.until(|event| matches!(event, BusEvent::Link(Link::Up)).then_some(())).await;
     }
 
     /// Until the link is down; the reason and whether the lineage changed.
-    pub async fn until_down(&mut self) -> (String, bool) {
+    pub(crate) async fn until_down(&mut self) -> (String, bool) {
         self.until(|event| match event {
             BusEvent::Link(Link::Down { reason, lineage_changed }) => Some((reason, lineage_changed)),
             _ => None,
@@ -113,14 +113,14 @@ impl TestBus {
     }
 
     /// Follows subjects; all must be confirmed.
-    pub async fn follow(&self, subjects: &[&str]) {
+    pub(crate) async fn follow(&self, subjects: &[&str]) {
         for result in self.bus.subscribe(subjects.iter().map(|s| subject(s)).collect()).await {
             result.unwrap();
         }
     }
 
     /// The next delivery; probes may come between.
-    pub async fn delivery(&mut self) -> Delivery {
+    pub(crate) async fn delivery(&mut self) -> Delivery {
         let next = self.until(|event| match event {
             BusEvent::Delivery(delivery) => Some(Ok(delivery)),
             BusEvent::Proof { .. } => None,
@@ -130,7 +130,7 @@ impl TestBus {
     }
 
     /// The next delivery, which must be this recorded event of this topic.
-    pub async fn recorded(&mut self, at: &str, id: EntryId, json: &Event) {
+    pub(crate) async fn recorded(&mut self, at: &str, id: EntryId, json: &Event) {
         let delivery = self.delivery().await;
         assert_eq!(delivery.topic.as_str(), at);
         match delivery.content {
@@ -140,7 +140,7 @@ impl TestBus {
     }
 
     /// Everything that was delivered up to now: publishes a mark of its own on `content` and waits for it.
-    pub async fn deliveries_so_far(&mut self) -> Vec<Delivery> {
+    pub(crate) async fn deliveries_so_far(&mut self) -> Vec<Delivery> {
         self.follow(&["content:fence"]).await;
         let fence = self.bus.publish(topic("content:fence"), numbered(0)).await.unwrap();
         let mut all = Vec::new();
@@ -155,7 +155,7 @@ impl TestBus {
     }
 
     /// The next so many deliveries, where no order across topics is known (cluster).
-    pub async fn deliveries_so_far_anywhere(&mut self, count: usize) -> Vec<Delivery> {
+    pub(crate) async fn deliveries_so_far_anywhere(&mut self, count: usize) -> Vec<Delivery> {
         let mut all = Vec::new();
         while all.len() < count {
             all.push(self.delivery().await);
@@ -163,7 +163,7 @@ impl TestBus {
         all
     }
 
-    pub async fn end(self) {
+    pub(crate) async fn end(self) {
         assert_eq!(self.tasks.end(DEADLINE).await, 0, "tasks are left");
     }
 }

@@ -1,0 +1,29 @@
+//! The integration tests, in one program: it links once, and its modules share what stands in `support`.
+//!
+//! One module for each thing that is tested; `tests/README.md` says where a new test goes and how to run one.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
+
+mod support;
+
+mod bus;
+mod bus_access;
+mod bus_corpus;
+mod bus_doctor;
+mod bus_faults;
+mod bus_reads;
+mod bus_topologies;
+mod callback;
+mod cli;
+mod doors;
+mod headers;
+mod internal;
+mod layering;
+mod limits;
+mod readme;
+mod relay;
+mod rfc6455;
+mod security;
+#[cfg(feature = "otlp")]
+mod traces;
+mod transports;
+mod websocket;
