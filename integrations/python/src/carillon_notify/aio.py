@@ -1,0 +1,110 @@
+"""The publisher for asyncio: the same calls as `Publisher`, awaited."""
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Union, overload
+
+import redis
+from redis.asyncio import Redis
+from redis.asyncio.cluster import ClusterNode, RedisCluster
+from redis.asyncio.sentinel import Sentinel
+
+from . import connect
+from .delivery import Call, Delivery, position_of, positions_of
+from .errors import Result, not_published
+from .events import Event, Topics, complete, dumps, message
+from .publisher import DEFAULT_URL
+
+AsyncClient = Union["Redis", RedisCluster]
+
+
+def async_client_for(
+    url: str, timeout: float = connect.TIMEOUT, sentinel_options: Mapping[str, Any] | None = None, **options: Any
+) -> AsyncClient:
+    """As `carillon_notify.publisher.client_for`, for asyncio."""
+    target = connect.parse(url)
+    settings = connect.options(target, timeout, options)
+    if target.scheme == "redis-cluster":
+        return RedisCluster(startup_nodes=[ClusterNode(host, port) for host, port in target.hosts], **settings)
+    if target.scheme == "redis-sentinel":
+        own = {"socket_timeout": timeout, "socket_connect_timeout": timeout, **(sentinel_options or {})}
+        master: Redis = Sentinel(list(target.hosts), sentinel_kwargs=own, **settings).master_for(target.path)
+        return master
+    if target.scheme == "rediss":
+        settings["ssl"] = True
+    host, port = target.hosts[0]
+    return Redis(host=host, port=port, db=int(target.path or 0), **settings)
+
+
+class AsyncPublisher:
+    """As `Publisher`, for asyncio. One is enough for an event loop; tasks may share it."""
+
+    def __init__(
+        self,
+        redis: str | AsyncClient = DEFAULT_URL,
+        source: str | None = None,
+        *,
+        prefix: str = "carillon",
+        patience: float = 10.0,
+        timeout: float = connect.TIMEOUT,
+        **options: Any,
+    ) -> None:
+        self.source, self.prefix, self.patience = source, prefix, patience
+        self.client: AsyncClient = async_client_for(redis, timeout, **options) if isinstance(redis, str) else redis
+
+    @overload
+    async def record(self, topic: str, event: Event) -> str: ...
+    @overload
+    async def record(self, topic: Topics, event: Event) -> tuple[str, ...]: ...
+
+    async def record(self, topic: str | Topics, event: Event) -> str | tuple[str, ...]:
+        """As `Publisher.record`."""
+        (result,) = await self.record_many([(topic, event)])
+        return position_of(result) if isinstance(topic, str) else positions_of(result)
+
+    async def record_many(self, events: Iterable[tuple[str | Topics, Event]]) -> list[Result]:
+        """As `Publisher.record_many`."""
+        delivery = Delivery([message(topics, event, self.source) for topics, event in events], self.prefix, self.patience)
+        while calls := delivery.calls():
+            pause = delivery.take(calls, await self._call(calls))
+            if pause:
+                await self.reconnect()
+                await asyncio.sleep(pause)
+        return delivery.results()
+
+    async def live(self, topic: str, event: Event) -> int:
+        """As `Publisher.live`."""
+        channel, text = f"{self.prefix}:{topic}", dumps(complete(event, self.source))
+        command = "SPUBLISH" if isinstance(self.client, RedisCluster) else "PUBLISH"
+        try:
+            return int(await self.client.execute_command(command, channel, text))
+        except (redis.RedisError, OSError) as error:
+            raise not_published(error, self.prefix) from error
+
+    async def report(self, name: str, seconds: int = 20, oldest_ms: int = 0) -> None:
+        """As `Publisher.report`."""
+        try:
+            await self.client.execute_command(
+                "FCALL", f"{self.prefix}_source", 1, f"{self.prefix}:sources", name, seconds, oldest_ms
+            )
+        except (redis.RedisError, OSError) as error:
+            raise not_published(error, self.prefix) from error
+
+    async def reconnect(self) -> None:
+        """As `Publisher.reconnect`."""
+        if isinstance(self.client, Redis):
+            await self.client.connection_pool.disconnect(inuse_connections=False)
+
+    async def close(self) -> None:
+        """Closes all connections."""
+        await self.client.aclose()  # type: ignore[no-untyped-call, unused-ignore]
+
+    async def _call(self, calls: Sequence[Call]) -> Sequence[object]:
+        try:
+            pipe = self.client.pipeline() if isinstance(self.client, RedisCluster) else self.client.pipeline(transaction=False)
+            for call in calls:
+                pipe.execute_command("FCALL", f"{self.prefix}_publish", 1, f"{self.prefix}:{call.topic}", call.text)
+            answers: list[object] = await pipe.execute(raise_on_error=False)
+            return answers
+        except (redis.RedisError, OSError) as error:
+            return [error] * len(calls)

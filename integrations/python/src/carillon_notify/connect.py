@@ -1,0 +1,67 @@
+"""From a Redis URL to a client, the way Carillon's own nodes read it.
+
+    redis://user:password@host:6379/0          rediss://…  (TLS)
+    redis-sentinel://user:password@host1:26379,host2:26379/service
+    redis-cluster://user:password@host1:6379,host2:6379
+"""
+
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import unquote
+
+TIMEOUT = 2.0
+"""Seconds for connecting and for each answer. A publisher that waits longer blocks what it serves."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """A Redis URL in parts."""
+
+    scheme: str
+    hosts: tuple[tuple[str, int], ...]
+    username: str | None
+    password: str | None
+    path: str
+
+    @property
+    def is_cluster(self) -> bool:
+        """Whether the URL names a cluster."""
+        return self.scheme == "redis-cluster"
+
+
+def parse(url: str) -> Target:
+    """Reads the parts of a URL. Raises ValueError with a sentence for what is not one. It never quotes the password."""
+    scheme, separator, rest = url.partition("://")
+    if not separator or scheme not in ("redis", "rediss", "redis-sentinel", "redis-cluster"):
+        raise ValueError("the Redis URL must begin with redis://, rediss://, redis-sentinel:// or redis-cluster://")
+    rest, _, path = rest.partition("/")
+    credentials, at, places = rest.rpartition("@")
+    username, _, password = credentials.partition(":") if at else ("", "", "")
+    port = 26379 if scheme == "redis-sentinel" else 6379
+    hosts = tuple(_host(place, port) for place in places.split(",") if place)
+    if not hosts:
+        raise ValueError("the Redis URL names no host")
+    if scheme == "redis-sentinel" and not path:
+        raise ValueError("a redis-sentinel URL ends in the name of the service: redis-sentinel://host:26379/mymaster")
+    return Target(scheme, hosts, unquote(username) or None, unquote(password) or None, path)
+
+
+def _host(place: str, default: int) -> tuple[str, int]:
+    name, colon, port = place.rpartition(":")
+    if not colon or place.endswith("]"):
+        return place.strip("[]"), default
+    if not port.isdigit():
+        raise ValueError(f"{port!r} is not a port, in the Redis URL at {name!r}")
+    return name.strip("[]"), int(port)
+
+
+def options(target: Target, timeout: float, extra: dict[str, Any]) -> dict[str, Any]:
+    """What every client is given."""
+    return {
+        "username": target.username,
+        "password": target.password,
+        "socket_timeout": timeout,
+        "socket_connect_timeout": timeout,
+        "decode_responses": True,
+        **extra,
+    }

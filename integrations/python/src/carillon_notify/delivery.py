@@ -1,0 +1,119 @@
+"""What has become of messages on their way to Redis: which calls are next, what each answer means, how long to wait.
+
+Pure, so that the publisher for threads and the one for asyncio share every decision.
+"""
+
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from .errors import NotPublished, Result, is_temporary, not_published
+from .events import Message, in_rounds
+
+SHORTEST_PAUSE = 0.05
+LONGEST_PAUSE = 1.0
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of the publish function."""
+
+    index: int
+    """Which message."""
+    topic: str
+    text: str
+
+
+@dataclass
+class _Progress:
+    positions: dict[str, str] = field(default_factory=dict)
+    error: NotPublished | None = None
+
+
+class Delivery:
+    """Publishes messages until all are recorded or refused, or the patience is used up."""
+
+    def __init__(
+        self,
+        messages: Sequence[Message],
+        prefix: str,
+        patience: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`patience` is in seconds. Keep it well under five minutes, the time for which Carillon recognises an id."""
+        self._messages = messages
+        self._progress = [_Progress() for _ in messages]
+        self._prefix = prefix
+        self._clock = clock
+        self._deadline = clock() + patience
+        self._pause = SHORTEST_PAUSE
+
+    def calls(self) -> list[Call]:
+        """The calls that may be under way together: one per topic. Empty when nothing is left to do."""
+        open_ones = [index for index in range(len(self._messages)) if not self._is_over(index)]
+        if not open_ones:
+            return []
+        first = next(iter(in_rounds([self._messages[index] for index in open_ones])))
+        return [
+            Call(index, topic, self._messages[index].text)
+            for index in (open_ones[place] for place in first)
+            for topic in self._messages[index].topics
+            if topic not in self._progress[index].positions
+        ]
+
+    def take(self, calls: Sequence[Call], answers: Sequence[object]) -> float:
+        """Takes the answers to calls, in their order. Returns how long to wait before the next ones, in seconds."""
+        temporary: list[tuple[Call, Exception]] = []
+        for call, answer in zip(calls, answers, strict=True):
+            progress = self._progress[call.index]
+            if not isinstance(answer, Exception):
+                progress.positions[call.topic] = str(answer)
+            elif is_temporary(answer):
+                temporary.append((call, answer))
+            else:
+                progress.error = not_published(answer, self._prefix)
+        if not temporary:
+            self._pause = SHORTEST_PAUSE
+            return 0.0
+        pause = self._pause * random.uniform(0.5, 1)
+        self._pause = min(self._pause * 2, LONGEST_PAUSE)
+        if self._clock() + pause > self._deadline:
+            self._give_up(temporary)
+            return 0.0
+        return pause
+
+    def results(self) -> list[Result]:
+        """What became of each message, in their order."""
+        return [
+            Result(tuple(progress.positions[topic] for topic in message.topics if topic in progress.positions), progress.error)
+            for message, progress in zip(self._messages, self._progress, strict=True)
+        ]
+
+    def _is_over(self, index: int) -> bool:
+        progress = self._progress[index]
+        return progress.error is not None or len(progress.positions) == len(self._messages[index].topics)
+
+    def _give_up(self, temporary: Sequence[tuple[Call, Exception]]) -> None:
+        cause = temporary[0][1]
+        for call, error in temporary:
+            self._progress[call.index].error = not_published(error, self._prefix)
+        for index, progress in enumerate(self._progress):
+            if not self._is_over(index):
+                progress.error = not_published(cause, self._prefix)
+
+
+def position_of(result: Result) -> str:
+    """The one position of a message with one topic. Raises what kept it from being recorded."""
+    if result.error:
+        raise result.error
+    return result.positions[0]
+
+
+def positions_of(result: Result) -> tuple[str, ...]:
+    """All positions of a message. Raises what kept it from being recorded."""
+    if result.error:
+        raise result.error
+    return result.positions
+
+

@@ -1,0 +1,88 @@
+"""What `manage.py check` finds wrong with the settings."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from django.conf import settings
+from django.core.checks import CheckMessage, Error, Warning
+from django.utils.module_loading import import_string
+
+from .. import connect
+from ..tokens import MIN_SECRET_BYTES
+from . import conf
+
+MIDDLEWARE = "carillon_notify.django.middleware.CarillonMiddleware"
+# Servers whose processes have no threads unless they are told to.
+_UWSGI_HINT = "uWSGI needs `enable-threads = true`, or CARILLON['DRAINER'] = 'command' and `manage.py carillon_outbox` beside it."
+
+
+def check_settings(app_configs: Sequence[Any] | None = None, **_: Any) -> list[CheckMessage]:
+    """Wrong, missing and unknown settings."""
+    found = getattr(settings, "CARILLON", {})
+    if not isinstance(found, dict):
+        return [Error("CARILLON must be a dictionary.", id="carillon.E001")]
+    problems: list[CheckMessage] = [
+        Error(f"CARILLON has no setting {name!r}.", hint=f"It knows {', '.join(conf.DEFAULTS)}.", id="carillon.E002")
+        for name in sorted(set(found) - set(conf.DEFAULTS), key=str)
+    ]
+    if not conf.get("ENABLED"):
+        return problems
+    return problems + _redis() + _tokens() + _rest()
+
+
+def _redis() -> list[CheckMessage]:
+    try:
+        connect.parse(str(conf.get("REDIS")))
+    except ValueError as error:
+        return [Error(f"CARILLON['REDIS']: {error}.", id="carillon.E003")]
+    return []
+
+
+def _tokens() -> list[CheckMessage]:
+    problems: list[CheckMessage] = []
+    secret = conf.get("SECRET")
+    if secret and len(str(secret).encode()) < MIN_SECRET_BYTES:
+        problems.append(
+            Error(
+                f"CARILLON['SECRET'] is shorter than {MIN_SECRET_BYTES} bytes; nodes refuse it.",
+                hint="Make one with `openssl rand -hex 32` and give the nodes the same as auth.secret.",
+                id="carillon.E004",
+            )
+        )
+    if not secret:
+        problems.append(Warning("CARILLON['SECRET'] is empty: the token view answers 503.", id="carillon.W001"))
+    if (grants := conf.get("GRANTS")) and isinstance(grants, str):
+        try:
+            import_string(grants)
+        except ImportError as error:
+            problems.append(Error(f"CARILLON['GRANTS'] cannot be imported: {error}.", id="carillon.E005"))
+    return problems
+
+
+def _rest() -> list[CheckMessage]:
+    problems: list[CheckMessage] = []
+    if conf.get("DRAINER") not in ("thread", "command"):
+        problems.append(Error("CARILLON['DRAINER'] must be 'thread' or 'command'.", hint=_UWSGI_HINT, id="carillon.E006"))
+    for name in ("TOKEN_SECONDS", "MAX_AGE_SECONDS"):
+        value = conf.get(name)
+        if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
+            problems.append(Error(f"CARILLON[{name!r}] must be a number of seconds above 0.", id="carillon.E007"))
+    if MIDDLEWARE not in settings.MIDDLEWARE:
+        problems.append(
+            Warning(
+                "The middleware of Carillon is missing: editors hear the echo of their own changes.",
+                hint=f"Add {MIDDLEWARE!r} to MIDDLEWARE.",
+                id="carillon.W002",
+            )
+        )
+    if conf.get("DRAINER") == "thread" and _uwsgi_without_threads():
+        problems.append(Error("This uWSGI process has no threads, so nothing would be published.", hint=_UWSGI_HINT, id="carillon.E008"))
+    return problems
+
+
+def _uwsgi_without_threads() -> bool:
+    try:
+        import uwsgi  # type: ignore[import-not-found, import-untyped, unused-ignore]
+    except ImportError:
+        return False
+    return not (uwsgi.opt.get("enable-threads") or int(uwsgi.opt.get("threads", 0)) > 1)

@@ -1,0 +1,122 @@
+"""Draining: rows of the outbox are published in their order and removed."""
+
+import enum
+import json
+import logging
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from django.db.models import Min
+from django.db.models.functions import Now
+
+from ..errors import NotPublished, Result, Unavailable, is_refused_for_good
+from ..events import Message, dumps
+from ..publisher import Publisher
+from . import conf, lease, metrics
+from .models import OutboxRow
+
+log = logging.getLogger("carillon")
+
+BATCH = 200
+"""Rows that are published together."""
+PATIENCE = 2.0
+"""Seconds without success after which a drainer gives up, so that another instance can go on."""
+
+
+class Outcome(enum.Enum):
+    """How a drain ended."""
+
+    EMPTY = "nothing waits any more"
+    BUSY = "another drainer is at it"
+
+
+def drain(publisher: Publisher, holder: str) -> Outcome:
+    """Publishes everything that waits. Raises `NotPublished` where Redis does not take it.
+
+    No transaction is open while Redis is asked. A row is removed after its events were recorded, so a crash in between
+    publishes them once more, with the same ids.
+    """
+    name = conf.get("SOURCE")
+    while True:
+        if not lease.acquire(name, holder):
+            return Outcome.BUSY
+        rows = list(OutboxRow.objects.order_by("id")[:BATCH])
+        if not rows:
+            lease.release(name, holder)
+            return Outcome.EMPTY
+        try:
+            _publish(publisher, rows)
+        except BaseException:
+            lease.release(name, holder)
+            raise
+
+
+def waits() -> bool:
+    """Whether anything waits to be published."""
+    found: bool = OutboxRow.objects.exists()
+    return found
+
+
+def oldest_ms() -> int:
+    """The age of the oldest row, in milliseconds by the database's clock; 0 where nothing waits."""
+    found = OutboxRow.objects.annotate(now=Now()).order_by("id").values_list("created", "now").first()
+    if found is None:
+        return 0
+    created, now = found
+    age: timedelta = now - created
+    return max(0, int(age.total_seconds() * 1000))
+
+
+def drop_old() -> int:
+    """Drops rows that are too old to be of use, and says so in the log. Returns how many."""
+    limit = conf.get("MAX_AGE_SECONDS")
+    old = OutboxRow.objects.filter(created__lt=Now() - timedelta(seconds=limit))
+    since: datetime | None = old.aggregate(first=Min("created"))["first"]
+    if since is None:
+        return 0
+    count: int = old.delete()[0]
+    metrics.dropped += count
+    log.error(
+        "outbox: %d rows since %s were older than %d s and are dropped: editors were not told of these changes",
+        count, since.isoformat(), limit,
+    )
+    return count
+
+
+def _publish(publisher: Publisher, rows: Sequence[OutboxRow]) -> None:
+    entries = [(row, place, entry) for row in rows for place, entry in enumerate(_entries(row))]
+    results = publisher.publish([message for _, _, message in entries], PATIENCE)
+    waiting: dict[int, list[Message]] = {}
+    trouble: NotPublished | None = None
+    for (row, _, message), result in zip(entries, results, strict=True):
+        if result.error is None:
+            metrics.published += 1
+        elif _is_hopeless(result):
+            metrics.refused += 1
+            log.error("outbox: %s is refused and dropped: %s", ", ".join(message.topics), result.error)
+        else:
+            trouble = trouble or result.error
+            waiting.setdefault(row.pk, []).append(message)
+    OutboxRow.objects.filter(pk__in=[row.pk for row in rows if row.pk not in waiting]).delete()
+    for pk, messages in waiting.items():
+        # What is done is not done again: the five minutes in which it would be recognised may be over by then.
+        OutboxRow.objects.filter(pk=pk).update(entries=_text(messages))
+    if trouble:
+        metrics.failed += 1
+        raise trouble
+
+
+def _is_hopeless(result: Result) -> bool:
+    cause = result.error.__cause__ if result.error else None
+    return isinstance(cause, Exception) and is_refused_for_good(cause)
+
+
+def _entries(row: OutboxRow) -> list[Message]:
+    return [Message(tuple(topics), dumps(event)) for topics, event in json.loads(row.entries)]
+
+
+def _text(messages: Sequence[Message]) -> str:
+    return json.dumps([[list(message.topics), json.loads(message.text)] for message in messages], ensure_ascii=False)
+
+
+__all__ = ["Outcome", "Unavailable", "drain", "drop_old", "oldest_ms", "waits"]

@@ -1,0 +1,128 @@
+"""The drainer: a thread per serving process, or `manage.py carillon_outbox`.
+
+It starts with the first request or the first event of a process, after any fork, and never in commands such as
+`migrate`. It drains when it is told that a transaction has committed, and looks by itself every second for rows of
+instances that were cut off or killed.
+"""
+
+import logging
+import os
+import random
+import threading
+import time
+import uuid
+from typing import Any
+
+from django.core.exceptions import ImproperlyConfigured
+from django.db import DatabaseError, close_old_connections
+
+from ..errors import NotPublished
+from ..publisher import Publisher
+from . import conf, drain
+
+log = logging.getLogger("carillon")
+
+LOOK_SECONDS = 1.0
+"""How often a drainer looks for rows that nobody told it of."""
+BUSY_SECONDS = 0.02
+"""How long it waits while another one drains."""
+REPORT_SECONDS = 5.0
+"""How often it vouches for its source …"""
+VOUCHED_SECONDS = 15
+"""… and for how long."""
+QUIET_SECONDS = 60.0
+"""The same trouble is logged once in this time."""
+
+
+class Drainer:
+    """Drains one outbox until it is told to stop."""
+
+    def __init__(self) -> None:
+        self.pid = os.getpid()
+        self.holder = f"{os.getpid()}-{uuid.uuid4().hex[:12]}"
+        self.wake = threading.Event()
+        self.stopped = threading.Event()
+        self._publisher: Publisher | None = None
+        self._in_trouble = False
+        self._reported = 0.0
+        self._complained = 0.0
+
+    def run(self) -> None:
+        """Works until `stop`."""
+        while not self.stopped.is_set():
+            self.wake.wait(LOOK_SECONDS * random.uniform(0.5, 1))
+            self.wake.clear()
+            try:
+                self.work()
+                self.report()
+            except (NotPublished, DatabaseError, ImproperlyConfigured, ValueError) as error:
+                self._complain(error)
+            finally:
+                close_old_connections()
+
+    def stop(self) -> None:
+        """Ends `run` soon. What waits stays in the outbox."""
+        self.stopped.set()
+        self.wake.set()
+
+    def work(self) -> None:
+        """Publishes what waits. Raises `NotPublished` where Redis does not take it."""
+        publisher = self.publisher()
+        if self._in_trouble:
+            # Redis must answer before the lease is taken: who cannot publish must not stand in another's way.
+            publisher.ping()
+            self._in_trouble = False
+        try:
+            if drain.waits():
+                drain.drop_old()
+                while drain.drain(publisher, self.holder) is drain.Outcome.BUSY and drain.waits():
+                    self.stopped.wait(BUSY_SECONDS)
+        except NotPublished:
+            self._in_trouble = True
+            raise
+
+    def report(self) -> None:
+        """Vouches for the source, where that is due."""
+        if conf.get("REPORT") and time.monotonic() - self._reported >= REPORT_SECONDS:
+            self._reported = time.monotonic()
+            self.publisher().report(conf.get("SOURCE"), VOUCHED_SECONDS, drain.oldest_ms())
+
+    def publisher(self) -> Publisher:
+        """The publisher, made in the process and thread that uses it."""
+        if self._publisher is None:
+            self._publisher = Publisher(
+                conf.get("REDIS"), conf.get("SOURCE"), prefix=conf.get("PREFIX"), timeout=1.0, **conf.get("REDIS_OPTIONS")
+            )
+        return self._publisher
+
+    def _complain(self, error: Exception) -> None:
+        if self._complained == 0.0 or time.monotonic() - self._complained >= QUIET_SECONDS:
+            log.warning("outbox: not published, trying on: %s", error)
+            self._complained = time.monotonic()
+
+
+_lock = threading.Lock()
+_current: tuple[Drainer, threading.Thread] | None = None
+
+
+def kick() -> None:
+    """A transaction has committed: publish soon. Starts the thread where there is none."""
+    if conf.get("ENABLED") and conf.get("DRAINER") == "thread":
+        _running().wake.set()
+
+
+def on_request(**_: Any) -> None:
+    """The first request of a process starts its drainer."""
+    if _current is None or _current[0].pid != os.getpid():
+        kick()
+
+
+def _running() -> Drainer:
+    global _current
+    with _lock:
+        if _current is None or _current[0].pid != os.getpid() or not _current[1].is_alive():
+            drainer = Drainer()
+            thread = threading.Thread(target=drainer.run, name="carillon-outbox", daemon=True)
+            _current = (drainer, thread)
+            thread.start()
+        return _current[0]

@@ -1,0 +1,34 @@
+"""The outbox: events on their way, and who publishes them at the moment."""
+
+from django.db import models
+from django.db.models.functions import Now
+
+
+class OutboxRow(models.Model):
+    """Events of one change, written in its transaction and removed when they are published."""
+
+    id = models.BigAutoField(primary_key=True)
+    entries = models.TextField(help_text="JSON: a list of [topics, event].")
+    created = models.DateTimeField(db_default=Now(), editable=False, help_text="By the database's clock.")
+
+    class Meta:
+        db_table = "carillon_outbox"
+        verbose_name = "outgoing event"
+
+    def __str__(self) -> str:
+        return f"outbox row {self.pk}"
+
+
+class Lease(models.Model):
+    """Who publishes an outbox: one drainer at a time, while there is something to publish."""
+
+    name = models.CharField(max_length=100, primary_key=True)
+    holder = models.CharField(max_length=100, blank=True, default="")
+    until = models.DateTimeField()
+
+    class Meta:
+        db_table = "carillon_lease"
+        verbose_name = "drainer's lease"
+
+    def __str__(self) -> str:
+        return f"lease of {self.name}"

@@ -1,0 +1,42 @@
+"""Topics: `area` or `area:key`, with keys encoded the way every Carillon node expects them."""
+
+import re
+
+AREA = re.compile(r"[a-z][a-z0-9-]{0,31}")
+"""What an area may be called."""
+
+MAX_KEY_BYTES = 200
+"""The longest key, in bytes of UTF-8, after encoding."""
+
+# Space, percent, the characters that mean something in topic lists and channel names, and all control characters
+# (C0, DEL and C1). Everything else stands for itself.
+_ENCODED = re.compile("[ %*,{}\x00-\x1f\x7f-\x9f]")
+
+
+def encode_key(value: object) -> str:
+    """Percent-encodes a value for use as a topic's key: only what must be, with upper-case hexadecimal.
+
+    Raises ValueError where the result is empty, longer than 200 bytes, or not valid Unicode.
+    """
+    try:
+        key = _ENCODED.sub(lambda match: "".join(f"%{byte:02X}" for byte in match[0].encode()), str(value))
+        size = len(key.encode())
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{value!r} cannot be a topic's key: it holds half of a surrogate pair") from error
+    if not 1 <= size <= MAX_KEY_BYTES:
+        raise ValueError(f"{value!r} cannot be a topic's key: it has {size} bytes encoded, allowed are 1 to {MAX_KEY_BYTES}")
+    return key
+
+
+def topic(area: str, key: object = None) -> str:
+    """The topic of an area, or of one thing in it: `topic("comments", 42)` is `comments:42`."""
+    if not AREA.fullmatch(area):
+        raise ValueError(
+            f"{area!r} cannot be an area: use a lower-case letter, then up to 31 lower-case letters, digits or hyphens"
+        )
+    return area if key is None else f"{area}:{encode_key(key)}"
+
+
+def private_topic(sub: object, area: str = "notifications") -> str:
+    """The topic of one editor in a private area. `sub` is exactly what the editor's token says, in the same case."""
+    return topic(area, sub)

@@ -1,0 +1,80 @@
+"""CMS instances as processes of their own, on SQLite or PostgreSQL."""
+
+import json
+import os
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from .servers import eventually, free_port
+
+PACKAGE = Path(__file__).resolve().parents[1]
+
+
+class Instance:
+    """One process that serves the CMS."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self.port = free_port()
+        self.process = subprocess.Popen([sys.executable, "-m", "tests.instance", str(self.port)], cwd=PACKAGE, env=environment)
+        eventually(lambda: self.get("/start"))
+
+    def get(self, path: str) -> Any:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=30) as answer:
+            return json.load(answer)
+
+    def save(self, name: str, key: object = "page") -> None:
+        self.get(f"/save?name={name}&key={key}")
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+class Site:
+    """A database, and the instances that share it."""
+
+    def __init__(self, database: Mapping[str, Any], redis_url: str, **settings: Any) -> None:
+        self.database = database
+        self.settings = {"REDIS": redis_url, "SECRET": "0123456789abcdef" * 2, "SOURCE": "cms", **settings}
+        self.instances: list[Instance] = []
+        self.manage("migrate", "--verbosity", "0")
+
+    def environment(self, **settings: Any) -> dict[str, str]:
+        return {
+            **os.environ,
+            "DJANGO_SETTINGS_MODULE": "tests.settings",
+            "TEST_DATABASE": json.dumps(self.database),
+            "TEST_CARILLON": json.dumps({**self.settings, **settings}),
+        }
+
+    def manage(self, *command: str, **settings: Any) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [sys.executable, "-m", "django", *command],
+            cwd=PACKAGE, env=self.environment(**settings), capture_output=True, text=True, check=True,
+        )
+
+    def start(self, **settings: Any) -> Instance:
+        instance = Instance(self.environment(**settings))
+        self.instances.append(instance)
+        return instance
+
+    def waiting(self) -> int:
+        return int(self.run("from carillon_notify.django.models import OutboxRow; print(OutboxRow.objects.count())"))
+
+    def run(self, code: str, **settings: Any) -> str:
+        return self.manage("shell", "--no-imports", "-c", code, **settings).stdout.strip()
+
+
+@contextmanager
+def site(database: Mapping[str, Any], redis_url: str, **settings: Any) -> Iterator[Site]:
+    found = Site(database, redis_url, **settings)
+    try:
+        yield found
+    finally:
+        for instance in found.instances:
+            instance.kill()

@@ -1,0 +1,164 @@
+"""The outbox with real processes: instances that share a database, a real Redis, faults in between."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .cms import Site, site
+from .servers import RedisServer, eventually, free_port, postgres
+
+SQLITE = {"ENGINE": "django.db.backends.sqlite3", "OPTIONS": {"timeout": 30, "transaction_mode": "IMMEDIATE"}}
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dict[str, Any]]:
+    if request.param == "sqlite":
+        yield {**SQLITE, "NAME": str(tmp_path / "db.sqlite3")}
+        return
+    with postgres() as port:
+        yield {"ENGINE": "django.db.backends.postgresql", "NAME": "tests", "USER": "tester", "HOST": "127.0.0.1", "PORT": port}
+
+
+@pytest.fixture
+def cms(database: dict[str, Any], own_redis: RedisServer) -> Iterator[Site]:
+    with site(database, own_redis.url) as found:
+        yield found
+
+
+def saved(server: RedisServer, key: object = "page") -> list[int]:
+    """The items that were told, in the order of the log."""
+    return [json.loads(fields["event"])["data"]["item"] for _, fields in server.client().xrange(f"carillon:content:{key}")]
+
+
+def test_all_changes_of_two_instances_arrive_once_and_in_order(cms: Site, own_redis: RedisServer) -> None:
+    one, two = cms.start(), cms.start()
+    for number in range(30):
+        (one if number % 2 else two).save(f"item-{number}")
+    eventually(lambda: len(saved(own_redis)) >= 30)
+    assert saved(own_redis) == list(range(1, 31))
+    eventually(lambda: cms.waiting() == 0)
+
+
+def test_a_change_that_is_rolled_back_is_not_told(cms: Site) -> None:
+    count = cms.run(
+        "from django.db import transaction\n"
+        "from carillon_notify.django import emit\n"
+        "from carillon_notify.django.models import OutboxRow\n"
+        "try:\n"
+        "    with transaction.atomic():\n"
+        "        emit('content:1', 'content.saved')\n"
+        "        raise KeyError\n"
+        "except KeyError:\n"
+        "    print(OutboxRow.objects.count())",
+        DRAINER="command",
+    )
+    assert count == "0"
+
+
+def test_an_event_costs_one_insert(cms: Site) -> None:
+    statements = cms.run(
+        "from django.db import connection, transaction\n"
+        "from django.test.utils import CaptureQueriesContext\n"
+        "from carillon_notify.django.outbox import emit_many\n"
+        "with transaction.atomic(), CaptureQueriesContext(connection) as seen:\n"
+        "    emit_many([(['content:1', 'tree:2'], {'type': 'content.moved'}), ('tree:3', {'type': 'tree.changed'})])\n"
+        "print([query['sql'].split()[0] for query in seen])",
+        DRAINER="command",
+    )
+    assert statements == "['INSERT']"
+
+
+def test_nothing_is_lost_while_redis_is_away(cms: Site, own_redis: RedisServer) -> None:
+    one = cms.start()
+    one.save("before")
+    eventually(lambda: saved(own_redis) == [1])
+    own_redis.stop()
+    for number in range(5):
+        one.save(f"away-{number}")
+    assert cms.waiting() == 5
+    own_redis.start()
+    eventually(lambda: len(saved(own_redis)) >= 6)
+    assert saved(own_redis) == [1, 2, 3, 4, 5, 6]
+
+
+def test_another_instance_goes_on_for_one_that_is_cut_off(cms: Site, own_redis: RedisServer) -> None:
+    cut_off = cms.start(REDIS=f"redis://127.0.0.1:{free_port()}")
+    cut_off.save("from-the-one-that-is-cut-off")
+    assert saved(own_redis) == []
+    cms.start()
+    eventually(lambda: saved(own_redis) == [1])
+    for number in range(5):
+        cut_off.save(f"more-{number}")
+    eventually(lambda: len(saved(own_redis)) >= 6)
+    assert saved(own_redis) == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_drainer_that_was_killed_holds_nobody_up(cms: Site, own_redis: RedisServer) -> None:
+    cms.run(
+        "from carillon_notify.django import emit, lease\n"
+        "emit('content:page', 'content.saved', {'item': 7})\n"
+        "assert lease.acquire('cms', 'somebody who was killed')",
+        DRAINER="command",
+    )
+    cms.start()
+    eventually(lambda: saved(own_redis) == [7])
+
+
+def test_what_carillon_refuses_is_dropped_and_holds_nothing_up(cms: Site, own_redis: RedisServer) -> None:
+    cms.run(
+        "from carillon_notify.django import emit\n"
+        "emit('nowhere:1', 'content.saved')\n"
+        "emit('content:page', 'Not A Type')\n"
+        "emit('content:page', 'content.saved', {'item': 7})",
+        DRAINER="command",
+    )
+    told = cms.manage("carillon_outbox", "--once", DRAINER="command")
+    assert "nothing waits" in told.stdout
+    assert "nowhere" in told.stderr and "Not A Type" not in told.stdout
+    assert saved(own_redis) == [7] and cms.waiting() == 0
+
+
+def test_rows_that_are_too_old_are_dropped_and_logged(cms: Site, own_redis: RedisServer) -> None:
+    told = cms.manage(
+        "shell", "--no-imports", "-c",
+        "from datetime import timedelta\n"
+        "from django.db.models import F\n"
+        "from carillon_notify.django import emit\n"
+        "from carillon_notify.django.models import OutboxRow\n"
+        "from carillon_notify.django.drainer import Drainer\n"
+        "emit('content:page', 'content.saved', {'item': 1})\n"
+        "OutboxRow.objects.update(created=F('created') - timedelta(days=2))\n"
+        "emit('content:page', 'content.saved', {'item': 2})\n"
+        "Drainer().work()",
+        DRAINER="command", REPORT=False,
+    )
+    assert "1 rows since" in told.stderr
+    assert saved(own_redis) == [2]
+
+
+def test_switched_off_leaves_a_plain_cms(cms: Site, own_redis: RedisServer) -> None:
+    plain = cms.start(ENABLED=False)
+    plain.save("item")
+    assert plain.get("/start") == {"drainer": False}
+    assert cms.waiting() == 0 and saved(own_redis) == []
+
+
+def test_commands_start_no_drainer_and_serving_processes_do_after_their_fork(cms: Site) -> None:
+    code = (
+        "import os, threading\n"
+        "from django.core.signals import request_started\n"
+        "names = lambda: [t.name for t in threading.enumerate() if t.name == 'carillon-outbox']\n"
+        "assert names() == []\n"
+        "request_started.send(None)\n"
+        "assert len(names()) == 1\n"
+        "if os.fork() == 0:\n"
+        "    assert names() == []\n"
+        "    request_started.send(None)\n"
+        "    print('in the child:', len(names()), flush=True)\n"
+        "    os._exit(0)\n"
+        "os.wait()"
+    )
+    assert cms.run(code) == "in the child: 1"
