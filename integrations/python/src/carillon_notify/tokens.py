@@ -19,6 +19,7 @@ def mint(
     publish: Iterable[str] | None = None,
     ttl: int = 600,
     algorithm: str = "HS256",
+    jti: str | None = None,
     claims: Mapping[str, Any] | None = None,
 ) -> str:
     """A signed token for one editor.
@@ -26,7 +27,8 @@ def mint(
     `sub` names the editor: best is an id that never changes. `topics` are the topics they may follow (`comments:42`,
     `content:s1/*`, `comments:*` or `*`); without it, the node's `auth.default_topics` count. `publish` is the same for
     `POST /publish`. `ttl` is in seconds; keep it short, the browser module fetches a new token in time. `claims` are
-    added as they are (`iss`, `aud`, …). The token has a `jti`, so that one sign-in can be ended alone.
+    added as they are (`iss`, `aud`, …). `jti` names the sign-in, so that it can be ended alone; give all tokens of one
+    sign-in the same. Without it, each token gets its own.
 
     `secret` is the secret of `auth.secret`, or a private key in PEM with `algorithm` RS256, ES256 or EdDSA.
     """
@@ -34,7 +36,7 @@ def mint(
     if algorithm.startswith("HS") and len(key) < MIN_SECRET_BYTES:
         raise ValueError(f"the secret has {len(key)} bytes, nodes accept {MIN_SECRET_BYTES} or more: make one with `openssl rand -hex 32`")
     now = int(time.time())
-    body: dict[str, Any] = {"sub": str(sub), "iat": now, "exp": now + ttl, "jti": uuid.uuid4().hex}
+    body: dict[str, Any] = {"sub": str(sub), "iat": now, "exp": now + ttl, "jti": jti or uuid.uuid4().hex}
     if topics is not None:
         body["topics"] = list(topics)
     if publish is not None:

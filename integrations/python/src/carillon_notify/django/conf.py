@@ -14,6 +14,8 @@ DEFAULTS: Mapping[str, Any] = {
     "SECRET": "",  # the nodes' `auth.secret`, for tokens
     "TOKEN_SECONDS": 600,  # how long a token lasts
     "GRANTS": None,  # dotted path of a function: request -> {"topics": […], "publish": […]}
+    "NODES": [],  # internal addresses of nodes, for `disconnect` and `refresh`: ["http://carillon-1:9090"]
+    "NODE_TOKEN": "",  # the nodes' `internal.publish_token`
     "URL": "/realtime",  # where browsers find the nodes
     "DRAINER": "thread",  # or "command": `manage.py carillon_outbox` runs beside a server without threads
     "REPORT": True,  # vouch for this source, so that editors are told when changes may be late

@@ -49,11 +49,14 @@ class Drainer:
 
     def run(self) -> None:
         """Works until `stop`."""
+        from . import nodes  # it kicks this module's drainer
+
         while not self.stopped.is_set():
             self.wake.wait(LOOK_SECONDS * random.uniform(0.5, 1))
             self.wake.clear()
             try:
                 self.work()
+                nodes.deliver()
                 self.report()
             except (NotPublished, DatabaseError, ImproperlyConfigured, ValueError) as error:
                 self._complain(error)

@@ -32,3 +32,18 @@ class Lease(models.Model):
 
     def __str__(self) -> str:
         return f"lease of {self.name}"
+
+
+class NodeOrder(models.Model):
+    """An order to the nodes (`/disconnect`, `/refresh`), written in a transaction and removed when it is carried out."""
+
+    id = models.BigAutoField(primary_key=True)
+    path = models.CharField(max_length=40)
+    body = models.TextField()
+
+    class Meta:
+        db_table = "carillon_node_order"
+        verbose_name = "order to the nodes"
+
+    def __str__(self) -> str:
+        return f"{self.path} {self.body}"

@@ -1,0 +1,31 @@
+"""Notifications. Wagtail sends mail only; the bell needs a list that can be read again."""
+
+from django.conf import settings
+from django.db import models
+
+
+class Notification(models.Model):
+    """Something that concerns one editor."""
+
+    class Kind(models.TextChoices):
+        """What happened."""
+
+        COMMENT = "comment", "commented on"
+        REPLY = "reply", "replied on"
+        MENTION = "mention", "mentioned you on"
+        TASK = "task", "asks you to review"
+        APPROVED = "approved", "approved"
+        REJECTED = "rejected", "sent back"
+
+    recipient = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="+")
+    actor = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, related_name="+")
+    kind = models.CharField(max_length=20, choices=Kind.choices)
+    page_id = models.BigIntegerField()
+    created = models.DateTimeField(auto_now_add=True)
+    read = models.DateTimeField(null=True)
+
+    class Meta:
+        indexes = [models.Index(fields=["recipient", "read"], name="wagtail_carillon_unread")]
+
+    def __str__(self) -> str:
+        return f"{self.kind} for user {self.recipient_id}"

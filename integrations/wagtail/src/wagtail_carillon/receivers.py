@@ -1,0 +1,158 @@
+"""From a change in Wagtail to the outbox.
+
+Wagtail's audit log is the one funnel that all changes of pages and snippets go through. An event is written *before* its
+log entry: in autocommit, where the two are not one transaction, an instance that dies in between has told of a change
+that is real, and never kept one to itself.
+"""
+
+from typing import Any
+
+from carillon_notify.django import nodes
+from carillon_notify.django.outbox import emit_many, event_of
+from django.contrib.auth import get_user_model
+from django.contrib.auth.models import Group
+from django.contrib.auth.signals import user_logged_out
+from django.db.models.signals import m2m_changed, post_delete, post_save, pre_save
+from wagtail.models import GroupPagePermission, ModelLogEntry, PageLogEntry, TaskState, WorkflowState
+from wagtail.signals import page_slug_changed, post_page_move, task_submitted, workflow_approved, workflow_rejected
+
+from . import notices, topics
+from .actions import ACTIONS, IN_LISTINGS, IN_SUBTREES
+
+
+def page_logged(sender: type, instance: PageLogEntry, **_: Any) -> None:
+    """A change of a page, or of its comments."""
+    if not instance._state.adding or instance.action not in ACTIONS:
+        return
+    area, kind = ACTIONS[instance.action]
+    chain = topics.chain_of(instance.page)
+    data: dict[str, Any] = {"page": instance.page_id}
+    if instance.revision_id:
+        data["revision"] = instance.revision_id
+    if comment := (instance.data or {}).get("comment"):
+        data["comment"] = comment.get("id")
+    events = [(topics.topic(area, chain), event_of(kind, data, actor=instance.user_id))]
+    if trees := _trees(kind, chain):
+        events.append((trees, event_of("tree.changed", {"page": instance.page_id, "what": kind}, actor=instance.user_id)))
+    if comment:
+        events += notices.about_comment(instance)
+    emit_many(events)
+
+
+def _trees(kind: str, chain: tuple[int, ...]) -> list[str]:
+    found = [topics.topic(topics.TREE, chain[:-1])] if kind in IN_LISTINGS and chain else []
+    if kind in IN_SUBTREES:
+        found.append(topics.topic(topics.TREE, chain))
+    return found
+
+
+def page_moved(sender: type, instance: Any, parent_page_before: Any, parent_page_after: Any, **_: Any) -> None:
+    """A page has another parent: told at its old place, its new place and both parents, in one event."""
+    if parent_page_before.pk == parent_page_after.pk:
+        return  # reordered: in the log
+    before = (*topics.chain_of(parent_page_before), instance.pk)
+    after = (*topics.chain_of(parent_page_after), instance.pk)
+    moved = {"page": instance.pk, "from": parent_page_before.pk, "to": parent_page_after.pk}
+    parents = [topics.topic(topics.TREE, chain[:-1]) for chain in (before, after)]
+    here = [topics.topic(area, chain) for area in (topics.TREE, topics.CONTENT) for chain in (before, after)]
+    emit_many([(list(dict.fromkeys(here + parents)), event_of("content.moved", moved))])
+
+
+def slug_changed(sender: type, instance: Any, **_: Any) -> None:
+    """A new slug changes the addresses of all pages below."""
+    tree = topics.topic(topics.TREE, topics.chain_of(instance))
+    emit_many([(tree, event_of("tree.changed", {"page": instance.pk, "what": "content.slug_changed"}))])
+
+
+def snippet_logged(sender: type, instance: ModelLogEntry, **_: Any) -> None:
+    """A change of a snippet."""
+    if not instance._state.adding or instance.action not in ACTIONS:
+        return
+    _, kind = ACTIONS[instance.action]
+    content_type = instance.content_type
+    topic = topics.snippet_topic(f"{content_type.app_label}.{content_type.model}", instance.object_id)
+    emit_many([(topic, event_of(kind, {"object": instance.object_id}, actor=instance.user_id))])
+
+
+def submitted(sender: type, instance: TaskState, user: Any, **_: Any) -> None:
+    """A task waits for its reviewers."""
+    emit_many(notices.about_task(instance, user))
+
+
+def finished(kind: Any) -> Any:
+    """A receiver for the end of a workflow."""
+
+    def receive(sender: type, instance: WorkflowState, user: Any, **_: Any) -> None:
+        emit_many(notices.about_workflow(instance, kind, user))
+
+    return receive
+
+
+approved, rejected = finished(notices.Kind.APPROVED), finished(notices.Kind.REJECTED)
+
+
+def signed_out(sender: type, request: Any, user: Any, **_: Any) -> None:
+    """One sign-in has ended: its sessions end, those of other browsers go on."""
+    if user and request and (jti := nodes.sign_in_id(request)):
+        nodes.disconnect(jti=jti)
+
+
+def groups_changed(sender: type, instance: Any, action: str, reverse: bool, pk_set: set[Any] | None, **_: Any) -> None:
+    """Somebody joined or left a group."""
+    if action == "pre_clear" and reverse:
+        _refresh_members(instance)
+    elif action in ("post_add", "post_remove", "post_clear"):
+        for user in pk_set or () if reverse else (instance.pk,):
+            nodes.refresh(user)
+
+
+def permissions_changed(sender: type, instance: Any, action: str, **_: Any) -> None:
+    """A group has other permissions."""
+    if action in ("post_add", "post_remove", "post_clear") and isinstance(instance, Group):
+        _refresh_members(instance)
+
+
+def page_permission_changed(sender: type, instance: GroupPagePermission, **_: Any) -> None:
+    """A group may do other things with a subtree."""
+    _refresh_members(instance.group)
+
+
+def user_saving(sender: type, instance: Any, **_: Any) -> None:
+    """Remembers what an editor might before."""
+    before = sender.objects.filter(pk=instance.pk).values_list("is_active", "is_superuser").first() if instance.pk else None
+    instance._carillon_before = before
+
+
+def user_saved(sender: type, instance: Any, created: bool, **_: Any) -> None:
+    """Somebody was switched off, or has become an administrator."""
+    before = getattr(instance, "_carillon_before", None)
+    if before is None or before == (instance.is_active, instance.is_superuser):
+        return
+    if instance.is_active:
+        nodes.refresh(instance.pk)
+    else:
+        nodes.disconnect(user=instance.pk)
+
+
+def _refresh_members(group: Group) -> None:
+    for user in get_user_model().objects.filter(groups=group).values_list("pk", flat=True):
+        nodes.refresh(user)
+
+
+def connect() -> None:
+    """Connects all receivers."""
+    user = get_user_model()
+    pre_save.connect(page_logged, sender=PageLogEntry)
+    pre_save.connect(snippet_logged, sender=ModelLogEntry)
+    post_page_move.connect(page_moved)
+    page_slug_changed.connect(slug_changed)
+    task_submitted.connect(submitted)
+    workflow_approved.connect(approved)
+    workflow_rejected.connect(rejected)
+    user_logged_out.connect(signed_out)
+    m2m_changed.connect(groups_changed, sender=user.groups.through)
+    m2m_changed.connect(permissions_changed, sender=Group.permissions.through)
+    for signal in (post_save, post_delete):
+        signal.connect(page_permission_changed, sender=GroupPagePermission)
+    pre_save.connect(user_saving, sender=user)
+    post_save.connect(user_saved, sender=user)
