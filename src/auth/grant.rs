@@ -1,19 +1,23 @@
 //! What an editor may follow and publish.
 //!
 //! A grant is compared byte by byte with topics that have passed the grammar, so there is one spelling of each and
-//! nothing to normalise. Private areas stand above every grant: their keys belong to the editor of that name alone.
+//! nothing to normalise. A prefix (`content:s1/*`) ends where a part of a key ends, so `s1` never opens `s10`. Private areas stand above every grant: their keys belong to the editor of that name alone.
 
 use std::collections::HashSet;
 
 use crate::protocol::{Areas, Subject, Topic};
 
-/// Patterns of a claim: exact topics, `area:*` (every key and the area itself), or `*`. What is none of these matches
-/// nothing.
+/// What the prefix of a pattern may end in.
+const SEPARATORS: [char; 5] = ['/', '.', ':', '_', '-'];
+
+/// Patterns of a claim: exact topics, `area:*` (every key and the area itself), `area:prefix/*` (the keys that go on from
+/// there), or `*`. What is none of these matches nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Patterns {
     all: bool,
     areas: HashSet<String>,
     topics: HashSet<String>,
+    prefixes: Vec<String>,
 }
 
 impl Patterns {
@@ -25,15 +29,22 @@ impl Patterns {
             match pattern.strip_suffix(":*") {
                 _ if pattern == "*" => read.all = true,
                 Some(area) if !area.contains(':') => drop(read.areas.insert(area.into())),
-                _ => drop(read.topics.insert(pattern.into())),
+                _ => match prefix_of(pattern) {
+                    Some(prefix) => read.prefixes.push(prefix.into()),
+                    None => drop(read.topics.insert(pattern.into())),
+                },
             }
         }
         read
     }
 
-    /// Whether this very topic is meant.
-    pub fn covers(&self, topic: &Topic) -> bool {
-        self.covers_area(topic.area()) || self.topics.contains(topic.as_str())
+    /// Whether this very topic is meant. A prefix opens nothing in a private area: there a key is somebody's name.
+    pub fn covers(&self, topic: &Topic, areas: &Areas) -> bool {
+        let goes_on =
+            |prefix: &String| topic.as_str().len() > prefix.len() && topic.as_str().starts_with(prefix);
+        self.covers_area(topic.area())
+            || self.topics.contains(topic.as_str())
+            || (!areas.is_private(topic.area()) && self.prefixes.iter().any(goes_on))
     }
 
     fn covers_area(&self, area: &str) -> bool {
@@ -42,8 +53,15 @@ impl Patterns {
 
     /// Whether nothing is covered.
     pub fn is_empty(&self) -> bool {
-        !self.all && self.areas.is_empty() && self.topics.is_empty()
+        !self.all && self.areas.is_empty() && self.topics.is_empty() && self.prefixes.is_empty()
     }
+}
+
+/// The prefix of `area:prefix*`, where it is one: it ends with a separator, and no escape is cut in two.
+fn prefix_of(pattern: &str) -> Option<&str> {
+    let prefix = pattern.strip_suffix('*')?;
+    let (_, key) = prefix.split_once(':')?;
+    (key.ends_with(SEPARATORS) && Topic::is_key(key)).then_some(prefix)
 }
 
 /// What an editor may follow.
@@ -72,7 +90,7 @@ impl Grant {
                 topic.key().is_none_or(|key| key == self.own_key)
             }
             Subject::Topic(topic) => {
-                self.patterns.covers(topic) || (topic.is_wide() && self.covers_a_key_of(area))
+                self.patterns.covers(topic, areas) || (topic.is_wide() && self.covers_a_key_of(area))
             }
         }
     }
@@ -81,7 +99,7 @@ impl Grant {
         let is_key = |topic: &String| {
             topic.strip_prefix(area).is_some_and(|rest| rest.len() > 1 && rest.starts_with(':'))
         };
-        self.patterns.topics.iter().any(is_key)
+        self.patterns.topics.iter().any(is_key) || self.patterns.prefixes.iter().any(is_key)
     }
 }
 
@@ -128,6 +146,42 @@ mod tests {
     }
 
     #[test]
+    fn a_prefix_opens_the_keys_that_go_on_from_it_and_nothing_else() {
+        for (patterns, subject, allowed) in [
+            (&["comments:s1/*"][..], "comments:s1/7", true),
+            (&["comments:s1/*"], "comments:s1/a/b", true),
+            (&["comments:s1/*"], "comments:s1/", false),
+            (&["comments:s1/*"], "comments:s1", false),
+            (&["comments:s1/*"], "comments:s10/7", false),
+            (&["comments:s1/*"], "comments:S1/7", false),
+            (&["comments:s1/*"], "comments:%731/7", false),
+            (&["comments:s1/*"], "comments-x:s1/7", false),
+            (&["comments:s1/*"], "comments:*", false),
+            (&["comments:s1/*"], "comments", true),
+            (&["comments:s1/*"], "projects", false),
+            (&["comments:a.*", "comments:b:*", "comments:c_*", "comments:d-*"], "comments:a.1", true),
+            (&["comments:a.*", "comments:b:*", "comments:c_*", "comments:d-*"], "comments:b:1", true),
+            (&["comments:a.*", "comments:b:*", "comments:c_*", "comments:d-*"], "comments:c_1", true),
+            (&["comments:a.*", "comments:b:*", "comments:c_*", "comments:d-*"], "comments:d-1", true),
+            (
+                &["comments:s1*", "comments:é*", "comments:s1/**", "comments:*/*", "comments:/ *"],
+                "comments:s1/7",
+                false,
+            ),
+            (&["comments:%2*", "comments:%*", "comments:%/*", "comments:a%2-*"], "comments:%2F", false),
+            (&["comments:%20/*"], "comments:%20/x", true),
+            (&["notifications:anna/*", "notifications:-*", "*"], "notifications:anna/x", false),
+        ] {
+            assert_eq!(allows("anna", patterns, subject), allowed, "{patterns:?} {subject}");
+        }
+        assert!(Subject::parse("comments:s1/*", &areas()).is_err(), "a prefix cannot be subscribed to");
+        let publish = Patterns::new(["notifications:a/*", "comments:s1/*"]);
+        let covers = |topic: &str| publish.covers(&Topic::parse(topic, &areas()).unwrap(), &areas());
+        assert!(covers("comments:s1/7") && !covers("comments") && !covers("notifications:a/b"));
+        assert!(!Patterns::new(["comments:s1/*"]).is_empty());
+    }
+
+    #[test]
     fn private_topics_are_for_their_editor_alone_whatever_the_grant_says() {
         let everything = ["*", "notifications:*", "notifications:bob", "notifications:Anna", "notifications"];
         for patterns in [&everything[..], &[]] {
@@ -159,7 +213,7 @@ mod tests {
     #[test]
     fn publishing_follows_the_same_patterns_without_the_implied_area() {
         let publish = Patterns::new(["comments:42", "projects", "notifications:*"]);
-        let covers = |topic: &str| publish.covers(&Topic::parse(topic, &areas()).unwrap());
+        let covers = |topic: &str| publish.covers(&Topic::parse(topic, &areas()).unwrap(), &areas());
         assert!(covers("comments:42") && covers("projects") && covers("notifications:bob"));
         assert!(!covers("comments") && !covers("comments:43") && !covers("projects:1"));
         assert!(Patterns::new([""; 0]).is_empty() && !publish.is_empty());

@@ -53,7 +53,7 @@ fn check(internal: &Internal, right: &Right, user: &str) -> Result<(), Problem> 
     if topics.is_empty() {
         topics = areas.names().filter_map(|area| Topic::parse(area, areas).ok()).collect();
     }
-    match topics.iter().find(|topic| !right.covers(topic)) {
+    match topics.iter().find(|topic| !right.covers(topic, areas)) {
         None => Ok(()),
         Some(topic) => {
             let detail =

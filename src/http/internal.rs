@@ -82,10 +82,10 @@ pub(super) enum Right {
 }
 
 impl Right {
-    pub(super) fn covers(&self, topic: &Topic) -> bool {
+    pub(super) fn covers(&self, topic: &Topic, areas: &Areas) -> bool {
         match self {
             Self::Everything => true,
-            Self::Topics(patterns) => patterns.covers(topic),
+            Self::Topics(patterns) => patterns.covers(topic, areas),
         }
     }
 }

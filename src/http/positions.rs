@@ -39,7 +39,7 @@ pub(super) async fn positions(
         let topic = Topic::parse(text, &internal.areas).map_err(|e| bad("bad-topic", e.to_string()))?;
         let topic = Topic::parse(topic.with_own_key(&internal.areas).as_str(), &internal.areas)
             .map_err(|e| bad("bad-topic", e.to_string()))?;
-        if !right.covers(&topic) {
+        if !right.covers(&topic, &internal.areas) {
             let detail = format!("The token's publish claim does not allow {topic}.");
             return Err(Problem::new(403, "forbidden", "Not allowed", detail).into());
         }

@@ -119,7 +119,7 @@ fn check(internal: &Internal, right: &Right, body: &[u8], live: bool) -> Result<
             if live && internal.areas.is_recorded_only(topic.area()) {
                 return Err(bad("bad-topic", RecordedOnly(topic.area()).to_string()));
             }
-            if !right.covers(&topic) {
+            if !right.covers(&topic, &internal.areas) {
                 let detail = format!("The token's publish claim does not allow {topic}.");
                 return Err(named(index, Problem::new(403, "forbidden", "Not published", detail)));
             }

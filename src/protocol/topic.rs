@@ -180,6 +180,11 @@ impl Topic {
         encode_key(&user.to_lowercase())
     }
 
+    /// Whether a text could be a key: within the grammar, reserved characters encoded, no escape cut in two.
+    pub fn is_key(text: &str) -> bool {
+        check_key(text, text).is_ok()
+    }
+
     /// The area.
     pub fn area(&self) -> &str {
         split(&self.0).0

@@ -165,8 +165,8 @@ async fn a_good_token_says_who_and_what() {
     assert!(
         allows(&anna, "comments:42") && allows(&anna, "notifications:anna") && !allows(&anna, "projects")
     );
-    assert!(anna.publish.covers(&Topic::parse("projects", &areas()).unwrap()));
-    assert!(!anna.publish.covers(&Topic::parse("comments:42", &areas()).unwrap()));
+    assert!(anna.publish.covers(&Topic::parse("projects", &areas()).unwrap(), &areas()));
+    assert!(!anna.publish.covers(&Topic::parse("comments:42", &areas()).unwrap(), &areas()));
 
     let mut bare = claims();
     bare.as_object_mut().unwrap().retain(|name, _| name == "sub" || name == "exp");
