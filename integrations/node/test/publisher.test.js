@@ -1,0 +1,108 @@
+// The publisher against a real Redis with Carillon's functions. CARILLON_BIN names a node's program.
+import assert from 'node:assert/strict';
+import { execFileSync, spawn } from 'node:child_process';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { createClient } from 'redis';
+import { Publisher, QueueFull, Refused, Unavailable, encodeKey, privateTopic, topic } from '../src/index.js';
+
+const root = new URL('../../../', import.meta.url).pathname;
+const carillon = process.env.CARILLON_BIN ?? `${root}target/debug/carillon`;
+const freePort = () => new Promise((done) => {
+  const server = createServer().listen(0, '127.0.0.1', () => { const { port } = server.address(); server.close(() => done(port)); });
+});
+
+/** A redis-server of the test's own, with the function library. */
+async function redisServer(t) {
+  const directory = mkdtempSync(join(tmpdir(), 'carillon-node-'));
+  const port = await freePort();
+  const server = { port, url: `redis://127.0.0.1:${port}` };
+  server.start = async () => {
+    const options = ['--port', String(port), '--bind', '127.0.0.1', '--dir', directory, '--appendonly', 'yes', '--appendfsync', 'always', '--save', ''];
+    server.process = spawn('redis-server', options, { stdio: 'ignore' });
+    server.client = await createClient({ url: server.url, socket: { reconnectStrategy: () => 20 } }).on('error', () => {}).connect();
+  };
+  server.stop = async () => {
+    server.client.destroy();
+    const ended = new Promise((done) => server.process.once('exit', done));
+    server.process.kill('SIGKILL');
+    await ended;
+  };
+  server.log = async (name) => (await server.client.xRange(`carillon:${name}`, '-', '+')).map(({ message }) => JSON.parse(message.event));
+  await server.start();
+  t.after(async () => { await server.stop(); rmSync(directory, { recursive: true }); });
+  await server.client.sendCommand(['FUNCTION', 'LOAD', 'REPLACE', execFileSync(carillon, ['redis-function'], { encoding: 'utf8' })]);
+  return server;
+}
+
+function publisherOf(t, server, options = {}) {
+  const publisher = new Publisher(server.url, { source: 'cms', patience: 60_000, ...options });
+  t.after(() => publisher.close());
+  return publisher;
+}
+
+test('topics are encoded as nodes expect them', () => {
+  assert.equal(topic('comments'), 'comments');
+  assert.equal(topic('content', 'a b%c*d,e{f}'), 'content:a%20b%25c%2Ad%2Ce%7Bf%7D');
+  assert.equal(encodeKey('a\u0085b\x7f\n'), 'a%C2%85b%7F%0A');
+  assert.equal(privateTopic('Anna Ä\\x'), 'notifications:Anna%20Ä\\x');
+  for (const bad of ['', 'a'.repeat(201), 'ä'.repeat(101), '\ud800']) assert.throws(() => encodeKey(bad), /cannot be a topic's key/);
+  for (const bad of ['', 'Comments', 'a_b', 'a:b']) assert.throws(() => topic(bad), /cannot be an area/);
+  const good = readFileSync(`${root}tests/corpus/topics.jsonl`, 'utf8').trim().split('\n').map((line) => JSON.parse(line))
+    .filter((line) => line.verdict === 'good' && line.topic.includes(':') && !line.topic.includes('%'));
+  assert.ok(good.length > 5);
+  for (const { topic: name } of good) assert.equal(encodeKey(name.slice(name.indexOf(':') + 1)), name.slice(name.indexOf(':') + 1));
+});
+
+test('an event is recorded once, however often it is sent', async (t) => {
+  const server = await redisServer(t);
+  const publisher = publisherOf(t, server);
+  const event = { type: 'comment.created', id: 'once', data: { comment: 7 } };
+  const position = await publisher.record('comments:42', event);
+  assert.equal(await publisher.record('comments:42', event), position);
+  const [kept, ...more] = await server.log('comments:42');
+  assert.deepEqual([kept.source, kept.type, kept.data, more], ['cms', 'comment.created', { comment: 7 }, []]);
+});
+
+test('one event reaches several topics, and many events keep their order', async (t) => {
+  const server = await redisServer(t);
+  const publisher = publisherOf(t, server);
+  assert.equal((await publisher.record(['content:1', 'content:2'], { type: 'content.moved' })).length, 2);
+  assert.equal((await server.log('content:1'))[0].id, (await server.log('content:2'))[0].id);
+  const events = Array.from({ length: 60 }, (_, n) => [`projects:${n % 3}`, { type: 'project.saved', data: n }]);
+  const results = await publisher.recordMany([...events, ['nowhere:1', { type: 'project.saved' }]]);
+  assert.ok(results.pop().error instanceof Refused);
+  assert.ok(results.every(({ error }) => !error));
+  for (let n = 0; n < 3; n += 1) {
+    assert.deepEqual((await server.log(`projects:${n}`)).map(({ data }) => data), events.map(([, { data }]) => data).filter((data) => data % 3 === n));
+  }
+});
+
+test('what waits for Redis is bounded, and arrives in order when it is back', async (t) => {
+  const server = await redisServer(t);
+  const publisher = publisherOf(t, server, { queue: 5 });
+  await publisher.record('comments:1', { type: 'a.b', data: 0 });
+  await server.stop();
+  const waiting = [1, 2, 3, 4, 5].map((data) => publisher.record('comments:1', { type: 'a.b', data }));
+  assert.equal(publisher.waiting, 5);
+  await assert.rejects(publisher.record('comments:1', { type: 'a.b' }), QueueFull);
+  await server.start();
+  await Promise.all(waiting);
+  assert.deepEqual((await server.log('comments:1')).map(({ data }) => data), [0, 1, 2, 3, 4, 5]);
+  assert.equal(publisher.waiting, 0);
+});
+
+test('errors say what to do, and never the password', async (t) => {
+  const server = await redisServer(t);
+  await server.client.sendCommand(['ACL', 'SETUSER', 'reader', 'on', '>topsecret', '+get', '~*']);
+  const asReader = publisherOf(t, { url: `redis://reader:topsecret@127.0.0.1:${server.port}` });
+  await assert.rejects(asReader.record('comments:1', { type: 'a.b' }), (error) => error instanceof Refused && /redis-function --acl/.test(error.message));
+  const wrong = publisherOf(t, { url: `redis://reader:wrongsecret@127.0.0.1:${server.port}` });
+  await assert.rejects(wrong.record('comments:1', { type: 'a.b' }), (error) => error instanceof Refused && !error.message.includes('wrongsecret'));
+  await server.client.sendCommand(['FUNCTION', 'FLUSH']);
+  const early = publisherOf(t, server, { patience: 100 });
+  await assert.rejects(early.record('comments:1', { type: 'a.b' }), (error) => error instanceof Unavailable && /start a Carillon node/.test(error.message));
+});
