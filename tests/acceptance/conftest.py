@@ -2,22 +2,31 @@
 
 import os
 import resource
-import sys
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
-sys.path.insert(0, str(Path(__file__).parent))
+from kit.editors import NodeEditors
+from kit.stage import PROGRAM, Site, leaks
 
-from editors import NodeEditors  # noqa: E402
-from stage import PROGRAM, Site, leaks  # noqa: E402
+
+# What the quick level runs: events reach whom they should, once and in order, by every way in. The rest starts and stops
+# Redis, waits for time limits, or tries what the Rust tests try alike.
+CORE = {"test_auth", "test_fanout", "test_live", "test_private", "test_readme", "test_resume"}
+SLOW = ("five_hundred", "restarted_redis", "runs_out")
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if item.module.__name__ in CORE and not any(word in item.name for word in SLOW):
+            item.add_marker("core")
 
 
 def pytest_sessionstart(session):
     """Says what is missing before a hundred tests fail for one reason."""
     if not os.access(PROGRAM, os.X_OK):
-        pytest.exit(f"no program at {PROGRAM}: build it (cargo build --release --features full) or set CARILLON_BIN", returncode=2)
+        pytest.exit(f"no program at {PROGRAM}: build it (cargo build) or set CARILLON_BIN", returncode=2)
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 

@@ -13,8 +13,8 @@ import websockets
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
-from editors import Editor, connect_message
-from stage import AUTHORISED, SECRET, http, note, token
+from kit.editors import Editor, connect_message
+from kit.stage import AUTHORISED, SECRET, http, note, token
 
 
 def encoded(part):

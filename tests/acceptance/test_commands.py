@@ -9,8 +9,8 @@ import subprocess
 
 import pytest
 
-from editors import Editor
-from stage import PROGRAM, SECRET, carillon, environment, http, note, program_path, wait_for
+from kit.editors import Editor
+from kit.stage import PROGRAM, SECRET, carillon, environment, http, note, program_path, wait_for
 
 COMMANDS = ["serve", "dev", "publish", "tail", "token mint", "token show", "config default", "config check", "config show", "redis-function", "health", "doctor", "bench"]
 

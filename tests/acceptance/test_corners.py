@@ -10,8 +10,8 @@ import time
 
 import websockets
 
-from editors import Editor, connect_message
-from stage import http, note, token
+from kit.editors import Editor, connect_message
+from kit.stage import http, note, token
 
 
 async def test_answers_come_in_the_order_of_the_questions(site):

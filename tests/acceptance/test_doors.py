@@ -7,10 +7,10 @@ from urllib.parse import unquote
 import pytest
 import redis as redis_package
 
-from corpus import BAD, BAD_TOPICS, GOOD, GOOD_TOPICS, bad
-from editors import Editor
-from publishers import PythonPublisher, Refused
-from stage import AUTHORISED, PUBLISH_TOKEN, carillon, free_port, http, note, token, until
+from kit.corpus import BAD, BAD_TOPICS, GOOD, GOOD_TOPICS, bad
+from kit.editors import Editor
+from kit.publishers import PythonPublisher, Refused
+from kit.stage import AUTHORISED, PUBLISH_TOKEN, carillon, free_port, http, note, token, until
 
 
 async def test_the_function_refuses_every_bad_event_with_a_reason_and_takes_every_good_one(site):

@@ -6,9 +6,9 @@ import asyncio
 import random
 from collections import defaultdict
 
-from editors import Editor
-from publishers import CliPublisher, NodePublisher, PythonPublisher
-from stage import note
+from kit.editors import Editor
+from kit.publishers import CliPublisher, NodePublisher, PythonPublisher
+from kit.stage import note
 
 PROJECTS = [f"{area}:{project}" for area in ("comments", "project-items") for project in range(1, 7)]
 CONTENT = [f"content:12_{number}" for number in range(1, 4)]

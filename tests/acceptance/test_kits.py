@@ -9,9 +9,9 @@ import sys
 
 import pytest
 
-from editors import Editor
-from stage import ROOT, SECURED, carillon, environment, note, until
-from wire import Wire
+from kit.editors import Editor
+from kit.stage import ROOT, SECURED, carillon, environment, note, until
+from kit.wire import Wire
 
 # The wire has to see what it cuts; the users are the same with and without `--secured`.
 pytestmark = pytest.mark.skipif(SECURED, reason="the kits bring their own least-privilege users, without TLS")

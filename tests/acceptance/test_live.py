@@ -2,8 +2,8 @@
 
 import asyncio
 
-from editors import Editor
-from stage import note, until
+from kit.editors import Editor
+from kit.stage import note, until
 
 
 async def left(node, topics, sub="anna"):

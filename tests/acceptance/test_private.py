@@ -5,9 +5,9 @@ from urllib.parse import quote
 
 import pytest
 
-from editors import Editor
-from publishers import PythonPublisher, Refused
-from stage import carillon, note, text_of
+from kit.editors import Editor
+from kit.publishers import PythonPublisher, Refused
+from kit.stage import carillon, note, text_of
 
 # What somebody else might try to get at `notifications:anna`, and `area:*`, which nobody may follow.
 SPELLINGS = [

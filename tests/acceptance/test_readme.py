@@ -5,7 +5,7 @@ import re
 import signal
 import subprocess
 
-from stage import ROOT, environment, free_port, program_path, wait_for
+from kit.stage import ROOT, environment, free_port, program_path, wait_for
 
 
 def test_the_tour_works_as_printed(tmp_path):

@@ -6,9 +6,9 @@ import threading
 
 import pytest
 
-from editors import Editor
-from publishers import PythonPublisher, Refused
-from stage import Node, carillon, free_port, http, note, until, wait_for
+from kit.editors import Editor
+from kit.publishers import PythonPublisher, Refused
+from kit.stage import Node, carillon, free_port, http, note, until, wait_for
 
 
 def words_of(node):

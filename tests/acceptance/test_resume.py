@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from editors import Editor
-from stage import note, until
+from kit.editors import Editor
+from kit.stage import note, until
 
 
 async def missed(site, node, topics=("comments:1",)):

@@ -6,8 +6,8 @@ import json
 import pytest
 import websockets
 
-from editors import Editor
-from stage import AUTHORISED, PUBLISH_TOKEN, SECRET, carillon, environment, http, leaks, note, token, until
+from kit.editors import Editor
+from kit.stage import AUTHORISED, PUBLISH_TOKEN, SECRET, carillon, environment, http, leaks, note, token, until
 
 PREVIOUS = "the-previous-secret-of-the-acceptance-tests-9876543210"
 

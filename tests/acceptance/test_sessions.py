@@ -9,8 +9,8 @@ import struct
 
 import pytest
 
-from editors import Editor, connect_message
-from stage import note, until
+from kit.editors import Editor, connect_message
+from kit.stage import note, until
 
 # What a malformed message may be closed with: ours, or the code of RFC 6455 for broken framing, UTF-8 and size.
 MALFORMED = {

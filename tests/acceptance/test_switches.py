@@ -9,8 +9,8 @@ import resource
 import pytest
 import websockets
 
-from editors import Editor
-from stage import SECRET, Node, carillon, environment, http, note, until, wait_for
+from kit.editors import Editor
+from kit.stage import SECRET, Node, carillon, environment, http, note, until, wait_for
 
 HANDSHAKE = {
     "Connection": "Upgrade",

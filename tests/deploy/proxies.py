@@ -25,9 +25,8 @@ import websockets.exceptions
 
 import files
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "rig"))
-from editors import mint, until
-from stack import free_port
+from kit.rig.editors import mint, until
+from kit.rig.stack import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 PROXY = ROOT / "deploy/proxy"

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from setups import Process  # noqa: F401  (its import finds the stage)
-from stage import PROGRAM, SECRET, Redis, Site, carillon, environment
+from kit.stage import PROGRAM, SECRET, Redis, Site, carillon, environment
 
 
 def pytest_sessionstart(session):
     """Says what is missing before every test fails for one reason."""
     if not os.access(PROGRAM, os.X_OK):
-        pytest.exit(f"no program at {PROGRAM}: build it (cargo build --release --features full) or set CARILLON_BIN", returncode=2)
+        pytest.exit(f"no program at {PROGRAM}: build it (cargo build) or set CARILLON_BIN", returncode=2)
 
 
 @pytest.fixture(scope="session")

@@ -7,13 +7,10 @@ import shutil
 import socket
 import socketserver
 import subprocess
-import sys
 import threading
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "acceptance"))
-
-from stage import Process, free_port, wait_for  # noqa: E402
+from kit.stage import Process, free_port, wait_for
 
 IGNORANT = "proxy_ignore_headers X-Accel-Buffering;"
 COMPRESSING = "gzip on; gzip_types text/event-stream; gzip_proxied any; gzip_min_length 0;"

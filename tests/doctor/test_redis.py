@@ -1,7 +1,7 @@
 """What can be wrong with Redis; each test asserts the sentence that is printed."""
 
 from setups import old_redis
-from stage import free_port
+from kit.stage import free_port
 
 
 def test_a_redis_that_is_well(site, node, doctor):

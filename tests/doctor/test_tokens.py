@@ -2,7 +2,7 @@
 
 import time
 
-from stage import token
+from kit.stage import token
 
 
 def said_of(doctor, node, token_file, text):

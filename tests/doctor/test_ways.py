@@ -4,7 +4,7 @@ import subprocess
 
 import pytest
 from setups import COMPRESSING, IGNORANT, UPGRADE, certificate, haproxy, keeps_handshakes, nginx, web_page
-from stage import PROGRAM, environment, free_port
+from kit.stage import PROGRAM, environment, free_port
 
 
 def test_a_node_that_is_well(node, doctor):

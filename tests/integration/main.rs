@@ -18,6 +18,7 @@ mod doors;
 mod headers;
 mod internal;
 mod layering;
+mod levels;
 mod limits;
 mod readme;
 mod relay;

@@ -18,8 +18,8 @@ from pathlib import Path
 
 from playwright.async_api import async_playwright
 
-from editors import Editor, until
-from stack import ROOT, Stack, clean_tree, http, megabytes, next_release, process_status, stopwatch
+from kit.rig.editors import Editor, until
+from kit.rig.stack import ROOT, Stack, clean_tree, http, megabytes, next_release, process_status, stopwatch
 
 # The compose file's drain window, and what the issue allows on top of it for a client to be back.
 WINDOW, BACK = 10, 5

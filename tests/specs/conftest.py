@@ -1,22 +1,19 @@
 """Fixtures: the documents, what has been seen, and sites that end with the test."""
 
 import os
-import sys
 from pathlib import Path
 
 import pytest
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).resolve().parents[1] / "acceptance")]
-
-from documents import Documents  # noqa: E402
-from stage import PROGRAM, Site  # noqa: E402
-from witness import Witness  # noqa: E402
+from documents import Documents
+from kit.stage import PROGRAM, Site
+from witness import Witness
 
 
 def pytest_sessionstart(session):
     """Says what is missing before every test fails for one reason."""
     if not os.access(PROGRAM, os.X_OK):
-        pytest.exit(f"no program at {PROGRAM}: build it (cargo build --release --features full) or set CARILLON_BIN", returncode=2)
+        pytest.exit(f"no program at {PROGRAM}: build it (cargo build) or set CARILLON_BIN", returncode=2)
 
 
 @pytest.fixture(scope="session")

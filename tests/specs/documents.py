@@ -14,7 +14,7 @@ import yaml
 from referencing import Registry
 from referencing.jsonschema import DRAFT202012
 
-from stage import ROOT
+from kit.stage import ROOT
 
 PLACE = "https://carillon.invalid/docs/"
 METHODS = ("get", "post", "put", "delete", "options", "head", "patch", "trace")

@@ -10,7 +10,7 @@ import yaml
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from documents import METHODS, Documents, Validator, read
-from stage import ROOT
+from kit.stage import ROOT
 
 
 def asyncapi_findings(path):

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from corpus import read
+from kit.corpus import read
 from documents import Documents
-from stage import ROOT
+from kit.stage import ROOT
 
 # What a schema cannot see, by the corpus' own word for why an event is refused: it is given the value that a reader made
 # of the text. `json`: the text is no JSON, or the value is nested too deep; `utf8`, `size`: of the text alike.

@@ -11,8 +11,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 import websockets
 
-from editors import connect_message
-from stage import AUTHORISED, note, token, until, wait_for
+from kit.editors import connect_message
+from kit.stage import AUTHORISED, note, token, until, wait_for
 
 UPGRADE = {
     "Connection": "Upgrade",

@@ -6,8 +6,8 @@ import json
 import re
 from urllib.parse import urlencode
 
-from editors import Editor, Inbox, connect_message
-from stage import token
+from kit.editors import Editor, Inbox, connect_message
+from kit.stage import token
 
 LINES = {"event", "data", "id"}
 

@@ -9,7 +9,7 @@ import subprocess
 
 import redis
 
-from stage import ROOT, text_of
+from kit.stage import ROOT, text_of
 
 
 class Refused(Exception):

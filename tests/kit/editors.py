@@ -10,7 +10,7 @@ import os
 
 import websockets
 
-from stage import ROOT, token
+from kit.stage import ROOT, token
 
 
 class Inbox:

@@ -6,7 +6,7 @@ The same lines go through Rust's tests of the bus, the function, HTTP, the comma
 import base64
 import json
 
-from stage import ROOT
+from kit.stage import ROOT
 
 
 def read(name, key):

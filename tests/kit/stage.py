@@ -20,7 +20,7 @@ import jwt
 import redis
 
 ROOT = Path(__file__).resolve().parents[2]
-PROGRAM = os.environ.get("CARILLON_BIN") or str(ROOT / "target/release/carillon")
+PROGRAM = os.environ.get("CARILLON_BIN") or str(ROOT / "target/debug/carillon")
 SECRET = "a-shared-secret-of-the-acceptance-tests-0123456789"
 PUBLISH_TOKEN = "publish-token-of-the-acceptance-tests"
 # `tests/acceptance/run --secured`: Redis by TLS with client certificates only, its default user off, and node and
