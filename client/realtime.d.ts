@@ -4,6 +4,15 @@
 export type State = 'connecting' | 'live' | 'stale' | 'off';
 export type Transport = 'websocket' | 'sse' | 'poll';
 
+/**
+ * `starting`; `token`: `token()` fails, gives no token, or the node refuses it; `unreachable`: nobody answers; `lost`: the
+ * connection was cut; `busy`: the node asks to come back later; `redis`: the node has lost sight of Redis; `simulated`: by
+ * `simulate()`. With `off`: `disabled` (every transport switched off), `forbidden` (4403), `malformed` (4400),
+ * `signed-out`, `closed` (by `close()`).
+ */
+export type Reason = 'starting' | 'token' | 'unreachable' | 'lost' | 'busy' | 'redis' | 'simulated' | 'disabled' | 'forbidden' | 'malformed' | 'signed-out' | 'closed';
+
+/** Frozen: a new one for each change. */
 export interface Status {
   state: State;
   /** RFC 3339: since when it is so. */
@@ -14,21 +23,37 @@ export interface Status {
   node: string | null;
   /** Who the node takes this page for. */
   user: string | null;
-  /** Why it is `off`: `disabled` (every transport switched off), `forbidden` (4403), `malformed` (4400), `closed` (by `close()`). */
-  reason: 'disabled' | 'forbidden' | 'malformed' | 'closed' | null;
+  /** Why it is not live; null while it is. */
+  reason: Reason | null;
 }
 
 export interface RealtimeOptions {
   /** Where the nodes are: a path on this host, or an address elsewhere. Default `/realtime`. */
   url?: string;
-  /** Gives a fresh token each time it is called. Leave it out when the CMS' cookie is the token. */
-  token?: string | (() => string | null | Promise<string | null>);
+  /**
+   * Gives a fresh token each time it is called, for (at least) the topics that are followed; null, or a thrown
+   * `Realtime.SignedOut`, where nobody is signed in. Leave it out when the CMS' cookie is the token.
+   */
+  token?: string | ((about: { topics: string[] }) => string | null | Promise<string | null>);
   /** Which transports, in which order. Default `['websocket', 'sse', 'poll']`. */
   transports?: Transport[];
   /** One connection for all tabs of this user (SharedWorker). Default true; needs a JWT or `user`. */
   shared?: boolean;
   /** Who is signed in, where the token does not say so (cookies, opaque tokens). Needed only for sharing. */
   user?: string;
+  /** What the page brought along, so that nothing but the connection is asked for. */
+  start?: Start;
+}
+
+/** From the server that rendered the page. */
+export interface Start {
+  /** The answer of `GET /realtime/config`. */
+  config?: { websocket?: boolean; sse?: boolean; poll?: boolean; [more: string]: unknown };
+  /** The first token. */
+  token?: string;
+  /** `positions` and `at` of `GET /positions`, read before the page's data: what changed since then comes as events. */
+  positions?: Record<string, string>;
+  at?: number;
 }
 
 /** What was announced. Never the content: read that from the CMS, which knows who may see it. */
@@ -76,9 +101,29 @@ export interface Faults {
   drop?: boolean;
 }
 
+/** `detail` of the events that a Realtime fires. */
+export interface RealtimeEvents {
+  status: Status;
+  event: EventAbout & { event: CarillonEvent };
+  resync: ResyncAbout;
+  refused: { topic: string; code: 'forbidden' | 'bad-topic' | 'too-many' };
+  message: RawMessage;
+}
+
+/** Well-known events by area (contract, 2): `rt.on<AreaEvents['comments']['data']>(…)`, or `event as AreaEvents['comments']`. Others pass too. */
+export interface AreaEvents {
+  comments: CarillonEvent<{ project?: number; comment?: string; activity?: string; item?: string }> & { type: `${'activity' | 'comment'}.${'created' | 'updated' | 'deleted'}` };
+  'project-items': CarillonEvent<{ project?: number; items?: { id: string; content?: string; language?: string }[] }> & { type: `project_item.${'saved' | 'deleted' | 'stale'}` };
+  projects: CarillonEvent<{ project?: number; status?: string }> & { type: `project.${'saved' | 'deleted' | 'status'}` };
+  notifications: CarillonEvent<{ notification?: string; unread?: number }> & { type: `notification.${'created' | 'read' | 'read_all' | 'deleted'}` };
+  content: CarillonEvent<{ content?: string; language?: string }> & { type: `content.${'saved' | 'checked_in' | 'published' | 'scheduled' | 'rejected' | 'moved' | 'deleted'}` };
+}
+
 export declare class Realtime extends EventTarget {
   constructor(options?: RealtimeOptions);
-  /** This tab's client id. Send it to the CMS as `origin`; the echo of your own change is dropped here. */
+  /** Throw it in `token()` where nobody is signed in; the same as giving null. */
+  static SignedOut: new (message?: string) => Error;
+  /** `<tab>.<view>`: the first part lasts across page loads of the tab. Send it to the CMS as `origin`; the echo of your own change is dropped here. */
   readonly id: string;
   readonly status: Status;
   /** Encodes a key as topics want it: `Realtime.topic('notifications', user.toLowerCase())`. */
@@ -97,8 +142,14 @@ export declare class Realtime extends EventTarget {
   ready(): Promise<Status>;
   /** Breaks the connection in a controlled way; `simulate({})` mends it. With a shared connection this is felt in all its tabs. */
   simulate(faults: Faults): void;
+  /** On again after `off`, where it was not closed: somebody has signed in, or has been let in again. */
+  connect(): void;
   /** Ends everything, for good. Call it at sign-out. */
   close(): void;
+  addEventListener<K extends keyof RealtimeEvents>(type: K, listener: ((event: CustomEvent<RealtimeEvents[K]>) => unknown) | { handleEvent(event: CustomEvent<RealtimeEvents[K]>): unknown } | null, options?: boolean | AddEventListenerOptions): void;
+  addEventListener(type: string, listener: EventListenerOrEventListenerObject | null, options?: boolean | AddEventListenerOptions): void;
+  removeEventListener<K extends keyof RealtimeEvents>(type: K, listener: ((event: CustomEvent<RealtimeEvents[K]>) => unknown) | { handleEvent(event: CustomEvent<RealtimeEvents[K]>): unknown } | null, options?: boolean | EventListenerOptions): void;
+  removeEventListener(type: string, listener: EventListenerOrEventListenerObject | null, options?: boolean | EventListenerOptions): void;
 }
 
 export declare const VERSION: string;

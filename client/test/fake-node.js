@@ -10,9 +10,20 @@ export const mint = (sub, seconds = 600) => `${b64({ alg: 'none' })}.${b64({ sub
 const claims = (token) => { try { return JSON.parse(Buffer.from(token.split('.')[1], 'base64url').toString()); } catch { return null; } };
 const types = { js: 'text/javascript; charset=utf-8', html: 'text/html; charset=utf-8', css: 'text/css; charset=utf-8', json: 'application/json', svg: 'image/svg+xml', ts: 'text/plain; charset=utf-8' };
 
+/** What is asked for, in the body or in the address. */
+async function wishOf(req, url) {
+  if (req.method === 'POST') {
+    let body = '';
+    for await (const chunk of req) body += chunk;
+    try { return { topics: [], ...JSON.parse(body) }; } catch { return { topics: [] }; }
+  }
+  const resume = url.searchParams.get('resume');
+  return { topics: (url.searchParams.get('topics') ?? '').split(',').filter(Boolean), cursor: url.searchParams.get('cursor'), resume: resume && JSON.parse(resume) };
+}
+
 export class FakeNode {
   constructor(options = {}) {
-    Object.assign(this, { name: 'fake-1', lineage: 'L1', epoch: Date.now(), heartbeat: 25, live: true, config: {}, knowsResume: true, wsMode: 'ok', sseMode: 'ok', pollMode: 'ok', configMode: 'ok', expiresIn: true, handler: null }, options);
+    Object.assign(this, { name: 'fake-1', lineage: 'L1', epoch: Date.now(), heartbeat: 25, live: true, config: {}, knowsResume: true, posts: true, wsMode: 'ok', sseMode: 'ok', pollMode: 'ok', configMode: 'ok', expiresIn: true, handler: null }, options);
     this.logs = new Map();
     this.sessions = new Set();
     this.counts = { websocket: 0, sse: 0, poll: 0, config: 0, sockets: 0 };
@@ -124,11 +135,12 @@ export class FakeNode {
 
   async serve(req, res) {
     const url = new URL(req.url, 'http://x');
-    if (req.headers.origin) { res.setHeader('Access-Control-Allow-Origin', req.headers.origin); res.setHeader('Access-Control-Allow-Credentials', 'true'); res.setHeader('Access-Control-Allow-Headers', 'authorization'); }
+    if (req.headers.origin) { res.setHeader('Access-Control-Allow-Origin', req.headers.origin); res.setHeader('Access-Control-Allow-Credentials', 'true'); res.setHeader('Access-Control-Allow-Headers', 'authorization, content-type'); }
     if (req.method === 'OPTIONS') return res.writeHead(204).end();
     const token = req.headers.authorization?.slice(7) ?? url.searchParams.get('token');
-    const topics = (url.searchParams.get('topics') ?? '').split(',').filter(Boolean);
-    const asked = url.searchParams.get('resume');
+    if (req.method === 'POST' && /events|poll/.test(url.pathname) && !this.posts) return res.writeHead(405, { 'content-type': 'application/problem+json' }).end('{"code":"method-not-allowed"}');
+    const wish = await wishOf(req, url);
+    const { topics, resume: asked } = wish;
     switch (url.pathname) {
       case '/realtime/config':
         this.counts.config++;
@@ -146,7 +158,7 @@ export class FakeNode {
         s.cut = () => res.destroy();
         s.close = (code, after) => { s.say({ type: 'closing', code, reason: 'test', ...(after && { reconnect_after_ms: after }) }); res.end(); };
         res.on('close', () => this.sessions.delete(s));
-        s.welcome(token, topics, asked && JSON.parse(asked));
+        s.welcome(token, topics, asked);
         return;
       }
       case '/realtime/poll': {
@@ -155,11 +167,11 @@ export class FakeNode {
         const cut = this.pollMode === 'cut';    // after 5.1 s of silence
         if (this.pollMode !== 'ok' && !cut) return res.writeHead(Number(this.pollMode)).end('no');
         if (token && !(claims(token)?.exp > Date.now() / 1000)) return res.writeHead(401).end();
-        const cursor = url.searchParams.get('cursor');
+        const { cursor } = wish;
         const out = [];
         let flush = () => {};
         const s = this.session('poll', (m) => { out.push(m); flush(); });
-        if (!cursor) s.welcome(token, topics, asked && JSON.parse(asked));
+        if (!cursor) s.welcome(token, topics, asked);
         else { s.follow(topics, JSON.parse(Buffer.from(cursor, 'base64url').toString()))().after(); this.sessions.add(s); }
         const held = cursor ? JSON.parse(Buffer.from(cursor, 'base64url').toString()).positions : {};
         await new Promise((go) => { if (out.length) go(); else { flush = () => setTimeout(go, 5); setTimeout(go, cut ? 5100 : 25_000).unref(); res.on('close', go); } });

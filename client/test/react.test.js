@@ -10,7 +10,7 @@ Object.assign(globalThis, { window: dom.window, document: dom.window.document, n
 const { createElement: h, StrictMode } = await import('react');
 const { createRoot } = await import('react-dom/client');
 const { Realtime } = await import('../realtime.js');
-const { useTopic, useRealtimeStatus } = await import('../examples/react/realtime-react.js');
+const { useTopic, useRealtimeStatus } = await import('../react.js');
 
 test('useTopic and useRealtimeStatus', async (t) => {
   const node = await new FakeNode().listen();

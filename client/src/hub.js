@@ -1,0 +1,167 @@
+//! Shares one link among the tabs of one user. Runs in the SharedWorker, or in a page that has none: it sees only ports.
+
+import { PORT_PROTOCOL, SignedOut, covers, now, sleep } from './protocol.js';
+import { Link } from './link.js';
+
+/** ms for which a connection is kept for the next page of the same tab. */
+const GRACE = 10_000;
+/** ms after which a tab that says nothing is taken for gone: frozen, or ended without a word. */
+const SILENCE = 180_000;
+const UNHEARD = 5000;
+
+export class Hub {
+  /** port → {topics: Map of topic → {gen, from}, tap, alive, unheard, answers} */
+  tabs = new Map();
+  link = /** @type {Link} */ (null);
+  user = null;    // whose connection this is
+  handed = /** @type {string | null | undefined} */ (undefined);    // a token that came with a tab
+  kept = /** @type {any} */ (null);    // one that outlived its link
+  asked = 0;
+  grace = /** @type {any} */ (0);
+  born = Promise.resolve('-');    // the name of the lock that says that this worker lives
+
+  add(port) { port.onmessage = (e) => this.hear(port, e.data); }
+
+  hear(port, m) {
+    const tab = this.tabs.get(port);
+    if (tab) Object.assign(tab, { alive: now(), unheard: 0 });
+    switch (m.t) {
+      case 'hi': {
+        const v = this.tabs.size && m.user !== this.user ? '' : PORT_PROTOCOL;
+        return void this.born.then((life) => port.postMessage({ t: 'hello', v, life }));
+      }
+      case 'join': return this.join(port, m);
+      case 'close': case 'bye':
+        this.leave(port, m.t === 'bye');
+        return port.close();
+    }
+    if (!tab) return port.postMessage({ t: 'gone' });
+    switch (m.t) {
+      case 'topics': this.topics(port, tab, m.topics); break;
+      case 'token': tab.answers.get(m.id)?.(m); break;
+      case 'poke': this.link.poke(m.why); break;
+      case 'simulate': this.link.simulate(m.faults); break;
+      case 'tap': tab.tap = true; break;
+      case 'alive': port.postMessage(m);
+    }
+  }
+
+  join(port, m) {
+    if (this.tabs.size && m.user !== this.user) return port.postMessage({ t: 'gone' });
+    clearTimeout(this.grace);
+    if (m.user !== this.user) this.end();    // nothing of the former's
+    this.user = m.user;
+    const tab = { topics: new Map(), tap: m.tap, alive: now(), unheard: 0, answers: new Map() };
+    this.tabs.set(port, tab);
+    for (const [other, { alive }] of this.tabs) if (now() - alive > SILENCE) this.leave(other, true);
+    const over = this.link?.state === 'off';
+    if (!this.link || over) this.handed = m.token;
+    const first = !this.link;
+    this.link ??= new Link({
+      url: m.url, transports: m.transports, client: m.client, favourite: m.favourite, was: m.was, config: m.config,
+      token: (topics, spend) => this.token(topics, spend), emit: (message) => this.emit(message), isTapped: () => [...this.tabs.values()].some((t) => t.tap),
+    });
+    this.topics(port, tab, m.topics);
+    if (first) this.link.start();
+    else if (over) this.link.again();    // whoever comes may have been let in again
+    port.postMessage({ t: 'status', status: this.link.status });
+  }
+
+  /** @param {boolean} maybeBack  the page went without having been closed: its next one may come at once */
+  leave(port, maybeBack) {
+    const tab = this.tabs.get(port);
+    if (!tab) return;
+    this.tabs.delete(port);
+    for (const answer of tab.answers.values()) answer({});
+    if (this.tabs.size) return this.follow();
+    if (maybeBack) this.grace = setTimeout(() => this.end(true), GRACE);
+    else this.end();
+  }
+
+  end(keep = false) {
+    const { link, user } = this;
+    this.kept = keep && link?.state !== 'off' ? link.tokens.held() : null;
+    this.handed = undefined;
+    this.link = null;
+    this.user = this.kept && user;
+    link?.close();
+  }
+
+  // -- topics
+
+  topics(port, tab, topics) {
+    const before = tab.topics;
+    tab.topics = new Map(topics.map(({ topic, gen, from }) => [topic, { gen, from }]));
+    const fresh = topics.filter(({ topic, gen }) => before.get(topic)?.gen !== gen).map(({ topic }) => topic);
+    this.follow(fresh);
+    for (const topic of fresh) {
+      const record = this.link.topics.records.get(topic);
+      if (record.state === 'followed') this.tell(port, tab, topic);
+      else if (record.state === 'refused') port.postMessage({ t: 'refused', topic, gen: tab.topics.get(topic).gen, code: record.code });
+    }
+  }
+
+  follow(again) {
+    const wanted = new Map();
+    for (const { topics } of this.tabs.values()) for (const [topic, { from }] of topics) wanted.set(topic, wanted.get(topic) ?? from);
+    this.link?.follow(wanted, again);
+  }
+
+  /** From now on the tab misses nothing. A page that a server rendered may have missed nothing until now, either. */
+  tell(port, tab, topic) {
+    const record = tab.topics.get(topic);
+    const resumed = Boolean(record.from && this.link.topics.isCurrent(topic, record.from));
+    record.from = undefined;
+    port.postMessage({ t: 'followed', topic, gen: record.gen, resumed });
+  }
+
+  emit(m) {
+    for (const [port, tab] of this.tabs) {
+      const follows = (topic) => [...tab.topics.keys()].some((own) => covers(own, topic));
+      switch (m.t) {
+        case 'message': if (tab.tap) this.post(port, tab, m); break;
+        case 'event': if (follows(m.topic)) this.post(port, tab, m); break;
+        case 'followed': for (const topic of m.topics) if (tab.topics.has(topic)) this.tell(port, tab, topic); break;
+        case 'refused': if (tab.topics.has(m.topic)) this.post(port, tab, { ...m, gen: tab.topics.get(m.topic).gen }); break;
+        case 'resync': {
+          const topics = m.topics.filter((t) => follows(t) || tab.topics.has(t));
+          if (topics.length) this.post(port, tab, { ...m, topics });
+          break;
+        }
+        default: this.post(port, tab, m);
+      }
+    }
+  }
+
+  /** A frozen tab joins again when it wakes. */
+  post(port, tab, m) {
+    if (++tab.unheard > UNHEARD && now() - tab.alive > SILENCE) this.leave(port, true);
+    else port.postMessage(m);
+  }
+
+  // -- tokens
+
+  /** From any living tab: the newest is asked first, and one more each second. */
+  async token(topics, spend) {
+    const { handed, kept } = this;
+    this.handed = this.kept = undefined;
+    if (handed !== undefined) return handed;
+    if (kept?.until > now()) return kept.token;
+    let done = false;
+    const ask = async ([port, tab], nth) => {
+      await sleep(nth * 1000);
+      if (done) return;
+      await spend();
+      const id = ++this.asked;
+      port.postMessage({ t: 'token', id, topics });
+      const m = await new Promise((answer) => tab.answers.set(id, answer));
+      tab.answers.delete(id);
+      if (!('token' in m) && !m.signedOut) throw new Error(m.error ?? 'the page left');
+      done = true;
+      return m;
+    };
+    const m = await Promise.any([...this.tabs].reverse().map(ask)).catch((e) => { throw e.errors?.[0] ?? e; });
+    if (m.signedOut) throw new SignedOut();
+    return m.token;
+  }
+}

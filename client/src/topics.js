@@ -1,0 +1,137 @@
+//! What a link follows: one record per topic, with a generation number that tells a subscription from an earlier one of
+//! the same topic, and where each stands. Pure.
+
+import { MESSAGE, areaOf, bytesOf, isWhole } from './protocol.js';
+
+/** Positions that are remembered against doubles. */
+const SEEN = 2000;
+/** A live event has no position: a page is believed to know it only if it is proven (ms of Redis' clock) well after it. */
+const LIVE_DOUBT = 30_000;
+
+/**
+ * @typedef {{ at: number, positions: Record<string, string> }} From  where a rendered page stands
+ * @typedef {{ gen: number, state: 'wanted' | 'asked' | 'owed' | 'followed' | 'refused', code?: string, from?: From }} Topic
+ *   `owed`: the node has not said yet where it begins, and will say so by a `resync`
+ */
+
+export class Topics {
+  records = /** @type {Map<string, Topic>} */ (new Map());
+  positions = /** @type {Record<string, string>} */ ({});
+  at = 0;
+  gen = 0;
+  seen = new Set();
+  liveAt = /** @type {Record<string, number>} */ ({});
+
+  is(topic, state) { return this.records.get(topic)?.state === state; }
+
+  named(state) { return [...this.records].filter(([, r]) => r.state === state).map(([topic]) => topic); }
+
+  /** @param {Map<string, From | undefined>} wanted */
+  follow(wanted) {
+    const added = [], gone = [];
+    for (const [topic, { state }] of [...this.records]) {
+      if (wanted.has(topic)) continue;
+      this.records.delete(topic);
+      delete this.positions[topic];
+      if (state !== 'refused') gone.push(topic);
+    }
+    for (const [topic, from] of wanted) {
+      if (this.records.has(topic)) continue;
+      this.records.set(topic, { gen: ++this.gen, state: 'wanted', from });
+      for (const t of from ? [topic, areaOf(topic)] : []) this.positions[t] ??= from.positions[t];
+      added.push(topic);
+    }
+    const areas = new Set([...this.records.keys()].map(areaOf));
+    for (const t of Object.keys(this.positions)) if (!areas.has(areaOf(t))) delete this.positions[t];
+    return { added, gone };
+  }
+
+  /** Topics that fit into one message, and the rest. */
+  split(topics) {
+    let size = 0;
+    const fits = topics.findIndex((t) => (size += bytesOf(t).length * 2 + (this.positions[t]?.length ?? 0) + 30) > MESSAGE);
+    return fits < 0 ? [topics, []] : [topics.slice(0, fits), topics.slice(fits)];
+  }
+
+  asked(topics) {
+    return topics.map((topic) => {
+      const record = this.records.get(topic);
+      if (record.state !== 'followed') record.state = 'asked';
+      return [topic, record.gen];
+    });
+  }
+
+  /** The connection is gone, and with it the questions that were under way. */
+  lost() { for (const r of this.records.values()) if (r.state === 'asked' || r.state === 'owed') r.state = 'wanted'; }
+
+  /** Where to go on with these; undefined: from now on. */
+  resume(topics) {
+    const positions = {};
+    let { at } = this;
+    for (const topic of topics) {
+      const { from, state } = this.records.get(topic);
+      if (from && state !== 'followed') at = Math.min(at || from.at, from.at);
+      for (const t of [topic, areaOf(topic)]) if (this.positions[t]) positions[t] = this.positions[t];
+    }
+    const known = topics.some((t) => this.positions[t] || this.is(t, 'followed'));
+    return known ? { ...(at && { at }), positions } : undefined;
+  }
+
+  /** A welcome or `subscribed`: which of the asked are followed now, and which topics start elsewhere than was asked. */
+  answered(asked, resume, m, live) {
+    const skipped = [], followed = [];
+    for (const [topic, position] of Object.entries(m.positions ?? {})) {
+      const held = resume?.positions[topic];
+      if (held && held !== position && this.positions[topic] === held) skipped.push(topic);
+      this.positions[topic] = position;
+    }
+    for (const [topic, gen] of asked) {
+      const record = this.records.get(topic);
+      if (record?.gen !== gen || record.state !== 'asked') continue;
+      // What a resumed answer leaves out is owed a resync: that one begins it.
+      const owed = live && resume && !m.positions?.[topic] && !isWhole(topic);
+      record.state = owed ? 'owed' : 'followed';
+      if (!owed) followed.push(topic);
+    }
+    return { followed, skipped };
+  }
+
+  /** Which topics begin with this resync, and which are to be read again. */
+  resynced(m) {
+    const fresh = m.topics.filter((t) => this.is(t, 'owed'));
+    for (const t of m.topics) {
+      delete this.positions[t];
+      if (m.positions?.[t]) this.positions[t] = m.positions[t];
+    }
+    for (const t of fresh) this.records.get(t).state = 'followed';
+    // An area that is followed only by keys that begin just now has nobody yet who could have missed anything.
+    const covered = (t) => !this.records.has(t) && [...this.records.keys()].every((own) => areaOf(own) !== t || fresh.includes(own));
+    return { fresh, rest: m.topics.filter((t) => !fresh.includes(t) && (m.reason !== 'no-position' || !covered(t))) };
+  }
+
+  refused(topic, code) {
+    const record = this.records.get(topic);
+    if (!record) return false;
+    Object.assign(record, { state: 'refused', code });
+    delete this.positions[topic];
+    return true;
+  }
+
+  /** Takes an event; false: it came before. */
+  event(m) {
+    const { topic, position } = m;
+    if (position) {
+      const place = `${topic} ${position}`;
+      if (this.seen.has(place)) return false;
+      this.seen.add(place);
+      if (this.seen.size > SEEN) this.seen.delete(this.seen.values().next().value);
+      this.positions[topic] = position;
+    } else this.liveAt[areaOf(topic)] = m.at ?? Infinity;
+    return true;
+  }
+
+  /** Has a page that stands there missed nothing of what came here? Where nobody can tell, it reads again. @param {From} from */
+  isCurrent(topic, from) {
+    return [topic, areaOf(topic)].every((t) => from.positions[t] && from.positions[t] === this.positions[t] && !(from.at < this.liveAt[areaOf(t)] + LIVE_DOUBT));
+  }
+}

@@ -1,0 +1,144 @@
+// What breaks, and how it comes back.
+import test from 'node:test';
+import assert from 'node:assert/strict';
+import { FakeNode, mint, until } from './fake-node.js';
+import { Realtime, audit, setup, silence } from './setup.js';
+
+test('a node is killed and comes back: stale, then live, exact replay', async (t) => {
+  silence(t);
+  const { node, rt, states, live } = await setup(t);
+  const a = audit(rt, 'comments:42');
+  await live();
+  await a.followed();
+  node.publish('comments:42', { type: 'x.y', n: 1 });
+  await until('first', () => a.events.length === 1);
+  await node.kill();
+  await until('stale', () => rt.status.state === 'stale');
+  const second = new FakeNode({ name: 'fake-2', epoch: node.epoch });
+  second.logs = node.logs;
+  for (let n = 2; n <= 20; n++) second.publish('comments:42', { type: 'x.y', n });
+  await second.listen(node.port);
+  t.after(() => second.kill());
+  await live();
+  await until('replay', () => a.events.length === 20);
+  assert.deepEqual(a.events, Array.from({ length: 20 }, (_, i) => i + 1));
+  assert.deepEqual(a.resyncs, ['comments:42 subscribed']);
+  assert.deepEqual(states, ['connecting', 'live', 'stale', 'live']);
+  assert.deepEqual(a.replayed.slice(1), Array(19).fill(true));
+});
+
+test('redis-changed: one resync within the spread, then events go on', async (t) => {
+  const { node, rt, live } = await setup(t);
+  const a = audit(rt, 'comments:42');
+  await live();
+  await a.followed();
+  node.lineage = 'L2';
+  node.drop();
+  await until('stale', () => rt.status.state === 'stale');
+  await live();
+  await until('both resyncs', () => a.resyncs.length === 3);
+  assert.deepEqual(a.resyncs.slice(1).sort(), ['comments redis-changed', 'comments:42 redis-changed']);
+  node.publish('comments:42', { type: 'x.y', n: 1 });
+  await until('event', () => a.events.length === 1);
+});
+
+test('drain: waits as long as it is told', async (t) => {
+  const { node, rt, live } = await setup(t);
+  audit(rt, 'comments:42');
+  await live();
+  const told = Date.now();
+  [...node.sessions][0].close(1012, 700);
+  await until('stale', () => rt.status.state === 'stale');
+  await live();
+  const waited = Date.now() - told;
+  assert.ok(waited >= 690 && waited < 2500, `${waited} ms`);
+});
+
+test('503 with Retry-After is waited out instead of going down the ladder', async (t) => {
+  silence(t);
+  const { node, live } = await setup(t, { wsMode: '502', sseMode: 'busy' });
+  await until('asked', () => node.counts.sse === 1);
+  node.wsMode = 'ok';
+  await live('websocket');
+  assert.equal(node.counts.poll, 0);
+});
+
+test('status live:false is told, and taken back', async (t) => {
+  const { node, rt, live } = await setup(t);
+  audit(rt, 'comments:42');
+  await live();
+  node.tell({ type: 'status', live: false, since: '2026-11-21T22:30:00Z' });
+  await until('stale', () => rt.status.state === 'stale');
+  assert.equal(rt.status.since, '2026-11-21T22:30:00.000Z');
+  node.tell({ type: 'status', live: true, since: '2026-11-21T22:30:09Z' });
+  await live();
+});
+
+test('a dead link that says nothing is found by the own ping', async (t) => {
+  const { node, rt, live } = await setup(t, { heartbeat: 1 });
+  await live();
+  node.pongs = false;
+  await until('stale', () => rt.status.state === 'stale', 9000);
+  node.pongs = true;
+  await live();
+});
+
+test('an idle cut is learned: pings come before it', async (t) => {
+  const { node, rt, live } = await setup(t);
+  await live();
+  const cut = async () => { await new Promise((go) => setTimeout(go, 2700)); [...node.sessions][0].cut(); await until('stale', () => rt.status.state === 'stale'); await live(); };
+  await cut();
+  await cut();
+  await until('a ping', () => node.sent.some((m) => m.type === 'ping'), 4000);
+});
+
+test('the first reconnect is spread too', async (t) => {
+  const node = await new FakeNode().listen();
+  const many = Array.from({ length: 30 }, () => new Realtime({ url: node.url, token: mint('anna'), shared: false }));
+  t.after(async () => { for (const rt of many) rt.close(); await node.kill(); });
+  await until('all live', () => many.every((rt) => rt.status.state === 'live'));
+  const times = [];
+  let dropped = false;
+  many.forEach((rt) => rt.onStatus((s) => { if (s.state === 'live' && dropped) times.push(Date.now()); }));
+  dropped = true;
+  node.drop();
+  await until('all came back', () => times.length === 30);
+  await until('all live again', () => many.every((rt) => rt.status.state === 'live'));
+  times.sort();
+  assert.ok(times.at(-1) - times[0] > 250, `within ${times.at(-1) - times[0]} ms`);
+});
+
+test('`replayed` ends with what was missed, even before the node has a newer proof', async (t) => {
+  const { node, rt, live } = await setup(t, { provenAt: Date.now() });
+  const a = audit(rt, 'comments:42');
+  await live();
+  await a.followed();
+  node.publish('comments:42', { type: 'x.y', n: 1 });
+  await until('first', () => a.events.length === 1);
+  rt.simulate({ offline: true });
+  node.publish('comments:42', { type: 'x.y', n: 2 });
+  rt.simulate({});
+  await until('the missed one', () => a.events.length === 2);
+  await until('the pong behind it', () => node.sent.some((m) => m.type === 'ping'));
+  await new Promise((go) => setTimeout(go, 30));
+  node.publish('comments:42', { type: 'x.y', n: 3 });
+  await until('the next one', () => a.events.length === 3);
+  assert.deepEqual(a.replayed, [false, true, false]);
+});
+
+test('long-poll behind a proxy that cuts: goes on while there is a node behind it, says so when there is none', async (t) => {
+  silence(t);
+  const { node, rt, live } = await setup(t, { pollMode: 'cut' }, { transports: ['poll'] });
+  const a = audit(rt, 'comments:42');
+  await live('poll');
+  await a.followed();
+  await until('cut and asked again', () => node.counts.poll >= 3);
+  assert.equal(rt.status.state, 'live');
+  node.configMode = '502';
+  await until('it is told', () => rt.status.state === 'stale', 9000);
+  node.publish('comments:42', { type: 'x.y', n: 1 });
+  node.pollMode = node.configMode = 'ok';
+  await live('poll');
+  await until('what was missed', () => a.events.length === 1);
+  assert.deepEqual(a.resyncs, ['comments:42 subscribed']);
+});

@@ -1,0 +1,154 @@
+// What a page meets: handlers, topics, refusals, the module itself.
+import test from 'node:test';
+import assert from 'node:assert/strict';
+import { execFile } from 'node:child_process';
+import { promisify } from 'node:util';
+import { gzipSync } from 'node:zlib';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
+import { FakeNode, mint, until } from './fake-node.js';
+import { Realtime, VERSION, audit, setup, silence } from './setup.js';
+
+test('own echo is dropped, others with the same event come', async (t) => {
+  const { node, rt, live } = await setup(t);
+  const a = audit(rt, 'comments:42');
+  await live();
+  await a.followed();
+  node.publish('comments:42', { type: 'x.y', n: 1, origin: rt.id });
+  node.publish('comments:42', { type: 'x.y', n: 2, origin: 'tab-other' });
+  await until('the other', () => a.events.length === 1);
+  assert.deepEqual(a.events, [2]);
+});
+
+test('several handlers, AbortSignal, once, unsubscribe by function and by off()', async (t) => {
+  const { node, rt, live } = await setup(t);
+  const got = [];
+  const abort = new AbortController();
+  rt.on('comments:42', (e) => got.push(`a${e.n}`), { signal: abort.signal });
+  const stop = rt.on('comments:42', { handleEvent: (e) => got.push(`b${e.n}`) });
+  rt.on('comments:42', (e) => got.push(`c${e.n}`), { once: true });
+  const d = (e) => got.push(`d${e.n}`);
+  rt.on('comments:42', d);
+  rt.addEventListener('event', (e) => got.push(`e${e.detail.event.n}`));
+  await live();
+  await until('followed', () => rt.records.has('comments:42'));
+  node.publish('comments:42', { type: 'x.y', n: 1 });
+  await until('five', () => got.length === 5);
+  abort.abort();
+  node.publish('comments:42', { type: 'x.y', n: 2 });
+  await until('three more', () => got.length === 8);
+  stop();
+  rt.off('comments:42', d);
+  await until('unsubscribed', () => node.sent.some((m) => m.type === 'unsubscribe' && m.topics[0] === 'comments:42'));
+  assert.deepEqual(got, ['a1', 'b1', 'c1', 'd1', 'e1', 'b2', 'd2', 'e2']);
+});
+
+test('nothing is thrown into the page: handlers, options, urls', async (t) => {
+  const said = silence(t);
+  const reported = [];
+  globalThis.reportError = (e) => reported.push(e.message);
+  t.after(() => { delete globalThis.reportError; });
+  const { node, rt, live } = await setup(t, {}, { transports: ['websocket', 'pigeon'] });
+  const a = { n: 0 };
+  rt.on('comments:42', () => { throw new Error('mine'); });
+  rt.on('comments:42', async () => { throw new Error('later'); });
+  rt.on('comments:42', () => a.n++);
+  await live();
+  await until('followed', () => rt.records.has('comments:42'));
+  node.publish('comments:42', { type: 'x.y' });
+  await until('third handler', () => a.n === 1);
+  await until('reports', () => reported.length === 2);
+  assert.deepEqual(reported, ['mine', 'later']);
+  assert.match(said[0], /pigeon/);
+  const bad = new Realtime({ url: 'http://[', shared: false });
+  bad.close();
+});
+
+test('refused topics: said once, told by an event, no resync', async (t) => {
+  const said = silence(t);
+  const { rt, live } = await setup(t);
+  const refused = [];
+  rt.addEventListener('refused', (e) => refused.push(`${e.detail.topic} ${e.detail.code}`));
+  const a = audit(rt, 'secret:1');
+  await live();
+  await until('refused', () => refused.length === 1);
+  assert.deepEqual(refused, ['secret:1 forbidden']);
+  assert.deepEqual(a.resyncs, []);
+  assert.equal(said.length, 1);
+});
+
+test('subscribing while live, a handler that comes late, and wildcards', async (t) => {
+  const { node, rt, live } = await setup(t);
+  await live();
+  const a = audit(rt, 'comments:42');
+  await a.followed();
+  const late = [];
+  rt.onResync('comments:42', (r) => late.push(r.reason));
+  await until('late handler told', () => late.length === 1);
+  const all = audit(rt, 'project-items:*');
+  await all.followed();
+  node.publish('project-items:7', { type: 'x.y', n: 7 });
+  node.publish('project-items', { type: 'x.y', n: 8 });
+  await until('both', () => all.events.length === 2);
+});
+
+test('subscribing on SSE opens again and loses nothing', async (t) => {
+  silence(t);
+  const { node, rt, live, states } = await setup(t, { wsMode: '200' });
+  const a = audit(rt, 'comments:42');
+  await live('sse');
+  await a.followed();
+  node.publish('comments:42', { type: 'x.y', n: 1 });
+  const b = audit(rt, 'comments:43');
+  node.publish('comments:42', { type: 'x.y', n: 2 });
+  await b.followed();
+  node.publish('comments:42', { type: 'x.y', n: 3 });
+  node.publish('comments:43', { type: 'x.y', n: 4 });
+  await until('all', () => a.events.length === 3 && b.events.length === 1);
+  assert.deepEqual(a.events, [1, 2, 3]);
+  assert.deepEqual(a.resyncs, ['comments:42 subscribed']);
+  assert.deepEqual(b.resyncs, ['comments:43 subscribed']);
+  assert.deepEqual(states, ['connecting', 'live']);
+});
+
+test('every snippet of README.md is well-formed', async (t) => {
+  const readme = readFileSync(new URL('../README.md', import.meta.url), 'utf8');
+  const snippets = [...readme.matchAll(/```js\n([\s\S]*?)```/g)].map(([, code]) => code);
+  assert.ok(snippets.length >= 4);
+  const file = join(mkdtempSync(join(tmpdir(), 'carillon-snippets-')), 'snippet.mjs');
+  t.after(() => rmSync(dirname(file), { recursive: true }));
+  for (const code of snippets) {
+    writeFileSync(file, code);
+    await promisify(execFile)(process.execPath, ['--check', file]).catch((error) => assert.fail(error.stderr));
+  }
+});
+
+test('topics encode their keys', () => {
+  assert.equal(Realtime.topic('notifications', 'anna lind*{}'), 'notifications:anna%20lind%2A%7B%7D');
+  assert.equal(Realtime.topic('comments', 42), 'comments:42');
+});
+
+test('in Node, without a page: no WebSocket before Node 22 is no fault of a proxy, and close() lets the process end', async (t) => {
+  const node = await new FakeNode().listen();
+  t.after(() => node.kill());
+  const script = `
+    delete globalThis.WebSocket;
+    const { Realtime } = await import(${JSON.stringify(new URL('../realtime.js', import.meta.url).href)});
+    const rt = new Realtime({ url: '${node.url}', token: '${mint('anna')}' });
+    const { state, transport } = await rt.ready();
+    console.log(state, transport);
+    rt.close();`;
+  const begun = Date.now();
+  const { stdout, stderr } = await promisify(execFile)(process.execPath, ['--input-type=module', '-e', script]);
+  assert.deepEqual([stdout, stderr], ['live sse\n', '']);
+  assert.ok(Date.now() - begun < 5000, `${Date.now() - begun} ms`);
+});
+
+test('the script is small, and its version is the package’s', () => {
+  const source = readFileSync(new URL('../realtime.js', import.meta.url));
+  const size = gzipSync(source, { level: 9 }).length;
+  console.log(`realtime.js: ${source.length} bytes, ${size} gzipped`);
+  assert.ok(size <= 13.5 * 1024, `${size} bytes gzipped`);
+  assert.equal(JSON.parse(readFileSync(new URL('../package.json', import.meta.url))).version, VERSION);
+});
