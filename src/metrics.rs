@@ -3,6 +3,8 @@
 //! All families are registered once, at the start; the delivery path touches plain atomics. Labels are bounded: an
 //! area, a transport or a reason, never a topic, a user or an address. Must not know who counts.
 
+pub mod busiest;
+pub mod history;
 pub mod process;
 
 use std::{
@@ -55,6 +57,14 @@ pub type Seconds = Gauge<f64, AtomicU64>;
 pub struct Metrics {
     registry: Arc<Registry>,
     figures: Arc<Figures>,
+    memory: Arc<Memory>,
+}
+
+/// What the watching page remembers: bounded, and gone with the process.
+#[derive(Debug, Default)]
+struct Memory {
+    history: history::History,
+    busiest: busiest::Busiest,
 }
 
 macro_rules! figures {
@@ -136,7 +146,17 @@ impl Metrics {
         let mut registry = Registry::with_prefix("carillon");
         let figures = Arc::new(Figures::register(&mut registry));
         registry.register_collector(Box::new(process::Process));
-        Self { registry: Arc::new(registry), figures }
+        Self { registry: Arc::new(registry), figures, memory: Arc::default() }
+    }
+
+    /// The last hour of these figures.
+    pub fn history(&self) -> &history::History {
+        &self.memory.history
+    }
+
+    /// The topics with most events.
+    pub fn busiest(&self) -> &busiest::Busiest {
+        &self.memory.busiest
     }
 
     /// The text that Prometheus reads (`OpenMetrics` 1.0).

@@ -190,6 +190,7 @@ impl Node {
             draining: Arc::clone(&draining),
             status: NodeStatus::new(config.node.name.clone()),
         });
+        house.spawn_until_end(http::history::remember(metrics.clone()));
         house.spawn_until_end(announce(Arc::clone(&internal), config.probe.interval));
         let stop = CancellationToken::new();
         let door = Door {

@@ -14,7 +14,10 @@ use tokio::{sync::mpsc, time::Instant};
 use tracing::warn;
 
 use super::{BusEvent, Content, Delivery, Link, Settings};
-use crate::metrics::{AreaLabels, Metrics, ReasonLabel};
+use crate::{
+    metrics::{AreaLabels, Metrics, ReasonLabel},
+    protocol::{Areas, time::now_ms},
+};
 
 /// One complaint of a kind is logged in this time, with the number of those that were not.
 const COMPLAINT_EVERY: Duration = Duration::from_secs(10);
@@ -31,6 +34,7 @@ struct Inner {
     metrics: Metrics,
     /// Events by area: recorded and live.
     counters: HashMap<String, (Counter, Counter)>,
+    areas: Areas,
     state: Mutex<State>,
 }
 
@@ -55,7 +59,8 @@ impl Arrivals {
             |area: &str, kind| metrics.events.get_or_create(&AreaLabels { area: area.into(), kind }).clone();
         let both = |area: &str| (area.to_owned(), (counter(area, "recorded"), counter(area, "live")));
         let counters = settings.areas.names().map(both).collect();
-        let inner = Inner { sender, counters, state: Mutex::default(), metrics };
+        let inner =
+            Inner { sender, counters, areas: settings.areas.clone(), state: Mutex::default(), metrics };
         (Self { inner: Arc::new(inner) }, receiver)
     }
 
@@ -67,8 +72,22 @@ impl Arrivals {
                 Content::Live(_) => live.inc(),
                 Content::Invalid(_) => 0,
             };
+            self.note(&delivery);
         }
         self.push(BusEvent::Delivery(delivery));
+    }
+
+    /// For the list of the busiest topics. The keys of private areas are people: they are counted together.
+    fn note(&self, delivery: &Delivery) {
+        if matches!(delivery.content, Content::Invalid(_)) {
+            return;
+        }
+        let (topic, busiest) = (&delivery.topic, self.inner.metrics.busiest());
+        if topic.key().is_some() && self.inner.areas.is_private(topic.area()) {
+            busiest.count(&format!("{}:…", topic.area()), now_ms());
+        } else {
+            busiest.count(topic.as_str(), now_ms());
+        }
     }
 
     /// Hands over anything else that may be lost in an overflow.

@@ -284,6 +284,14 @@ impl Bus {
         }
     }
 
+    /// What is behind it: `memory` (one node, nothing survives it) or `redis`.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Memory(_) => "memory",
+            Self::Redis(_) => "redis",
+        }
+    }
+
     /// Whether `area:*` cannot be followed here (sharded pub/sub has no patterns).
     pub fn is_sharded(&self) -> bool {
         match self {

@@ -79,6 +79,7 @@ fn tour(config: &Config, public: SocketAddr, internal: SocketAddr) -> anyhow::Re
   Carillon {} is running. The bus is {bus}.
 
   Open the demo                    http://{public}/demo/
+  Watch the node                   http://{internal}/
 
   Publish an event                 CARILLON__INTERNAL__PUBLISH_TOKEN={token} \\
                                    {program} publish --url http://{internal} comments:42 '{{\"type\":\"comment.created\"}}'

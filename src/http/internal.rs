@@ -24,7 +24,7 @@ use serde_json::json;
 use super::{
     disconnect,
     headers::single,
-    page, positions, publish,
+    history, page, positions, publish,
     refusal::{not_allowed, not_found},
     status::{self, NodeStatus},
 };
@@ -98,6 +98,7 @@ impl Internal {
             .route("/readyz", get(ready))
             .route("/metrics", get(metrics))
             .route("/status", get(status::status))
+            .route("/history", get(history::history))
             .route("/publish", post(publish::publish))
             .route("/positions", get(positions::positions))
             .route("/disconnect", post(disconnect::disconnect))

@@ -9,6 +9,7 @@ pub mod demo;
 mod disconnect;
 mod events;
 mod headers;
+pub mod history;
 mod internal;
 pub mod listener;
 pub mod origin;

@@ -1,4 +1,4 @@
-//! `GET /`: a page that draws `/status` and `/metrics`, for people on call. Self-contained, strict CSP.
+//! `GET /`: a page that draws `/status` and `/history`, for people on call. Self-contained, strict CSP.
 
 use std::sync::Arc;
 
@@ -8,6 +8,8 @@ use super::Internal;
 
 const CSP: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; \
                    base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+const SCRIPT: &str = "text/javascript; charset=utf-8";
 
 pub(super) fn routes() -> Router<Arc<Internal>> {
     let file = |content_type: &'static str, text: &'static str| {
@@ -25,5 +27,9 @@ pub(super) fn routes() -> Router<Arc<Internal>> {
     Router::new()
         .route("/", file("text/html; charset=utf-8", include_str!("page/index.html")))
         .route("/page.css", file("text/css; charset=utf-8", include_str!("page/page.css")))
-        .route("/page.js", file("text/javascript; charset=utf-8", include_str!("page/page.js")))
+        .route("/page.js", file(SCRIPT, include_str!("page/page.js")))
+        .route("/plot.js", file(SCRIPT, include_str!("page/plot.js")))
+        .route("/marks.js", file(SCRIPT, include_str!("page/marks.js")))
+        .route("/nodes.js", file(SCRIPT, include_str!("page/nodes.js")))
+        .route("/tools.js", file(SCRIPT, include_str!("page/tools.js")))
 }

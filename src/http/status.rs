@@ -77,6 +77,7 @@ impl Internal {
             "trouble": self.trouble(),
             "draining": self.draining.load(Ordering::Acquire),
             "redis": {
+                "kind": self.bus.kind(),
                 "live": health.live,
                 "since": rfc3339(health.since),
                 "version": health.version,

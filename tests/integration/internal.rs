@@ -243,3 +243,29 @@ async fn positions_are_where_a_page_may_start() {
         assert_eq!(asked(path, bearer).await.problem(), (status, code.into()), "{path}");
     }
 }
+
+#[tokio::test]
+async fn the_last_hour_is_remembered_without_names_of_people() {
+    let node = Node::start(&[]).await;
+    let (mut anna, _) = node.session("anna", &["comments:1", "notifications:anna"]).await;
+    for topic in ["comments:1", "comments:1", "notifications:anna"] {
+        let body = json!({"topic": topic, "event": {"type": "a.b"}});
+        assert_eq!(node.post("/publish", body.to_string().as_bytes()).await.status, 200);
+        anna.message().await;
+    }
+    let history = node.get("/history").await.json();
+    assert_eq!((&history["bucket_seconds"], &history["kept_seconds"]), (&json!(10), &json!(3600)));
+    let open = history["buckets"].as_array().unwrap().last().unwrap();
+    assert_eq!(open["areas"], json!({"comments": 2, "notifications": 1}));
+    assert_eq!((&open["events"], &open["deliveries"]), (&json!({"recorded": 3}), &json!(3)));
+    assert_eq!(open["sessions"], json!({"websocket": 1}));
+    assert!(open["latency_ms"]["p99"].as_f64().unwrap() > 0.0, "{open}");
+    let busy = |topic: &str, events: u64| json!({"topic": topic, "events": events, "over": 0});
+    assert_eq!(history["busiest"], json!([busy("comments:1", 2), busy("notifications:…", 1)]));
+    assert!(!history.to_string().contains("anna"), "{history}");
+    let later = history["now"].as_u64().unwrap() + 3_600_000;
+    let news = node.get(&format!("/history?since={later}")).await.json();
+    assert_eq!(news["buckets"].as_array().unwrap().len(), 1, "the open one is always told");
+    assert_eq!(node.get("/history?since=yesterday").await.problem(), (400, "bad-request".into()));
+    assert_eq!(node.get("/status").await.json()["this"]["redis"]["kind"], "memory");
+}

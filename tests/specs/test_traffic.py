@@ -232,9 +232,10 @@ def test_what_everybody_may_read(witness, site):
         assert witness.internal(node, "GET", path)[0] == 405
     asked = {"Accept": "application/openmetrics-text; version=1.0.0"}
     assert "openmetrics" in witness.internal(node, "GET", "/metrics", headers=asked)[1]["Content-Type"]
-    for path in ("/healthz", "/readyz", "/metrics", "/status", "/"):
+    for path in ("/healthz", "/readyz", "/metrics", "/status", "/history", "/"):
         assert witness.internal(node, "GET", path)[0] == 200
         assert witness.internal(node, "POST", path)[0] == 405
+    assert witness.internal(node, "GET", "/history?since=yesterday")[0] == 400
 
 
 def test_refusals_before_a_session(witness, site):
