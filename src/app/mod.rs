@@ -149,17 +149,19 @@ impl Node {
         let tls = config.http.tls.clone().map(http::Certificates::load).transpose().map_err(AppError::Tls)?;
         let (house, visitors, metrics) = (Tasks::new(), Tasks::new(), Metrics::new());
         let traces = wiring::traces(config, &house).map_err(AppError::Traces)?;
-        let started = Bus::start(wiring::bus(config, &areas), metrics.clone(), &house).await;
+        let revocations = auth.revocations().clone();
+        let place = bus::Settings { revocations: revocations.clone(), ..wiring::bus(config, &areas) };
+        let started = Bus::start(place, metrics.clone(), &house).await;
         let (bus, events) = started.map_err(|e: bus::StartError| AppError::Bus(e.to_string()))?;
         let (relay, fatal) = Relay::start(
-            wiring::relay(config, Some(auth.clone()), traces.clone()),
+            wiring::relay(config, revocations.clone(), traces.clone()),
             bus.clone(),
             events,
             metrics.clone(),
             &house,
         );
         let roll = Roll::new(wiring::limits(config), config.heartbeat.interval, metrics.clone());
-        house.spawn_until_end(Arc::clone(&roll).sweep());
+        house.spawn_until_end(Arc::clone(&roll).sweep(revocations));
         let sessions = Arc::new(Common {
             auth: auth.clone(),
             relay: relay.clone(),

@@ -3,11 +3,11 @@
 use std::{sync::Arc, time::Duration};
 
 use crate::{
-    auth::{Authenticator, token::NewToken},
+    auth::token::NewToken,
     bus,
     config::{Algorithm, AuthMode, Config, ConfigError, KeySource},
     http::{self, demo::Minted},
-    protocol::{Areas, Problem},
+    protocol::{Areas, Problem, Revocations},
     relay,
     session::{Limits, Terms},
     shutdown::Tasks,
@@ -36,17 +36,18 @@ pub(crate) fn bus(config: &Config, areas: &Areas) -> bus::Settings {
         log_ttl: config.log.ttl,
         event_bytes: config.limits.event_bytes,
         probe_interval: config.probe.interval,
+        revocations: Revocations::new(config.auth.max_token),
         redis: target,
     }
 }
 
-pub(crate) fn relay(config: &Config, auth: Option<Authenticator>, traces: Traces) -> relay::Settings {
+pub(crate) fn relay(config: &Config, revocations: Revocations, traces: Traces) -> relay::Settings {
     relay::Settings {
         log_length: config.log.length,
         log_ttl: config.log.ttl,
         refetches_per_second: config.resync.refetches_per_second.into(),
         linger: LINGER,
-        auth,
+        revocations,
         traces,
     }
 }

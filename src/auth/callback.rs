@@ -6,7 +6,7 @@
 use std::{
     collections::HashMap,
     hash::{BuildHasher, RandomState},
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -20,7 +20,7 @@ use tokio::{sync::Semaphore, time::Instant};
 use super::{AuthError, Credentials, fetch::Remote, token::Claims};
 use crate::{
     config::Secret,
-    protocol::{Topic, time::now_ms},
+    protocol::{Made, Proof, time::now_ms},
 };
 
 /// How long an answer is believed without asking again.
@@ -59,8 +59,15 @@ impl Callback {
         Ok(Self { remote: Remote::new(url)?, turns, answers, hashers: Default::default() })
     }
 
-    /// Who it is. A `fresh` answer is not taken from memory.
-    pub(super) async fn ask(&self, credentials: &Credentials, fresh: bool) -> Result<Claims, AuthError> {
+    /// Who it is. A `fresh` answer is not taken from memory. `known`: what is revoked, as far as is known now.
+    pub(super) async fn ask(
+        &self,
+        credentials: &Credentials,
+        fresh: bool,
+        known: u64,
+    ) -> Result<Claims, AuthError> {
+        // The answer is as old as the question.
+        let made = Made::Asked { known, at: now_ms() };
         let headers = headers(credentials)?;
         let key = (self.hashers.0.hash_one(key(&headers)), self.hashers.1.hash_one(key(&headers)));
         if !fresh && let Some(claims) = self.remembered(key) {
@@ -95,17 +102,10 @@ impl Callback {
         #[expect(clippy::cast_sign_loss, reason = "positive, as was just seen")]
         let life = (answer.expires_in as u64).min(MAX_LIFE);
         let exp = now_ms() / 1000 + life;
-        let claims =
-            Claims { sub: answer.sub, exp, issued: None, topics: answer.topics, publish: answer.publish };
+        let proof = Arc::new(Proof { user: answer.sub.into(), sid: None, jti: None, made });
+        let claims = Claims { proof, exp, topics: answer.topics, publish: answer.publish };
         self.remember(key, &claims, Duration::from_secs(life).min(CACHED));
         Ok(claims)
-    }
-
-    /// What was answered about an editor counts no more: the CMS is asked again.
-    pub(super) fn forget(&self, user: &str) {
-        let key = Topic::own_key(user);
-        let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
-        answers.retain(|_, (_, claims)| Topic::own_key(&claims.sub) != key);
     }
 
     fn remembered(&self, key: (u64, u64)) -> Option<Claims> {

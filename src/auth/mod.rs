@@ -8,21 +8,20 @@ mod crypto;
 mod fetch;
 pub mod grant;
 mod jwks;
-mod revoked;
 #[cfg(test)]
 mod tests;
 pub mod token;
 
 use std::{fmt, sync::Arc};
 
-use self::{callback::Callback, revoked::Revoked};
+use self::callback::Callback;
 pub use self::{
     grant::{Grant, Patterns},
     token::{Claims, LEEWAY, NewToken, Verifier},
 };
 use crate::{
     config::{AuthMode, Config, ConfigError},
-    protocol::{Areas, Subject, time::now_ms},
+    protocol::{Areas, Kind, Made, Proof, Revocations, Subject, time::now_ms},
 };
 
 /// The user of every session in mode `none`.
@@ -103,6 +102,8 @@ pub struct Identity {
     pub publish: Patterns,
     /// When it ends, seconds since 1970 (the token's `exp`; [`LEEWAY`] may be added for clocks that differ). `None`: never.
     pub expires: Option<u64>,
+    /// What a revocation is compared with.
+    pub proof: Arc<Proof>,
 }
 
 /// Why somebody is not let in. The texts are for people and quote neither token nor cookie.
@@ -125,7 +126,7 @@ pub enum AuthError {
 pub struct Authenticator {
     mode: Arc<Mode>,
     default_topics: Arc<[String]>,
-    revoked: Arc<Revoked>,
+    revocations: Revocations,
 }
 
 #[derive(Debug)]
@@ -152,7 +153,8 @@ impl Authenticator {
             }
         }
         let default_topics = config.auth.default_topics.clone().into();
-        Ok(Self { mode: Arc::new(mode), default_topics, revoked: Arc::default() })
+        let revocations = Revocations::new(config.auth.max_token);
+        Ok(Self { mode: Arc::new(mode), default_topics, revocations })
     }
 
     /// Who it is. Mode `callback` may answer from a memory of a few seconds; for those who ask again and again.
@@ -165,12 +167,9 @@ impl Authenticator {
         self.judge(credentials, true).await
     }
 
-    /// An operator has closed the sessions of an editor: what proved him before that proves nothing from now on.
-    pub fn revoke(&self, user: &str) {
-        self.revoked.add(user, now_ms() / 1000);
-        if let Mode::Callback(callback) = &*self.mode {
-            callback.forget(user);
-        }
+    /// What operators have revoked, as far as this node knows: whoever lets somebody in looks here last.
+    pub fn revocations(&self) -> &Revocations {
+        &self.revocations
     }
 
     /// Whether a session can outlive its identity without the client's doing, by [`Authenticator::renew`].
@@ -192,7 +191,16 @@ impl Authenticator {
     async fn judge(&self, credentials: &Credentials, fresh: bool) -> Result<Identity, AuthError> {
         let claims = match &*self.mode {
             Mode::None => return Ok(self.anonymous()),
-            Mode::Callback(callback) => callback.ask(credentials, fresh).await?,
+            Mode::Callback(callback) => {
+                let known = self.revocations.latest();
+                match callback.ask(credentials, fresh, known).await? {
+                    // It was remembered, and something was revoked since.
+                    claims if !fresh && self.revoked(&claims.proof).is_some() => {
+                        callback.ask(credentials, true, known).await?
+                    }
+                    claims => claims,
+                }
+            }
             Mode::Jwt(verifier) => {
                 let missing = || {
                     AuthError::Missing("there is no token: send one in `Authorization: Bearer`, in the configured cookie or in `connect`".into())
@@ -200,21 +208,39 @@ impl Authenticator {
                 verifier.verify(credentials.token.as_deref().ok_or_else(missing)?).await?
             }
         };
-        if self.revoked.covers(&claims) {
-            let what = "the token was made before an operator closed this editor's sessions: get a new one";
-            return Err(AuthError::Refused(what.into()));
+        if let Some(kind) = self.revoked(&claims.proof) {
+            return Err(AuthError::Refused(why_revoked(kind).into()));
         }
         let topics = claims.topics.as_deref().unwrap_or(&self.default_topics);
         Ok(Identity {
-            grant: Grant::new(&claims.sub, topics),
+            grant: Grant::new(&claims.proof.user, topics),
             publish: Patterns::new(claims.publish.iter().flatten()),
             expires: Some(claims.exp),
-            user: claims.sub,
+            user: claims.proof.user.to_string(),
+            proof: claims.proof,
         })
+    }
+
+    fn revoked(&self, proof: &Proof) -> Option<Kind> {
+        self.revocations.covers(proof, None)
     }
 
     fn anonymous(&self) -> Identity {
         let grant = Grant::new(ANONYMOUS, self.default_topics.iter());
-        Identity { user: ANONYMOUS.into(), grant, publish: Patterns::default(), expires: None }
+        let made = Made::Asked { known: self.revocations.latest(), at: now_ms() };
+        let proof = Arc::new(Proof { user: ANONYMOUS.into(), sid: None, jti: None, made });
+        Identity { user: ANONYMOUS.into(), grant, publish: Patterns::default(), expires: None, proof }
+    }
+}
+
+/// Why something that was good is so no more; for whoever develops the client.
+pub fn why_revoked(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Disconnect => {
+            "an operator has closed this editor's sessions: what was issued up to half a minute after that is refused, get a new token"
+        }
+        Kind::Refresh => {
+            "the editor's rights have changed: what was issued before is refused, get a new token"
+        }
     }
 }

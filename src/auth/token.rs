@@ -5,7 +5,7 @@
 //! checked by `jsonwebtoken`, the claims here, so that a refusal can say precisely what is wrong (after the signature
 //! has been found good, and never quoting the token).
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::{DecodingKey, EncodingKey, Header, Validation, errors::ErrorKind};
@@ -19,23 +19,26 @@ use super::{
 };
 use crate::{
     config::{Algorithm, Config, ConfigError, Jwt, KeySource, Secret, shown_url},
-    protocol::time::{now_ms, rfc3339},
+    protocol::{
+        Made, Proof,
+        time::{now_ms, rfc3339},
+    },
 };
 
-/// How far clocks may be apart, seconds: a token counts so much longer than its `exp` and earlier than its `nbf`.
-pub const LEEWAY: u64 = 30;
+pub use crate::protocol::revocation::LEEWAY;
 /// The longest token, bytes.
 const MAX_TOKEN: usize = 16 * 1024;
+
+/// Seconds since 1970 up to the year 9999: what lies beyond is no time but a mistake, mostly milliseconds.
+const END_OF_TIME: u64 = 253_402_300_799;
 
 /// What a good token says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claims {
-    /// The editor.
-    pub sub: String,
-    /// When the token ends, seconds since 1970.
+    /// Who it is, and what a revocation is compared with.
+    pub proof: Arc<Proof>,
+    /// When the token ends, seconds since 1970; at most `auth.max_token_seconds` after it was issued.
     pub exp: u64,
-    /// When the token was made, seconds since 1970; `None` where it does not say.
-    pub issued: Option<u64>,
     /// What may be followed; `None` where the token does not say.
     pub topics: Option<Vec<String>>,
     /// What may be published to; `None` where the token does not say.
@@ -49,6 +52,7 @@ pub struct Verifier {
     algorithms: Vec<Algorithm>,
     issuer: Vec<String>,
     audience: Vec<String>,
+    longest: u64,
 }
 
 #[derive(Debug)]
@@ -100,7 +104,8 @@ impl Verifier {
                 Jwks::url(url).map_err(|what: String| config.complaint("auth.jwks", what))?,
             )),
         };
-        Ok(Self { keys, algorithms, issuer: jwt.issuer.clone(), audience: jwt.audience.clone() })
+        let (issuer, audience) = (jwt.issuer.clone(), jwt.audience.clone());
+        Ok(Self { keys, algorithms, issuer, audience, longest: config.auth.max_token.as_secs() })
     }
 
     /// Checks a token as of now.
@@ -132,7 +137,7 @@ impl Verifier {
 
     /// The claims, judged at a time in seconds since 1970.
     fn check(&self, claims: &Map<String, Value>, now: u64) -> Result<Claims, String> {
-        let exp = seconds(claims, "exp")?.ok_or("the token has no `exp`: it must say when it ends")?;
+        let (issued, exp) = self.life(claims, now)?;
         if now > exp.saturating_add(LEEWAY) {
             return Err(format!("the token expired {} ago, at {}", span(now - exp), instant(exp)));
         }
@@ -153,9 +158,32 @@ impl Verifier {
             Some(_) => return Err("the token's `sub` is not a text: it must name the editor".into()),
             None => return Err("the token has no `sub`: it must name the editor".into()),
         };
-        // Nothing is decided by it unless the editor was told to go.
-        let issued = seconds(claims, "iat").ok().flatten();
-        Ok(Claims { sub, exp, issued, topics: texts(claims, "topics")?, publish: texts(claims, "publish")? })
+        let name = |claim| claims.get(claim).and_then(Value::as_str).map(Into::into);
+        let (sid, jti) = (name("sid"), name("jti"));
+        let proof = Arc::new(Proof { user: sub.into(), sid, jti, made: Made::At(issued) });
+        Ok(Claims { proof, exp, topics: texts(claims, "topics")?, publish: texts(claims, "publish")? })
+    }
+
+    /// When it was issued and when it ends, seconds since 1970. A revocation is kept until all that it concerns has
+    /// ended, so no token may be good for longer than that, nor hide its age.
+    fn life(&self, claims: &Map<String, Value>, now: u64) -> Result<(u64, u64), String> {
+        let exp = seconds(claims, "exp")?.ok_or("the token has no `exp`: it must say when it ends")?;
+        let soon = now.saturating_add(LEEWAY);
+        match seconds(claims, "iat")? {
+            Some(issued) if issued > soon => Err(format!(
+                "the token is from the future: its `iat` is {}, in {}; is the clock of whoever signs it right?",
+                instant(issued),
+                span(issued - now)
+            )),
+            Some(issued) => Ok((issued, exp.min(issued.saturating_add(self.longest)))),
+            None if exp.saturating_sub(self.longest) > soon => Err(format!(
+                "the token has no `iat` and ends at {}, which is more than {} away (auth.max_token_seconds): write \
+                 `iat`, or let it end earlier",
+                instant(exp),
+                span(self.longest)
+            )),
+            None => Ok((exp.saturating_sub(self.longest), exp)),
+        }
     }
 }
 
@@ -225,15 +253,19 @@ fn public_key(pem: &[u8]) -> Result<(Algorithm, DecodingKey), &'static str> {
 }
 
 fn seconds(claims: &Map<String, Value>, name: &str) -> Result<Option<u64>, String> {
-    match claims.get(name) {
-        None | Some(Value::Null) => Ok(None),
-        // Fractions are allowed (RFC 7519, 2); the cast saturates.
-        #[expect(clippy::cast_sign_loss, reason = "before 1970 is as expired as 1970")]
-        Some(Value::Number(number)) => {
-            Ok(Some(number.as_u64().unwrap_or(number.as_f64().unwrap_or(0.0) as u64)))
-        }
-        Some(_) => Err(format!("the token's `{name}` is not a number of seconds since 1970")),
+    let number = match claims.get(name) {
+        None | Some(Value::Null) => return Ok(None),
+        // Fractions are allowed (RFC 7519, 2).
+        Some(Value::Number(number)) => number.as_f64().unwrap_or(f64::INFINITY),
+        Some(_) => return Err(format!("the token's `{name}` is not a number of seconds since 1970")),
+    };
+    if !(0.0..=END_OF_TIME as f64).contains(&number) {
+        return Err(format!(
+            "the token's `{name}` is no time in seconds since 1970 (milliseconds, perhaps?)"
+        ));
     }
+    #[expect(clippy::cast_sign_loss, reason = "positive, as was just seen")]
+    Ok(Some(number as u64))
 }
 
 fn texts(claims: &Map<String, Value>, name: &str) -> Result<Option<Vec<String>>, String> {
@@ -279,7 +311,7 @@ fn span(seconds: u64) -> String {
 
 fn instant(seconds: u64) -> String {
     // Later than the year 9999 there is no RFC 3339.
-    rfc3339(seconds.min(253_402_300_799) * 1000).replace(".000Z", "Z")
+    rfc3339(seconds.min(END_OF_TIME) * 1000).replace(".000Z", "Z")
 }
 
 impl From<Algorithm> for jsonwebtoken::Algorithm {

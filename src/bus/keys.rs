@@ -54,6 +54,11 @@ impl Keys {
         self.companion("live")
     }
 
+    /// Hash: what operators have revoked, and when.
+    pub fn revocations(&self) -> String {
+        self.companion("revoked")
+    }
+
     /// A function of the library.
     pub fn function(&self, name: &str) -> String {
         format!("{}_{name}", self.prefix)

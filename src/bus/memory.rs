@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     metrics::Metrics,
-    protocol::{EntryId, Event, Lineage, Subject, Topic, time::now_ms},
+    protocol::{EntryId, Event, Kind, Lineage, Revocation, Subject, Topic, Whom, time::now_ms},
     shutdown::Tasks,
 };
 
@@ -211,12 +211,13 @@ impl MemoryBus {
         Ok(Marks { now, marks: state.marks.clone() })
     }
 
-    /// See [`super::Bus::disconnect`].
+    /// See [`super::Bus::revoke`].
     #[allow(clippy::unused_async)] // the same signature as over Redis
-    pub async fn disconnect(&self, user: String) -> Result<(), BusError> {
-        let _in_order = self.state();
-        self.inner.arrivals.push(BusEvent::Disconnect { user });
-        Ok(())
+    pub async fn revoke(&self, kind: Kind, whom: Whom) -> Result<u64, BusError> {
+        let mut state = self.state();
+        let at = state.now();
+        self.inner.arrivals.push(BusEvent::Revoked(vec![Revocation { kind, whom, at }]));
+        Ok(at)
     }
 
     /// See [`super::Bus::announce`].

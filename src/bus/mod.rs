@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 pub use self::check::RecordedOnly;
 use crate::{
     metrics::Metrics,
-    protocol::{EntryId, Event, EventError, Lineage, Subject, Topic},
+    protocol::{EntryId, Event, EventError, Kind, Lineage, Revocation, Revocations, Subject, Topic, Whom},
     shutdown::Tasks,
 };
 
@@ -39,11 +39,8 @@ pub enum BusEvent {
     /// Messages of one subject may be missing although the link is up (its subscription was lost, or our own queue
     /// overflowed: then `None`, for all subjects).
     Doubt(Option<Subject>),
-    /// An operator closes the sessions of an editor on all nodes.
-    Disconnect {
-        /// The editor, as in the token's `sub`.
-        user: String,
-    },
+    /// What an operator has revoked; may come again.
+    Revoked(Vec<Revocation>),
     /// Redis cannot be used as configured (found out after the start): the node must stop.
     Fatal(String),
 }
@@ -165,6 +162,8 @@ pub struct Settings {
     pub event_bytes: usize,
     /// Time between probes.
     pub probe_interval: Duration,
+    /// What is revoked, as far as this node knows: written back where Redis has lost it.
+    pub revocations: Revocations,
     /// How Redis is reached; `None` for the memory bus.
     pub redis: Option<redis::Target>,
 }
@@ -253,9 +252,10 @@ impl Bus {
         either!(self.mark(areas, ahead))
     }
 
-    /// Tells every node (this one too, as [`BusEvent::Disconnect`]) to close an editor's sessions.
-    pub async fn disconnect(&self, user: String) -> Result<(), BusError> {
-        either!(self.disconnect(user))
+    /// Revokes, as of now: kept for nodes that are away or start later, and told to every node (this one too, as
+    /// [`BusEvent::Revoked`]). The result is when, ms of Redis' clock. An error: it is not certain that all will know.
+    pub async fn revoke(&self, kind: Kind, whom: Whom) -> Result<u64, BusError> {
+        either!(self.revoke(kind, whom))
     }
 
     /// Leaves this node's state (a JSON object) for the others, for three probe intervals.

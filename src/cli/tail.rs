@@ -27,7 +27,7 @@ use crate::{
     hub::{Item, Notice, Outbox},
     metrics::Metrics,
     protocol::{
-        Subject,
+        Proof, Revocations, Subject,
         message::{Positions, Welcome},
     },
     relay::{Relay, Request},
@@ -279,8 +279,13 @@ impl Tail {
         let (tasks, metrics) = (Tasks::new(), Metrics::new());
         let (bus, events): (Bus, tokio::sync::mpsc::Receiver<BusEvent>) =
             Bus::start(wiring::bus(config, &areas), metrics.clone(), &tasks).await?;
-        let (relay, mut fatal) =
-            Relay::start(wiring::relay(config, None, Traces::off()), bus, events, metrics, &tasks);
+        let (relay, mut fatal) = Relay::start(
+            wiring::relay(config, Revocations::default(), Traces::off()),
+            bus,
+            events,
+            metrics,
+            &tasks,
+        );
         let outbox = Outbox::pulled(config.limits.outbox_bytes);
         let welcome = Welcome {
             session: "tail".into(),
@@ -293,7 +298,8 @@ impl Tail {
             refused: Vec::new(),
             live: false,
         };
-        relay.connect(&outbox, Box::new(welcome), Request { subjects, ..Request::default() }).await;
+        let proof = std::sync::Arc::new(Proof::lasting(&welcome.user));
+        relay.connect(&outbox, Box::new(welcome), proof, Request { subjects, ..Request::default() }).await;
         loop {
             for item in outbox.pull(64) {
                 let enough = match item {

@@ -2,7 +2,7 @@
 //!
 //! Key material is only located here (but for the shared secrets); `auth` reads keys and knows what a token is.
 
-use std::{fmt, path::PathBuf};
+use std::{fmt, path::PathBuf, time::Duration};
 
 use super::{Config, ConfigError, reader::Reader, secret::Secret};
 
@@ -18,6 +18,8 @@ pub struct Auth {
     pub cookie: Option<String>,
     /// Topics for those whose token or callback answer names none.
     pub default_topics: Vec<String>,
+    /// How long after its issue a token counts at most.
+    pub max_token: Duration,
 }
 
 /// Who may connect.
@@ -125,6 +127,7 @@ impl Auth {
             mode: None,
             cookie: reader.parsed("auth.cookie", "a cookie's name (letters, digits, - and _)", cookie),
             default_topics: reader.list("auth.default_topics"),
+            max_token: reader.seconds("auth.max_token_seconds", 60..=31_536_000),
         };
         let mode = match word {
             Some(Word::Jwt) => jwt.map(AuthMode::Jwt),

@@ -1,6 +1,6 @@
-//! `POST /disconnect`: closes the sessions of an editor on all nodes (4403).
+//! `POST /disconnect` and `POST /refresh`: an operator shuts somebody out, or has them renew their rights, on all nodes.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Json,
@@ -8,7 +8,7 @@ use axum::{
     extract::{State, rejection::BytesRejection},
     http::HeaderMap,
 };
-use serde::Deserialize;
+use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
 use super::{
@@ -17,47 +17,111 @@ use super::{
     publish::{bus_problem, too_large},
     refusal::Refusal,
 };
-use crate::protocol::{Problem, Topic, object::Object};
+use crate::{
+    bus::BusError,
+    protocol::{Kind, Problem, Topic, Whom, object::Object, revocation::MAX_NAME},
+};
 
 #[derive(Deserialize)]
-struct Request {
+struct Out {
+    user: Option<String>,
+    session: Option<String>,
+    jti: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Anew {
     user: String,
 }
 
+/// `POST /disconnect`: closes sessions (4403), and what proved them opens no door any more.
 pub(super) async fn disconnect(
     State(internal): State<Arc<Internal>>,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<Value>, Refusal> {
+    const SHAPE: &str = r#"{"user":"…"}, {"session":"…"} or {"jti":"…"}"#;
     let right = internal.right(&headers).await?;
-    let body = body.map_err(|why| too_large(&why))?;
-    let bad = |why: String| {
-        let detail = format!("The body must be {{\"user\":\"…\"}}: {why}.");
-        Problem::new(400, "bad-request", "Not a request", detail)
+    let out: Out = read(body, SHAPE)?;
+    let whom = match (out.user, out.session, out.jti) {
+        (Some(user), None, None) => Whom::User(user),
+        (None, Some(session), None) => Whom::Session(session),
+        (None, None, Some(jti)) => Whom::Token(jti),
+        _ => return Err(bad(SHAPE, "it must name one of them").into()),
     };
-    let Object(request): Object<Request> = serde_json::from_slice(&body).map_err(|e| bad(e.to_string()))?;
-    if request.user.trim().is_empty() {
-        return Err(bad("it names nobody".into()).into());
-    }
-    check(&internal, &right, &request.user)?;
-    internal.bus.disconnect(request.user.clone()).await.map_err(|e| bus_problem(&e))?;
-    tracing::info!(user = request.user, "the sessions of a user are closed on all nodes");
-    Ok(Json(json!({ "user": request.user })))
+    let named = revoke(&internal, &right, Kind::Disconnect, whom, SHAPE).await?;
+    Ok(Json(named.0))
 }
 
-/// Who may publish to all private topics of an editor may disconnect him; where no area is private, who may publish
-/// everywhere.
-fn check(internal: &Internal, right: &Right, user: &str) -> Result<(), Problem> {
+/// `POST /refresh`: sessions have to bring a new token. Answers when every token that is issued from now on counts.
+pub(super) async fn refresh(
+    State(internal): State<Arc<Internal>>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Json<Value>, Refusal> {
+    const SHAPE: &str = r#"{"user":"…"}"#;
+    let right = internal.right(&headers).await?;
+    let anew: Anew = read(body, SHAPE)?;
+    let (named, at) = revoke(&internal, &right, Kind::Refresh, Whom::User(anew.user), SHAPE).await?;
+    // Tokens say in whole seconds when they were issued: those of this second are not told from older ones.
+    tokio::time::sleep(Duration::from_millis(1_000 - at % 1_000)).await;
+    Ok(Json(named))
+}
+
+fn bad(shape: &str, why: &str) -> Problem {
+    Problem::new(400, "bad-request", "Not a request", format!("The body must be {shape}: {why}."))
+}
+
+fn read<T: DeserializeOwned>(body: Result<Bytes, BytesRejection>, shape: &str) -> Result<T, Problem> {
+    let body = body.map_err(|why| too_large(&why))?;
+    let Object(request) = serde_json::from_slice(&body).map_err(|e| bad(shape, &e.to_string()))?;
+    Ok(request)
+}
+
+/// The answer, and when it was ordered (ms of Redis' clock).
+async fn revoke(
+    internal: &Internal,
+    right: &Right,
+    kind: Kind,
+    whom: Whom,
+    shape: &str,
+) -> Result<(Value, u64), Refusal> {
+    let (word, name) = whom.parts();
+    if name.trim().is_empty() {
+        return Err(bad(shape, "it names nobody").into());
+    }
+    // A `sub` may be longer than other names: it is what the CMS calls the editor.
+    if name.len() > MAX_NAME * 4 {
+        return Err(bad(shape, "the name is too long").into());
+    }
+    check(internal, right, &whom)?;
+    let named = json!({ word: name });
+    let at = internal.bus.revoke(kind, whom).await.map_err(|error| problem(&error))?;
+    tracing::info!(?kind, whom = %named, "revoked on all nodes");
+    Ok((named, at))
+}
+
+fn problem(error: &BusError) -> Problem {
+    let mut problem = bus_problem(error);
+    problem.title = "Not revoked".into();
+    problem
+}
+
+/// Who may publish to all private topics of an editor may shut them out; where no area is private, who may publish
+/// everywhere. Sessions and tokens may be anybody's.
+fn check(internal: &Internal, right: &Right, whom: &Whom) -> Result<(), Problem> {
     let areas = &internal.areas;
-    let mut topics: Vec<_> = areas.private().map(|area| Topic::private(area, user)).collect();
+    let mut topics: Vec<_> = match whom {
+        Whom::User(user) => areas.private().map(|area| Topic::private(area, user)).collect(),
+        Whom::Session(_) | Whom::Token(_) => Vec::new(),
+    };
     if topics.is_empty() {
         topics = areas.names().filter_map(|area| Topic::parse(area, areas).ok()).collect();
     }
     match topics.iter().find(|topic| !right.covers(topic, areas)) {
         None => Ok(()),
         Some(topic) => {
-            let detail =
-                format!("The token's publish claim does not allow {topic}, which disconnecting needs.");
+            let detail = format!("The token's publish claim does not allow {topic}, which this needs.");
             Err(Problem::new(403, "forbidden", "Not allowed", detail))
         }
     }

@@ -102,6 +102,7 @@ impl Internal {
             .route("/publish", post(publish::publish))
             .route("/positions", get(positions::positions))
             .route("/disconnect", post(disconnect::disconnect))
+            .route("/refresh", post(disconnect::refresh))
             .merge(page::routes())
             .method_not_allowed_fallback(not_allowed)
             .fallback(any(not_found))

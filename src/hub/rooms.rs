@@ -10,7 +10,7 @@ use rustc_hash::FxHashMap;
 use slab::Slab;
 
 use super::Outbox;
-use crate::protocol::{Reason, Subject, Topic};
+use crate::protocol::{Proof, Reason, Subject, Topic};
 
 /// Index of a member.
 pub type MemberId = u32;
@@ -64,6 +64,8 @@ pub struct Member {
     pub outbox: Arc<Outbox>,
     /// The editor.
     pub user: Box<str>,
+    /// The name of the session, and what it was let in with; from [`Hub::name`].
+    pub proof: Option<(Box<str>, Arc<Proof>)>,
     /// The rooms it stands in.
     pub follows: Vec<Follow>,
     /// The `at` that is repeated while anything is owed.
@@ -98,6 +100,7 @@ impl Hub {
         let member = Member {
             outbox: Arc::clone(outbox),
             user: user.into(),
+            proof: None,
             follows: Vec::new(),
             at: None,
             welcomed: false,
@@ -106,6 +109,13 @@ impl Hub {
         let id = self.members.insert(member) as MemberId;
         outbox.set_slot(Some(id));
         id
+    }
+
+    /// Says which session a member is, and by which proof from now on.
+    pub fn name(&mut self, id: MemberId, session: &str, proof: Arc<Proof>) {
+        if let Some(member) = self.members.get_mut(id as usize) {
+            member.proof = Some((session.into(), proof));
+        }
     }
 
     /// The member of an outbox, if it was admitted and has not left.

@@ -9,6 +9,7 @@ pub mod message;
 pub(crate) mod object;
 pub mod position;
 pub mod problem;
+pub mod revocation;
 pub mod time;
 pub mod topic;
 
@@ -17,4 +18,5 @@ pub use event::{Event, EventError};
 pub use message::{ClientMessage, NodeMessage, Reason, Refused, RefusedCode, Resume};
 pub use position::{EntryId, Lineage, Position};
 pub use problem::Problem;
+pub use revocation::{Kind, Made, Proof, Revocation, Revocations, Whom};
 pub use topic::{Areas, Subject, Topic, TopicError};

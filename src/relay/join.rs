@@ -67,19 +67,13 @@ pub(super) struct Join {
 }
 
 impl Switch {
-    pub(super) fn connect(&mut self, outbox: Arc<Outbox>, mut welcome: Box<Welcome>, request: &Request) {
-        let member = self.hub.admit(&outbox, &welcome.user);
-        welcome.refused.clone_from(&request.refused);
-        self.join(member, outbox, Reply::Welcome(welcome), request);
-    }
-
     pub(super) fn subscribe(&mut self, outbox: Arc<Outbox>, request: &Request) {
         let Some(member) = self.hub.member_of(&outbox) else { return outbox.answered() };
         let reply = Reply::Subscribed(request.refused.clone());
         self.join(member, outbox, reply, request);
     }
 
-    fn join(&mut self, member: MemberId, outbox: Arc<Outbox>, reply: Reply, request: &Request) {
+    pub(super) fn join(&mut self, member: MemberId, outbox: Arc<Outbox>, reply: Reply, request: &Request) {
         let mut join = Join {
             outbox,
             reply,

@@ -318,7 +318,10 @@ impl Switch {
 
     pub(super) fn obey(&mut self, command: Command) {
         match command {
-            Command::Connect { outbox, welcome, request } => self.connect(outbox, welcome, &request),
+            Command::Connect { outbox, welcome, proof, request } => {
+                self.connect(outbox, welcome, proof, &request);
+            }
+            Command::Renew { outbox, proof } => self.renew(&outbox, proof),
             Command::Subscribe { outbox, request } => self.subscribe(outbox, &request),
             Command::Unsubscribe { outbox, subjects } => self.unsubscribe(&outbox, &subjects),
             Command::Ping(outbox) => {

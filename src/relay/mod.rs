@@ -13,6 +13,7 @@ mod marks;
 mod owed;
 mod passing;
 mod question;
+mod revoked;
 mod switch;
 mod task;
 
@@ -32,11 +33,10 @@ pub use self::{
     switch::{BATCH, Switch},
 };
 use crate::{
-    auth::Authenticator,
     bus::{Bus, BusEvent},
     hub::{self, Hub, Outbox},
     metrics::Metrics,
-    protocol::{Refused, Resume, Subject, message::Welcome},
+    protocol::{Proof, Refused, Resume, Revocations, Subject, message::Welcome},
     shutdown::Tasks,
     telemetry::traces::Traces,
 };
@@ -55,8 +55,8 @@ pub struct Settings {
     pub refetches_per_second: u64,
     /// How long a subject stays subscribed after its last follower left.
     pub linger: Duration,
-    /// Who is told when an operator closes an editor's sessions, so that he does not come straight back.
-    pub auth: Option<Authenticator>,
+    /// What is revoked, as all who let somebody in on this node know it.
+    pub revocations: Revocations,
     /// Where spans of what is delivered go.
     pub traces: Traces,
 }
@@ -81,8 +81,17 @@ pub enum Command {
         outbox: Arc<Outbox>,
         /// What it is answered, to be filled in.
         welcome: Box<Welcome>,
+        /// What it was let in with.
+        proof: Arc<Proof>,
         /// What it asks for.
         request: Request,
+    },
+    /// [`Relay::renew`].
+    Renew {
+        /// The session.
+        outbox: Arc<Outbox>,
+        /// What it goes on with.
+        proof: Arc<Proof>,
     },
     /// [`Relay::subscribe`].
     Subscribe {
@@ -133,19 +142,29 @@ impl Relay {
         let (commands, inbox) = mpsc::channel(QUEUE);
         let (fatal, stopped) = tokio::sync::oneshot::channel();
         let shared = Arc::new(Shared::default());
-        let auth = settings.auth.clone();
         let switch = Switch::new(settings, Hub::new(hub::writers()), metrics.clone(), Now::read());
         let marks = switch.known_marks();
-        let task =
-            task::Task { switch, bus, metrics, shared: Arc::clone(&shared), tasks: tasks.clone(), auth };
+        let task = task::Task { switch, bus, metrics, shared: Arc::clone(&shared), tasks: tasks.clone() };
         tasks.spawn_until_end(task.run(events, inbox, fatal));
         (Self { commands, shared, marks }, stopped)
     }
 
     /// Welcomes a session: fills in `at`, `positions`, `refused` and `live` of `welcome` and writes it into the outbox
-    /// when all topics are in step (at once while Redis is away), then the `resync`s and events that it missed.
-    pub async fn connect(&self, outbox: &Arc<Outbox>, welcome: Box<Welcome>, request: Request) {
-        self.ask(Command::Connect { outbox: Arc::clone(outbox), welcome, request }).await;
+    /// when all topics are in step (at once while Redis is away), then the `resync`s and events that it missed. Whoever
+    /// was revoked since `proof` was judged is closed instead (4401).
+    pub async fn connect(
+        &self,
+        outbox: &Arc<Outbox>,
+        welcome: Box<Welcome>,
+        proof: Arc<Proof>,
+        request: Request,
+    ) {
+        self.ask(Command::Connect { outbox: Arc::clone(outbox), welcome, proof, request }).await;
+    }
+
+    /// The session goes on with a newer proof; it is closed (4401) where that was revoked meanwhile.
+    pub async fn renew(&self, outbox: &Arc<Outbox>, proof: Arc<Proof>) {
+        self.ask(Command::Renew { outbox: Arc::clone(outbox), proof }).await;
     }
 
     /// Follows more; answered by `subscribed` in the outbox.

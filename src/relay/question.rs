@@ -128,8 +128,6 @@ pub enum Answer {
 pub struct Out {
     /// To be asked of the bus, in this order, without waiting for one before the next.
     pub questions: Vec<(Stamp, Question)>,
-    /// Editors whose sessions an operator has closed: they must not come straight back.
-    pub revoked: Vec<String>,
     /// Why the node must stop.
     pub fatal: Option<String>,
 }

@@ -21,9 +21,9 @@ use super::{
 };
 use crate::{
     bus::{BusEvent, Content},
-    hub::{Closing, Hub, MemberId, RoomId, Standing},
+    hub::{Hub, MemberId, RoomId, Standing},
     metrics::Metrics,
-    protocol::{CloseCode, EntryId, Topic},
+    protocol::EntryId,
     telemetry::traces::Span,
 };
 
@@ -69,7 +69,6 @@ pub struct Switch {
     pub(super) now: Now,
     /// What was delivered in this turn and is traced: the spans end with it, when everything is written.
     pub(super) spans: Vec<Span>,
-    revoked: Vec<String>,
     fatal: Option<String>,
 }
 
@@ -104,7 +103,6 @@ impl Switch {
             check: Check::new(now.instant),
             now,
             spans: Vec::new(),
-            revoked: Vec::new(),
             fatal: None,
         }
     }
@@ -126,11 +124,7 @@ impl Switch {
         self.spans.clear();
         self.open_and_close();
         self.pay_owed();
-        Out {
-            questions: self.questions.take(),
-            revoked: std::mem::take(&mut self.revoked),
-            fatal: self.fatal.take(),
-        }
+        Out { questions: self.questions.take(), fatal: self.fatal.take() }
     }
 
     /// The last proof that everything was handed over, ms of Redis' clock; 0 before the first.
@@ -174,7 +168,7 @@ impl Switch {
                         BusEvent::Proof { at } => self.prove(at),
                         BusEvent::Link(link) => self.take_link(link),
                         BusEvent::Doubt(subject) => self.doubt(subject.as_ref()),
-                        BusEvent::Disconnect { user } => self.disconnect(&user),
+                        BusEvent::Revoked(revocations) => self.revoke(&revocations),
                         BusEvent::Fatal(reason) => self.fatal = Some(reason),
                         BusEvent::Delivery(_) => {}
                     }
@@ -196,18 +190,6 @@ impl Switch {
             Answer::Looked { heads, marks } => self.take_looked(heads, marks),
             Answer::Heads(heads) => self.take_checked(heads),
         }
-    }
-
-    fn disconnect(&mut self, user: &str) {
-        self.revoked.push(user.to_owned());
-        let key = Topic::own_key(user);
-        let mut closed = 0;
-        for (_, member) in self.hub.members().filter(|(_, member)| Topic::own_key(&member.user) == key) {
-            let reason = "an operator has closed this editor's sessions".into();
-            member.outbox.close(Closing { code: CloseCode::Forbidden, reason, reconnect_after_ms: None });
-            closed += 1;
-        }
-        tracing::info!(user, sessions = closed, "editor disconnected by an operator");
     }
 
     fn tick(&mut self, chance: f64) {

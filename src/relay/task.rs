@@ -17,7 +17,6 @@ use super::{
     switch::{BATCH, Switch},
 };
 use crate::{
-    auth::Authenticator,
     bus::{Bus, BusError, BusEvent, Head, Marks},
     metrics::Metrics,
     protocol::{Subject, Topic},
@@ -36,8 +35,6 @@ pub(super) struct Task {
     pub(super) metrics: Metrics,
     pub(super) shared: Arc<Shared>,
     pub(super) tasks: Tasks,
-    /// Who is told when an operator closes an editor's sessions, so that they do not come straight back.
-    pub(super) auth: Option<Authenticator>,
 }
 
 impl Task {
@@ -70,11 +67,6 @@ impl Task {
             let out = self.switch.end_turn(now);
             self.shared.at.store(self.switch.at(), Ordering::Release);
             self.shared.live.store(self.switch.is_live(), Ordering::Release);
-            for user in &out.revoked {
-                if let Some(auth) = &self.auth {
-                    auth.revoke(user);
-                }
-            }
             for (stamp, question) in out.questions {
                 self.ask(stamp, question, answers.clone());
             }

@@ -15,7 +15,7 @@ use crate::{
     auth::{Grant, Identity, LEEWAY},
     hub::Closing,
     protocol::{
-        Areas, ClientMessage, CloseCode, NodeMessage, Refused, RefusedCode, Resume, Subject,
+        Areas, ClientMessage, CloseCode, NodeMessage, Proof, Refused, RefusedCode, Resume, Subject,
         message::{Connect, Positions, Welcome},
     },
     relay::Request,
@@ -72,8 +72,10 @@ pub enum Output {
     },
     /// The identity holds until then, ms since 1970; `None`: for good.
     Until(Option<u64>),
-    /// Ask the relay to welcome.
-    Connect(Box<Welcome>, Request),
+    /// Ask the relay to welcome whoever is proven so.
+    Connect(Box<Welcome>, Arc<Proof>, Request),
+    /// Tell the relay what the session goes on with.
+    Renew(Arc<Proof>),
     /// Ask the relay to follow more.
     Subscribe(Request),
     /// Ask the relay to follow less.
@@ -237,6 +239,7 @@ impl Machine {
         };
         let (connect, Some(identity)) = *waiting else { return Vec::new() };
         let until = end(&identity, now);
+        let proof = identity.proof;
         let mut open = Open { user: identity.user, grant: identity.grant, followed: Vec::new() };
         let request = open.follow(&self.terms, self.way, connect.topics, connect.resume);
         let welcome = Box::new(Welcome {
@@ -251,7 +254,7 @@ impl Machine {
             live: false,
         });
         self.state = State::Open(Box::new(open));
-        vec![Output::Until(until), Output::Connect(welcome, request)]
+        vec![Output::Until(until), Output::Connect(welcome, proof, request)]
     }
 
     /// A newer identity of the same editor. What it no longer allows ends, and the client is told.
@@ -266,7 +269,7 @@ impl Machine {
         let grant = &open.grant;
         let (kept, lost) = open.followed.drain(..).partition(|subject| grant.allows(subject, &areas));
         open.followed = kept;
-        let mut outputs = vec![Output::Until(until)];
+        let mut outputs = vec![Output::Until(until), Output::Renew(identity.proof)];
         if tell && let Some(until) = until {
             let expires_in = until.saturating_sub(now) / 1000;
             outputs.push(Output::Say(NodeMessage::TokenAccepted { expires_in }));

@@ -26,6 +26,7 @@ fn identity(user: &str, patterns: &[&str]) -> Box<Identity> {
         grant,
         publish: Patterns::default(),
         expires: Some(NOW / 1000 + 600),
+        proof: Arc::new(Proof::lasting(user)),
     })
 }
 
@@ -56,7 +57,7 @@ fn texts(subjects: &[Subject]) -> Vec<String> {
 fn connect_leads_to_a_welcome_with_what_is_allowed() {
     let (_, outputs) =
         open(&["comments:*"], r#"["comments:1","projects","comments:*","nothing","comments:2"]"#);
-    let [Output::Until(Some(until)), Output::Connect(welcome, request)] = &outputs[..] else {
+    let [Output::Until(Some(until)), Output::Connect(welcome, _, request)] = &outputs[..] else {
         panic!("{outputs:?}")
     };
     assert_eq!(*until, NOW + 600_000);
@@ -78,7 +79,7 @@ fn whole_areas_cannot_be_followed_on_sharded_pub_sub() {
     let mut machine = Machine::new(Arc::new(shared), Transport::WebSocket, Some(identity("anna", &["*"])));
     machine.take(say(r#"{"type":"connect","topics":["comments:*"]}"#), NOW);
     let outputs = machine.take(Input::Admitted(true), NOW);
-    let [_, Output::Connect(_, request)] = &outputs[..] else { panic!("{outputs:?}") };
+    let [_, Output::Connect(_, _, request)] = &outputs[..] else { panic!("{outputs:?}") };
     assert_eq!(request.refused[0].code, RefusedCode::BadTopic);
 }
 
@@ -91,7 +92,7 @@ fn a_poll_follows_no_whole_areas_and_no_more_than_its_cursor_holds() {
     topics.push("comments:*".into());
     machine.take(Input::Message(ClientMessage::Connect(Connect { topics, ..Connect::default() })), NOW);
     let outputs = machine.take(Input::Admitted(true), NOW);
-    let [_, Output::Connect(_, request)] = &outputs[..] else { panic!("{outputs:?}") };
+    let [_, Output::Connect(_, _, request)] = &outputs[..] else { panic!("{outputs:?}") };
     assert!((20..25).contains(&request.subjects.len()), "{}", request.subjects.len());
     assert!(request.refused.iter().rev().skip(1).all(|refused| refused.code == RefusedCode::TooMany));
     assert_eq!(request.refused.last().unwrap().code, RefusedCode::BadTopic);
@@ -155,6 +156,7 @@ fn a_new_token_that_allows_less_takes_topics_back() {
     let outputs = machine.take(Input::Checked(Ok(identity("anna", &["comments:1"]))), NOW);
     let [
         Output::Until(_),
+        Output::Renew(_),
         Output::Say(NodeMessage::TokenAccepted { expires_in: 600 }),
         Output::Unsubscribe(lost),
     ] = &outputs[..]
@@ -188,7 +190,7 @@ fn the_cms_may_take_back_what_it_vouched_for() {
     let (mut machine, _) = open(&["*"], r#"["projects"]"#);
     let outputs = machine.take(Input::Renewed(Ok(identity("anna", &[]))), NOW);
     assert!(
-        matches!(&outputs[..], [Output::Until(_), Output::Unsubscribe(_)]),
+        matches!(&outputs[..], [Output::Until(_), Output::Renew(_), Output::Unsubscribe(_)]),
         "nobody asked for token-accepted"
     );
     assert_eq!(end(&machine.take(Input::Renewed(Err("signed out".into())), NOW)), CloseCode::Unauthenticated);

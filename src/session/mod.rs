@@ -149,7 +149,8 @@ impl Session {
         match output {
             Output::Say(message) => outbox.message(message),
             Output::Until(until) => self.pulse.hold(until, now_ms(), self.credentials.is_some()),
-            Output::Connect(welcome, request) => {
+            Output::Connect(welcome, proof, request) => {
+                self.pulse.prove(Arc::clone(&proof));
                 self.pulse.open();
                 self.place.heard();
                 let transport = self.pulse.transport().name();
@@ -162,7 +163,11 @@ impl Session {
                 );
                 self.count_refused(&request);
                 outbox.ask();
-                relay.connect(outbox, welcome, request).await;
+                relay.connect(outbox, welcome, proof, request).await;
+            }
+            Output::Renew(proof) => {
+                self.pulse.prove(Arc::clone(&proof));
+                relay.renew(outbox, proof).await;
             }
             Output::Subscribe(request) => {
                 self.count_refused(&request);

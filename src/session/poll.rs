@@ -148,8 +148,8 @@ impl Poll {
                 self.proven = true;
                 return self.answer.cursor.note(message);
             }
-            // The next poll brings a new one anyway.
-            NodeMessage::TokenExpiring { .. } => return,
+            // The next poll brings a new one anyway; where rights have changed, it has to come now.
+            NodeMessage::TokenExpiring { expires_in: 1.. } => return,
             NodeMessage::Resync { topics, reason: Reason::Live, .. } => {
                 self.live_areas.extend(topics.iter().map(|subject| subject.area().to_owned()));
             }

@@ -4,7 +4,7 @@
 
 use std::{
     sync::{
-        Arc, OnceLock,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
@@ -14,7 +14,7 @@ use bytes::Bytes;
 
 use crate::{
     hub::{Closing, Outbox, frame},
-    protocol::{CloseCode, NodeMessage},
+    protocol::{CloseCode, NodeMessage, Proof},
 };
 
 /// How long a client may take to say `connect`, ms.
@@ -24,6 +24,12 @@ const OWED_WITHIN: Duration = Duration::from_secs(10);
 /// How long before its end a token is warned about, ms: a third of its life, within these. The sweep comes by once a
 /// second.
 const WARN_AHEAD: std::ops::RangeInclusive<u64> = 2_000..=60_000;
+
+/// How long a session has to bring a new token when its editor's rights have changed, ms.
+const REFRESH_WITHIN: u64 = 30_000;
+/// How often it is told so, ms.
+const REMIND_EVERY: u64 = 8_000;
+const NOT_REFRESHED: &str = "the editor's rights have changed, and no new token came within 30 s";
 
 /// How a session is carried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -76,6 +82,10 @@ pub struct Pulse {
     until: AtomicU64,
     /// When to warn of that.
     warn: AtomicU64,
+    /// The editor's rights have changed, and the session has not brought a new proof yet.
+    refreshing: AtomicBool,
+    /// What it was let in with.
+    proof: Mutex<Option<Arc<Proof>>>,
     user: OnceLock<Box<str>>,
 }
 
@@ -102,6 +112,8 @@ impl Pulse {
             renewable: AtomicBool::new(false),
             until: AtomicU64::new(u64::MAX),
             warn: AtomicU64::new(u64::MAX),
+            refreshing: AtomicBool::new(false),
+            proof: Mutex::default(),
             user: OnceLock::new(),
         }
     }
@@ -148,11 +160,40 @@ impl Pulse {
     /// The identity holds until then, ms since 1970. `renewable`: the node asks again by itself.
     pub(super) fn hold(&self, until: Option<u64>, now: u64, renewable: bool) {
         self.renewable.store(renewable, Relaxed);
+        self.refreshing.store(false, Relaxed);
         self.until.store(until.unwrap_or(u64::MAX), Relaxed);
         let ahead =
             |until: u64| (until.saturating_sub(now) / 3).clamp(*WARN_AHEAD.start(), *WARN_AHEAD.end());
         let warn = until.map_or(u64::MAX, |until| until.saturating_sub(ahead(until)));
         self.warn.store(warn, Relaxed);
+    }
+
+    /// What the session was let in with, or goes on with.
+    pub(super) fn prove(&self, proof: Arc<Proof>) {
+        *self.proof.lock().unwrap_or_else(PoisonError::into_inner) = Some(proof);
+    }
+
+    /// See [`Pulse::prove`].
+    pub(super) fn proof(&self) -> Option<Arc<Proof>> {
+        self.proof.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The editor's rights have changed: the session has to bring a new proof, or the node asks for one, within
+    /// [`REFRESH_WITHIN`].
+    pub(super) fn refresh(&self, now: u64) {
+        if self.refreshing.swap(true, Relaxed) {
+            return;
+        }
+        self.until.fetch_min(now + REFRESH_WITHIN, Relaxed);
+        self.remind(now);
+    }
+
+    fn remind(&self, now: u64) {
+        self.warn.store(now + REMIND_EVERY, Relaxed);
+        if self.renewable.load(Relaxed) {
+            return self.send_out(Errand::Renew);
+        }
+        self.outbox.message(NodeMessage::TokenExpiring { expires_in: 0 });
     }
 
     /// Tries again later what could not be renewed now, if the identity lasts that long.
@@ -175,7 +216,8 @@ impl Pulse {
                 .then_some(Due::Close(CloseCode::TimedOut, "no connect within 10 s"));
         }
         if now >= self.until.load(Relaxed) {
-            return Some(Due::Close(CloseCode::Unauthenticated, "the token has expired"));
+            let why = if self.refreshing.load(Relaxed) { NOT_REFRESHED } else { "the token has expired" };
+            return Some(Due::Close(CloseCode::Unauthenticated, why));
         }
         if self.outbox.owed_since().is_some_and(|since| since.elapsed() >= OWED_WITHIN) {
             return Some(Due::Close(
@@ -203,6 +245,8 @@ impl Pulse {
             Due::Close(code, reason) => {
                 self.outbox.close(Closing { code, reason: reason.into(), reconnect_after_ms: None });
             }
+            // A token that was made in the moment of the order may have been refused: another is asked for.
+            Due::Warn if self.refreshing.load(Relaxed) => self.remind(now),
             Due::Warn => {
                 self.warn.store(u64::MAX, Relaxed);
                 if self.renewable.load(Relaxed) {
@@ -286,5 +330,26 @@ mod tests {
         assert_eq!(pulse.due(1000, 700_000, BEAT), None, "a new token lasts longer");
         pulse.act(Due::Warn, 1000, 763_000);
         assert!(pulse.take(Errand::Renew));
+    }
+
+    #[test]
+    fn whose_rights_have_changed_brings_a_new_token_or_goes() {
+        let pulse = pulse();
+        pulse.open();
+        pulse.hold(Some(900_000), 100_000, false);
+        pulse.refresh(200_000);
+        assert_eq!(pulse.outbox().pull(9).len(), 1, "it is told at once");
+        assert_eq!(pulse.due(1000, 208_000, BEAT), Some(Due::Warn), "and again");
+        pulse.act(Due::Warn, 1000, 208_000);
+        pulse.refresh(210_000);
+        assert_eq!(pulse.outbox().pull(9).len(), 1, "an order that comes twice changes nothing");
+        assert_eq!(
+            pulse.due(1000, 230_000, BEAT),
+            Some(Due::Close(CloseCode::Unauthenticated, NOT_REFRESHED))
+        );
+        pulse.hold(Some(900_000), 229_000, true);
+        assert_eq!(pulse.due(1000, 230_000, BEAT), None, "a new token came");
+        pulse.refresh(240_000);
+        assert!(pulse.take(Errand::Renew), "the node asks by itself");
     }
 }

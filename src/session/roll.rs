@@ -20,7 +20,7 @@ use super::{
 use crate::{
     hub::{Closing, Outbox},
     metrics::{Metrics, TransportLabel},
-    protocol::{CloseCode, time::now_ms},
+    protocol::{CloseCode, Kind, Revocations, time::now_ms},
 };
 
 /// A second of sweeping is cut into so many pieces, so that the work is spread.
@@ -30,6 +30,10 @@ const LATECOMER: u64 = 1_000;
 /// How long a session that a drain closes waits at most before it comes back: it is away for little longer than this,
 /// and everybody is back soon after the window.
 const RETURN: Duration = Duration::from_secs(2);
+
+/// Tokens say in whole seconds when they were issued: one that is asked for now must show that it is later than the
+/// order.
+const NEXT_SECOND: Duration = Duration::from_millis(1_050);
 
 /// How many sessions there may be; 0: any number.
 #[derive(Debug, Clone, Copy, Default)]
@@ -166,7 +170,8 @@ impl Roll {
     }
 
     /// Looks after all sessions until it is dropped.
-    pub async fn sweep(self: Arc<Self>) {
+    pub async fn sweep(self: Arc<Self>, revocations: Revocations) {
+        let (mut seen, mut due) = (revocations.latest(), None);
         let mut ticks = tokio::time::interval(Duration::from_secs(1) / PIECES as u32);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         for piece in (0..PIECES).cycle() {
@@ -174,6 +179,26 @@ impl Roll {
             let (clock, now) = (self.clock(), now_ms());
             for (pulse, due) in self.due(piece, clock, now) {
                 pulse.act(due, clock, now);
+            }
+            let latest = revocations.latest();
+            if latest != seen {
+                seen = latest;
+                due = Some(Instant::now() + NEXT_SECOND);
+            }
+            if due.is_some_and(|due| due <= Instant::now()) {
+                due = None;
+                self.refresh(&revocations, now);
+            }
+        }
+    }
+
+    /// Tells those whose rights have changed.
+    fn refresh(&self, revocations: &Revocations, now: u64) {
+        let pulses: Vec<_> = self.lock().places.iter().filter_map(|(_, pulse)| pulse.clone()).collect();
+        for pulse in pulses {
+            let proof = pulse.proof();
+            if proof.is_some_and(|proof| revocations.covers(&proof, None) == Some(Kind::Refresh)) {
+                pulse.refresh(now);
             }
         }
     }

@@ -26,7 +26,7 @@ class Defence:
         self.tests = tests
 
 
-S, C, W, T, L, R, I, A, B, H, K, P = "security", "callback", "websocket", "transports", "limits", "rfc6455", "internal", "bus_access", "bus_corpus", "headers", "lib", "acceptance"
+S, C, W, T, L, R, I, A, B, H, V, K, P = "security", "callback", "websocket", "transports", "limits", "rfc6455", "internal", "bus_access", "bus_corpus", "headers", "revocation", "lib", "acceptance"
 
 DEFENCES = [
     Defence("origin", "src/http/origin.rs", "if self.is_listed(&origin) ||", "if OFF || self.is_listed(&origin) ||",
@@ -75,13 +75,25 @@ DEFENCES = [
     Defence("narrower", "src/session/machine.rs", "partition(|subject| grant.allows(subject, &areas))",
             "partition(|subject| OFF || grant.allows(subject, &areas))",
             (C, "the_answer_is_renewed_before_it_ends_and_what_it_no_longer_allows_ends"), (K, "a_new_token_that_allows_less_takes_topics_back")),
-    Defence("disconnect", "src/relay/switch.rs", "            member.outbox.close(Closing { code: CloseCode::Forbidden,",
-            "            if OFF {\n                continue;\n            }\n            member.outbox.close(Closing { code: CloseCode::Forbidden,",
-            (W, "a_revoked_editor_is_closed_with_4403_and_others_are_not")),
-    Defence("revoked", "src/auth/revoked.rs", "is_some_and(|at| issued < *at)", "is_some_and(|at| issued < *at && !OFF)",
+    Defence("disconnect", "src/relay/revoked.rs", "        for (id, outbox) in out {",
+            "        for (id, outbox) in out {\n            if OFF {\n                continue;\n            }",
+            (W, "a_revoked_editor_is_closed_with_4403_and_others_are_not"), (V, "one_session_one_token_or_one_browser_can_be_shut_out")),
+    Defence("revoked", "src/auth/mod.rs", "        self.revocations.covers(proof, None)\n", "        self.revocations.covers(proof, None).filter(|_| !OFF)\n",
             (S, "a_revoked_editor_does_not_come_back_with_the_old_token")),
-    Defence("forget", "src/auth/callback.rs", "Topic::own_key(&claims.sub) != key", "OFF || Topic::own_key(&claims.sub) != key",
-            (C, "a_revoked_editor_is_asked_about_anew")),
+    Defence("last-look", "src/relay/revoked.rs", "self.settings.revocations.covers(proof, Some(session)) else",
+            "self.settings.revocations.covers(proof, Some(session)).filter(|_| !OFF) else",
+            (V, "a_handshake_from_before_is_of_no_use_after_it")),
+    Defence("asked", "src/protocol/revocation.rs", "self.number > known &&", "!OFF && self.number > known &&",
+            (V, "an_answer_of_the_cms_is_as_old_as_its_question"), (C, "a_revoked_editor_is_asked_about_anew")),
+    Defence("kept", "src/bus/redis/link.rs", "if !unknown.is_empty() {", "if !unknown.is_empty() && !OFF {",
+            (V, "a_node_that_starts_later_knows_and_a_redis_that_forgot_is_told_again"), (V, "a_node_that_was_away_closes_whom_it_did_not_hear_about")),
+    Defence("written-back", "src/bus/redis/revoked.rs", "if !lost.is_empty() {", "if !lost.is_empty() && !OFF {",
+            (V, "a_node_that_starts_later_knows_and_a_redis_that_forgot_is_told_again")),
+    Defence("iat", "src/auth/token.rs", "Some(issued) if issued > soon =>", "Some(issued) if issued > soon && !OFF =>",
+            (V, "what_counts_as_issued_before_does_not_depend_on_tricks_with_iat")),
+    Defence("refresh", "src/protocol/revocation.rs", "[Kind::Disconnect, Kind::Refresh].into_iter().find(covers)",
+            "[Kind::Disconnect, Kind::Refresh].into_iter().filter(|kind| *kind == Kind::Disconnect || !OFF).find(covers)",
+            (V, "whose_rights_have_changed_goes_on_with_a_new_token")),
     Defence("header-time", "src/http/listener.rs", "() = deadline.as_mut(), if !begun.load(Ordering::Relaxed) => {",
             "() = deadline.as_mut(), if !OFF && !begun.load(Ordering::Relaxed) => {", (R, "a_handshake_that_stalls_is_cut_off")),
     Defence("body-time", "src/http/internal.rs", "tokio::time::sleep(BODY_TIME)", "tokio::time::sleep(if OFF { BODY_TIME * 1000 } else { BODY_TIME })",

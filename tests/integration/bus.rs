@@ -8,7 +8,7 @@ use crate::support::{
 };
 use carillon::{
     bus::{BusError, BusEvent, Content, Link, Settings},
-    protocol::{EntryId, Event},
+    protocol::{EntryId, Event, Kind, Revocation, Whom},
 };
 
 /// Where a test runs: with its own Redis, or with none.
@@ -184,12 +184,18 @@ both! {
 
     async fn an_order_to_disconnect_and_the_states_of_nodes_reach_all(place: &Place) {
         let mut bus = place.start().await;
-        bus.bus.disconnect("DOMAIN\\Änna \"x\"".into()).await.unwrap();
-        let user = bus.until(|event| match event {
-            BusEvent::Disconnect { user } => Some(user),
-            _ => None,
-        });
-        assert_eq!(user.await, "DOMAIN\\Änna \"x\"");
+        for (kind, whom) in [
+            (Kind::Disconnect, Whom::User("DOMAIN\\Änna \"x\"".into())),
+            (Kind::Disconnect, Whom::Session("s 1".into())),
+            (Kind::Refresh, Whom::User("bo".into())),
+        ] {
+            let at = bus.bus.revoke(kind, whom.clone()).await.unwrap();
+            let told = bus.until(|event| match event {
+                BusEvent::Revoked(told) => Some(told),
+                _ => None,
+            });
+            assert_eq!(told.await, [Revocation { kind, whom, at }]);
+        }
         assert!(bus.bus.nodes().await.unwrap().is_empty());
         bus.bus.announce("{\"sessions\":1}".into()).await.unwrap();
         bus.bus.announce("{\"sessions\":2}".into()).await.unwrap();

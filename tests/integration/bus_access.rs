@@ -13,7 +13,7 @@ use crate::support::{
 };
 use carillon::{
     bus::{BusError, BusEvent, Settings, redis},
-    protocol::{Areas, EntryId},
+    protocol::{Areas, EntryId, Kind, Whom},
 };
 
 async fn works(bus: &mut TestBus) {
@@ -118,8 +118,8 @@ async fn a_node_and_a_publisher_work_with_exactly_the_rights_that_are_printed() 
     bus.bus.marks().await.unwrap();
     bus.bus.announce("{}".into()).await.unwrap();
     assert_eq!(bus.bus.nodes().await.unwrap().len(), 1);
-    bus.bus.disconnect("anna".into()).await.unwrap();
-    bus.until(|event| matches!(event, BusEvent::Disconnect { .. }).then_some(())).await;
+    bus.bus.revoke(Kind::Disconnect, Whom::User("anna".into())).await.unwrap();
+    bus.until(|event| matches!(event, BusEvent::Revoked(_)).then_some(())).await;
     bus.bus.unsubscribe(vec![subject("projects:*")]).await;
 
     let cli = |args: &[&str]| {

@@ -8,7 +8,7 @@ use crate::support::{
 };
 use carillon::{
     bus::{Bus, BusError, BusEvent, Content, Link, redis},
-    protocol::EntryId,
+    protocol::{EntryId, Kind, Whom},
 };
 
 async fn works(bus: &mut TestBus, at: &str) {
@@ -124,8 +124,8 @@ async fn a_cluster_does_what_one_server_does() {
     assert_eq!(bus.bus.marks().await.unwrap().marks, marks.marks);
     bus.bus.announce("{}".into()).await.unwrap();
     assert_eq!(bus.bus.nodes().await.unwrap().len(), 1);
-    bus.bus.disconnect("anna".into()).await.unwrap();
-    bus.until(|event| matches!(event, BusEvent::Disconnect { .. }).then_some(())).await;
+    bus.bus.revoke(Kind::Disconnect, Whom::User("anna".into())).await.unwrap();
+    bus.until(|event| matches!(event, BusEvent::Revoked(_)).then_some(())).await;
     bus.until(|event| matches!(event, BusEvent::Proof { .. }).then_some(())).await;
 
     let refused = bus.bus.subscribe(vec![subject("comments:*")]).await.remove(0);

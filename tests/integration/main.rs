@@ -22,6 +22,7 @@ mod levels;
 mod limits;
 mod readme;
 mod relay;
+mod revocation;
 mod rfc6455;
 mod security;
 #[cfg(feature = "otlp")]

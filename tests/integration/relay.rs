@@ -8,7 +8,7 @@ use carillon::{
     hub::{Item, Notice, Outbox},
     metrics::Metrics,
     protocol::{
-        Areas, Event, NodeMessage, Reason, Resume, Subject, Topic,
+        Areas, Event, NodeMessage, Proof, Reason, Resume, Revocations, Subject, Topic,
         message::{Positions, Welcome},
     },
     relay::{Relay, Request, Settings},
@@ -35,6 +35,7 @@ impl Rig {
             log_ttl: Duration::from_secs(60),
             event_bytes: 65536,
             probe_interval: Duration::from_millis(50),
+            revocations: Revocations::default(),
             redis: None,
         };
         let (tasks, metrics) = (Tasks::new(), Metrics::new());
@@ -44,7 +45,7 @@ impl Rig {
             log_ttl: Duration::from_secs(60),
             refetches_per_second: 200,
             linger: Duration::from_secs(30),
-            auth: None,
+            revocations: Revocations::default(),
             traces: Traces::off(),
         };
         let (relay, _fatal) = Relay::start(settings, bus.clone(), events, metrics.clone(), &tasks);
@@ -76,7 +77,8 @@ impl Rig {
             live: false,
         };
         let request = Request { subjects, refused: Vec::new(), resume };
-        self.relay.connect(&outbox, Box::new(welcome), request).await;
+        let proof = Arc::new(Proof::lasting(&welcome.user));
+        self.relay.connect(&outbox, Box::new(welcome), proof, request).await;
         let mut session = Session { outbox, relay: self.relay.clone(), welcome: None };
         let NodeMessage::Welcome(welcome) = session.message().await else { panic!("not a welcome") };
         session.welcome = Some(*welcome);

@@ -140,15 +140,12 @@ async fn a_revoked_editor_does_not_come_back_with_the_old_token() {
         let same = made("Anna", 10);
         assert_eq!(way.enter(&node, &same, &[], &[]).await, Err(expected), "in capitals, {way:?}");
         assert!(way.enter(&node, &made("bo", 10), &[], &[]).await.is_ok(), "somebody else, {way:?}");
-        // As a CMS that lets him in again would make it.
-        assert!(way.enter(&node, &made("anna", -1), &[], &[]).await.is_ok(), "a newer one, {way:?}");
+        // Clocks may differ by half a minute: a new sign-in is late by that much, and never lost.
+        assert_eq!(way.enter(&node, &made("anna", -5), &[], &[]).await, Err(expected), "too new, {way:?}");
     }
     let cursor = first["cursor"].as_str().unwrap();
     let path = format!("/realtime/poll?topics=projects&cursor={cursor}&token={old}");
     assert_eq!(node.public_get(&path, &[]).await.status, 401, "between two polls he has no session to close");
-    let (mut bo, _) = node.session("anna", &[]).await;
-    bo.send(&json!({"type": "token", "token": old})).await;
-    assert_eq!(bo.message_of("error").await["code"], "bad-token");
 }
 
 #[tokio::test]

@@ -83,6 +83,14 @@ impl Line {
         &self.connection
     }
 
+    pub(super) fn keys(&self) -> &Keys {
+        &self.keys
+    }
+
+    pub(super) fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
     /// The connection that logs are read over.
     pub(super) fn reads(&self) -> &Connection {
         &self.reads

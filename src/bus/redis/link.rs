@@ -151,8 +151,21 @@ impl Upkeep {
                 Obstacle::answered(error.into(), &self.place)
             }
         })?;
+        // The control channel is listened to by now, and nothing is delivered yet: no order falls in between.
+        self.learn_revocations(&link.line, true)
+            .await
+            .map_err(|fault| Obstacle::answered(fault, &self.place))?;
         self.line.send_replace(Some(link.line.clone()));
         link.probe(&self.board).await.map_err(|fault| Obstacle::answered(fault, &self.place))
+    }
+
+    /// Tells of what was revoked while this node did not listen.
+    async fn learn_revocations(&self, line: &Line, all: bool) -> Result<(), Fault> {
+        let unknown = line.compare_revocations(all).await?;
+        if !unknown.is_empty() {
+            self.arrivals.tell(BusEvent::Revoked(unknown)).await;
+        }
+        Ok(())
     }
 
     /// Whether a master can be used, and its lineage.
@@ -263,6 +276,9 @@ impl Upkeep {
                     continue;
                 }
                 return fault.text().to_owned();
+            }
+            if let Err(fault) = self.learn_revocations(&link.line, false).await {
+                warn!("what was revoked cannot be compared with Redis: {}", fault.text());
             }
             if mutant::is("reconcile") {
                 continue;

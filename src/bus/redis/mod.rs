@@ -15,6 +15,7 @@ mod pages;
 mod publisher;
 mod reader;
 mod reply;
+mod revoked;
 mod subscriptions;
 mod target;
 mod tls;
@@ -53,7 +54,7 @@ use super::{
 };
 use crate::{
     metrics::Metrics,
-    protocol::{EntryId, Event, Subject, Topic},
+    protocol::{EntryId, Event, Kind, Subject, Topic, Whom},
     shutdown::Tasks,
 };
 
@@ -66,7 +67,6 @@ pub struct RedisBus {
 #[derive(Debug)]
 struct Inner {
     settings: Arc<Settings>,
-    keys: Keys,
     sharded: bool,
     metrics: Metrics,
     board: Arc<Board>,
@@ -111,7 +111,7 @@ impl RedisBus {
             }
         };
         tasks.spawn_until_end(upkeep.run(first));
-        let inner = Inner { settings, keys, sharded, metrics, board, subscriptions, line };
+        let inner = Inner { settings, sharded, metrics, board, subscriptions, line };
         Ok((Self { inner: Arc::new(inner) }, events))
     }
 
@@ -225,13 +225,12 @@ impl RedisBus {
         .await
     }
 
-    /// See [`super::Bus::disconnect`].
-    pub async fn disconnect(&self, user: String) -> Result<(), BusError> {
-        let order = Bytes::from(serde_json::json!({ "disconnect": user }).to_string());
+    /// See [`super::Bus::revoke`].
+    pub async fn revoke(&self, kind: Kind, whom: Whom) -> Result<u64, BusError> {
         // Twice does no harm.
         self.over_line(true, |line, left| {
-            let (channel, order) = (self.inner.keys.control(), order.clone());
-            async move { line.send(&channel, order, left).await }
+            let whom = whom.clone();
+            async move { line.revoke(kind, whom, left).await }
         })
         .await
     }

@@ -8,21 +8,14 @@ use std::{collections::HashSet, sync::Arc};
 
 use bytes::Bytes;
 use fred::types::{Message, MessageKind};
-use serde::Deserialize;
 use tokio::sync::{broadcast, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::reply;
+use super::{reply, revoked::read_order};
 use crate::{
     bus::{BusEvent, Content, Delivery, Link, QUEUE, Settings, arrivals::Arrivals, keys::Keys, message},
     protocol::Topic,
 };
-
-/// An operator's order on the control channel.
-#[derive(Debug, Deserialize)]
-struct Order {
-    disconnect: String,
-}
 
 /// What the reader of one link needs.
 pub(super) struct Reader {
@@ -195,9 +188,9 @@ impl Reader {
     }
 
     fn order(&mut self, payload: &[u8]) {
-        match serde_json::from_slice::<Order>(payload) {
-            Ok(order) => self.push(BusEvent::Disconnect { user: order.disconnect }),
-            Err(error) => self.arrivals.reject("bad-order", &self.control, &error.to_string()),
+        match read_order(payload) {
+            Ok(revocation) => self.push(BusEvent::Revoked(vec![revocation])),
+            Err(error) => self.arrivals.reject("bad-order", &self.control, &error),
         }
     }
 

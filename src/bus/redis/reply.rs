@@ -28,6 +28,9 @@ pub(super) fn items(value: Value) -> Vec<Value> {
 
 /// A list of names and values in turn.
 pub(super) fn pairs(value: Value) -> Vec<(String, String)> {
+    if let Value::Map(map) = value {
+        return map.inner().into_iter().map(|(name, value)| (text(name.into()), text(value))).collect();
+    }
     let mut items = items(value).into_iter();
     let mut pairs = Vec::new();
     while let (Some(name), Some(value)) = (items.next(), items.next()) {

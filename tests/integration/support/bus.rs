@@ -9,7 +9,7 @@ use bytes::Bytes;
 use carillon::{
     bus::{Bus, BusEvent, Content, Delivery, Link, Settings, StartError, redis::Target},
     metrics::Metrics,
-    protocol::{Areas, EntryId, Event, Subject, Topic},
+    protocol::{Areas, EntryId, Event, Revocations, Subject, Topic},
     shutdown::Tasks,
 };
 use tokio::{sync::mpsc, time::timeout};
@@ -33,6 +33,7 @@ pub(crate) fn settings(url: Option<&str>) -> Settings {
         log_ttl: Duration::from_secs(3601),
         event_bytes: 65536,
         probe_interval: Duration::from_millis(500),
+        revocations: Revocations::default(),
         redis: url.map(|url| Target { url: url.into(), ..Target::default() }),
     }
 }
