@@ -12,9 +12,9 @@ use std::{
 use bytes::Bytes;
 use carillon::{
     bus::Head,
-    hub::{Frame, Hub, Outbox, RoomId},
+    hub::{Entrance, Frame, Hub, Outbox, RoomId},
     protocol::{Areas, ClientMessage, EntryId, Event, Lineage, Position, Subject, Topic},
-    relay::feed::{Feed, State, Step},
+    relay::feed::{Arrival, Feed},
 };
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 
@@ -84,21 +84,21 @@ fn feed(c: &mut Criterion) {
     let opened = || {
         let mut feed = Feed::opening(1000);
         feed.start(Head { lineage: lineage(), top: id(0) });
-        assert_eq!(feed.state, State::Live);
+        assert!(feed.is_live());
         feed
     };
     c.bench_function("feed: judge and take an event", |b| {
         let (mut feed, mut seq) = (opened(), 0);
         b.iter(|| {
             seq += 1;
-            assert_eq!(feed.judge(id(seq)), Step::Next);
-            black_box(feed.append(&topic, id(seq), Some(event.clone()), 7, now));
+            let arrival = feed.arrive(&topic, id(seq), Some(event.clone()), 7, now);
+            assert!(matches!(black_box(arrival), Arrival::Deliver(_)));
         });
     });
     c.bench_function("feed: a session comes back, 30 events behind", |b| {
         let mut feed = opened();
         for seq in 1..=32 {
-            feed.append(&topic, id(seq), Some(event.clone()), 7, now);
+            feed.arrive(&topic, id(seq), Some(event.clone()), 7, now);
         }
         let position = Position { lineage: lineage(), id: id(2) };
         b.iter(|| black_box(feed.resume(&position)));
@@ -110,7 +110,7 @@ fn hub_of(outboxes: &[Arc<Outbox>]) -> (Hub, RoomId) {
     let room = hub.room(&Subject::Topic(topic()));
     for outbox in outboxes {
         let member = hub.admit(outbox, "anna");
-        hub.enter(member, room, true, true);
+        hub.enter(member, room, Entrance { explicit: true, fresh: true, ticket: 0 });
         hub.put_in_step(member, room, 0, 0);
     }
     (hub, room)

@@ -5,16 +5,16 @@
 //!
 //! Whoever follows a topic by key and its area by `area:*` gets each event one way only. Must not know topics' logs.
 
-use std::{collections::BTreeSet, thread::available_parallelism};
+use std::thread::available_parallelism;
 
 use rayon::{ThreadPool, ThreadPoolBuilder, prelude::*};
 use slab::Slab;
 
 use super::{
-    Frame, Hub, MemberId, Outbox, RoomId, Standing, Taken,
+    Dropped, Frame, Hub, MemberId, Outbox, RoomId, Standing, Taken,
     rooms::{Follower, Member},
 };
-use crate::{mutant, protocol::Topic};
+use crate::mutant;
 
 /// Sessions of one share. To write to fewer than two shares costs less than to wake another thread for it.
 const SHARE: usize = if cfg!(test) { 10 } else { 250 };
@@ -24,8 +24,8 @@ const SHARE: usize = if cfg!(test) { 10 } else { 250 };
 pub struct Delivered {
     /// To how many sessions the event was handed.
     pub count: u64,
-    /// Members whose outbox overflowed, and the topics whose events were dropped.
-    pub overflows: Vec<(MemberId, BTreeSet<Topic>)>,
+    /// Members whose outbox overflowed, and what was dropped.
+    pub overflows: Vec<(MemberId, Dropped)>,
     /// Members for whom nothing waited before.
     begun: Vec<MemberId>,
 }
@@ -67,8 +67,7 @@ impl Hub {
         // A live event has no number: it comes by key as soon as that is followed.
         let seq = frame.seq().unwrap_or(u64::MAX);
         self.deliver_where(every, frame, lone, |members, id| {
-            let by_key =
-                topic.and_then(|topic| members.get(id as usize)?.follows.iter().find(|f| f.room == topic));
+            let by_key = topic.and_then(|topic| members.get(id as usize)?.follow(topic));
             by_key.is_none_or(|follow| seq <= follow.from)
         })
     }
@@ -104,7 +103,7 @@ impl Hub {
                             delivered.begun.push(follower.member);
                         }
                     }
-                    Taken::Overflow(topics) => delivered.overflows.push((follower.member, topics)),
+                    Taken::Overflow(dropped) => delivered.overflows.push((follower.member, dropped)),
                     Taken::Ended => {}
                 }
             }
@@ -156,7 +155,8 @@ mod tests {
     };
 
     use super::*;
-    use crate::protocol::{Areas, EntryId, Event, Lineage, Subject};
+    use crate::hub::Entrance;
+    use crate::protocol::{Areas, EntryId, Event, Lineage, Subject, Topic};
 
     /// The numbers of the events that wait; 0 for a live one.
     fn waiting(outbox: &Outbox) -> Vec<u64> {
@@ -190,7 +190,7 @@ mod tests {
             let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
             let outbox = Outbox::direct(listener.accept().await.unwrap().0, 1_000);
             let member = hub.admit(&outbox, "anna");
-            hub.enter(member, room, true, true);
+            hub.enter(member, room, Entrance { explicit: true, fresh: true, ticket: 0 });
             hub.put_in_step(member, room, 0, after(n));
             sessions.push((outbox, client));
         }
@@ -254,10 +254,10 @@ mod tests {
             hub.deliver_every(every, Some(key), &frame(seq), false);
             hub.deliver(key, &frame(seq), false);
         };
-        hub.enter(member, every, true, true);
+        hub.enter(member, every, Entrance { explicit: true, fresh: true, ticket: 0 });
         hub.put_in_step(member, every, 0, 0);
         publish(&mut hub, 1);
-        hub.enter(member, key, true, true);
+        hub.enter(member, key, Entrance { explicit: true, fresh: true, ticket: 0 });
         publish(&mut hub, 2);
         publish(&mut hub, 0);
         hub.put_in_step(member, key, 2, 2);
@@ -266,7 +266,7 @@ mod tests {
         assert_eq!(waiting(&outbox), [1, 2, 0, 3, 0], "each once, and none lost");
         hub.leave(member, key);
         publish(&mut hub, 4);
-        hub.enter(member, key, true, false);
+        hub.enter(member, key, Entrance { explicit: true, fresh: false, ticket: 0 });
         publish(&mut hub, 5);
         assert_eq!(waiting(&outbox), [4], "who resumes the key gets its events by the replay");
     }

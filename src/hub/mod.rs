@@ -5,6 +5,7 @@
 
 mod delivery;
 pub mod frame;
+mod members;
 mod notice;
 mod outbox;
 mod queue;
@@ -12,7 +13,7 @@ mod rooms;
 
 pub use delivery::{Delivered, writers};
 pub use frame::Frame;
-pub use notice::{Closing, Notice, Taken};
+pub use notice::{Closing, Dropped, Notice, Taken};
 pub use outbox::Outbox;
 pub use queue::{Item, Replay};
-pub use rooms::{Follow, Hub, Member, MemberId, RoomId, Standing};
+pub use rooms::{Entrance, Follow, Hub, Member, MemberId, RoomId, Standing};

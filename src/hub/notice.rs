@@ -28,6 +28,16 @@ pub enum Notice {
     Broken,
 }
 
+/// Events that an outbox has dropped.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dropped {
+    /// Their topics.
+    pub topics: BTreeSet<Topic>,
+    /// The smallest proof that one of them carried, ms of Redis' clock: whoever lacks them was told everything up to
+    /// there, and not further.
+    pub at: u64,
+}
+
 /// How a frame was taken.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Taken {
@@ -35,8 +45,8 @@ pub enum Taken {
     Yes,
     /// Queued as the first in an empty queue: call [`super::Outbox::flush`] soon.
     First,
-    /// The bound was reached: the events of these topics were dropped, and a `resync` is owed for them.
-    Overflow(BTreeSet<Topic>),
+    /// The bound was reached: these events were dropped, and a `resync` is owed for them.
+    Overflow(Dropped),
     /// The session has ended.
     Ended,
 }

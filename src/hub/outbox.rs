@@ -18,8 +18,8 @@ use bytes::Bytes;
 use tokio::net::TcpStream;
 
 use super::{
-    frame::{Frame, text_frame},
-    notice::{Closing, Notice, Taken},
+    frame::Frame,
+    notice::{Closing, Dropped, Notice, Taken},
     queue::{Entry, Item, Queue, Replay},
 };
 use crate::protocol::NodeMessage;
@@ -132,7 +132,7 @@ impl Outbox {
     pub fn message(&self, message: NodeMessage) {
         let mut state = self.lock();
         if !state.ended && !state.sealed {
-            state.queue.push(self.entry(message));
+            state.queue.push(Entry::Message(Box::new(message)));
             self.write_out(&mut state);
         }
     }
@@ -145,7 +145,7 @@ impl Outbox {
             return;
         }
         if let Some(message) = message {
-            state.queue.push(self.entry(message));
+            state.queue.push(Entry::Message(Box::new(message)));
         }
         if self.socket.is_some() {
             state.queue.push(Entry::Raw(end));
@@ -159,13 +159,6 @@ impl Outbox {
         let mut state = self.lock();
         state.work = true;
         state.wake();
-    }
-
-    fn entry(&self, message: NodeMessage) -> Entry {
-        match self.socket {
-            Some(_) => Entry::Raw(text_frame(&message.json())),
-            None => Entry::Message(Box::new(message)),
-        }
     }
 
     /// Queues ready bytes (a Ping, a Pong, a close frame) for a socket and writes what it takes. Nothing for others.
@@ -328,12 +321,12 @@ impl State {
             return Taken::Ended;
         }
         if self.queue.event_bytes() + frame.bytes().len() > limit {
-            let mut topics = self.queue.drop_events();
+            let (mut topics, at) = self.queue.drop_events(frame);
             topics.insert(frame.topic().clone());
             self.overflowed.get_or_insert_with(Instant::now);
             self.drained_told = false;
             self.wake();
-            return Taken::Overflow(topics);
+            return Taken::Overflow(Dropped { topics, at });
         }
         let first = self.queue.is_empty();
         self.queue.push(Entry::Event(frame.clone()));

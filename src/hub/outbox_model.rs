@@ -100,7 +100,7 @@ impl Model {
                 let frame = self.frame(topic, size);
                 let taken = if lone { self.outbox.send(&frame) } else { self.outbox.push(&frame) };
                 match taken {
-                    Taken::Overflow(topics) => self.overflow(topic, &topics),
+                    Taken::Overflow(dropped) => self.overflow(topic, &dropped.topics),
                     Taken::Ended => panic!("taken for ended"),
                     Taken::Yes | Taken::First => {}
                 }

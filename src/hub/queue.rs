@@ -11,8 +11,11 @@ use std::{
 use bytes::Bytes;
 use tokio::net::TcpStream;
 
-use super::frame::Frame;
-use crate::protocol::{NodeMessage, Topic};
+use super::frame::{Frame, text_frame};
+use crate::{
+    mutant,
+    protocol::{NodeMessage, Topic},
+};
 
 /// Frames that leave in one write at most.
 const GATHER: usize = 64;
@@ -65,7 +68,8 @@ pub(super) enum Entry {
     Replay(Replay),
     /// Bytes for a socket.
     Raw(Bytes),
-    /// A message for a session that pulls.
+    /// A message. It is encoded only when its turn comes: until then events before it may be dropped, and it must not
+    /// claim what they said.
     Message(Box<NodeMessage>),
 }
 
@@ -109,9 +113,11 @@ impl Queue {
         *self = Self::default();
     }
 
-    /// Drops all events, but for one that is half written; their topics.
-    pub(super) fn drop_events(&mut self) -> BTreeSet<Topic> {
+    /// Drops all events, but for one that is half written; their topics, and the smallest proof that one of them or
+    /// `newest`, which is dropped as well, carried. What stays behind them says no more than was true before them.
+    pub(super) fn drop_events(&mut self, newest: &Frame) -> (BTreeSet<Topic>, u64) {
         let mut topics = BTreeSet::new();
+        let mut at = newest.at();
         let head = if self.written > 0 { self.entries.pop_front() } else { None };
         let mut kept = VecDeque::new();
         self.events = 0;
@@ -121,7 +127,9 @@ impl Queue {
                 kept.push_back(Entry::Event(frame));
             }
             Some(Entry::Replay(mut replay)) => {
-                topics.extend(replay.frames[replay.next + 1..replay.end].first().map(|f| f.topic().clone()));
+                let dropped = &replay.frames[replay.next + 1..replay.end];
+                topics.extend(dropped.first().map(|frame| frame.topic().clone()));
+                at = dropped.iter().map(Frame::at).fold(at, u64::min);
                 replay.end = replay.next + 1;
                 kept.push_back(Entry::Replay(replay));
             }
@@ -131,16 +139,25 @@ impl Queue {
         for entry in self.entries.drain(..) {
             match entry {
                 Entry::Event(frame) => {
+                    at = at.min(frame.at());
                     topics.insert(frame.topic().clone());
                 }
                 Entry::Replay(replay) => {
-                    topics.extend(replay.frames.get(replay.next).map(|f| f.topic().clone()));
+                    let dropped = replay.frames();
+                    topics.extend(dropped.first().map(|frame| frame.topic().clone()));
+                    at = dropped.iter().map(Frame::at).fold(at, u64::min);
                 }
-                entry => kept.push_back(entry),
+                Entry::Message(mut message) => {
+                    if !topics.is_empty() && !mutant::is("claims") {
+                        message.claim_no_more(at, &topics);
+                    }
+                    kept.push_back(Entry::Message(message));
+                }
+                Entry::Raw(bytes) => kept.push_back(Entry::Raw(bytes)),
             }
         }
         self.entries = kept;
-        topics
+        (topics, at)
     }
 
     /// Takes the first thing out, for a session that pulls.
@@ -165,6 +182,10 @@ impl Queue {
 
     /// One write of as much as is due.
     pub(super) fn write_to(&mut self, socket: &TcpStream) -> io::Result<()> {
+        if let Some(Entry::Message(message)) = self.entries.front() {
+            let bytes = text_frame(&message.json());
+            self.entries[0] = Entry::Raw(bytes);
+        }
         let mut slices = [IoSlice::new(&[]); GATHER];
         let mut count = 0;
         'fill: for entry in &self.entries {
@@ -179,7 +200,7 @@ impl Queue {
                     }
                     continue;
                 }
-                Entry::Message(_) => continue,
+                Entry::Message(_) => break 'fill,
             };
             for frame in pieces {
                 slices[count] = IoSlice::new(frame.bytes());

@@ -41,7 +41,7 @@ pub(super) struct Follower {
 
 #[derive(Debug)]
 pub(super) struct Room {
-    subject: Subject,
+    pub(super) subject: Subject,
     pub(super) followers: Vec<Follower>,
 }
 
@@ -54,7 +54,21 @@ pub struct Follow {
     pub explicit: bool,
     /// Where its stream began: what is later comes by this room, what is not may come by `area:*`.
     pub from: u64,
-    index: u32,
+    /// Which of its joins brought it here.
+    pub(super) ticket: u32,
+    pub(super) index: u32,
+}
+
+/// How a member comes into a room.
+#[derive(Debug, Clone, Copy)]
+pub struct Entrance {
+    /// Asked for by name, and not only implied by a key of its area.
+    pub explicit: bool,
+    /// Its stream will begin at the end of the log, wherever that is then. Until it is in step, what it follows by
+    /// `area:*` goes on.
+    pub fresh: bool,
+    /// Names the join: only that may put it in step.
+    pub ticket: u32,
 }
 
 /// A session as the hub sees it.
@@ -66,8 +80,8 @@ pub struct Member {
     pub user: Box<str>,
     /// The name of the session, and what it was let in with; from [`Hub::name`].
     pub proof: Option<(Box<str>, Arc<Proof>)>,
-    /// The rooms it stands in.
-    pub follows: Vec<Follow>,
+    /// The rooms it stands in, in their order.
+    pub(super) follows: Vec<Follow>,
     /// The `at` that is repeated while anything is owed.
     pub at: Option<u64>,
     /// Whether it was welcomed.
@@ -143,7 +157,7 @@ impl Hub {
     pub fn dismiss(&mut self, id: MemberId) -> Vec<RoomId> {
         let rooms: Vec<RoomId> =
             self.member(id).map(|m| m.follows.iter().map(|f| f.room).collect()).unwrap_or_default();
-        for room in &rooms {
+        for room in rooms.iter().rev() {
             self.leave(id, *room);
         }
         if let Some(member) = self.members.try_remove(id as usize) {
@@ -213,22 +227,23 @@ impl Hub {
     }
 
     /// Lets a member into a room, waiting. Returns false where it stands there already (then only `explicit` is added).
-    ///
-    /// `fresh`: its stream will begin at the end of the log, wherever that is then. Until it is in step, what it follows
-    /// by `area:*` goes on.
-    pub fn enter(&mut self, id: MemberId, room: RoomId, explicit: bool, fresh: bool) -> bool {
+    pub fn enter(&mut self, id: MemberId, room: RoomId, entrance: Entrance) -> bool {
         let (Some(member), Some(place)) =
             (self.members.get_mut(id as usize), self.rooms.get_mut(room as usize))
         else {
             return false;
         };
-        if let Some(follow) = member.follows.iter_mut().find(|follow| follow.room == room) {
-            follow.explicit |= explicit;
-            return false;
-        }
+        let Entrance { explicit, fresh, ticket } = entrance;
+        let at = match member.follows.binary_search_by_key(&room, |follow| follow.room) {
+            Ok(at) => {
+                member.follows[at].explicit |= explicit;
+                return false;
+            }
+            Err(at) => at,
+        };
         let index = place.followers.len() as u32;
         let from = if fresh { u64::MAX } else { 0 };
-        member.follows.push(Follow { room, explicit, from, index });
+        member.follows.insert(at, Follow { room, explicit, from, ticket, index });
         place.followers.push(Follower {
             outbox: Arc::clone(&member.outbox),
             member: id,
@@ -246,62 +261,17 @@ impl Hub {
         else {
             return;
         };
-        let Some(at) = member.follows.iter().position(|follow| follow.room == room) else { return };
-        let index = member.follows.swap_remove(at).index;
+        let Ok(at) = member.follows.binary_search_by_key(&room, |follow| follow.room) else { return };
+        let index = member.follows.remove(at).index;
         place.followers.swap_remove(index as usize);
         if let Some(moved) = place.followers.get(index as usize).map(|follower| follower.member)
             && let Some(follow) =
-                self.members[moved as usize].follows.iter_mut().find(|follow| follow.room == room)
+                self.members.get_mut(moved as usize).and_then(|member| member.follow_mut(room))
         {
             follow.index = index;
         }
         if place.followers.is_empty() {
             place.followers = Vec::new();
-        }
-    }
-
-    /// A member's place in a room.
-    pub fn follow(&self, id: MemberId, room: RoomId) -> Option<&Follow> {
-        self.member(id)?.follows.iter().find(|follow| follow.room == room)
-    }
-
-    /// No longer asked for by name.
-    pub fn make_implied(&mut self, id: MemberId, room: RoomId) {
-        if let Some(member) = self.members.get_mut(id as usize)
-            && let Some(follow) = member.follows.iter_mut().find(|follow| follow.room == room)
-        {
-            follow.explicit = false;
-        }
-    }
-
-    /// How a member stands in a room.
-    pub fn standing(&self, id: MemberId, room: RoomId) -> Option<Standing> {
-        let index = self.follow(id, room)?.index;
-        Some(self.rooms.get(room as usize)?.followers.get(index as usize)?.standing)
-    }
-
-    /// Puts a member in step from `after` on. `from`: where its stream began, which is earlier with a replay.
-    pub fn put_in_step(&mut self, id: MemberId, room: RoomId, from: u64, after: u64) {
-        if let Some(follow) = self
-            .members
-            .get_mut(id as usize)
-            .and_then(|m| m.follows.iter_mut().find(|follow| follow.room == room))
-        {
-            follow.from = from;
-        }
-        if let Some(follower) = self.follower_mut(id, room) {
-            follower.standing = Standing::InStep;
-            follower.after = after;
-        }
-    }
-
-    /// Owes a member a `resync`; an earlier reason of the table stays.
-    pub fn owe(&mut self, id: MemberId, room: RoomId, reason: Reason) {
-        if let Some(follower) = self.follower_mut(id, room) {
-            follower.standing = match follower.standing {
-                Standing::Owed(old) => Standing::Owed(old.min(reason)),
-                _ => Standing::Owed(reason),
-            };
         }
     }
 
@@ -318,28 +288,5 @@ impl Hub {
             owed.push(follower.member);
         }
         owed
-    }
-
-    /// From now on (or no longer, with `None`) the member's events repeat this `at`.
-    pub fn freeze(&mut self, id: MemberId, at: Option<u64>) {
-        let Some(member) = self.members.get_mut(id as usize) else { return };
-        if member.at.is_some() == at.is_some() {
-            return;
-        }
-        member.at = at;
-        for follow in &member.follows {
-            if let Some(follower) = self
-                .rooms
-                .get_mut(follow.room as usize)
-                .and_then(|room| room.followers.get_mut(follow.index as usize))
-            {
-                follower.frozen = at.is_some();
-            }
-        }
-    }
-
-    fn follower_mut(&mut self, id: MemberId, room: RoomId) -> Option<&mut Follower> {
-        let index = self.follow(id, room)?.index;
-        self.rooms.get_mut(room as usize)?.followers.get_mut(index as usize)
     }
 }

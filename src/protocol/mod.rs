@@ -3,6 +3,7 @@
 //! Pure values with their grammar and nothing else, so that every door (WebSocket, SSE, long-poll, HTTP, Redis,
 //! command line) speaks exactly the same language. Must not know sockets, Redis, tasks or clocks.
 
+mod claim;
 pub mod close;
 pub mod event;
 pub mod message;

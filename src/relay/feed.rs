@@ -1,25 +1,23 @@
 //! A feed: what a node knows of one topic's log. Pure: values in, verdicts out, no clock but the one it is given.
 //!
-//! The tail is a contiguous run of encoded entries that ends at the feed's head. A live event extends it forwards, a read
-//! of the log backwards; what it covers is replayed without asking Redis. Must not know sessions.
+//! It is in step while every message is the successor of the one before. When something is missing, what arrives is
+//! held, the log is read once, and what was held follows. Must not know sessions.
 
-use std::{
-    collections::VecDeque,
-    sync::Arc,
-    time::{Duration, Instant},
+use std::time::Instant;
+
+use super::{
+    log::{Entry, Log, Resumed},
+    question::Stamp,
 };
-
 use crate::{
     bus::{Head, History},
-    hub::{Frame, Replay},
+    hub::Frame,
     mutant,
-    protocol::{EntryId, Event, Lineage, Position, Reason, Topic},
+    protocol::{EntryId, Event, Position, Reason, Topic},
 };
 
-/// Entries that the tail keeps without need.
-const SHORT: usize = 32;
-/// How long the tail keeps an entry that may soon be asked for.
-const FRESH: Duration = Duration::from_mins(1);
+/// Recorded messages that are held while a log is read; what is more is looked for in the log afterwards.
+const HELD: usize = 512;
 
 /// Whether a feed can be relied on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,74 +28,52 @@ pub enum State {
     Live,
     /// The log is being read to close a gap; what arrives is held.
     Filling,
-    /// The link was interrupted: its head must be compared; what arrives is held.
+    /// Something may be missing: its head must be compared; what arrives is held.
     Doubt,
 }
 
-/// The verdict on a recorded message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Step {
-    /// The successor of the last one.
-    Next,
-    /// Known already.
-    Duplicate,
-    /// Something is missing before it.
-    Gap,
-    /// Of another epoch: the log was replaced.
-    Replaced,
-    /// Of an epoch before: late, or the log was replaced by a master whose clock is behind.
+/// The verdict on what was learned of a log.
+#[derive(Debug)]
+pub enum Arrival {
+    /// The successor of the last entry: an event for everybody in step.
+    Deliver(Frame),
+    /// Known already, or held.
+    Nothing,
+    /// The successor of the last entry, which is not an event.
+    Invalid,
+    /// Entries after this one are missing: the log must be read.
+    Read(EntryId),
+    /// The log is another one: everybody must refetch.
+    Replaced(Reason),
+    /// Of an epoch before: late, or the log was replaced by a master whose clock is behind. The log must be looked at.
     Earlier,
 }
 
-/// How a session that comes back can be served.
+/// The read of the log that is under way.
 #[derive(Debug)]
-pub enum Resumed {
-    /// It has everything.
-    InStep,
-    /// It lacks these.
-    Replay(Replay),
-    /// The log must be read from after this number.
-    Read(u64),
-    /// It has been further than this feed is: the log must be read forwards.
-    Ahead,
-    /// It must refetch.
-    Resync(Reason),
-}
-
-/// What reading the log has shown.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Merged {
-    /// These follow the feed's last entry, in order; `None` for what is not an event.
-    Forward(Vec<(EntryId, Option<Event>)>),
-    /// The feed starts anew at the log's end, and everybody must refetch.
-    Replaced(Reason),
-}
-
-#[derive(Debug)]
-struct Kept {
-    seq: u64,
-    frame: Option<Frame>,
-    since: Instant,
+struct Reading {
+    stamp: Stamp,
+    /// Where the feed was when it was asked for: what it shows is not older.
+    top: EntryId,
+    /// The feed has started anew since: the read is one of another log, and may be older than what is known of this.
+    void: bool,
+    /// More was found missing since: then one read does not do.
+    again: bool,
 }
 
 /// What a node knows of one topic's log.
 #[derive(Debug)]
 pub struct Feed {
-    /// Whether it can be relied on.
-    pub state: State,
-    head: Option<Head>,
+    state: State,
+    log: Log,
     /// Number of the last entry that came by the wire itself, in the head's epoch.
     wire: u64,
-    tail: VecDeque<Kept>,
-    /// The log is known not to reach further back than this number.
-    floor: u64,
-    shared: Option<(u64, Arc<[Frame]>)>,
-    read_until: Option<Instant>,
-    longest: usize,
-    /// The head when the read of the log that is under way was asked for.
-    asked: Option<EntryId>,
-    /// The feed has started anew since: the read is one of another log, and may be older than what is known of this.
-    void: bool,
+    held: Vec<Entry>,
+    /// The last message that could not be held.
+    unheld: Option<EntryId>,
+    reading: Option<Reading>,
+    /// The latest question when the feed was found to be in step with Redis: its subscription is older than any later one.
+    confirmed: Option<Stamp>,
 }
 
 impl Feed {
@@ -105,263 +81,248 @@ impl Feed {
     /// `longest`: entries that the tail keeps at most (`log.length`), so that it never reaches further back than the log.
     pub fn opening(longest: usize) -> Self {
         Self {
-            longest,
             state: State::Opening,
-            head: None,
+            log: Log::unknown(longest),
             wire: 0,
-            tail: VecDeque::new(),
-            floor: 0,
-            shared: None,
-            read_until: None,
-            asked: None,
-            void: false,
+            held: Vec::new(),
+            unheld: None,
+            reading: None,
+            confirmed: None,
         }
+    }
+
+    /// Whether it can be relied on.
+    pub fn state(&self) -> State {
+        self.state
+    }
+
+    /// Whether it is in step with the wire.
+    pub fn is_live(&self) -> bool {
+        self.state == State::Live
+    }
+
+    /// Whether its log is being read.
+    pub fn is_reading(&self) -> bool {
+        self.reading.is_some()
+    }
+
+    /// Whether this is the read that is under way.
+    pub fn reads(&self, stamp: Stamp) -> bool {
+        self.reading.as_ref().is_some_and(|reading| reading.stamp == stamp)
     }
 
     /// The last entry that the feed has, and its lineage.
     pub fn head(&self) -> Option<&Head> {
-        self.head.as_ref()
+        self.log.head()
     }
 
     /// The feed's position.
     pub fn position(&self) -> Option<Position> {
-        self.head.as_ref().map(|head| Position { lineage: head.lineage.clone(), id: head.top })
+        self.head().map(|head| Position { lineage: head.lineage.clone(), id: head.top })
+    }
+
+    /// Since which question its subscription is known to hold without an interruption.
+    pub fn confirmed(&self) -> Option<Stamp> {
+        self.confirmed
+    }
+
+    /// Bytes of the frames that it keeps.
+    pub fn bytes(&self) -> usize {
+        self.log.bytes()
     }
 
     /// Starts (anew) at the end of a log.
     pub fn start(&mut self, head: Head) {
         self.wire = 0;
-        self.tail = VecDeque::new();
-        self.floor = 0;
-        self.shared = None;
-        self.void |= self.asked.take().is_some();
-        self.head = Some(head);
+        if let Some(reading) = &mut self.reading {
+            reading.void = true;
+        }
+        self.log.start(head);
         self.state = State::Live;
     }
 
-    /// The verdict on a recorded message.
-    pub fn judge(&self, id: EntryId) -> Step {
-        let Some(head) = &self.head else { return Step::Gap };
-        if id.epoch != head.top.epoch {
-            return if id.epoch < head.top.epoch { Step::Earlier } else { Step::Replaced };
+    /// Redis has confirmed the subscription; `head`: where the log ends, `None` for a whole area.
+    pub fn open(&mut self, head: Option<Head>, latest: Stamp) {
+        match head {
+            Some(head) => self.start(head),
+            None => self.state = State::Live,
         }
-        match id.seq {
-            seq if seq <= head.top.seq => Step::Duplicate,
-            seq if seq == head.top.seq + 1 || mutant::is("contiguity") => Step::Next,
-            _ => Step::Gap,
+        self.confirmed = Some(latest);
+    }
+
+    /// Messages may be missing: what arrives is held until the head was compared.
+    pub fn doubt(&mut self) {
+        if self.state != State::Opening {
+            self.state = State::Doubt;
         }
     }
 
-    /// Whether a message has come by the wire for the first time. Backfilling may have brought it already.
+    /// The link is lost, and with it what was held and every answer that is due.
+    pub fn interrupt(&mut self) {
+        self.doubt();
+        self.reading = None;
+        self.held = Vec::new();
+        self.unheld = None;
+        self.confirmed = None;
+    }
+
+    /// Whether a message comes by the wire for the first time, and belongs to the log that is known. Backfilling may have
+    /// brought it already; a message of another log proves nothing.
     pub fn first_on_wire(&mut self, id: EntryId) -> bool {
-        let known = self.head.as_ref().is_some_and(|head| head.top.epoch == id.epoch && id.seq <= self.wire);
-        if !known {
-            self.wire = id.seq;
+        match self.log.head() {
+            Some(head) if head.top.epoch == id.epoch || mutant::is("wire-epoch") => {
+                let first = head.top.epoch != id.epoch || id.seq > self.wire;
+                if first {
+                    self.wire = id.seq;
+                }
+                first
+            }
+            Some(_) => false,
+            None => true,
         }
-        !known
     }
 
-    /// Takes the successor of the last entry; `None` for what is not an event. Returns the encoded frame.
-    pub fn append(
+    /// Takes a recorded message: from the wire, out of what was held, or from a read of the log.
+    pub fn arrive(
         &mut self,
         topic: &Topic,
         id: EntryId,
         event: Option<Event>,
         at: u64,
         now: Instant,
-    ) -> Option<Frame> {
-        let head = self.head.as_mut()?;
-        head.top = id;
-        let lineage = head.lineage.clone();
-        let frame = event.map(|event| Frame::new(topic.clone(), Some((lineage, id)), at, event));
-        self.tail.push_back(Kept { seq: id.seq, frame: frame.clone(), since: now });
-        self.shared = None;
-        let asked_for = self.read_until.is_some_and(|until| until >= now);
-        if self.tail.len() > if asked_for { self.longest } else { SHORT.min(self.longest) } {
-            self.tail.pop_front();
+    ) -> Arrival {
+        let Some(head) = self.log.head().filter(|_| self.state == State::Live) else {
+            self.hold(id, event);
+            return Arrival::Nothing;
+        };
+        if id.epoch < head.top.epoch {
+            return Arrival::Earlier;
         }
-        frame
+        if id.epoch > head.top.epoch {
+            let lineage = head.lineage.clone();
+            self.start(Head { lineage, top: id });
+            return Arrival::Replaced(Reason::LogReplaced);
+        }
+        if id.seq <= head.top.seq {
+            return Arrival::Nothing;
+        }
+        if id.seq > head.top.seq + 1 && !mutant::is("contiguity") {
+            let top = head.top;
+            self.hold(id, event);
+            self.state = State::Filling;
+            return Arrival::Read(top);
+        }
+        let frame = self.log.append(topic, (id, event), at, now);
+        frame.map_or(Arrival::Invalid, Arrival::Deliver)
+    }
+
+    fn hold(&mut self, id: EntryId, event: Option<Event>) {
+        if self.held.len() < HELD {
+            self.held.push((id, event));
+        } else if !mutant::is("unheld") {
+            self.unheld = Some(id);
+        }
+    }
+
+    /// What was held, to arrive again; and whether more than that had come.
+    pub fn release(&mut self) -> (Vec<Entry>, Option<EntryId>) {
+        (std::mem::take(&mut self.held), self.unheld.take())
+    }
+
+    /// Whether the feed has this entry.
+    pub fn has(&self, id: EntryId) -> bool {
+        self.head().is_some_and(|head| head.top.epoch == id.epoch && id.seq <= head.top.seq)
     }
 
     /// Drops what the tail keeps without need.
     pub fn trim(&mut self, now: Instant) {
-        if self.read_until.is_some_and(|until| until >= now) {
-            return;
-        }
-        self.read_until = None;
-        while self.tail.len() > SHORT
-            || self.tail.front().is_some_and(|kept| now.duration_since(kept.since) > FRESH)
-        {
-            self.tail.pop_front();
-            self.shared = None;
-        }
-        if self.tail.is_empty() {
-            self.tail = VecDeque::new();
-        }
+        self.log.tail().trim(now);
     }
 
     /// Keeps the whole tail until then, for sessions that will ask for it.
     pub fn keep_until(&mut self, until: Instant) {
-        self.read_until = Some(until);
+        self.log.tail().keep_until(until);
     }
 
     /// How a session that was at `position` can be served. Only while the feed is live.
     pub fn resume(&mut self, position: &Position) -> Resumed {
-        let Some(head) = self.head.clone() else { return Resumed::Resync(Reason::Gap) };
-        if position.lineage != head.lineage && !mutant::is("lineage") {
-            return Resumed::Resync(Reason::RedisChanged);
-        }
-        if position.id.epoch > head.top.epoch {
-            // Another node may have seen sooner that the log was replaced.
-            return Resumed::Ahead;
-        }
-        if position.id.epoch != head.top.epoch {
-            return Resumed::Resync(Reason::LogReplaced);
-        }
-        let seq = position.id.seq;
-        if seq == head.top.seq {
-            return Resumed::InStep;
-        }
-        if seq > head.top.seq {
-            return Resumed::Ahead;
-        }
-        if seq + 1 < self.floor {
-            return Resumed::Resync(Reason::Trimmed);
-        }
-        if self.tail.front().is_none_or(|kept| kept.seq > seq + 1) {
-            return Resumed::Read(seq);
-        }
-        if self.tail.iter().rev().any(|kept| kept.frame.is_none() && kept.seq > seq) {
-            return Resumed::Resync(Reason::Invalid);
-        }
-        let (first, frames) = self.shared_frames();
-        let skip = if mutant::is("filter") { 0 } else { (seq + 1 - first) as usize };
-        Resumed::Replay(Replay::new(Arc::clone(&frames), skip, frames.len()))
+        self.log.resume(position)
     }
 
-    /// The frames after the last invalid entry, and the number of the first. Made once for all who ask.
-    fn shared_frames(&mut self) -> (u64, Arc<[Frame]>) {
-        if let Some((first, frames)) = &self.shared {
-            return (*first, Arc::clone(frames));
+    /// Takes a head that was asked for when the feed was at `asked`: the feed may have gone on by the wire or by a read
+    /// since, and then the head is merely older. `Nothing`: in step again.
+    pub fn compare(&mut self, now: &Head, asked: Option<EntryId>, latest: Stamp) -> Arrival {
+        if self.state == State::Opening {
+            return Arrival::Nothing;
         }
-        let start = self.tail.iter().rposition(|kept| kept.frame.is_none()).map_or(0, |at| at + 1);
-        let frames: Arc<[Frame]> =
-            self.tail.iter().skip(start).filter_map(|kept| kept.frame.clone()).collect();
-        let first = self.tail.get(start).map_or(0, |kept| kept.seq);
-        self.shared = Some((first, Arc::clone(&frames)));
-        (first, frames)
-    }
-
-    /// After an interruption: what the log's head says of the feed. `Ok(true)` where nothing is missing, `Ok(false)`
-    /// where the log must be read.
-    pub fn compare(&self, now: &Head) -> Result<bool, Reason> {
-        let Some(head) = &self.head else { return Err(Reason::Gap) };
-        if now.lineage != head.lineage && !mutant::is("lineage") {
-            return Err(Reason::RedisChanged);
-        }
-        if now.top.epoch != head.top.epoch || now.top.seq < head.top.seq {
-            return Err(Reason::LogReplaced);
-        }
-        Ok(now.top.seq == head.top.seq)
-    }
-
-    /// As [`Feed::compare`], for a head that was asked for when the feed was at `asked`: the feed may have gone on by the
-    /// wire or by a read since, and then the head is merely older.
-    pub fn compare_since(&self, now: &Head, asked: Option<EntryId>) -> Result<bool, Reason> {
-        if let (Some(asked), Some(head)) = (asked, &self.head) {
-            let started_anew = asked.epoch != head.top.epoch && asked.epoch == now.top.epoch;
-            if now.lineage == head.lineage && (started_anew || self.overtook(now, Some(asked))) {
-                return Ok(true);
+        let verdict = if self.log.is_older(now, asked) { Ok(true) } else { self.log.judge(now) };
+        match verdict {
+            Ok(true) => self.state = State::Live,
+            Ok(false) => {
+                self.state = State::Filling;
+                self.confirmed = Some(latest);
+                if let Some(reading) = &mut self.reading {
+                    reading.again = true;
+                }
+                return Arrival::Read(self.head().map_or(now.top, |head| head.top));
+            }
+            Err(reason) => {
+                self.start(now.clone());
+                self.confirmed = Some(latest);
+                return Arrival::Replaced(reason);
             }
         }
-        self.compare(now)
+        self.confirmed = Some(latest);
+        Arrival::Nothing
     }
 
-    /// A read of the log is asked for: what it answers is not older than the feed is now.
-    pub fn asking(&mut self) {
-        self.void = false;
-        self.asked = self.head.as_ref().map(|head| head.top);
+    /// A read of the log is asked for.
+    pub fn asking(&mut self, stamp: Stamp) {
+        let top = self.head().map(|head| head.top).unwrap_or_default();
+        self.reading = Some(Reading { stamp, top, void: false, again: false });
     }
 
-    /// Whether the feed has gone on by the wire while its log was read: then the read shows what was, and nothing new.
-    fn overtook(&self, read: &Head, asked: Option<EntryId>) -> bool {
-        let (Some(asked), Some(head)) = (asked, &self.head) else { return false };
-        let same =
-            read.lineage == head.lineage && read.top.epoch == head.top.epoch && asked.epoch == read.top.epoch;
-        same && (asked.seq..head.top.seq).contains(&read.top.seq)
+    /// The read could not be made. Returns whether it is the one that is under way.
+    pub fn give_up_reading(&mut self, stamp: Stamp) -> bool {
+        let mine = self.reading.take_if(|reading| reading.stamp == stamp).is_some();
+        if mine && self.state == State::Filling {
+            self.state = State::Doubt;
+        }
+        mine
     }
 
-    /// Takes in a read of the log from after number `asked`: entries before the tail extend it, entries after the head
-    /// are returned.
-    pub fn merge(&mut self, topic: &Topic, asked: u64, history: History, at: u64, now: Instant) -> Merged {
-        if std::mem::take(&mut self.void) {
-            return Merged::Forward(Vec::new());
-        }
-        let asked_at = self.asked.take();
-        let overtaken = self.overtook(&history.head, asked_at);
-        if let Err(reason) = self.compare(&history.head)
-            && !overtaken
-        {
-            self.start(history.head);
-            return Merged::Replaced(reason);
-        }
-        let Some(head) = self.head.clone() else { return Merged::Replaced(Reason::Gap) };
-        let before = self.tail.front().map_or(head.top.seq + 1, |kept| kept.seq);
-        let mut back = Vec::new();
-        let mut forward = Vec::new();
-        for (id, event) in history.entries {
-            if id.epoch != head.top.epoch {
-                continue;
-            }
-            if id.seq < before {
-                back.push((id, event.ok()));
-            } else if id.seq > head.top.seq {
-                forward.push((id, event.ok()));
-            }
-        }
-        let reached = self.extend_back(topic, &head.lineage, back, before, at, now);
-        // A read that ends before the tail begins says nothing of what lies between.
-        if reached > asked + 1 && history.head.top.seq + 1 >= before {
-            self.floor = self.floor.max(reached);
-        }
-        if overtaken {
-            return Merged::Forward(forward);
-        }
-        let expected = forward.iter().zip(head.top.seq + 1..).all(|((id, _), seq)| id.seq == seq);
-        if !expected || forward.len() as u64 != history.head.top.seq - head.top.seq {
-            self.start(history.head);
-            return Merged::Replaced(Reason::Trimmed);
-        }
-        Merged::Forward(forward)
-    }
-
-    fn extend_back(
+    /// Takes in the read of the log from after number `asked`: entries before the tail extend it. The entries after the
+    /// head are returned, to arrive; the verdict says what follows from the log as a whole, once they have.
+    pub fn merge(
         &mut self,
         topic: &Topic,
-        lineage: &Lineage,
-        mut back: Vec<(EntryId, Option<Event>)>,
-        before: u64,
+        asked: u64,
+        history: History,
         at: u64,
         now: Instant,
-    ) -> u64 {
-        let mut next = before;
-        while let Some((id, event)) = back.pop() {
-            if id.seq + 1 != next {
-                break;
-            }
-            let frame = event.map(|event| Frame::new(topic.clone(), Some((lineage.clone(), id)), at, event));
-            self.tail.push_front(Kept { seq: id.seq, frame, since: now });
-            next = id.seq;
+    ) -> (Vec<Entry>, Arrival) {
+        let Some(reading) = self.reading.take() else { return (Vec::new(), Arrival::Nothing) };
+        let Some(top) = self.head().map(|head| head.top) else { return (Vec::new(), Arrival::Nothing) };
+        if reading.void {
+            // It is of another log. Where this one has a gap as well, it must be read itself.
+            let gap = self.state == State::Filling;
+            return (Vec::new(), if gap { Arrival::Read(top) } else { Arrival::Nothing });
         }
-        self.shared = None;
-        next
+        match self.log.merge(topic, asked, history, reading.top, at, now) {
+            Err((head, reason)) => {
+                self.start(head);
+                (Vec::new(), Arrival::Replaced(reason))
+            }
+            // The head is being compared: it shows what is missing, and what the log was read for may not be all of it.
+            Ok(_) if self.state == State::Doubt => (Vec::new(), Arrival::Nothing),
+            Ok(entries) => {
+                self.state = State::Live;
+                (entries, if reading.again { Arrival::Earlier } else { Arrival::Nothing })
+            }
+        }
     }
 }
 
 #[cfg(test)]
 #[path = "feed_tests.rs"]
 mod tests;
-
-#[cfg(test)]
-#[path = "feed_model.rs"]
-mod model;

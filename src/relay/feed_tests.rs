@@ -4,7 +4,38 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::*;
-use crate::protocol::Areas;
+use crate::{
+    protocol::{Areas, Lineage},
+    relay::question::{Question, Questions},
+};
+
+fn id(epoch: u64, seq: u64) -> EntryId {
+    EntryId { epoch, seq }
+}
+
+/// The stamps of questions that are asked one after the other.
+fn stamps() -> impl Iterator<Item = Stamp> {
+    let mut questions = Questions::default();
+    std::iter::repeat_with(move || questions.ask(Question::Marks))
+}
+
+fn stamp() -> Stamp {
+    stamps().next().unwrap()
+}
+
+/// An event arrives; `None`: it was not the successor of the last.
+fn arrive(feed: &mut Feed, seq: u64) -> Option<u64> {
+    match feed.arrive(&topic(), id(7, seq), Some(event(seq)), 0, Instant::now()) {
+        Arrival::Deliver(frame) => frame.seq(),
+        _ => None,
+    }
+}
+
+/// A read of the log from after a number.
+fn read(feed: &mut Feed, asked: u64, history: History) -> (Vec<Entry>, Arrival) {
+    feed.asking(stamp());
+    feed.merge(&topic(), asked, history, 0, Instant::now())
+}
 
 fn topic() -> Topic {
     Topic::parse("comments:1", &Areas::new(["comments"], [], []).unwrap()).unwrap()
@@ -47,33 +78,64 @@ fn started(seq: u64) -> Feed {
 }
 
 #[test]
-fn only_the_successor_is_next() {
-    let feed = started(5);
-    let id = |epoch, seq| EntryId { epoch, seq };
-    assert_eq!(feed.judge(id(7, 6)), Step::Next);
-    assert_eq!(feed.judge(id(7, 5)), Step::Duplicate);
-    assert_eq!(feed.judge(id(7, 7)), Step::Gap);
-    assert_eq!(feed.judge(id(8, 1)), Step::Replaced);
-    assert_eq!(feed.judge(id(6, 9)), Step::Earlier);
-    assert_eq!(Feed::opening(1000).judge(id(7, 1)), Step::Gap);
+fn only_the_successor_is_delivered() {
+    let verdict = |feed: &mut Feed, epoch, seq| {
+        feed.arrive(&topic(), id(epoch, seq), Some(event(seq)), 0, Instant::now())
+    };
+    let mut feed = started(5);
+    assert!(matches!(verdict(&mut feed, 7, 5), Arrival::Nothing));
+    assert!(matches!(verdict(&mut feed, 6, 9), Arrival::Earlier));
+    assert!(matches!(verdict(&mut feed, 7, 6), Arrival::Deliver(_)));
+    let invalid = feed.arrive(&topic(), id(7, 7), None, 0, Instant::now());
+    assert!(matches!(invalid, Arrival::Invalid));
+    assert!(matches!(verdict(&mut feed, 7, 9), Arrival::Read(after) if after == id(7, 7)));
+    assert!(matches!(verdict(&mut feed, 7, 8), Arrival::Nothing), "held until the log was read");
+    assert_eq!(feed.release().0.iter().map(|(id, _)| id.seq).collect::<Vec<_>>(), [9, 8]);
+    let mut feed = started(5);
+    assert!(matches!(verdict(&mut feed, 8, 1), Arrival::Replaced(Reason::LogReplaced)));
+    assert_eq!(feed.head().unwrap().top, id(8, 1));
+}
+
+#[test]
+fn what_cannot_be_held_is_remembered() {
+    let mut feed = started(5);
+    for seq in 7..7 + HELD as u64 + 10 {
+        assert_eq!(arrive(&mut feed, seq), None);
+    }
+    let (held, unheld) = feed.release();
+    assert_eq!((held.len(), unheld), (HELD, Some(id(7, 6 + HELD as u64 + 10))));
+    assert!(!feed.has(id(7, 6)) && feed.has(id(7, 5)) && !feed.has(id(6, 1)));
+}
+
+#[test]
+fn a_message_of_an_earlier_log_proves_nothing_about_the_wire() {
+    let mut feed = started(5);
+    assert!(feed.first_on_wire(id(7, 6)) && !feed.first_on_wire(id(7, 6)));
+    assert!(!feed.first_on_wire(id(6, 50)), "late, and not of this log");
+    assert!(feed.first_on_wire(id(7, 7)), "it does not hide what follows");
 }
 
 #[test]
 fn a_head_that_is_older_than_the_feed_shows_nothing() {
     let mut feed = started(5);
     let asked = feed.head().map(|head| head.top);
-    feed.append(&topic(), EntryId { epoch: 7, seq: 6 }, Some(event(6)), 0, Instant::now());
+    arrive(&mut feed, 6);
+    let compare = |feed: &mut Feed, head: Head, asked| {
+        feed.doubt();
+        feed.compare(&head, asked, stamp())
+    };
     // It was read between the question and the event.
-    assert_eq!(feed.compare_since(&head(5), asked), Ok(true));
-    assert_eq!(feed.compare_since(&head(6), asked), Ok(true));
-    assert_eq!(feed.compare_since(&head(8), asked), Ok(false));
+    assert!(matches!(compare(&mut feed, head(5), asked), Arrival::Nothing));
+    assert!(matches!(compare(&mut feed, head(6), asked), Arrival::Nothing));
+    assert!(matches!(compare(&mut feed, head(8), asked), Arrival::Read(after) if after == id(7, 6)));
     // Before the question it was further: the log went back.
-    assert_eq!(feed.compare_since(&head(4), asked), Err(Reason::LogReplaced));
-    assert_eq!(feed.compare_since(&head(5), None), Err(Reason::LogReplaced));
-    feed.start(Head { top: EntryId { epoch: 9, seq: 1 }, ..head(0) });
-    assert_eq!(feed.compare_since(&head(6), asked), Ok(true), "the head of the log before");
+    assert!(matches!(compare(&mut feed, head(4), asked), Arrival::Replaced(Reason::LogReplaced)));
+    let mut feed = started(6);
+    assert!(matches!(compare(&mut feed, head(5), None), Arrival::Replaced(Reason::LogReplaced)));
+    feed.start(Head { top: id(9, 1), ..head(0) });
+    assert!(matches!(compare(&mut feed, head(6), asked), Arrival::Nothing), "the head of the log before");
     let elsewhere = Head { lineage: Lineage::new("beef"), ..head(6) };
-    assert_eq!(feed.compare_since(&elsewhere, asked), Err(Reason::RedisChanged));
+    assert!(matches!(compare(&mut feed, elsewhere, asked), Arrival::Replaced(Reason::RedisChanged)));
 }
 
 #[test]
@@ -91,21 +153,21 @@ fn reasons_come_in_the_order_of_the_table() {
 
 #[test]
 fn a_trimmed_log_is_known_to_be_trimmed() {
-    let now = Instant::now();
     let mut feed = started(20);
-    assert_eq!(feed.merge(&topic(), 3, history(20, 10, 3, &[]), 0, now), Merged::Forward(vec![]));
+    let (entries, verdict) = read(&mut feed, 3, history(20, 10, 3, &[]));
+    assert!(entries.is_empty() && matches!(verdict, Arrival::Nothing));
     assert!(matches!(feed.resume(&at(9)), Resumed::Resync(Reason::Trimmed)));
     assert_eq!(replayed(&mut feed, 10), Some((11..=20).collect()));
     // A read that did not ask further back proves nothing about what lies there.
     let mut feed = started(20);
-    feed.merge(&topic(), 15, history(20, 20, 15, &[]), 0, now);
+    read(&mut feed, 15, history(20, 20, 15, &[]));
     assert!(matches!(feed.resume(&at(9)), Resumed::Read(9)));
 }
 
 #[test]
 fn what_is_not_an_event_is_a_resync_for_who_has_not_passed_it() {
     let mut feed = started(10);
-    feed.merge(&topic(), 0, history(10, 100, 0, &[4]), 0, Instant::now());
+    read(&mut feed, 0, history(10, 100, 0, &[4]));
     assert!(matches!(feed.resume(&at(3)), Resumed::Resync(Reason::Invalid)));
     assert_eq!(replayed(&mut feed, 4), Some((5..=10).collect()));
 }
@@ -113,77 +175,89 @@ fn what_is_not_an_event_is_a_resync_for_who_has_not_passed_it() {
 #[test]
 fn another_history_starts_the_feed_anew() {
     let mut feed = started(10);
-    let mut read = history(12, 100, 10, &[]);
-    read.head.lineage = Lineage::new("beef");
-    assert_eq!(feed.merge(&topic(), 10, read, 0, Instant::now()), Merged::Replaced(Reason::RedisChanged));
+    let mut other = history(12, 100, 10, &[]);
+    other.head.lineage = Lineage::new("beef");
+    let (_, verdict) = read(&mut feed, 10, other);
+    assert!(matches!(verdict, Arrival::Replaced(Reason::RedisChanged)));
     assert_eq!(feed.position().unwrap().to_string(), "beef.7-12");
-    let mut feed = started(10);
-    assert_eq!(
-        feed.merge(&topic(), 10, history(9, 100, 10, &[]), 0, Instant::now()),
-        Merged::Replaced(Reason::LogReplaced)
-    );
-    let mut feed = started(10);
-    assert_eq!(
-        feed.merge(&topic(), 10, history(30, 5, 10, &[]), 0, Instant::now()),
-        Merged::Replaced(Reason::Trimmed)
-    );
+    let (_, verdict) = read(&mut started(10), 10, history(9, 100, 10, &[]));
+    assert!(matches!(verdict, Arrival::Replaced(Reason::LogReplaced)));
+    let (_, verdict) = read(&mut started(10), 10, history(30, 5, 10, &[]));
+    assert!(matches!(verdict, Arrival::Replaced(Reason::Trimmed)));
 }
 
 #[test]
 fn a_read_that_the_wire_has_overtaken_is_not_a_log_that_went_back() {
     let (topic, now) = (topic(), Instant::now());
     let mut feed = started(10);
-    feed.asking();
-    feed.append(&topic, EntryId { epoch: 7, seq: 11 }, Some(event(11)), 0, now);
-    assert_eq!(feed.merge(&topic, 0, history(10, 100, 0, &[]), 0, now), Merged::Forward(vec![]));
+    feed.asking(stamp());
+    arrive(&mut feed, 11);
+    let (entries, verdict) = feed.merge(&topic, 0, history(10, 100, 0, &[]), 0, now);
+    assert!(entries.is_empty() && matches!(verdict, Arrival::Nothing));
     assert_eq!(feed.position(), Some(at(11)));
     assert_eq!(replayed(&mut feed, 4), Some((5..=11).collect()));
     // But a log that ends before what was known when it was asked for did go back.
-    let mut feed = started(10);
-    feed.asking();
-    let merged = feed.merge(&topic, 0, history(9, 100, 0, &[]), 0, now);
-    assert_eq!(merged, Merged::Replaced(Reason::LogReplaced));
+    let (_, verdict) = read(&mut started(10), 0, history(9, 100, 0, &[]));
+    assert!(matches!(verdict, Arrival::Replaced(Reason::LogReplaced)));
 }
 
 #[test]
 fn a_read_that_was_asked_of_another_log_says_nothing() {
     let mut feed = started(10);
-    feed.asking();
-    let other = |seq| Head { top: EntryId { epoch: 8, seq }, ..head(0) };
+    feed.asking(stamp());
+    let other = |seq| Head { top: id(8, seq), ..head(0) };
     feed.start(other(1));
+    // A gap in the new log: the read under way cannot close it.
+    assert!(matches!(
+        feed.arrive(&topic(), id(8, 3), None, 0, Instant::now()),
+        Arrival::Read(after) if after == id(8, 1)
+    ));
     let late = History { head: other(0), entries: Vec::new() };
-    assert_eq!(feed.merge(&topic(), 10, late, 0, Instant::now()), Merged::Forward(vec![]));
-    assert_eq!(feed.head(), Some(&other(1)));
+    let (entries, verdict) = feed.merge(&topic(), 10, late, 0, Instant::now());
+    assert!(entries.is_empty() && matches!(verdict, Arrival::Read(after) if after == id(8, 1)));
+    assert_eq!((feed.head(), feed.state()), (Some(&other(1)), State::Filling));
+}
+
+#[test]
+fn a_read_does_not_settle_a_doubt_that_came_after_it_was_asked() {
+    let mut feed = started(10);
+    feed.asking(stamp());
+    feed.doubt();
+    let (entries, _) = feed.merge(&topic(), 5, history(12, 100, 5, &[]), 0, Instant::now());
+    assert!(entries.is_empty());
+    assert_eq!(feed.state(), State::Doubt, "the look at the head is still to come");
+    assert!(matches!(feed.compare(&head(12), Some(id(7, 10)), stamp()), Arrival::Read(_)));
 }
 
 proptest! {
     /// Whatever arrives, is lost, comes twice or is read back: a replay is exactly what the log has after a position.
     #[test]
     fn a_replay_is_what_the_log_has(steps in prop::collection::vec((0u8..5, 0u64..40), 1..120)) {
-        let (topic, now) = (topic(), Instant::now());
         let mut feed = started(0);
         let mut top = 0u64;
         for (step, n) in steps {
             match step {
                 0 | 1 => {
                     top += 1;
-                    let id = EntryId { epoch: 7, seq: top };
-                    if feed.judge(id) == Step::Next {
-                        feed.append(&topic, id, Some(event(top)), 0, now);
-                    }
+                    let expected = feed.is_live() && feed.head().unwrap().top.seq + 1 == top;
+                    prop_assert_eq!(arrive(&mut feed, top), expected.then_some(top));
                 }
                 // Lost on the wire.
                 2 => top += 1,
                 // Comes again.
-                3 => prop_assert_eq!(feed.judge(EntryId { epoch: 7, seq: n.min(feed.head().unwrap().top.seq) }), Step::Duplicate),
+                3 => {
+                    let again = n.min(feed.head().unwrap().top.seq);
+                    prop_assert_eq!(arrive(&mut feed, again), None);
+                }
                 _ => {
                     let asked = n.min(feed.head().unwrap().top.seq);
-                    match feed.merge(&topic, asked, history(top, 1000, asked, &[]), 0, now) {
-                        Merged::Forward(entries) => for (id, event) in entries {
-                            prop_assert_eq!(feed.judge(id), Step::Next);
-                            feed.append(&topic, id, event, 0, now);
-                        },
-                        other @ Merged::Replaced(_) => prop_assert!(false, "{:?}", other),
+                    let (entries, verdict) = read(&mut feed, asked, history(top, 1000, asked, &[]));
+                    prop_assert!(matches!(verdict, Arrival::Nothing), "{:?}", verdict);
+                    for (id, _) in entries {
+                        prop_assert_eq!(arrive(&mut feed, id.seq), Some(id.seq));
+                    }
+                    for (id, _) in feed.release().0 {
+                        prop_assert_eq!(arrive(&mut feed, id.seq), None);
                     }
                     prop_assert_eq!(feed.head().unwrap().top.seq, top);
                 }

@@ -1,7 +1,8 @@
 //! Live events and their marks.
 //!
 //! Nothing of a live event is kept, so Redis remembers, per area, a time that is not earlier than the last one. The mark
-//! is written *before* an event is delivered, ahead of time, so that it need not be written for each.
+//! is written *before* an event is delivered, ahead of time, so that it need not be written for each. It holds until then
+//! by Redis' clock: counted from when it was asked for, because its answer may have been long on its way.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -9,15 +10,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{question::Question, switch::Switch};
+use super::question::{Question, Questions, Stamp};
 use crate::{
     bus::{BusError, Marks},
-    hub::RoomId,
-    protocol::{Event, Reason, Subject, Topic},
+    mutant,
+    protocol::{Event, Topic},
 };
 
 /// How far ahead a mark is written.
 pub(super) const AHEAD: Duration = Duration::from_secs(2);
+/// How far ahead at most, where Redis takes long to answer.
+const FURTHEST: Duration = Duration::from_secs(30);
 /// A mark is written anew when it is used with less than this left.
 const RENEW: Duration = Duration::from_secs(1);
 /// An event is delivered while its mark has at least this left.
@@ -42,162 +45,170 @@ impl KnownMarks {
             *known = (*known).max(*mark);
         }
     }
+
+    fn replace(&self, marks: &Marks) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).clone_from(&marks.marks);
+    }
+}
+
+/// The write of a mark that is under way.
+#[derive(Debug)]
+struct Writing {
+    stamp: Stamp,
+    since: Instant,
 }
 
 /// The live events of an area.
-#[derive(Debug, Default)]
-pub(super) struct LiveArea {
+#[derive(Debug)]
+struct Area {
     /// Until when the mark holds.
     until: Option<Instant>,
     held: VecDeque<(Topic, Event)>,
-    writing: bool,
+    writing: Option<Writing>,
     /// Events were dropped, because the mark could not be written or too many waited for it.
     lost: bool,
+    /// How far ahead the next mark is written.
+    ahead: Duration,
 }
 
-impl Switch {
-    pub(super) fn take_live(&mut self, topic: &Topic, event: Event, lone: bool) {
-        let now = self.now.instant;
-        let area = self.live_areas.entry(topic.area().to_owned()).or_default();
-        let left = area.until.map_or(Duration::ZERO, |until| until.saturating_duration_since(now));
-        let ready = left >= LEFT && area.held.is_empty();
-        if !ready {
-            if area.held.len() < HELD && !area.lost {
-                area.held.push_back((topic.clone(), event.clone()));
-            } else {
-                area.lost = true;
-            }
+impl Default for Area {
+    fn default() -> Self {
+        Self { until: None, held: VecDeque::new(), writing: None, lost: false, ahead: AHEAD }
+    }
+}
+
+/// What a mark that was written sets free.
+#[derive(Debug, Default)]
+pub(super) struct Freed {
+    /// Live events that waited for it, in order.
+    pub(super) events: VecDeque<(Topic, Event)>,
+    /// Others were dropped: who follows the area must refetch.
+    pub(super) lost: bool,
+}
+
+/// Areas with live events, and what is known of their marks.
+#[derive(Debug, Default)]
+pub(super) struct LiveMarks {
+    areas: BTreeMap<String, Area>,
+    known: KnownMarks,
+}
+
+impl LiveMarks {
+    /// The marks, for those who look at them without asking.
+    pub(super) fn known(&self) -> &KnownMarks {
+        &self.known
+    }
+
+    /// Takes a live event; gives it back where its mark holds.
+    pub(super) fn take(
+        &mut self,
+        topic: &Topic,
+        event: Event,
+        now: Instant,
+        questions: &mut Questions,
+    ) -> Option<Event> {
+        if !self.areas.contains_key(topic.area()) {
+            self.areas.insert(topic.area().to_owned(), Area::default());
         }
-        if left < RENEW && !area.writing {
-            area.writing = true;
-            self.write_mark(topic.area().to_owned());
+        let area = self.areas.get_mut(topic.area())?;
+        let left = area.left(now);
+        let ready = left >= LEFT && area.held.is_empty();
+        if left < RENEW && area.writing.is_none() {
+            area.write(topic.area(), now, questions);
         }
         if ready {
-            self.pass_live(topic, event, lone);
+            return Some(event);
         }
+        if area.held.len() < HELD && !area.lost {
+            area.held.push_back((topic.clone(), event));
+        } else {
+            area.lost = true;
+        }
+        None
     }
 
-    fn write_mark(&mut self, area: String) {
-        self.ask(Question::Mark { area, ahead: AHEAD });
-    }
-
-    pub(super) fn take_marked(&mut self, name: &str, result: Result<Marks, BusError>) {
-        let now = self.now.instant;
-        let Some(area) = self.live_areas.get_mut(name) else { return };
-        area.writing = false;
-        match result {
+    /// A mark was written, or could not be.
+    pub(super) fn marked(
+        &mut self,
+        stamp: Stamp,
+        name: &str,
+        marks: Result<Marks, BusError>,
+        now: Instant,
+        questions: &mut Questions,
+    ) -> Freed {
+        let Some(area) = self.areas.get_mut(name) else { return Freed::default() };
+        let Some(writing) = area.writing.take_if(|writing| writing.stamp == stamp) else {
+            return Freed::default();
+        };
+        match marks {
             Ok(marks) => {
+                self.known.learn(&marks);
                 let ahead = marks.marks.get(name).map_or(0, |mark| mark.saturating_sub(marks.now));
-                area.until = Some(now + Duration::from_millis(ahead).min(AHEAD));
-                let held = std::mem::take(&mut area.held);
-                let lost = std::mem::take(&mut area.lost);
-                self.learn_marks(&marks);
-                for (topic, event) in held {
-                    self.pass_live(&topic, event, false);
+                let since = if mutant::is("mark-latency") { now } else { writing.since };
+                area.until = Some(since + Duration::from_millis(ahead).min(FURTHEST));
+                if area.left(now) < LEFT {
+                    // It took so long that the mark is over: the next one is written further ahead.
+                    area.ahead = (now.saturating_duration_since(writing.since) * 2 + AHEAD).min(FURTHEST);
+                    area.write(name, now, questions);
+                    return Freed::default();
                 }
-                self.hub.flush();
-                if lost {
-                    self.owe_area(name, Reason::Live);
-                }
+                area.ahead = AHEAD;
+                Freed { events: std::mem::take(&mut area.held), lost: std::mem::take(&mut area.lost) }
             }
             Err(error) => {
                 // Withheld, not delivered: who is away could not be told. The next tick tries again.
-                let known = std::mem::replace(&mut area.lost, true);
-                area.held.clear();
-                if !known {
+                if !std::mem::replace(&mut area.lost, true) {
                     tracing::warn!(area = name, %error, "live events are withheld: their mark cannot be written");
                 }
+                area.held.clear();
+                Freed::default()
             }
         }
     }
 
     /// Writes marks that could not be written.
-    pub(super) fn retry_live(&mut self) {
-        if !self.connection.is_settled() {
-            return;
-        }
-        let due: Vec<String> = self
-            .live_areas
-            .iter_mut()
-            .filter(|(_, area)| area.lost && !area.writing)
-            .map(|(name, area)| {
-                area.writing = true;
-                name.clone()
-            })
-            .collect();
-        for area in due {
-            self.write_mark(area);
+    pub(super) fn retry(&mut self, now: Instant, questions: &mut Questions) {
+        for (name, area) in &mut self.areas {
+            if area.lost && area.writing.is_none() {
+                area.write(name, now, questions);
+            }
         }
     }
 
     /// Whether live events are withheld somewhere: then nobody was told everything.
-    pub(super) fn withholds_live(&self) -> bool {
-        self.live_areas.values().any(|area| area.lost || !area.held.is_empty())
+    pub(super) fn withhold(&self) -> bool {
+        self.areas.values().any(|area| area.lost || !area.held.is_empty())
     }
 
-    /// The link was interrupted: marks were written with what is no longer known to hold.
-    pub(super) fn forget_live(&mut self) {
-        for area in self.live_areas.values_mut() {
+    /// The link is lost: marks were written with what is no longer known to hold.
+    pub(super) fn interrupt(&mut self) {
+        for area in self.areas.values_mut() {
             area.lost |= !area.held.is_empty();
             area.held.clear();
             area.until = None;
-            area.writing = false;
+            area.writing = None;
         }
     }
 
-    /// Owes a `resync` to all who follow something in an area.
-    pub(super) fn owe_area(&mut self, area: &str, reason: Reason) {
-        let rooms: Vec<RoomId> = self
-            .feeds
-            .keys()
-            .copied()
-            .filter(|room| self.hub.subject(*room).is_some_and(|subject| subject.area() == area))
-            .collect();
-        for room in rooms {
-            self.owe_all(room, reason);
-        }
+    /// Remembers marks that were read.
+    pub(super) fn learn(&self, marks: &Marks) {
+        self.known.learn(marks);
     }
 
-    /// Owes `resync` (`live`) to who follows a subject, where its area has had live events.
-    pub(super) fn owe_live(&mut self, room: RoomId, marks: &BTreeMap<String, u64>) {
-        if self.hub.subject(room).map(Subject::area).is_some_and(|area| marks.contains_key(area)) {
-            self.owe_all(room, Reason::Live);
-        }
+    /// The link is back: marks of a Redis that is no more would hold for ever where its clock was ahead.
+    pub(super) fn relearn(&self, marks: &Marks) {
+        if mutant::is("known-marks") { self.known.learn(marks) } else { self.known.replace(marks) }
+    }
+}
+
+impl Area {
+    /// How long the mark holds.
+    fn left(&self, now: Instant) -> Duration {
+        self.until.map_or(Duration::ZERO, |until| until.saturating_duration_since(now))
     }
 
-    /// Remembers marks for those who look at them without asking.
-    pub(super) fn learn_marks(&self, marks: &Marks) {
-        self.known_marks.learn(marks);
-    }
-
-    /// The latest mark of an area that this node has read or written.
-    pub(super) fn known_mark(&self, area: &str) -> Option<u64> {
-        self.known_marks.get(area)
-    }
-
-    /// Reads the marks for sessions that came back: one read at a time, for all who came before it started.
-    pub(super) fn read_marks(&mut self) {
-        if self.mark_reads.0.is_empty() && !self.mark_reads.1.is_empty() && self.connection.is_up() {
-            self.mark_reads.0 = std::mem::take(&mut self.mark_reads.1);
-            self.ask(Question::Marks);
-        }
-    }
-
-    pub(super) fn take_marks(&mut self, result: Result<Marks, BusError>) {
-        let ids = std::mem::take(&mut self.mark_reads.0);
-        let Ok(marks) = result else {
-            // Read again with the next session that asks, or when the link is back.
-            self.mark_reads.1.extend(ids);
-            return;
-        };
-        self.learn_marks(&marks);
-        let marks = Arc::new(marks);
-        for id in ids {
-            if let Some(join) = self.joins.get_mut(&id) {
-                join.marks = Some(Arc::clone(&marks));
-            }
-            self.try_finish(id);
-        }
-        self.read_marks();
+    fn write(&mut self, name: &str, now: Instant, questions: &mut Questions) {
+        let stamp = questions.ask(Question::Mark { area: name.to_owned(), ahead: self.ahead });
+        self.writing = Some(Writing { stamp, since: now });
     }
 }

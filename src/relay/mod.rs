@@ -5,16 +5,22 @@
 //! happen in one order and need no locks. Sessions talk to it through [`Relay`], and get every answer through their
 //! outbox, in order with the events. Must not know transports.
 
+mod deliveries;
 pub mod feed;
-mod heads;
+mod feeds;
+mod head_check;
+mod interest;
 mod join;
+mod joins;
 mod link;
+mod log;
 mod marks;
-mod owed;
-mod passing;
 mod question;
-mod revoked;
+mod resyncs;
+mod revocations;
+mod status;
 mod switch;
+mod tail;
 mod task;
 
 use std::{
@@ -27,8 +33,10 @@ use std::{
 
 use tokio::sync::mpsc;
 
-use self::marks::KnownMarks;
 pub use self::{
+    joins::Attempt,
+    log::{Entry, Resumed},
+    marks::KnownMarks,
     question::{Answer, Input, Now, Out, Place, Question, Stamp},
     switch::{BATCH, Switch},
 };

@@ -1,218 +1,264 @@
-//! The switch: the one task that owns all feeds and the hub.
+//! The switch: everything that changes who receives what passes through here, in one order.
 //!
-//! Everything that changes who receives what passes through here in one order: deliveries, sessions' requests, and the
-//! answers of the bus, which is asked by tasks of their own so that nothing here ever waits. Must not know transports.
+//! It owns the hub and the parts, takes inputs (what arrives, what sessions ask, what the bus has answered) and hands each
+//! to the parts that it concerns. It owns no rule: what a log shows is decided by `feed`, when a session is in step by
+//! `joins`, what it is owed by `resyncs`. It never waits and reads no clock. Must not know transports.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Instant,
-};
-
-use rustc_hash::FxHashMap;
+mod answers;
+mod arrivals;
+mod sessions;
 
 use super::{
     Settings,
-    feed::Feed,
-    heads::Check,
-    join::Join,
-    link::Connection,
-    marks::{KnownMarks, LiveArea},
-    question::{Answer, Input, Now, Out, Question, Questions, Stamp},
+    deliveries::Deliveries,
+    feed::Arrival,
+    feeds::Feeds,
+    head_check::HeadCheck,
+    interest::Interest,
+    joins::{Around, Joins},
+    link::Link,
+    marks::{KnownMarks, LiveMarks},
+    question::{Input, Now, Out, Questions},
+    resyncs::PendingResyncs,
+    revocations::LastLook,
+    status,
 };
 use crate::{
-    bus::{BusEvent, Content},
-    hub::{Hub, MemberId, RoomId, Standing},
+    hub::{Hub, RoomId},
     metrics::Metrics,
-    protocol::EntryId,
-    telemetry::traces::Span,
+    mutant,
+    protocol::{Reason, Subject, Topic},
 };
 
 /// Deliveries that are taken in one turn: they leave in one write per session.
 pub const BATCH: usize = 64;
-/// Bytes of deliveries in one turn, well below any outbox's bound.
-const BATCH_BYTES: usize = 65_536;
+/// What belongs to the turn, or to nobody.
+#[derive(Debug)]
+struct Turn {
+    now: Now,
+    metrics: Metrics,
+    fatal: Option<String>,
+}
 
-/// The owner of all feeds and of the hub: inputs in, questions and deliveries out.
+/// The owner of the hub and of all parts: inputs in, questions and deliveries out.
 #[derive(Debug)]
 pub struct Switch {
-    pub(super) settings: Settings,
-    pub(super) metrics: Metrics,
-    pub(super) questions: Questions,
-    /// The last proof, ms of Redis' clock.
-    pub(super) at: u64,
-    pub(super) live: bool,
-    pub(super) known_marks: KnownMarks,
-    pub(super) hub: Hub,
-    pub(super) feeds: FxHashMap<RoomId, Feed>,
-    pub(super) held: FxHashMap<RoomId, Vec<(EntryId, Content)>>,
-    /// Reads of logs that are under way, and whether more was found missing since: then one does not do.
-    pub(super) reads: FxHashMap<RoomId, bool>,
-    pub(super) connection: Connection,
-    /// Counts interruptions of the link: an answer to a question of before is not used.
-    pub(super) generation: Stamp,
-    pub(super) joins: BTreeMap<u64, Join>,
-    pub(super) next_join: u64,
-    /// Joins that wait for a room.
-    pub(super) waiting: FxHashMap<RoomId, Vec<u64>>,
-    /// Joins that wait for marks: for the read under way, and for the next.
-    pub(super) mark_reads: (Vec<u64>, Vec<u64>),
-    pub(super) to_open: BTreeSet<RoomId>,
-    pub(super) to_close: BTreeSet<RoomId>,
-    pub(super) opening: bool,
-    pub(super) idle: BTreeMap<RoomId, Instant>,
-    pub(super) live_areas: BTreeMap<String, LiveArea>,
-    pub(super) owed: BTreeSet<MemberId>,
-    /// Sessions that were told to refetch in this second and the last.
-    pub(super) told: (usize, usize),
-    pub(super) check: Check,
-    /// When this turn began.
-    pub(super) now: Now,
-    /// What was delivered in this turn and is traced: the spans end with it, when everything is written.
-    pub(super) spans: Vec<Span>,
-    fatal: Option<String>,
+    hub: Hub,
+    feeds: Feeds,
+    link: Link,
+    interest: Interest,
+    joins: Joins,
+    marks: LiveMarks,
+    resyncs: PendingResyncs,
+    head_check: HeadCheck,
+    last_look: LastLook,
+    deliveries: Deliveries,
+    questions: Questions,
+    turn: Turn,
 }
 
 impl Switch {
     /// A switch that has seen nothing yet: the link is down, and nobody follows anything.
     pub fn new(settings: Settings, hub: Hub, metrics: Metrics, now: Now) -> Self {
-        let questions = Questions::default();
         Self {
-            settings,
-            metrics,
-            generation: questions.latest(),
-            questions,
-            at: 0,
-            live: false,
-            known_marks: KnownMarks::default(),
             hub,
-            feeds: FxHashMap::default(),
-            held: FxHashMap::default(),
-            reads: FxHashMap::default(),
-            connection: Connection::new(now.wall_ms),
-            joins: BTreeMap::new(),
-            next_join: 0,
-            waiting: FxHashMap::default(),
-            mark_reads: (Vec::new(), Vec::new()),
-            to_open: BTreeSet::new(),
-            to_close: BTreeSet::new(),
-            opening: false,
-            idle: BTreeMap::new(),
-            live_areas: BTreeMap::new(),
-            owed: BTreeSet::new(),
-            told: (0, 0),
-            check: Check::new(now.instant),
-            now,
-            spans: Vec::new(),
-            fatal: None,
+            feeds: Feeds::new(settings.log_length),
+            link: Link::new(now),
+            interest: Interest::new(settings.linger),
+            joins: Joins::default(),
+            marks: LiveMarks::default(),
+            resyncs: PendingResyncs::new(settings.refetches_per_second),
+            head_check: HeadCheck::new(settings.log_ttl, now.instant),
+            last_look: LastLook::new(settings.revocations),
+            deliveries: Deliveries::new(settings.traces, metrics.clone(), now),
+            questions: Questions::default(),
+            turn: Turn { now, metrics, fatal: None },
         }
     }
 
     /// Takes an input. [`Switch::end_turn`] must follow.
     pub fn take(&mut self, input: Input<'_>, now: Now) {
-        self.now = now;
+        self.turn.now = now;
+        self.deliveries.begin(now, self.link.at());
         match input {
             Input::Events(batch) => self.take_events(batch),
             Input::Command(command) => self.obey(command),
             Input::Answer(stamp, answer) => self.take_answer(stamp, answer),
             Input::Tick { chance } => self.tick(chance),
         }
+        self.hub.flush();
     }
 
     /// Ends the turn: sends what is owed, and says what is left to do.
     pub fn end_turn(&mut self, now: Now) -> Out {
-        self.now = now;
-        self.spans.clear();
-        self.open_and_close();
-        self.pay_owed();
-        Out { questions: self.questions.take(), fatal: self.fatal.take() }
+        self.turn.now = now;
+        self.deliveries.end();
+        if self.link.is_about_to_live(&self.feeds) {
+            self.go_live();
+        }
+        if self.link.is_settled() {
+            let closed = self.close_rooms();
+            self.interest.ask(closed, &self.hub, &mut self.questions);
+        }
+        self.link.look(&self.hub, &self.feeds, &mut self.questions, now.instant);
+        self.joins.ask(&self.link, &mut self.questions);
+        self.turn.metrics.history_reads.inc_by(self.feeds.ask(&mut self.questions));
+        self.resyncs.pay_all(&mut self.hub, &self.feeds, &self.link, &self.turn.metrics);
+        Out { questions: self.questions.take(), fatal: self.turn.fatal.take() }
     }
 
     /// The last proof that everything was handed over, ms of Redis' clock; 0 before the first.
     pub fn at(&self) -> u64 {
-        self.at
+        self.link.at()
     }
 
     /// Whether Redis is in sight and all topics are in step.
     pub fn is_live(&self) -> bool {
-        self.live
+        self.link.is_live()
     }
 
     /// Until when areas have had live events, as far as this node knows; for those who look without asking.
     pub fn known_marks(&self) -> KnownMarks {
-        self.known_marks.clone()
+        self.marks.known().clone()
     }
 
-    /// Asks the bus; the answer comes back as an input.
-    pub(super) fn ask(&mut self, question: Question) {
-        self.questions.ask(question);
-    }
-
-    fn take_events(&mut self, batch: &mut Vec<BusEvent>) {
-        let mut bytes = 0;
-        let lone = batch.len() == 1;
-        for event in batch.drain(..) {
-            match event {
-                BusEvent::Delivery(delivery) => {
-                    if let Content::Recorded(_, event) | Content::Live(event) = &delivery.content {
-                        bytes += event.json().len();
-                    }
-                    self.take_delivery(delivery, lone);
-                    if bytes > BATCH_BYTES {
-                        self.hub.flush();
-                        bytes = 0;
-                    }
-                }
-                other => {
-                    self.hub.flush();
-                    match other {
-                        BusEvent::Proof { at } => self.prove(at),
-                        BusEvent::Link(link) => self.take_link(link),
-                        BusEvent::Doubt(subject) => self.doubt(subject.as_ref()),
-                        BusEvent::Revoked(revocations) => self.revoke(&revocations),
-                        BusEvent::Fatal(reason) => self.fatal = Some(reason),
-                        BusEvent::Delivery(_) => {}
-                    }
-                }
+    /// What follows from a verdict on a log: the only place where it does.
+    fn follow(&mut self, room: RoomId, topic: &Topic, arrival: Arrival, lone: bool) {
+        match arrival {
+            Arrival::Deliver(frame) => {
+                self.deliveries.deliver(room, &frame, lone, &mut self.hub);
+            }
+            Arrival::Nothing => {}
+            Arrival::Invalid => self.resyncs.owe_all(&mut self.hub, room, Reason::Invalid),
+            Arrival::Read(after) => {
+                tracing::warn!(topic = %topic, %after, "events of a topic are missing: reading its log");
+                self.turn.metrics.gaps.inc();
+                self.doubt_every(topic);
+                self.feeds.want(room, topic, None);
+            }
+            Arrival::Replaced(reason) => {
+                tracing::warn!(topic = %topic, reason = reason.name(), "the log of a topic is another one: its followers refetch");
+                self.doubt_every(topic);
+                self.resyncs.owe_all(&mut self.hub, room, reason);
+                self.wake(room);
+            }
+            Arrival::Earlier => {
+                tracing::warn!(topic = %topic, "the log of a topic may be another one: comparing with what Redis has");
+                self.link.doubt(room, &mut self.feeds);
             }
         }
-        self.hub.flush();
     }
 
-    fn take_answer(&mut self, stamp: Stamp, answer: Answer) {
-        let stale = stamp <= self.generation;
-        match answer {
-            Answer::Opened(results) => self.take_opened(results, stale),
-            Answer::Closed => self.opening = false,
-            _ if stale => {}
-            Answer::Read { topic, after, history } => self.take_read(&topic, after, history),
-            Answer::Marks(marks) => self.take_marks(marks),
-            Answer::Marked { area, marks } => self.take_marked(&area, marks),
-            Answer::Looked { heads, marks } => self.take_looked(heads, marks),
-            Answer::Heads(heads) => self.take_checked(heads),
+    /// Who follows the whole area of a topic may have missed something that cannot be read again.
+    fn doubt_every(&mut self, topic: &Topic) {
+        if let Some(every) = self.hub.find(&Subject::Every(topic.wide()))
+            && !mutant::is("wide-doubt")
+        {
+            self.resyncs.owe_all(&mut self.hub, every, Reason::Gap);
         }
+    }
+
+    /// What was held arrives, now that the feed is live; then those go on who wait for the room.
+    fn release(&mut self, room: RoomId, topic: &Topic) {
+        let (at, now) = (self.link.at(), self.turn.now.instant);
+        let (held, unheld) = self.feeds.release(room);
+        let mut earlier = false;
+        for (id, event) in held {
+            match self.feeds.arrive(room, topic, (id, event), at, now) {
+                // One look at the log answers for all of them.
+                Arrival::Earlier => earlier = true,
+                arrival => self.follow(room, topic, arrival, false),
+            }
+        }
+        let feed = self.feeds.get(room).filter(|feed| feed.is_live());
+        if earlier || feed.is_some_and(|feed| unheld.is_some_and(|id| !feed.has(id))) {
+            self.follow(room, topic, Arrival::Earlier, false);
+        }
+        self.wake(room);
+    }
+
+    fn with_joins<R>(&mut self, act: impl FnOnce(&mut Joins, &mut Around<'_>) -> R) -> R {
+        let mut around = Around {
+            hub: &mut self.hub,
+            feeds: &mut self.feeds,
+            link: &self.link,
+            marks: &self.marks,
+            resyncs: &mut self.resyncs,
+            metrics: &self.turn.metrics,
+        };
+        act(&mut self.joins, &mut around)
+    }
+
+    fn attempt(&mut self, ids: impl IntoIterator<Item = u64>) {
+        self.with_joins(|joins, around| {
+            for id in ids {
+                joins.attempt(id, around);
+            }
+        });
+    }
+
+    /// Goes on with the joins that wait for a room.
+    fn wake(&mut self, room: RoomId) {
+        let ids = self.joins.waiting_for(room);
+        self.attempt(ids);
+    }
+
+    fn topic_of(&self, room: RoomId) -> Option<Topic> {
+        match self.hub.subject(room)? {
+            Subject::Topic(topic) => Some(topic.clone()),
+            Subject::Every(_) => None,
+        }
+    }
+
+    fn go_live(&mut self) {
+        self.link.go_live(self.turn.now);
+        self.advance();
+        self.resyncs.pay_all(&mut self.hub, &self.feeds, &self.link, &self.turn.metrics);
+        tracing::info!(topics = self.feeds.len(), "Redis is in sight and all topics are in step");
+        status::tell_complete(&mut self.hub, &self.feeds, &self.link);
+        let ids = self.joins.all();
+        self.attempt(ids);
+    }
+
+    /// Takes down the rooms that have been empty for long enough; their subjects.
+    fn close_rooms(&mut self) -> Vec<Subject> {
+        let mut closed = Vec::new();
+        for room in self.interest.closing() {
+            if !self.hub.is_empty(room) {
+                continue;
+            }
+            closed.extend(self.hub.subject(room).cloned());
+            self.feeds.close(room);
+            self.link.forget(room);
+            self.hub.close(room);
+        }
+        closed
     }
 
     fn tick(&mut self, chance: f64) {
-        let now = self.now.instant;
-        self.told = (0, self.told.0);
-        for feed in self.feeds.values_mut() {
-            feed.trim(now);
+        let now = self.turn.now.instant;
+        self.resyncs.tick();
+        self.feeds.trim(now);
+        self.interest.close_idle(now);
+        self.joins.tick();
+        if self.link.is_settled() {
+            self.marks.retry(now, &mut self.questions);
+            if !self.interest.is_asking() {
+                self.interest.open(self.feeds.opening());
+            }
+            self.head_check.tick(&self.hub, &self.feeds, &mut self.questions, chance, now);
         }
-        self.close_idle(now);
-        self.retry_live();
-        self.retry_opening();
-        self.tick_link(chance);
-        self.give_up_waiting(now);
-        self.metrics.topics.set(self.feeds.len() as i64);
-    }
-
-    /// How a member stands in a room is not in step and not owed: it waits to join.
-    pub(super) fn is_waiting(&self, member: MemberId, room: RoomId) -> bool {
-        self.hub.standing(member, room) == Some(Standing::Waiting)
-    }
-
-    /// Whether a member is in step in a room, and neither waits nor is owed anything.
-    pub(super) fn is_told_everything(&self, member: MemberId, room: RoomId) -> bool {
-        self.hub.standing(member, room) == Some(Standing::InStep)
+        for room in self.feeds.unread() {
+            self.wake(room);
+        }
+        self.with_joins(|joins, around| joins.give_up(now, around));
+        if self.link.is_live() {
+            status::tell_complete(&mut self.hub, &self.feeds, &self.link);
+        }
+        self.turn.metrics.topics.set(self.feeds.len() as i64);
     }
 }
+
+#[cfg(test)]
+#[path = "switch_tests.rs"]
+mod tests;

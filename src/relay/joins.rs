@@ -1,0 +1,397 @@
+//! Joining: how sessions that connect, subscribe or come back get in step.
+//!
+//! A join waits until every topic it names is live, its log, where something is missing, has been read, and the marks
+//! have been read after that. Then, in one go: the answer with positions, the `resync`s, the missed events, and from
+//! there on the live stream. While Redis is away the answer goes out at once, and the rest when Redis is back; a topic
+//! that Redis refuses does not hold up the others. Must not know how Redis is asked.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use rustc_hash::FxHashMap;
+
+use super::{
+    Request,
+    feeds::Feeds,
+    interest::Interest,
+    join::{Asked, Join, Place, Ready, Reply, Wish},
+    link::Link,
+    marks::LiveMarks,
+    question::{Question, Questions, Stamp},
+    resyncs::PendingResyncs,
+    status,
+};
+use crate::{
+    bus::{BusError, Marks},
+    hub::{Entrance, Hub, MemberId, Outbox, RoomId, Standing},
+    metrics::Metrics,
+    mutant,
+    protocol::{Position, Subject, Topic, message::Positions},
+};
+
+/// How long a session waits for its answer before it gets one without all positions.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What came of trying a join.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Attempt {
+    /// It is in step, as far as Redis lets it be.
+    Done,
+    /// It waits for this room.
+    Waits(RoomId),
+    /// It waits for a log to be read.
+    Read(RoomId),
+    /// It waits for the marks.
+    Marks,
+    /// It waits for the link.
+    Link,
+    /// The session is gone.
+    Gone,
+}
+
+/// The parts that a join touches.
+#[derive(Debug)]
+pub(super) struct Around<'a> {
+    pub(super) hub: &'a mut Hub,
+    pub(super) feeds: &'a mut Feeds,
+    pub(super) link: &'a Link,
+    pub(super) marks: &'a LiveMarks,
+    pub(super) resyncs: &'a mut PendingResyncs,
+    pub(super) metrics: &'a Metrics,
+}
+
+/// All joins.
+#[derive(Debug, Default)]
+pub(super) struct Joins {
+    by_id: BTreeMap<u64, Join>,
+    last: u64,
+    /// Joins that wait for a room.
+    waiting: FxHashMap<RoomId, Vec<u64>>,
+    /// Joins that wait for the read of marks that is under way.
+    reading: Option<(Stamp, BTreeSet<u64>)>,
+    /// Joins that wait for the next one.
+    next_read: BTreeSet<u64>,
+    /// The last read was refused: the next one waits for the next tick.
+    paused: bool,
+}
+
+impl Joins {
+    /// Takes in what a member asks to follow; the join is to be tried.
+    pub(super) fn add(
+        &mut self,
+        member: MemberId,
+        outbox: Arc<Outbox>,
+        reply: Reply,
+        request: &Request,
+        now: Instant,
+        (hub, feeds, interest): (&mut Hub, &mut Feeds, &mut Interest),
+    ) -> u64 {
+        self.last += 1;
+        let ticket = self.last as u32;
+        let resume = request.resume.as_ref();
+        let (mut wishes, mut known) = (Vec::new(), Vec::new());
+        let explicit = request.subjects.iter().map(|subject| (subject.clone(), true));
+        let implied = request.subjects.iter().map(|subject| (Subject::Topic(subject.wide()), false));
+        for (subject, explicit) in explicit.chain(implied) {
+            let room = hub.room(&subject);
+            interest.enter(room);
+            if feeds.open(room) {
+                interest.open([room]);
+            }
+            if hub.enter(member, room, Entrance { explicit, fresh: resume.is_none(), ticket }) {
+                wishes.push(Wish { room, asked: Asked::by(&subject, resume), reads: 0 });
+            } else if !hub.is_waiting(member, room, ticket) {
+                known.push(room);
+            }
+        }
+        known.sort_unstable();
+        known.dedup();
+        let join = Join {
+            outbox,
+            reply,
+            wishes,
+            known,
+            resume_at: resume.map(|resume| resume.at.unwrap_or(0)),
+            marks: None,
+            until: now + PATIENCE,
+            checked: 0,
+            prefetched: false,
+        };
+        self.by_id.insert(self.last, join);
+        self.last
+    }
+
+    /// Tries a join: it is finished, or left waiting for the first thing that is not ready.
+    pub(super) fn attempt(&mut self, id: u64, around: &mut Around<'_>) -> Attempt {
+        let Some(join) = self.by_id.get_mut(&id) else { return Attempt::Gone };
+        let Some(member) = around.hub.member_of(&join.outbox) else {
+            self.by_id.remove(&id);
+            return Attempt::Gone;
+        };
+        if !around.link.is_settled() {
+            return Attempt::Link;
+        }
+        // What was ready before may not be so any more: everything is looked at again before the end.
+        let before = join.checked;
+        for at in (before..join.wishes.len()).chain(0..before.min(join.wishes.len())) {
+            let wish = &join.wishes[at];
+            if !around.hub.is_waiting(member, wish.room, id as u32) {
+                continue;
+            }
+            let room = wish.room;
+            let ready = wish.is_ready(around.feeds);
+            if ready == Ready::Yes {
+                continue;
+            }
+            if join.is_given() && around.feeds.has_failed(room) && !mutant::is("held-up") {
+                // The others need not wait for it.
+                join.fetch(at, id as u32, member, around);
+                continue;
+            }
+            join.checked = at;
+            wait(&mut self.waiting, room, id);
+            if ready == Ready::No {
+                return Attempt::Waits(room);
+            }
+            join.fetch(at, id as u32, member, around);
+            return Attempt::Read(room);
+        }
+        join.checked = join.wishes.len();
+        if join.lacks_marks(around.feeds) {
+            self.next_read.insert(id);
+            return Attempt::Marks;
+        }
+        self.finish(id, member, around);
+        Attempt::Done
+    }
+
+    /// Joins that wait for a room, to be tried: it has changed.
+    pub(super) fn waiting_for(&mut self, room: RoomId) -> Vec<u64> {
+        self.waiting.remove(&room).unwrap_or_default()
+    }
+
+    /// A log could not be read: that read does not count.
+    pub(super) fn read_failed(&mut self, room: RoomId) {
+        for id in self.waiting.get(&room).into_iter().flatten() {
+            let wishes = self.by_id.get_mut(id).map(|join| &mut join.wishes).into_iter().flatten();
+            for wish in wishes.filter(|wish| wish.room == room) {
+                wish.reads = wish.reads.saturating_sub(1);
+            }
+        }
+    }
+
+    /// All joins, to be tried: the link has changed.
+    pub(super) fn all(&mut self) -> Vec<u64> {
+        self.waiting.clear();
+        self.by_id.keys().copied().collect()
+    }
+
+    /// Puts a member in step in all rooms of a join that are ready, and answers it; the others go on waiting.
+    fn finish(&mut self, id: u64, member: MemberId, around: &mut Around<'_>) {
+        let Some(mut join) = self.by_id.remove(&id) else { return };
+        let mut wishes = std::mem::take(&mut join.wishes);
+        wishes.retain(|wish| around.hub.is_waiting(member, wish.room, id as u32));
+        let lacks_marks = join.lacks_marks(around.feeds);
+        let (ready, later): (Vec<_>, Vec<_>) =
+            wishes.into_iter().partition(|wish| !lacks_marks && wish.is_ready(around.feeds) == Ready::Yes);
+        let mut positions = Vec::new();
+        let mut replays = Vec::new();
+        let mut owes = false;
+        for wish in ready {
+            match join.verdict(&wish, around.hub, around.feeds, around.marks) {
+                Ok(Place { position, replay }) => {
+                    let head = around.feeds.top(wish.room).map_or(0, |top| top.seq);
+                    let from = position.as_ref().map_or(head, |(_, position)| position.id.seq);
+                    around.hub.put_in_step(member, wish.room, from, head);
+                    positions.extend(position);
+                    replays.extend(replay);
+                }
+                Err(reason) => {
+                    around.hub.owe(member, wish.room, reason);
+                    owes = true;
+                }
+            }
+        }
+        positions.extend(join.known.iter().filter_map(|room| known_position(member, *room, around)));
+        let standings = around.hub.standings(member);
+        let pending = standings.iter().any(|(_, standing)| *standing != Standing::InStep);
+        let caught_up = replays.is_empty() && !pending;
+        // Whoever comes back with a later proof than what it was told here is told the earlier one.
+        let told = around.hub.at_of(member, around.link.at());
+        let frozen = around.hub.member(member).and_then(|member| member.at);
+        let back = join.resume_at.map_or(told, |at| frozen.map_or(at, |frozen| frozen.min(at)));
+        let at = if caught_up { around.link.at() } else { back };
+        let live = around.link.is_live() && later.is_empty();
+        if join.answer(at, Positions(positions), live) {
+            welcomed(member, live, around.hub);
+        }
+        if pending {
+            around.hub.freeze(member, Some(at));
+        } else if !owes {
+            around.hub.freeze(member, None);
+        }
+        if owes {
+            around.resyncs.pay_one(member, around.hub, around.feeds, around.link, around.metrics);
+        }
+        join.replay(replays, around.metrics);
+        if around.link.is_live() {
+            let complete = status::is_complete(member, around.hub, around.feeds);
+            if complete || !later.is_empty() {
+                status::tell(member, complete, around.hub, around.link);
+            }
+        }
+        if !later.is_empty() {
+            join.wait_for(later);
+            for wish in &join.wishes {
+                wait(&mut self.waiting, wish.room, id);
+            }
+            if lacks_marks {
+                self.next_read.insert(id);
+            }
+            self.by_id.insert(id, join);
+        }
+    }
+
+    /// Answers joins that have waited too long, with what is ready.
+    pub(super) fn give_up(&mut self, now: Instant, around: &mut Around<'_>) {
+        if !around.link.is_settled() {
+            return self.answer_without_redis(around, |join| join.until <= now);
+        }
+        let due = self.by_id.iter().filter(|(_, join)| !join.is_given() && join.until <= now);
+        for id in due.map(|(id, _)| *id).collect::<Vec<_>>() {
+            let Some(join) = self.by_id.get(&id) else { continue };
+            match around.hub.member_of(&join.outbox) {
+                Some(member) => self.finish(id, member, around),
+                None => drop(self.by_id.remove(&id)),
+            }
+        }
+    }
+
+    /// While Redis is away nobody waits for an answer.
+    pub(super) fn answer_all_without_redis(&mut self, around: &mut Around<'_>) {
+        self.answer_without_redis(around, |_| true);
+    }
+
+    fn answer_without_redis(&mut self, around: &mut Around<'_>, due: impl Fn(&Join) -> bool) {
+        for join in self.by_id.values_mut().filter(|join| !join.is_given() && due(join)) {
+            let Some(member) = around.hub.member_of(&join.outbox) else { continue };
+            let at = join.resume_at.unwrap_or_else(|| around.hub.at_of(member, around.link.at()));
+            if join.answer(at, Positions::default(), false) {
+                welcomed(member, false, around.hub);
+            }
+            join.wishes.iter_mut().for_each(|wish| wish.asked.unanswered());
+            around.hub.hold_back(member, at);
+        }
+    }
+
+    /// The link is lost, and with it every answer that is due.
+    pub(super) fn interrupt(&mut self) {
+        for join in self.by_id.values_mut() {
+            join.marks = None;
+            join.prefetched = false;
+            join.wishes.iter_mut().for_each(|wish| wish.reads = 0);
+        }
+        if let Some((_, ids)) = self.reading.take() {
+            self.next_read.extend(ids);
+        }
+        self.waiting.clear();
+        self.paused = false;
+    }
+
+    /// A second has passed: what was refused is asked for again.
+    pub(super) fn tick(&mut self) {
+        self.paused = false;
+    }
+
+    /// Reads the marks for those who need them: one read at a time, for all who came before it started.
+    pub(super) fn ask(&mut self, link: &Link, questions: &mut Questions) {
+        if self.reading.is_none() && !self.next_read.is_empty() && link.is_settled() && !self.paused {
+            let ids = std::mem::take(&mut self.next_read);
+            self.reading = Some((questions.ask(Question::Marks), ids));
+        }
+    }
+
+    /// Takes the marks; returns the joins that have waited for them, to be tried.
+    pub(super) fn take_marks(
+        &mut self,
+        stamp: Stamp,
+        marks: Result<Marks, BusError>,
+        known: &LiveMarks,
+    ) -> BTreeSet<u64> {
+        let Some((_, ids)) = self.reading.take_if(|(reading, _)| *reading == stamp) else {
+            return BTreeSet::new();
+        };
+        match marks {
+            Ok(marks) => {
+                known.learn(&marks);
+                let marks = Arc::new(marks);
+                for id in &ids {
+                    if let Some(join) = self.by_id.get_mut(id) {
+                        join.marks = Some((stamp, Arc::clone(&marks)));
+                    }
+                }
+                ids
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the marks of live events cannot be read; trying again");
+                if !mutant::is("marks-retry") {
+                    self.next_read.extend(ids);
+                }
+                self.paused = true;
+                BTreeSet::new()
+            }
+        }
+    }
+}
+
+impl Join {
+    /// Asks for what the log of a wish lacks; the first time for what all of them lack, so that they need not wait for
+    /// each other.
+    fn fetch(&mut self, at: usize, ticket: u32, member: MemberId, around: &mut Around<'_>) {
+        let end = if std::mem::replace(&mut self.prefetched, true) { at + 1 } else { self.wishes.len() };
+        for wish in &mut self.wishes[at..end] {
+            let Ready::Read(from) = wish.is_ready(around.feeds) else { continue };
+            if around.feeds.is_reading(wish.room) || !around.hub.is_waiting(member, wish.room, ticket) {
+                continue;
+            }
+            if let Some(Subject::Topic(topic)) = around.hub.subject(wish.room) {
+                wish.reads += 1;
+                around.feeds.want(wish.room, topic, Some(from));
+            }
+        }
+    }
+
+    /// It was answered without these.
+    fn wait_for(&mut self, mut wishes: Vec<Wish>) {
+        for wish in &mut wishes {
+            wish.asked.unanswered();
+        }
+        self.wishes = wishes;
+        self.checked = 0;
+    }
+}
+
+fn wait(waiting: &mut FxHashMap<RoomId, Vec<u64>>, room: RoomId, id: u64) {
+    let queue = waiting.entry(room).or_default();
+    if queue.last() != Some(&id) {
+        queue.push(id);
+    }
+}
+
+fn welcomed(member: MemberId, live: bool, hub: &mut Hub) {
+    if let Some(member) = hub.member_mut(member) {
+        member.welcomed = true;
+        member.live = live;
+    }
+}
+
+fn known_position(member: MemberId, room: RoomId, around: &Around<'_>) -> Option<(Topic, Position)> {
+    let Some(Subject::Topic(topic)) = around.hub.subject(room) else { return None };
+    if around.hub.standing(member, room) != Some(Standing::InStep) {
+        return None;
+    }
+    Some((topic.clone(), around.feeds.position(room)?))
+}

@@ -1,0 +1,204 @@
+//! What a node has of one topic's log: where it ends, and its tail.
+//!
+//! Pure. It says what a head or a read of the log shows, and what somebody lacks who comes back. Must not know what is
+//! held, who is asked, or sessions.
+
+use std::time::Instant;
+
+use super::tail::{Covered, Tail};
+use crate::{
+    bus::{Head, History},
+    hub::{Frame, Replay},
+    mutant,
+    protocol::{EntryId, Event, Lineage, Position, Reason, Topic},
+};
+
+/// How a session that comes back can be served.
+#[derive(Debug)]
+pub enum Resumed {
+    /// It has everything.
+    InStep,
+    /// It lacks these.
+    Replay(Replay),
+    /// The log must be read from after this number.
+    Read(u64),
+    /// It has been further than this feed is: the log must be read forwards.
+    Ahead,
+    /// It must refetch.
+    Resync(Reason),
+}
+
+/// A recorded message; `None` for what is not an event.
+pub type Entry = (EntryId, Option<Event>);
+
+/// The end of a log as a node knows it, and the entries before it.
+#[derive(Debug)]
+pub(super) struct Log {
+    head: Option<Head>,
+    tail: Tail,
+}
+
+impl Log {
+    /// A log that is not known yet. `longest`: entries that the tail keeps at most.
+    pub(super) fn unknown(longest: usize) -> Self {
+        Self { head: None, tail: Tail::new(longest) }
+    }
+
+    /// The last entry, and its lineage.
+    pub(super) fn head(&self) -> Option<&Head> {
+        self.head.as_ref()
+    }
+
+    /// The tail, to trim it or to keep it.
+    pub(super) fn tail(&mut self) -> &mut Tail {
+        &mut self.tail
+    }
+
+    /// Bytes of the frames that are kept.
+    pub(super) fn bytes(&self) -> usize {
+        self.tail.bytes()
+    }
+
+    /// Starts (anew) at the end of a log.
+    pub(super) fn start(&mut self, head: Head) {
+        self.tail.clear();
+        self.head = Some(head);
+    }
+
+    /// Takes the successor of the last entry. Returns the encoded frame, `None` for what is not an event.
+    pub(super) fn append(
+        &mut self,
+        topic: &Topic,
+        (id, event): Entry,
+        at: u64,
+        now: Instant,
+    ) -> Option<Frame> {
+        let head = self.head.as_mut()?;
+        head.top = id;
+        let lineage = head.lineage.clone();
+        let frame = event.map(|event| Frame::new(topic.clone(), Some((lineage, id)), at, event));
+        self.tail.push(id.seq, frame.clone(), now);
+        frame
+    }
+
+    /// How a session that was at `position` can be served. Only while the feed is live.
+    pub(super) fn resume(&mut self, position: &Position) -> Resumed {
+        let Some(head) = &self.head else { return Resumed::Resync(Reason::Gap) };
+        if position.lineage != head.lineage && !mutant::is("lineage") {
+            return Resumed::Resync(Reason::RedisChanged);
+        }
+        if position.id.epoch > head.top.epoch {
+            // Another node may have seen sooner that the log was replaced.
+            return Resumed::Ahead;
+        }
+        if position.id.epoch != head.top.epoch {
+            return Resumed::Resync(Reason::LogReplaced);
+        }
+        let seq = position.id.seq;
+        if seq == head.top.seq {
+            return Resumed::InStep;
+        }
+        if seq > head.top.seq {
+            return Resumed::Ahead;
+        }
+        match self.tail.after(seq) {
+            Covered::Replay(replay) => Resumed::Replay(replay),
+            Covered::Invalid => Resumed::Resync(Reason::Invalid),
+            Covered::Trimmed => Resumed::Resync(Reason::Trimmed),
+            Covered::NotHere => Resumed::Read(seq),
+        }
+    }
+
+    /// `Ok(true)` where nothing is missing, `Ok(false)` where the log must be read.
+    pub(super) fn judge(&self, now: &Head) -> Result<bool, Reason> {
+        let Some(head) = &self.head else { return Err(Reason::Gap) };
+        if now.lineage != head.lineage && !mutant::is("lineage") {
+            return Err(Reason::RedisChanged);
+        }
+        if now.top.epoch != head.top.epoch || now.top.seq < head.top.seq {
+            return Err(Reason::LogReplaced);
+        }
+        Ok(now.top.seq == head.top.seq)
+    }
+
+    /// Whether a head that was asked for when this was at `asked` is older than what came by the wire since.
+    pub(super) fn is_older(&self, now: &Head, asked: Option<EntryId>) -> bool {
+        let (Some(asked), Some(head)) = (asked, &self.head) else { return false };
+        let started_anew = asked.epoch != head.top.epoch && asked.epoch == now.top.epoch;
+        now.lineage == head.lineage && (started_anew || self.overtook(now, asked))
+    }
+
+    /// Whether this has gone on by the wire while the log was asked: then the answer shows what was, and nothing new.
+    fn overtook(&self, read: &Head, asked: EntryId) -> bool {
+        let Some(head) = &self.head else { return false };
+        let same =
+            read.lineage == head.lineage && read.top.epoch == head.top.epoch && asked.epoch == read.top.epoch;
+        same && (asked.seq..head.top.seq).contains(&read.top.seq)
+    }
+
+    /// Takes in a read of the log from after number `asked`, made when this was at `top`: entries before the tail extend
+    /// it, those after the head are returned.
+    pub(super) fn merge(
+        &mut self,
+        topic: &Topic,
+        asked: u64,
+        history: History,
+        top: EntryId,
+        at: u64,
+        now: Instant,
+    ) -> Result<Vec<Entry>, (Head, Reason)> {
+        let overtaken = self.overtook(&history.head, top);
+        if let Err(reason) = self.judge(&history.head)
+            && !overtaken
+        {
+            return Err((history.head, reason));
+        }
+        let Some(head) = self.head.clone() else { return Err((history.head, Reason::Gap)) };
+        let before = self.tail.first().unwrap_or(head.top.seq + 1);
+        let (mut back, mut forward) = (Vec::new(), Vec::new());
+        for (id, event) in history.entries {
+            if id.epoch != head.top.epoch {
+                continue;
+            }
+            if id.seq < before {
+                back.push((id, event.ok()));
+            } else if id.seq > head.top.seq {
+                forward.push((id, event.ok()));
+            }
+        }
+        let reached = self.extend_back(topic, &head.lineage, back, before, at, now);
+        // A read that ends before the tail begins says nothing of what lies between.
+        if reached > asked + 1 && history.head.top.seq + 1 >= before {
+            self.tail.raise_floor(reached);
+        }
+        if overtaken {
+            return Ok(forward);
+        }
+        let expected = forward.iter().zip(head.top.seq + 1..).all(|((id, _), seq)| id.seq == seq);
+        if !expected || forward.len() as u64 != history.head.top.seq - head.top.seq {
+            return Err((history.head, Reason::Trimmed));
+        }
+        Ok(forward)
+    }
+
+    fn extend_back(
+        &mut self,
+        topic: &Topic,
+        lineage: &Lineage,
+        mut back: Vec<Entry>,
+        before: u64,
+        at: u64,
+        now: Instant,
+    ) -> u64 {
+        let mut next = before;
+        while let Some((id, event)) = back.pop() {
+            if id.seq + 1 != next {
+                break;
+            }
+            let frame = event.map(|event| Frame::new(topic.clone(), Some((lineage.clone(), id)), at, event));
+            self.tail.push_front(id.seq, frame, now);
+            next = id.seq;
+        }
+        next
+    }
+}

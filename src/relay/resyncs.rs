@@ -1,0 +1,191 @@
+//! The `resync`s that sessions are owed, and the old `at` until they have them.
+//!
+//! A `resync` is sent once per session and reason, when the new starting points of its topics are known. Until then no
+//! event of these topics is delivered. Must not know why anything is owed.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use super::{feeds::Feeds, link::Link};
+use crate::{
+    hub::{Dropped, Hub, MemberId, Outbox, RoomId, Standing},
+    metrics::{Metrics, ReasonLabel},
+    mutant,
+    protocol::{NodeMessage, Reason, Subject, message::Positions},
+};
+
+/// The shortest spread, ms.
+const SHORTEST: u64 = 5_000;
+
+/// Over how long `sessions` that are told at once shall spread their refetches, ms.
+fn spread_ms(sessions: usize, refetches_per_second: u64) -> u64 {
+    SHORTEST.max(sessions as u64 * 1000 / refetches_per_second.max(1))
+}
+
+/// What sessions are owed.
+#[derive(Debug)]
+pub(super) struct PendingResyncs {
+    owed: BTreeSet<MemberId>,
+    /// Sessions that were told to refetch in this second and the last.
+    told: (usize, usize),
+    refetches_per_second: u64,
+}
+
+impl PendingResyncs {
+    /// Nothing is owed. `refetches_per_second`: what the CMS can take.
+    pub(super) fn new(refetches_per_second: u64) -> Self {
+        Self { owed: BTreeSet::new(), told: (0, 0), refetches_per_second }
+    }
+
+    /// A second has passed.
+    pub(super) fn tick(&mut self) {
+        self.told = (0, self.told.0);
+    }
+
+    /// A member may be owed something: it is looked at when the turn ends.
+    pub(super) fn look_at(&mut self, member: MemberId) {
+        self.owed.insert(member);
+    }
+
+    /// A member has left.
+    pub(super) fn forget(&mut self, member: MemberId) {
+        self.owed.remove(&member);
+    }
+
+    /// Owes a `resync` to all who follow a room.
+    pub(super) fn owe_all(&mut self, hub: &mut Hub, room: RoomId, reason: Reason) {
+        self.owed.extend(hub.owe_all(room, reason));
+    }
+
+    /// Owes a `resync` to all who follow something in an area.
+    pub(super) fn owe_area(&mut self, hub: &mut Hub, feeds: &Feeds, area: &str, reason: Reason) {
+        let mut rooms: Vec<RoomId> = feeds.rooms().collect();
+        rooms.retain(|room| hub.subject(*room).is_some_and(|subject| subject.area() == area));
+        for room in rooms {
+            self.owe_all(hub, room, reason);
+        }
+    }
+
+    /// Sends what is owed, at the end of a turn.
+    pub(super) fn pay_all(&mut self, hub: &mut Hub, feeds: &Feeds, link: &Link, metrics: &Metrics) {
+        if self.owed.is_empty() || !link.is_settled() {
+            return;
+        }
+        let owed = std::mem::take(&mut self.owed);
+        let spread = self.spread_for(owed.len());
+        for member in owed {
+            self.pay(member, spread, hub, feeds, link, metrics);
+        }
+    }
+
+    /// The spread for so many more sessions, with those that were told just before.
+    fn spread_for(&mut self, sessions: usize) -> u64 {
+        self.told.0 += sessions;
+        spread_ms(self.told.0 + self.told.1, self.refetches_per_second)
+    }
+
+    /// Sends what one member is owed, at once: it is behind its answer.
+    pub(super) fn pay_one(
+        &mut self,
+        member: MemberId,
+        hub: &mut Hub,
+        feeds: &Feeds,
+        link: &Link,
+        metrics: &Metrics,
+    ) {
+        let spread = self.spread_for(1);
+        self.pay(member, spread, hub, feeds, link, metrics);
+    }
+
+    /// Sends what a member is owed in rooms that are in step; the rest stays owed.
+    fn pay(
+        &mut self,
+        id: MemberId,
+        spread_ms: u64,
+        hub: &mut Hub,
+        feeds: &Feeds,
+        link: &Link,
+        metrics: &Metrics,
+    ) {
+        self.owed.remove(&id);
+        let Some(member) = hub.member(id).filter(|member| member.welcomed) else { return };
+        let outbox = Arc::clone(&member.outbox);
+        // A slow session is told when it has written what it had: until then it would only be slower.
+        let slow = outbox.owed_since().is_some();
+        let mut due: BTreeMap<Reason, Vec<RoomId>> = BTreeMap::new();
+        let mut left = false;
+        for (room, standing) in hub.standings(id) {
+            match standing {
+                Standing::Owed(reason) if !slow && feeds.is_live(room) => {
+                    due.entry(reason).or_default().push(room);
+                }
+                Standing::InStep if feeds.is_live(room) => {}
+                Standing::Owed(_) | Standing::InStep if !slow => {
+                    self.owed.insert(id);
+                    left = true;
+                }
+                _ => left = true,
+            }
+        }
+        let at = if left { hub.at_of(id, link.at()) } else { link.at() };
+        for (reason, rooms) in due {
+            metrics.resyncs.get_or_create(&ReasonLabel { reason: reason.name() }).inc();
+            tell(id, &outbox, reason, &rooms, (spread_ms, at), hub, feeds);
+        }
+        hub.freeze(id, left.then_some(at));
+    }
+}
+
+/// A session was too slow: events were dropped, and it is owed a `resync`. What it is told until it has that claims no more
+/// than what it had before them. `at`: the last proof.
+pub(super) fn overflow(hub: &mut Hub, at: u64, member: MemberId, dropped: &Dropped) {
+    let at = if mutant::is("overflow-at") { at } else { at.min(dropped.at) };
+    hub.hold_back(member, at);
+    for topic in &dropped.topics {
+        let by_key = hub.find(&Subject::Topic(topic.clone()));
+        let by_key = by_key.filter(|room| hub.follow(member, *room).is_some());
+        let room = by_key.or_else(|| hub.find(&Subject::Every(topic.wide())));
+        if let Some(room) = room {
+            hub.owe(member, room, Reason::Slow);
+        }
+    }
+}
+
+fn tell(
+    id: MemberId,
+    outbox: &Outbox,
+    reason: Reason,
+    rooms: &[RoomId],
+    (spread_ms, at): (u64, u64),
+    hub: &mut Hub,
+    feeds: &Feeds,
+) {
+    let mut topics = Vec::with_capacity(rooms.len());
+    let mut positions = Vec::with_capacity(rooms.len());
+    for room in rooms {
+        let Some(subject) = hub.subject(*room).cloned() else { continue };
+        let position = feeds.position(*room);
+        let head = position.as_ref().map_or(0, |position| position.id.seq);
+        hub.put_in_step(id, *room, head, head);
+        if let (Subject::Topic(topic), Some(position)) = (&subject, position) {
+            positions.push((topic.clone(), position));
+        }
+        topics.push(subject);
+    }
+    outbox.message(NodeMessage::Resync { topics, reason, spread_ms, at, positions: Positions(positions) });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_spread_grows_with_the_sessions_that_are_told() {
+        assert_eq!(spread_ms(1, 200), 5_000);
+        assert_eq!(spread_ms(1_000, 200), 5_000);
+        assert_eq!(spread_ms(10_000, 200), 50_000);
+        assert_eq!(spread_ms(10, 0), 10_000);
+    }
+}

@@ -1,0 +1,62 @@
+//! Revocations in the relay's one order: the last look at whoever becomes a member, and the end of whoever is one.
+//!
+//! A revocation and a `connect` pass through the switch one after the other. Whoever comes first: a member that was
+//! admitted before is closed by the revocation, and one that comes after it is looked at here, whatever was found out
+//! about it earlier. Must not know tokens.
+
+use std::sync::Arc;
+
+use crate::{
+    hub::{Closing, Hub, MemberId, Outbox},
+    protocol::{CloseCode, Kind, Proof, Revocation, Revocations},
+};
+
+/// What is revoked, looked at where sessions are taken in.
+#[derive(Debug)]
+pub(super) struct LastLook {
+    known: Revocations,
+}
+
+impl LastLook {
+    /// `known`: what is revoked, as all who let somebody in on this node know it.
+    pub(super) fn new(known: Revocations) -> Self {
+        Self { known }
+    }
+
+    /// Whether somebody may be a member with this proof. If not, the session is closed.
+    pub(super) fn admits(&self, outbox: &Outbox, session: &str, proof: &Proof) -> bool {
+        let Some(kind) = self.known.covers(proof, Some(session)) else { return true };
+        let reason = match kind {
+            Kind::Disconnect => "an operator has closed this editor's sessions: get a new token",
+            Kind::Refresh => "this editor's rights have changed: get a new token",
+        };
+        close(outbox, CloseCode::Unauthenticated, reason);
+        outbox.answered();
+        false
+    }
+
+    /// Operators have revoked something: closes the sessions that must end, and returns them to be dismissed, so that
+    /// nothing more is delivered, however long saying goodbye takes. Whoever has to renew is told by the roll.
+    pub(super) fn revoke(&self, revocations: &[Revocation], hub: &Hub) -> Vec<MemberId> {
+        let news = revocations.iter().filter(|revocation| self.known.learn(revocation)).count();
+        if news == 0 {
+            return Vec::new();
+        }
+        let is_out = |(session, proof): &(Box<str>, Arc<Proof>)| {
+            self.known.covers(proof, Some(session)) == Some(Kind::Disconnect)
+        };
+        let mut out = Vec::new();
+        for (id, member) in hub.members() {
+            if member.proof.as_ref().is_some_and(is_out) {
+                close(&member.outbox, CloseCode::Forbidden, "an operator has closed this editor's sessions");
+                out.push(id);
+            }
+        }
+        tracing::info!(orders = news, sessions = out.len(), "operators have revoked; sessions are closed");
+        out
+    }
+}
+
+fn close(outbox: &Outbox, code: CloseCode, reason: &str) {
+    outbox.close(Closing { code, reason: reason.into(), reconnect_after_ms: None });
+}

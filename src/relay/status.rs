@@ -1,0 +1,42 @@
+//! What sessions are told of the node's sight of Redis: `live:true` only where everything they follow is in step.
+//!
+//! Must not know how that came about.
+
+use super::{feeds::Feeds, link::Link};
+use crate::{
+    hub::{Hub, MemberId, Standing},
+    protocol::{NodeMessage, time},
+};
+
+/// Whether everything that a member follows is in step, or was told.
+pub(super) fn is_complete(member: MemberId, hub: &Hub, feeds: &Feeds) -> bool {
+    hub.standings(member)
+        .into_iter()
+        .all(|(room, standing)| standing != Standing::Waiting && feeds.is_live(room))
+}
+
+/// Tells a member whether it is served with everything, unless it knows.
+pub(super) fn tell(id: MemberId, live: bool, hub: &mut Hub, link: &Link) {
+    let since = link.since();
+    if let Some(member) = hub.member_mut(id).filter(|member| member.welcomed && member.live != live) {
+        member.live = live;
+        member.outbox.message(NodeMessage::Status { live, since: time::rfc3339(since) });
+    }
+}
+
+/// Tells everyone that Redis is out of sight.
+pub(super) fn tell_all_away(hub: &mut Hub, link: &Link) {
+    for member in hub.members().map(|(id, _)| id).collect::<Vec<_>>() {
+        tell(member, false, hub, link);
+    }
+}
+
+/// Tells those who do not know it that they are served with everything; the others are told when they are.
+pub(super) fn tell_complete(hub: &mut Hub, feeds: &Feeds, link: &Link) {
+    let untold = hub.members().filter(|(_, member)| member.welcomed && !member.live);
+    for member in untold.map(|(id, _)| id).collect::<Vec<_>>() {
+        if is_complete(member, hub, feeds) {
+            tell(member, true, hub, link);
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! What the bus has answered, and what becomes of it.
+
+use super::Switch;
+use crate::{
+    bus::{BusError, Head, History, Marks},
+    hub::RoomId,
+    protocol::{EntryId, Reason, Subject, Topic},
+    relay::{
+        feed::Arrival,
+        feeds::Read,
+        question::{Answer, Place, Stamp},
+    },
+};
+
+impl Switch {
+    pub(super) fn take_answer(&mut self, stamp: Stamp, answer: Answer) {
+        match answer {
+            Answer::Opened(results) => self.take_opened(stamp, results),
+            Answer::Closed => drop(self.interest.answered(stamp)),
+            Answer::Read { topic, after, history } => self.take_read(stamp, &topic, after, history),
+            Answer::Marks(marks) => {
+                let ids = self.joins.take_marks(stamp, marks, &self.marks);
+                self.attempt(ids);
+            }
+            Answer::Marked { area, marks } => self.take_marked(stamp, &area, marks),
+            Answer::Looked { heads, marks } => self.take_looked(stamp, heads, marks),
+            Answer::Heads(heads) => {
+                for (room, head) in self.head_check.take(stamp, heads, &self.hub, &self.feeds) {
+                    self.feeds.restart(room, head);
+                    if let Some(topic) = self.topic_of(room) {
+                        self.follow(room, &topic, Arrival::Replaced(Reason::LogReplaced), false);
+                    }
+                }
+            }
+        }
+    }
+
+    fn take_opened(&mut self, stamp: Stamp, results: Vec<(Subject, Result<Option<Head>, BusError>)>) {
+        if !self.interest.answered(stamp) {
+            // The link was lost meanwhile: they are asked for again.
+            return;
+        }
+        let latest = self.questions.latest();
+        let mut opened = Vec::new();
+        for (subject, head) in results {
+            let Some(room) = self.hub.find(&subject) else { continue };
+            if let Err(error) = &head {
+                tracing::warn!(topic = %subject, %error, "a topic cannot be followed; trying again");
+            }
+            if self.feeds.opened(room, head, latest) {
+                opened.push((room, subject));
+            }
+        }
+        for (room, subject) in opened {
+            match subject {
+                Subject::Topic(topic) => self.release(room, &topic),
+                Subject::Every(_) => self.wake(room),
+            }
+        }
+    }
+
+    fn take_read(&mut self, stamp: Stamp, topic: &Topic, after: EntryId, history: Result<History, BusError>) {
+        let Some(room) = self.hub.find(&Subject::Topic(topic.clone())) else {
+            return self.feeds.forget_read(stamp);
+        };
+        let history = match history {
+            Ok(history) => history,
+            Err(error) => {
+                tracing::warn!(topic = %topic, %error, "the log of a topic cannot be read; trying again");
+                if self.feeds.give_up_reading(room, stamp, &error) {
+                    self.joins.read_failed(room);
+                    if !self.feeds.is_live(room) {
+                        self.link.look_again([room].into_iter(), self.turn.now.instant);
+                    }
+                }
+                return;
+            }
+        };
+        let (at, now) = (self.link.at(), self.turn.now.instant);
+        let filling = !self.feeds.is_live(room);
+        let read = Read { topic, after: after.seq, stamp };
+        let Some((entries, verdict)) = self.feeds.take_read(room, &read, history, at, now) else { return };
+        if filling {
+            self.turn.metrics.backfilled.inc_by(entries.len() as u64);
+        }
+        for entry in entries {
+            let arrival = self.feeds.arrive(room, topic, entry, at, now);
+            self.follow(room, topic, arrival, false);
+        }
+        let replaced = matches!(verdict, Arrival::Replaced(_));
+        let (first, last) = if replaced { (verdict, Arrival::Nothing) } else { (Arrival::Nothing, verdict) };
+        self.follow(room, topic, first, false);
+        self.release(room, topic);
+        self.follow(room, topic, last, false);
+    }
+
+    fn take_marked(&mut self, stamp: Stamp, area: &str, marks: Result<Marks, BusError>) {
+        let now = self.turn.now.instant;
+        let freed = self.marks.marked(stamp, area, marks, now, &mut self.questions);
+        for (topic, event) in freed.events {
+            self.pass_live(&topic, event, false);
+        }
+        if freed.lost {
+            self.hub.flush();
+            self.resyncs.owe_area(&mut self.hub, &self.feeds, area, Reason::Live);
+        }
+    }
+
+    fn take_looked(
+        &mut self,
+        stamp: Stamp,
+        heads: Vec<(Place, Result<Head, BusError>)>,
+        marks: Result<Marks, BusError>,
+    ) {
+        let Some(looked) = self.link.looked(stamp) else { return };
+        let now = self.turn.now.instant;
+        let failed = heads.iter().all(|(_, head)| head.is_err()) && !heads.is_empty();
+        let marks = match marks {
+            Ok(marks) if !failed || !looked.whole => marks,
+            marks => {
+                let head_error = heads.into_iter().find_map(|(_, head)| head.err());
+                let error = marks.err().or(head_error).map(|error| error.to_string()).unwrap_or_default();
+                tracing::warn!(error, "the heads of the followed topics cannot be read; trying again");
+                let behind: Vec<RoomId> = self.feeds.behind().collect();
+                return self.link.look_again(behind.into_iter(), now);
+            }
+        };
+        if looked.whole {
+            self.marks.relearn(&marks);
+        } else {
+            self.marks.learn(&marks);
+        }
+        let latest = self.questions.latest();
+        let mut again = Vec::new();
+        for (place, head) in heads {
+            let Some(room) = self.hub.find(&Subject::Topic(place.topic.clone())) else { continue };
+            // In doubt again: another look comes.
+            if self.link.is_doubtful(room) {
+                continue;
+            }
+            match head {
+                Ok(head) => {
+                    let arrival = self.feeds.compare(room, &head, place.top, latest);
+                    self.follow(room, &place.topic, arrival, false);
+                    self.owe_live(room, &marks);
+                    self.release(room, &place.topic);
+                }
+                Err(error) => {
+                    tracing::warn!(topic = %place.topic, %error, "the head of a topic cannot be read; trying again");
+                    self.feeds.fail(room, &error);
+                    again.push(room);
+                }
+            }
+        }
+        for room in looked.areas.iter().filter_map(|area| self.hub.find(area)).collect::<Vec<_>>() {
+            self.feeds.follow_again(room, latest);
+            self.resyncs.owe_all(&mut self.hub, room, Reason::Gap);
+            self.owe_live(room, &marks);
+            self.wake(room);
+        }
+        if !again.is_empty() {
+            self.link.look_again(again.into_iter(), now);
+        }
+        if looked.whole {
+            self.link.settle();
+            let ids = self.joins.all();
+            self.attempt(ids);
+        }
+    }
+
+    /// Owes `resync` (`live`) to who follows a subject, where its area has had live events.
+    fn owe_live(&mut self, room: RoomId, marks: &Marks) {
+        if self.hub.subject(room).map(Subject::area).is_some_and(|area| marks.marks.contains_key(area)) {
+            self.resyncs.owe_all(&mut self.hub, room, Reason::Live);
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! What arrives from the bus, in order: deliveries, proofs, doubts, and the link itself.
+
+use super::Switch;
+use crate::{
+    bus::{self, BusEvent, Content, Delivery},
+    hub::RoomId,
+    protocol::{EntryId, Event, Reason, Subject, Topic},
+    relay::{deliveries::Wide, feed::Arrival, joins::Joins, status},
+};
+
+/// Bytes of deliveries in one turn, well below any outbox's bound.
+const BATCH_BYTES: usize = 65_536;
+
+impl Switch {
+    pub(super) fn take_events(&mut self, batch: &mut Vec<BusEvent>) {
+        let mut bytes = 0;
+        let lone = batch.len() == 1;
+        for event in batch.drain(..) {
+            match event {
+                BusEvent::Delivery(delivery) => {
+                    if let Content::Recorded(_, event) | Content::Live(event) = &delivery.content {
+                        bytes += event.json().len();
+                    }
+                    self.take_delivery(delivery, lone);
+                    if bytes > BATCH_BYTES {
+                        self.hub.flush();
+                        bytes = 0;
+                    }
+                }
+                other => {
+                    self.hub.flush();
+                    match other {
+                        BusEvent::Proof { at } => self.prove(at),
+                        BusEvent::Link(bus::Link::Down { reason, .. }) => self.lose_link(&reason),
+                        BusEvent::Link(bus::Link::Up) => self.regain_link(),
+                        BusEvent::Doubt(subject) => self.doubt(subject.as_ref()),
+                        BusEvent::Revoked(revocations) => {
+                            for member in self.last_look.revoke(&revocations, &self.hub) {
+                                self.dismiss(member);
+                            }
+                        }
+                        BusEvent::Fatal(reason) => self.turn.fatal = Some(reason),
+                        BusEvent::Delivery(_) => {}
+                    }
+                    self.deliveries.begin(self.turn.now, self.link.at());
+                }
+            }
+        }
+    }
+
+    fn take_delivery(&mut self, delivery: Delivery, lone: bool) {
+        let topic = delivery.topic;
+        match delivery.content {
+            Content::Live(event) => {
+                let now = self.turn.now.instant;
+                if let Some(event) = self.marks.take(&topic, event, now, &mut self.questions) {
+                    self.pass_live(&topic, event, lone);
+                }
+            }
+            Content::Recorded(id, event) => self.take_recorded(&topic, id, Some(event), lone),
+            Content::Invalid(id) => self.take_recorded(&topic, id, None, lone),
+        }
+    }
+
+    /// A recorded message from the wire; `None` for what is not an event.
+    fn take_recorded(&mut self, topic: &Topic, id: EntryId, event: Option<Event>, lone: bool) {
+        let room = self.hub.find(&Subject::Topic(topic.clone()));
+        let every = self.hub.every(topic);
+        let Some(room) = room else {
+            if let Some(every) = every {
+                self.pass_every(every, topic, None, (id, event), lone);
+            }
+            return;
+        };
+        let first = self.feeds.first_on_wire(room, id);
+        let wide = every.filter(|_| first).map(|every| (every, event.clone()));
+        let (at, now) = (self.link.at(), self.turn.now.instant);
+        let arrival = self.feeds.arrive(room, topic, (id, event), at, now);
+        // What shows a gap, or another log, is told as a `resync`: the event itself would come before it.
+        let told = matches!(arrival, Arrival::Read(_) | Arrival::Replaced(_) | Arrival::Earlier);
+        if let Some((every, event)) = wide.filter(|_| !told) {
+            self.pass_every(every, topic, Some(room), (id, event), lone);
+        }
+        self.follow(room, topic, arrival, lone);
+    }
+
+    /// Hands a recorded message to those who follow the whole area.
+    fn pass_every(
+        &mut self,
+        every: RoomId,
+        topic: &Topic,
+        room: Option<RoomId>,
+        (id, event): (EntryId, Option<Event>),
+        lone: bool,
+    ) {
+        let Some(event) = event else {
+            return self.resyncs.owe_all(&mut self.hub, every, Reason::Invalid);
+        };
+        // Whoever follows `area:*` follows `area` too, so its feed knows the lineage.
+        let area = self.hub.find(&Subject::Topic(topic.wide()));
+        let position = area.and_then(|area| Some((self.feeds.lineage_of(area)?, id)));
+        let wide = Wide { every, topic, room, position };
+        self.deliveries.deliver_wide(wide, event, lone, &mut self.hub);
+    }
+
+    pub(super) fn pass_live(&mut self, topic: &Topic, event: Event, lone: bool) {
+        let room = self.hub.find(&Subject::Topic(topic.clone()));
+        self.deliveries.deliver_live(room, topic, event, lone, &mut self.hub);
+    }
+
+    /// A probe has come back: everything before it was handed over.
+    fn prove(&mut self, at: u64) {
+        self.link.prove(at);
+        self.advance();
+        for room in self.head_check.prove(&self.hub, &self.feeds) {
+            if let Some(topic) = self.topic_of(room) {
+                tracing::warn!(topic = %topic, "events of a topic did not arrive on a live link");
+                self.link.doubt(room, &mut self.feeds);
+            }
+        }
+    }
+
+    /// What is told from now on carries the last proof, but for who follows what is behind.
+    pub(super) fn advance(&mut self) {
+        if !self.link.is_live() || self.marks.withhold() {
+            return;
+        }
+        for member in self.feeds.behind().flat_map(|room| self.hub.followers(room)).collect::<Vec<_>>() {
+            if self.hub.member(member).is_some_and(|member| member.welcomed) {
+                self.hub.freeze(member, Some(self.link.at()));
+                self.resyncs.look_at(member);
+            }
+        }
+        self.link.advance();
+    }
+
+    fn doubt(&mut self, subject: Option<&Subject>) {
+        let rooms: Vec<RoomId> = match subject {
+            Some(subject) => self.hub.find(subject).into_iter().collect(),
+            None => self.feeds.rooms().collect(),
+        };
+        for room in rooms {
+            self.link.doubt(room, &mut self.feeds);
+        }
+    }
+
+    fn lose_link(&mut self, reason: &str) {
+        let now = self.turn.now;
+        let was_live = self.link.lose(now);
+        self.interest.interrupt();
+        self.feeds.interrupt();
+        self.joins.interrupt();
+        self.head_check.interrupt(now.instant);
+        self.marks.interrupt();
+        for room in self.feeds.rooms().collect::<Vec<_>>() {
+            if matches!(self.hub.subject(room), Some(Subject::Every(_))) {
+                self.resyncs.owe_all(&mut self.hub, room, Reason::Gap);
+            }
+        }
+        if was_live {
+            tracing::warn!(reason, "Redis is out of sight: sessions stay connected and are told");
+            status::tell_all_away(&mut self.hub, &self.link);
+        }
+        self.with_joins(Joins::answer_all_without_redis);
+    }
+
+    fn regain_link(&mut self) {
+        self.link.regain(&self.feeds);
+        // What was not followed before is opened as always, after the rest: the bus does not know of it yet.
+        self.interest.open(self.feeds.opening());
+    }
+}

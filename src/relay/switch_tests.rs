@@ -1,0 +1,335 @@
+//! The switch driven by values: what is held back, refused, lost or late, with no clock and no Redis but a table.
+
+#[path = "switch_rig.rs"]
+mod rig;
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use self::rig::{Redis, Rig, Told, event, told};
+use super::*;
+use crate::{
+    bus::{BusEvent, Content, Link as BusLink},
+    protocol::EntryId,
+    relay::{Command, Request, question::Question},
+};
+
+const OPEN: fn(&Question) -> bool = |question| matches!(question, Question::Open(_));
+const READ: fn(&Question) -> bool = |question| matches!(question, Question::Read { .. });
+const LOOK: fn(&Question) -> bool = |question| matches!(question, Question::Look(_));
+const MARK: fn(&Question) -> bool = |question| matches!(question, Question::Mark { .. });
+
+#[test]
+fn a_gap_is_read_once_and_what_was_held_follows() {
+    let mut rig = Rig::live();
+    let anna = rig.join(&["comments:1"]);
+    rig.publish("comments:1", false);
+    rig.publish("comments:1", true);
+    rig.publish("comments:1", false);
+    rig.publish("comments:1", false);
+    assert_eq!(told(&anna), ["comments:1 1"]);
+    assert_eq!(rig.questions.len(), 1, "one read for all that is missing");
+    rig.serve();
+    assert_eq!(told(&anna), ["comments:1 2", "comments:1 3", "comments:1 4"]);
+}
+
+#[test]
+fn what_an_overflow_dropped_is_not_claimed_by_what_stays_behind_it() {
+    let mut rig = Rig::live();
+    let anna = rig.connect(&["comments:1"], None, 1_000);
+    rig.serve();
+    assert_eq!(told(&anna), ["welcome live comments:1=0 comments=0"]);
+    let before = rig.switch.at();
+    rig.publish("comments", false);
+    rig.pass(5_000);
+    rig.prove();
+    let subjects = vec![Subject::parse("comments:2", &rig.areas).unwrap()];
+    let request = Request { subjects, ..Request::default() };
+    rig.take(Input::Command(Command::Subscribe { outbox: Arc::clone(&anna), request }));
+    rig.serve();
+    rig.take(Input::Command(Command::Ping(Arc::clone(&anna))));
+    for _ in 0..12 {
+        rig.publish("comments:1", false);
+    }
+    // The position of `comments` is beyond the event of it that is gone, and so is the later proof.
+    assert_eq!(told(&anna), ["subscribed comments:2=0".to_owned(), format!("pong {before}")]);
+    rig.take(Input::Command(Command::Ping(Arc::clone(&anna))));
+    assert_eq!(told(&anna), [format!("pong {before}")], "nor does anything else until the resync");
+    rig.take(Input::Command(Command::Drained(Arc::clone(&anna))));
+    assert_eq!(told(&anna), ["resync slow comments:1 comments"]);
+}
+
+#[test]
+fn marks_are_read_after_the_last_topic_is_followed() {
+    let mut rig = Rig::live();
+    rig.redis.answer(Question::Open(vec![Subject::parse("comments:1", &rig.areas).unwrap()]));
+    rig.redis.answer(Question::Open(vec![Subject::parse("comments", &rig.areas).unwrap()]));
+    let resume = rig.resume(&[("comments:1", 0), ("comments", 0)], rig.switch.at());
+    let anna = rig.connect(&["comments:1"], Some(resume), 1_000);
+    let open = rig.keep(OPEN);
+    rig.serve();
+    // Before this node follows it, another one delivers a live event.
+    rig.pass(1_000);
+    rig.redis.marks.insert("comments".into(), rig.redis.now + 2_000);
+    rig.answer(open);
+    rig.serve();
+    assert_eq!(told(&anna), ["welcome live", "resync live comments:1 comments"]);
+}
+
+#[test]
+fn marks_that_were_refused_are_read_again() {
+    let mut rig = Rig::live();
+    rig.join(&["comments:1"]);
+    rig.publish("comments:1", false);
+    rig.redis.marks_refused = true;
+    let resume = rig.resume(&[("comments:1", 0), ("comments", 0)], rig.switch.at());
+    let anna = rig.connect(&["comments:1"], Some(resume), 1_000);
+    rig.serve();
+    assert_eq!(rig.questions.len(), 0, "not again and again");
+    for _ in 0..6 {
+        rig.tick();
+        rig.serve();
+    }
+    assert_eq!(told(&anna), ["welcome away"], "nobody waits for ever");
+    rig.redis.marks_refused = false;
+    rig.tick();
+    rig.serve();
+    assert_eq!(told(&anna), ["comments:1 1", "status true"]);
+}
+
+#[test]
+fn a_mark_holds_as_long_as_redis_says_however_long_its_answer_took() {
+    let mut rig = Rig::live();
+    let anna = rig.join(&["comments:1"]);
+    rig.arrive("comments:1", Content::Live(event(1)));
+    let (stamp, question) = rig.keep(MARK);
+    let answer = rig.redis.answer(question);
+    rig.pass(2_500);
+    rig.take(Input::Answer(stamp, answer));
+    assert_eq!(told(&anna), Told::new(), "its mark is over");
+    let (stamp, question) = rig.keep(MARK);
+    assert!(matches!(&question, Question::Mark { ahead, .. } if *ahead > Duration::from_secs(5)));
+    let answer = rig.redis.answer(question);
+    rig.pass(2_500);
+    rig.take(Input::Answer(stamp, answer));
+    assert_eq!(told(&anna), ["comments:1 0"], "the next one is written further ahead");
+}
+
+#[test]
+fn a_topic_that_redis_refuses_does_not_hold_up_the_others() {
+    let mut rig = Rig::live();
+    rig.redis.refused.push("projects");
+    let anna = rig.connect(&["comments:1", "projects"], None, 10_000);
+    for _ in 0..6 {
+        rig.serve();
+        rig.tick();
+    }
+    assert_eq!(told(&anna), ["welcome away comments:1=0 comments=0"]);
+    rig.publish("comments:1", false);
+    assert_eq!(told(&anna), ["comments:1 1"]);
+    rig.event(BusEvent::Link(BusLink::Down { reason: "cut".into(), lineage_changed: false }));
+    rig.publish("comments:1", true);
+    rig.event(BusEvent::Link(BusLink::Up));
+    rig.serve();
+    assert!(rig.switch.is_live(), "the node is well");
+    assert_eq!(told(&anna), ["comments:1 2"], "but not all that this session follows");
+    rig.redis.refused.clear();
+    rig.tick();
+    rig.serve();
+    assert_eq!(told(&anna), ["resync gap projects", "status true"]);
+}
+
+#[test]
+fn a_log_that_cannot_be_read_is_read_again_and_is_no_gap() {
+    let mut rig = Rig::live();
+    rig.join(&["comments:1"]);
+    for _ in 0..40 {
+        rig.publish("comments:1", false);
+    }
+    rig.pass(120_000);
+    rig.tick();
+    let resume = rig.resume(&[("comments:1", 38), ("comments", 0)], rig.switch.at());
+    rig.redis.refused.push("comments:1");
+    let anna = rig.connect(&["comments:1"], Some(resume), 10_000);
+    for _ in 0..3 {
+        rig.serve();
+        rig.tick();
+    }
+    rig.redis.refused.clear();
+    rig.tick();
+    rig.serve();
+    assert_eq!(told(&anna), ["welcome live comments:1=38 comments=0", "comments:1 39", "comments:1 40"]);
+}
+
+#[test]
+fn a_message_of_an_earlier_log_hides_nothing_from_who_follows_the_area() {
+    let mut rig = Rig::live();
+    let (_key, area) = (rig.join(&["comments:1"]), rig.join(&["comments:*"]));
+    rig.publish("comments:1", false);
+    assert_eq!(told(&area), ["comments:1 1"]);
+    let late = EntryId { epoch: 1, seq: 50 };
+    rig.arrive("comments:1", Content::Recorded(late, event(999)));
+    rig.serve();
+    rig.publish("comments:1", false);
+    assert_eq!(told(&area), ["comments:1 2"]);
+}
+
+#[test]
+fn who_follows_the_area_is_told_of_what_a_look_finds_missing() {
+    let mut rig = Rig::live();
+    let (key, area) = (rig.join(&["comments:1"]), rig.join(&["comments:*"]));
+    rig.publish("comments:1", true);
+    rig.event(BusEvent::Doubt(Some(Subject::parse("comments:1", &rig.areas).unwrap())));
+    rig.serve();
+    assert_eq!(told(&key), ["comments:1 1"]);
+    assert_eq!(told(&area), ["resync gap comments:*"]);
+}
+
+#[test]
+fn heads_are_those_of_the_topics_that_they_name() {
+    let mut rig = Rig::live();
+    let zed = rig.join(&["comments:a", "comments:b"]);
+    let anna = rig.join(&["comments:c"]);
+    for _ in 0..3 {
+        rig.publish("comments:c", false);
+    }
+    told(&anna);
+    rig.take(Input::Command(Command::Leave(zed)));
+    rig.event(BusEvent::Doubt(None));
+    let look = rig.keep(LOOK);
+    // Meanwhile rooms close, and others take their places.
+    rig.pass(31_000);
+    rig.tick();
+    rig.serve();
+    let bo = rig.join(&["projects:1", "projects:2"]);
+    rig.answer(look);
+    rig.serve();
+    assert_eq!((told(&anna), told(&bo)), (Told::new(), Told::new()));
+    rig.publish("comments:c", false);
+    assert_eq!(told(&anna), ["comments:c 4"]);
+}
+
+#[test]
+fn what_could_not_be_held_is_looked_for_at_once() {
+    let mut rig = Rig::live();
+    let anna = rig.connect(&["comments:1"], None, 1_000_000);
+    rig.serve();
+    told(&anna);
+    rig.publish("comments:1", true);
+    rig.publish("comments:1", false);
+    let (stamp, question) = rig.keep(READ);
+    let answer = rig.redis.answer(question);
+    for _ in 0..1_200 {
+        rig.publish("comments:1", false);
+    }
+    rig.take(Input::Answer(stamp, answer));
+    rig.serve();
+    let expected: Vec<String> = (1..=1_202).map(|seq| format!("comments:1 {seq}")).collect();
+    assert_eq!(told(&anna), expected);
+}
+
+#[test]
+fn a_replaced_log_is_told_before_its_events_to_who_follows_the_area_as_well() {
+    let mut rig = Rig::live();
+    let anna = rig.join(&["comments:*", "comments:1"]);
+    for _ in 0..5 {
+        rig.publish("comments:1", false);
+    }
+    told(&anna);
+    rig.pass(10);
+    let topic = rig.topic("comments:1");
+    rig.redis.logs.remove(&topic);
+    rig.publish("comments:1", false);
+    assert_eq!(told(&anna), ["resync log-replaced comments:1", "resync gap comments:*"]);
+    rig.publish("comments:1", false);
+    assert_eq!(told(&anna), ["comments:1 2"]);
+}
+
+#[test]
+fn a_doubt_costs_as_much_as_is_doubtful() {
+    let mut rig = Rig::live();
+    let names: Vec<String> = (0..100).map(|n| format!("comments:{n}")).collect();
+    rig.join(&names.iter().map(String::as_str).collect::<Vec<_>>());
+    for name in &names[..3] {
+        rig.event(BusEvent::Doubt(Some(Subject::parse(name, &rig.areas).unwrap())));
+    }
+    for _ in 0..5 {
+        rig.tick();
+    }
+    let asked: Vec<usize> = rig
+        .questions
+        .iter()
+        .filter_map(|(_, question)| match question {
+            Question::Look(places) => Some(places.len()),
+            Question::Read { .. } => panic!("nothing is known to be missing"),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(asked, [1], "the others wait for the answer");
+    rig.serve();
+    assert!(rig.questions.is_empty());
+}
+
+#[test]
+fn a_master_whose_clock_is_behind_costs_one_resync() {
+    let mut rig = Rig::live();
+    let anna = rig.join(&["comments:1"]);
+    rig.redis.marks.insert("comments".into(), rig.redis.now + 2_000);
+    rig.arrive("comments:1", Content::Live(event(1)));
+    rig.serve();
+    rig.event(BusEvent::Link(BusLink::Down { reason: "failover".into(), lineage_changed: true }));
+    rig.redis = Redis { lineage: "beef", now: 400_000, marks: BTreeMap::new(), ..rig.redis };
+    rig.redis.logs.clear();
+    rig.event(BusEvent::Link(BusLink::Up));
+    rig.prove();
+    rig.serve();
+    assert_eq!(
+        told(&anna),
+        ["comments:1 0", "status false", "resync redis-changed comments:1 comments", "status true"]
+    );
+    rig.redis.marks.insert("comments".into(), 401_000);
+    rig.pass(5_000);
+    rig.prove();
+    let resume = rig.resume(&[("comments:1", 0), ("comments", 0)], rig.switch.at());
+    let bo = rig.connect(&["comments:1"], Some(resume), 1_000);
+    rig.serve();
+    assert_eq!(told(&bo), ["welcome live comments:1=0 comments=0"], "marks of before are of another clock");
+}
+
+#[test]
+fn a_second_join_of_a_topic_is_not_finished_by_the_first() {
+    let mut rig = Rig::live();
+    rig.join(&["comments:1"]);
+    rig.publish("comments:1", false);
+    rig.redis.refused.push("projects");
+    let anna = rig.connect(&["projects"], None, 10_000);
+    for _ in 0..6 {
+        rig.serve();
+        rig.tick();
+    }
+    told(&anna);
+    let projects = Subject::parse("projects", &rig.areas).unwrap();
+    let unsubscribe = Command::Unsubscribe { outbox: Arc::clone(&anna), subjects: vec![projects.clone()] };
+    rig.take(Input::Command(unsubscribe));
+    rig.redis.refused.clear();
+    let topic = rig.topic("projects");
+    rig.redis.logs.insert(topic, (7, 3));
+    let resume = Some(rig.resume(&[("projects", 1)], rig.switch.at()));
+    let request = Request { subjects: vec![projects], refused: Vec::new(), resume };
+    rig.take(Input::Command(Command::Subscribe { outbox: Arc::clone(&anna), request }));
+    rig.tick();
+    rig.serve();
+    let after = told(&anna);
+    assert_eq!(after[1..], ["subscribed projects=1", "projects 2", "projects 3", "status true"]);
+}
+
+#[test]
+fn five_thousand_topics_join_in_one_go() {
+    let mut rig = Rig::live();
+    let names: Vec<String> = (0..5_000).map(|n| format!("comments:{n}")).collect();
+    let anna = rig.connect(&names.iter().map(String::as_str).collect::<Vec<_>>(), None, 10_000);
+    assert_eq!(rig.questions.len(), 1);
+    rig.serve();
+    let welcome = told(&anna);
+    assert_eq!(welcome.len(), 1);
+    assert_eq!(welcome[0].split(' ').count(), 2 + 5_001);
+}
