@@ -19,7 +19,7 @@ pub fn check(data: &[u8]) {
     let sent = function::publish(b"carillon:comments:1", data);
     match (&read, &sent) {
         (Ok(event), Ok(sent)) => {
-            assert_eq!(sent.message, [function::ID.as_bytes(), b" ", event.json()].concat());
+            assert_eq!(sent.message, [sent.id.as_bytes(), b" ", event.json()].concat());
             let attributes = event.attributes();
             let source = attributes.source.unwrap_or_default();
             let name = attributes.id.map(|id| format!("{}:{source}{id}", source.len()).into_bytes());

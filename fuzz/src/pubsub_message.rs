@@ -24,7 +24,7 @@ pub fn check(data: &[u8]) {
     }
     if let Ok(sent) = function::publish(b"carillon:comments:1", rest) {
         let (id, read) = message(sent.message.into(), EVENT_BYTES);
-        assert_eq!(id.map(|id| id.to_string()).as_deref(), Some(function::ID));
+        assert_eq!(id.map(|id| id.to_string()).as_deref(), Some(sent.id.as_str()));
         assert_eq!(read, Event::parse(Bytes::copy_from_slice(rest), EVENT_BYTES));
         assert!(read.is_ok(), "published, but no event: {read:?}");
     }

@@ -32,6 +32,7 @@ pub(crate) fn bus(config: &Config, areas: &Areas) -> bus::Settings {
         prefix: redis.prefix.clone(),
         node: config.node.name.clone(),
         areas: areas.clone(),
+        fold_subject: true,
         log_length: config.log.length,
         log_ttl: config.log.ttl,
         event_bytes: config.limits.event_bytes,

@@ -1,234 +1,137 @@
 -- The verdict on events and topics, the same as in src/protocol/event.rs and topic.rs: strict, because what passes here
--- is taken for an event by every node. Part of the library in publish.lua, which lends it byte, find, gsub, sub, format.
+-- is taken for an event by every node. Part of the library in publish.lua, which lends it byte, find, gsub, sub, format
+-- and decode, Redis' own JSON reader with strict settings.
+--
+-- That reader does the work, because it is C. What it lets pass all the same is looked for: bytes that are not UTF-8,
+-- control characters in strings, `1.` and `-.5`, numbers out of range, values that are no object. Each look is one
+-- anchored pattern or one gsub, which are fast, and is taken only where there is a reason to.
 
 -- UTF-8 (RFC 3629) -------------------------------------------------------------------------------------------------
 
--- The position of the first byte that is not UTF-8, or nil.
+local TAIL = '[\128-\191]'
+
+-- The place of a byte that is not UTF-8, or nil. Good sequences become blanks of their length: removed, they would let
+-- the halves of a bad one meet.
 local function bad_utf8(s)
-  local at = find(s, '[\128-\255]')
-  while at do
-    local a, b, c, d = byte(s, at, at + 3)
-    local function tail(x) return x and x >= 128 and x < 192 end
-    local size
-    if a >= 194 and a <= 223 and tail(b) then size = 2
-    elseif a >= 224 and a <= 239 and tail(b) and tail(c)
-      and (a ~= 224 or b >= 160) and (a ~= 237 or b < 160) then size = 3
-    elseif a >= 240 and a <= 244 and tail(b) and tail(c) and tail(d)
-      and (a ~= 240 or b >= 144) and (a ~= 244 or b < 144) then size = 4
-    else return at end
-    at = find(s, '[\128-\255]', at + size)
+  if find(s, '^[%z\1-\127]*$') then return nil end
+  if not find(s, '^[^\194-\223]*$') then s = gsub(s, '[\194-\223]' .. TAIL, '  ') end
+  if not find(s, '^[^\224-\239]*$') then
+    local long = find(s, '\224', 1, true) and find(s, '\224[\128-\159]')
+    local half = find(s, '\237', 1, true) and find(s, '\237[\160-\191]') -- of a surrogate pair
+    if long or half then return long or half end
+    s = gsub(s, '[\224-\239]' .. TAIL .. TAIL, '   ')
+  end
+  if not find(s, '^[^\240-\244]*$') then
+    local long = find(s, '\240', 1, true) and find(s, '\240[\128-\143]')
+    local far = find(s, '\244', 1, true) and find(s, '\244[\144-\191]') -- beyond U+10FFFF
+    if long or far then return long or far end
+    s = gsub(s, '[\240-\244]' .. TAIL .. TAIL .. TAIL, '    ')
+  end
+  if find(s, '^[%z\1-\127]*$') then return nil end
+  return find(s, '[\128-\255]')
+end
+
+-- JSON (RFC 8259) --------------------------------------------------------------------------------------------------
+
+local EXPECTED = { ['object key string'] = 'a name', ['comma or object end'] = 'a comma or }', ['the end'] = 'nothing more',
+  ['comma or array end'] = 'a comma or ]' }
+
+-- What Redis' reader says, in our words.
+local function in_words(said)
+  local _, _, expected, at = find(said, '^Expected (.-) but found .- at character (%d+)$')
+  if expected then return format('%s was expected at byte %d', EXPECTED[expected] or expected, at) end
+  if find(said, 'nested', 1, true) then return 'nested more than ' .. DEPTH .. ' levels deep' end
+  return said
+end
+
+local function has(s, character) return find(s, character, 1, true) end
+
+-- Whether there is a run of 200 digits or more, which a look at every hundredth byte finds.
+local function has_long_number(rest)
+  for at = 100, #rest - 100, 100 do
+    local c, d = byte(rest, at), byte(rest, at + 100)
+    if c >= 48 and c <= 57 and d >= 48 and d <= 57 and select(2, find(rest, '^%d+', at)) >= at + 100 then return true end
   end
 end
 
--- JSON (RFC 8259), strictly: cjson would let pass NaN, 0x1F, [1,] and lone surrogates ------------------------------
-
-local ESCAPED = { b = '\b', f = '\f', n = '\n', r = '\r', t = '\t', ['"'] = '"', ['\\'] = '\\', ['/'] = '/' }
-
-local function wrong(at, what) error({ json = what .. ' at byte ' .. at }) end
-
-local function space(s, at)
-  local _, last = find(s, '^[ \t\r\n]*', at)
-  return last + 1
-end
-
-local function hex4(s, at)
-  local _, _, digits = find(s, '^(%x%x%x%x)', at)
-  if not digits then wrong(at, 'an escape without four hexadecimal digits') end
-  return tonumber(digits, 16)
-end
-
--- From behind the opening quote to behind the closing one; second, whether there are escapes.
-local function text(s, at)
-  local escapes = false
-  while true do
-    at = find(s, '[%z\1-\31"\\]', at)
-    if not at then wrong(#s + 1, 'a string without an end') end
-    local c = byte(s, at)
-    if c == 34 then return at + 1, escapes end
-    if c ~= 92 then wrong(at, 'a control character in a string') end
-    escapes = true
-    local e = sub(s, at + 1, at + 1)
-    if ESCAPED[e] then
-      at = at + 2
-    elseif e == 'u' then
-      local unit = hex4(s, at + 2)
-      at = at + 6
-      if unit >= 0xDC00 and unit <= 0xDFFF then wrong(at - 6, 'half a surrogate pair') end
-      if unit >= 0xD800 and unit <= 0xDBFF then
-        if sub(s, at, at + 1) ~= '\\u' then wrong(at - 6, 'half a surrogate pair') end
-        local low = hex4(s, at + 2)
-        if low < 0xDC00 or low > 0xDFFF then wrong(at - 6, 'half a surrogate pair') end
-        at = at + 6
-      end
-    else
-      wrong(at, 'an unknown escape')
-    end
+-- What is wrong with the numbers of an object, or nil. `rest`: its JSON without the strings. A number of less than 200
+-- digits with an exponent of two is never out of range; with others, Redis' writer is asked, which refuses infinite ones.
+local function bad_number(rest, object)
+  if (has(rest, '.') or has(rest, '-')) and find(rest, '[.-]%D') then
+    return 'a number without a digit behind its point or minus sign'
   end
+  local large = (has(rest, 'e') or has(rest, 'E')) and find(rest, '[eE]%+?%d%d%d') or has_long_number(rest)
+  if large and not pcall(encode_json, object) then return 'a number out of range' end
 end
 
-local function utf8(code)
-  if code < 0x80 then return string.char(code) end
-  if code < 0x800 then return string.char(192 + math.floor(code / 64), 128 + code % 64) end
-  local last = string.char(128 + math.floor(code / 64) % 64, 128 + code % 64)
-  if code < 0x10000 then return string.char(224 + math.floor(code / 4096)) .. last end
-  return string.char(240 + math.floor(code / 262144), 128 + math.floor(code / 4096) % 64) .. last
+-- Line breaks as blanks, several at once where there are many.
+local function on_one_line(s)
+  if not has(s, '\n') and not has(s, '\r') then return s end
+  return (gsub(gsub(s, '[\r\n][\r\n][\r\n][\r\n]', '    '), '[\r\n]', ' '))
 end
 
--- What a checked string with escapes means.
-local function unescape(s)
-  local out, at = {}, 1
-  while true do
-    local slash = find(s, '\\', at, true)
-    if not slash then break end
-    out[#out + 1] = sub(s, at, slash - 1)
-    local e = sub(s, slash + 1, slash + 1)
-    if e ~= 'u' then
-      out[#out + 1] = ESCAPED[e]
-      at = slash + 2
-    else
-      local code = hex4(s, slash + 2)
-      at = slash + 6
-      if code >= 0xD800 and code <= 0xDBFF then
-        code = 0x10000 + (code - 0xD800) * 1024 + hex4(s, at + 2) - 0xDC00
-        at = at + 6
-      end
-      out[#out + 1] = utf8(code)
-    end
+-- The object that this text is, or nil and what is wrong; third, the text on one line. `plain`: there is nothing in it but
+-- printable ASCII.
+local function read_object(s, plain)
+  local blanks = not plain and not find(s, '^[^%z\1-\31]*$')
+  if blanks and has(s, '\0') then return nil, 'a zero byte' end
+  local good, read = pcall(decode, s)
+  if not good then return nil, in_words(read) end
+  if byte(s) ~= 123 and not find(s, '^[ \t\r\n]*{') then return nil, 'it does not start with {' end
+  local bare = has(s, '\\') and gsub(s, '\\.', '') or s
+  if blanks then
+    -- The strings alone; what follows the last one is cut off, because every try to find another there would be long.
+    local inside = gsub(sub(bare, 1, select(2, find(bare, '^.*"')) or 0), '[^"]*("[^"]*")', '%1')
+    if not find(inside, '^[^%z\1-\31]*$') then return nil, 'a control character in a string' end
+    s = on_one_line(s)
   end
-  out[#out + 1] = sub(s, at)
-  return table.concat(out)
-end
-
-local function number(s, at)
-  local _, last = find(s, '^-?%d+', at)
-  if not last then wrong(at, 'not a value') end
-  if find(s, '^-?0%d', at) then wrong(at, 'a number with a leading zero') end
-  local _, fraction = find(s, '^%.%d+', last + 1)
-  last = fraction or last
-  local _, exponent = find(s, '^[eE][+-]?%d+', last + 1)
-  if (exponent or last - at > 300) and math.abs(tonumber(sub(s, at, exponent or last))) == math.huge then
-    wrong(at, 'a number out of range')
-  end
-  return (exponent or last) + 1
-end
-
-local LITERALS = { [116] = 'true', [102] = 'false', [110] = 'null' }
-local value
-
-local function array(s, at, depth)
-  if depth > DEPTH then wrong(at, 'nested more than ' .. DEPTH .. ' levels deep') end
-  at = space(s, at + 1)
-  if byte(s, at) == 93 then return at + 1 end
-  while true do
-    at = space(s, value(s, at, depth))
-    local c = byte(s, at)
-    if c == 93 then return at + 1 end
-    if c ~= 44 then wrong(at, 'no comma or ] in an array') end
-    at = space(s, at + 1)
-  end
-end
-
--- `seen(name, from, to, escapes)` is called for each member that is a string, and `seen(name)` for others.
-local function object(s, at, depth, seen)
-  if depth > DEPTH then wrong(at, 'nested more than ' .. DEPTH .. ' levels deep') end
-  at = space(s, at + 1)
-  if byte(s, at) == 125 then return at + 1 end
-  while true do
-    if byte(s, at) ~= 34 then wrong(at, 'no name in an object') end
-    local from = at + 1
-    local stop, escapes = text(s, from)
-    at = space(s, stop)
-    if byte(s, at) ~= 58 then wrong(at, 'no colon after a name') end
-    at = space(s, at + 1)
-    if seen then
-      local name = sub(s, from, stop - 2)
-      if escapes then name = unescape(name) end
-      if byte(s, at) == 34 then
-        local first = at + 1
-        at, escapes = text(s, first)
-        seen(name, first, at - 2, escapes)
-      else
-        at = value(s, at, depth)
-        seen(name)
-      end
-    else
-      at = value(s, at, depth)
-    end
-    at = space(s, at)
-    local c = byte(s, at)
-    if c == 125 then return at + 1 end
-    if c ~= 44 then wrong(at, 'no comma or } in an object') end
-    at = space(s, at + 1)
-  end
-end
-
--- From the start of a value to behind it.
-value = function(s, at, depth)
-  local c = byte(s, at)
-  if c == 34 then
-    return (text(s, at + 1))
-  elseif c == 123 then
-    return object(s, at, depth + 1)
-  elseif c == 91 then
-    return array(s, at, depth + 1)
-  elseif LITERALS[c] then
-    local literal = LITERALS[c]
-    if sub(s, at, at + #literal - 1) ~= literal then wrong(at, 'not a value') end
-    return at + #literal
-  end
-  return number(s, at)
+  local problem = bad_number(gsub(bare, '%b""', ''), read)
+  if problem then return nil, problem end
+  return read, nil, s
 end
 
 -- Events and topics ------------------------------------------------------------------------------------------------
 
 -- <noun>.<verb>; further parts are the reverse-DNS names of other CloudEvents producers.
 local function is_type(s)
-  return s and #s <= 255 and find(s, '^[a-z][a-z0-9_.-]*$') and find(s, '.', 1, true)
-    and not find(s, '..', 1, true) and sub(s, -1) ~= '.'
+  return type(s) == 'string' and #s <= 255 and find(s, '^[a-z][a-z0-9_.-]*$') and find(s, '.', 1, true)
+    and not find(s, '..', 1, true) and byte(s, -1) ~= 46
 end
 
--- The attributes `type`, `id` and `source`, or nil and what is wrong.
+-- The members of an event and the event on one line, or nil, nil and what is wrong.
 local function check_event(s)
   if #s > EVENT_BYTES then
-    return nil, format('the event has %d bytes, at most %d are allowed: send what changed, not the content', #s, EVENT_BYTES)
+    return nil, nil, format('the event has %d bytes, at most %d are allowed: send what changed, not the content', #s, EVENT_BYTES)
   end
-  local bad = bad_utf8(s)
-  if bad then return nil, 'the event is not valid UTF-8 at byte ' .. bad - 1 end
-  local found = {}
-  local function seen(name, from, to, escapes)
-    if name == 'type' or name == 'id' or name == 'source' then
-      local content = from and sub(s, from, to) or false
-      found[name] = content and escapes and unescape(content) or content
-    end
+  local plain = find(s, '^[ -~]*$')
+  if not plain then
+    local bad = bad_utf8(s)
+    if bad then return nil, nil, 'the event is not valid UTF-8 at byte ' .. bad - 1 end
   end
-  local good, problem = pcall(function()
-    local at = space(s, 1)
-    if byte(s, at) ~= 123 then wrong(at, 'it does not start with {') end
-    at = space(s, object(s, at, 1, seen))
-    if at <= #s then wrong(at, 'something follows it') end
-  end)
-  if not good then
-    return nil, 'the event is not a JSON object: ' .. (type(problem) == 'table' and problem.json or tostring(problem))
+  local event, problem, line = read_object(s, plain)
+  if problem then return nil, nil, 'the event is not a JSON object: ' .. problem end
+  if not is_type(event.type) then
+    return nil, nil, 'the event needs a "type" of the form <noun>.<verb> in lower case, for example "comment.created"'
   end
-  if not is_type(found.type) then
-    return nil, 'the event needs a "type" of the form <noun>.<verb> in lower case, for example "comment.created"'
+  local id, source = event.id, event.source
+  if id ~= nil and (type(id) ~= 'string' or id == '') then
+    return nil, nil, 'the event\'s "id" must be a non-empty string'
   end
-  for _, name in ipairs({ 'id', 'source' }) do
-    if found[name] == false or found[name] == '' then
-      return nil, 'the event\'s "' .. name .. '" must be a non-empty string'
-    end
+  if source ~= nil and (type(source) ~= 'string' or source == '') then
+    return nil, nil, 'the event\'s "source" must be a non-empty string'
   end
-  return found
+  return event, line
 end
 
 local function encode(characters)
   return (gsub(characters, '.', function(c) return format('%%%02X', byte(c)) end))
 end
 
--- The key of an editor's private topic, as far as it can be said here: A-Z in lower case, reserved characters encoded.
+-- The one spelling of an editor's key in a private area: only what must be encoded is, with capital letters A to F. Where
+-- names are folded, nodes do it by Unicode, and A to Z is what can be refused here.
 local function own_key(key)
   key = gsub(key, '%%(%x%x)', function(code) return string.char(tonumber(code, 16)) end)
-  key = gsub(key, '%u', function(c) return string.char(byte(c) + 32) end)
+  if FOLD_SUBJECT then key = gsub(key, '%u', string.lower) end
   key = gsub(key, '[%z\1-\32%%*,{}\127]', encode)
   return (gsub(key, '\194[\128-\159]', encode))
 end
@@ -262,6 +165,7 @@ local function check_topic(channel)
     return format('the key of "%s" has a %% that is not followed by two hexadecimal digits: write %%25 for a percent sign', shown)
   end
   if IS_PRIVATE[area] and own_key(key) ~= key then
-    return format('"%s" is in a private area, whose keys are lower-cased: write "%s:%s"', shown, area, own_key(key))
+    return format('"%s" is in a private area, whose keys have one spelling%s: write "%s:%s"', shown,
+      FOLD_SUBJECT and ', in lower case' or '', area, own_key(key))
   end
 end

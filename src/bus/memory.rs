@@ -140,10 +140,10 @@ impl MemoryBus {
 
     /// See [`super::Bus::heads`].
     #[allow(clippy::unused_async)] // the same signature as over Redis
-    pub async fn heads(&self, topics: Vec<Topic>) -> Result<Vec<Head>, BusError> {
+    pub async fn heads(&self, topics: Vec<Topic>) -> Vec<Result<Head, BusError>> {
         let mut state = self.state();
         let now = state.now();
-        Ok(topics.into_iter().map(|topic| self.head(state.logs.open(topic, now).top())).collect())
+        topics.into_iter().map(|topic| Ok(self.head(state.logs.open(topic, now).top()))).collect()
     }
 
     /// See [`super::Bus::history`].

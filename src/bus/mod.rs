@@ -154,6 +154,8 @@ pub struct Settings {
     pub node: String,
     /// The configured areas.
     pub areas: crate::protocol::Areas,
+    /// Whether editors' names are in lower case in private keys (`auth.fold_subject`).
+    pub fold_subject: bool,
     /// Events that a log keeps at least.
     pub log_length: usize,
     /// How long a log lives after the last event or follower.
@@ -218,9 +220,9 @@ impl Bus {
         either!(self.unsubscribe(subjects));
     }
 
-    /// The ends of logs, one for each topic, in order; batches of any size. Opens missing logs and refreshes their
-    /// time to live.
-    pub async fn heads(&self, topics: Vec<Topic>) -> Result<Vec<Head>, BusError> {
+    /// The ends of logs, one answer for each topic, in order; batches of any size. Opens missing logs and refreshes their
+    /// time to live. While Redis is full no log is opened: [`BusError::Refused`] for a topic without one, and for no other.
+    pub async fn heads(&self, topics: Vec<Topic>) -> Vec<Result<Head, BusError>> {
         either!(self.heads(topics))
     }
 

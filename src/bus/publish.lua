@@ -4,15 +4,17 @@
 -- Nodes load this library when they connect. To replace it by hand (after a change of the settings below):
 --   carillon redis-function | redis-cli -x FUNCTION LOAD REPLACE
 --
--- A topic's log is a stream of the channel's name. It is opened at <now in ms>-0, so that "nothing yet" is a provable
--- place; within that epoch the entries are numbered 1, 2, 3, ... without holes.
+-- A topic's log has the channel's name. It is opened as a string, the time in ms, which is its epoch: "nothing yet" is a
+-- provable place, and a short one. The first event makes it a stream whose entries are numbered <epoch>-1, -2, -3, ...
+-- without holes.
 
-local VERSION = 5 -- goes up with every change of this text
+local VERSION = 6 -- goes up with every change of this text
 local PREFIX = '@PREFIX@'
 local AREAS = '@AREAS@' -- comma-separated, like the next
-local PRIVATE = '@PRIVATE@' -- areas whose keys are editors' names, in lower case
+local PRIVATE = '@PRIVATE@' -- areas whose keys are editors' names
+local FOLD_SUBJECT = @FOLD_SUBJECT@ -- whether these are in lower case
 local LOG_LENGTH = @LOG_LENGTH@ -- events that a log keeps
-local LOG_TTL_MS = @LOG_TTL_MS@ -- how long it lives after the last event or follower
+local LOG_TTL_MS = @LOG_TTL_MS@ -- how long it lives after the last event or follower, at least
 local EVENT_BYTES = @EVENT_BYTES@ -- the largest event
 local SHARDED = @SHARDED@ -- Redis Cluster: sharded pub/sub
 local DUPLICATES_MS = 300000 -- how long a duplicate is recognised
@@ -20,9 +22,15 @@ local NODES_MS = 600000 -- how long what nodes say about themselves is kept, whe
 local PIECE = 16 -- entries of a log that are looked at in one go
 local DEPTH = 64 -- the deepest nesting; the event itself is level 1
 
--- Redis lends the libraries of Lua to running functions only, so these are filled at the first call.
-local byte, find, gsub, sub, format
+-- A life and about a half: written when less than one is left, so that not every look and event writes it.
+local LOG_LIFE
+
+-- Redis lends its own and the libraries of Lua to running functions only, so these are filled at the first call.
+local byte, find, gsub, sub, format, decode, encode_json
 local IS_AREA, IS_PRIVATE
+local call, try
+local SEND = SHARDED and 'SPUBLISH' or 'PUBLISH'
+local COMPANION = '^' .. PREFIX .. ':ids[a-z-]*:{'
 
 local function set_of(list)
   local set = {}
@@ -30,126 +38,247 @@ local function set_of(list)
   return set
 end
 
+local function integer(n) return format('%.0f', n) end
+
 local function prepare()
+  call, try = redis.call, redis.pcall
   byte, find, gsub, sub, format = string.byte, string.find, string.gsub, string.sub, string.format
-  IS_AREA, IS_PRIVATE = set_of(AREAS), set_of(PRIVATE)
+  local strict = cjson.new()
+  strict.decode_invalid_numbers(false)
+  strict.decode_max_depth(DEPTH)
+  decode, encode_json = strict.decode, strict.encode
+  LOG_LIFE = integer(LOG_TTL_MS + math.floor(LOG_TTL_MS / 2000) * 1000)
+  IS_PRIVATE = set_of(PRIVATE)
+  IS_AREA = set_of(AREAS)
 end
 
 @CHECK@
 -- Logs -------------------------------------------------------------------------------------------------------------
 
 local function now_ms()
-  local time = redis.call('TIME')
+  local time = call('TIME')
   return time[1] * 1000 + math.floor(time[2] / 1000)
 end
 
-local function integer(n) return format('%.0f', n) end
+-- What was learned of a topic in earlier calls: `good` (its name was checked), `ids` (the names of its hashes of ids),
+-- `top` (the last entry of its stream) and `next` (what XADD takes for the entry after it). It saves questions, and
+-- decides nothing by itself: keys may have gone, or come from another master, so Redis' answer in the same call counts.
+local REMEMBERED = 16384
+local young, old, count = {}, {}, 0
 
--- The end of a log as <epoch>, <seq>; opened where there is none. What was put in its place by hand and is no stream goes
--- when a node follows the topic, for it would stop whoever follows others with it; a publisher is refused.
-local function top_of(key, followed)
-  local epoch = now_ms()
-  if redis.call('EXISTS', key) == 1 then
-    local info = redis.pcall('XINFO', 'STREAM', key)
-    if info.err then
-      if not followed or not find(info.err, 'WRONGTYPE', 1, true) then error(info) end
-      redis.call('PEXPIRE', key, 0)
-    end
-    for i = 1, #info, 2 do
-      if info[i] == 'last-generated-id' then
-        local _, _, ms, seq = find(info[i + 1], '^(%d+)-(%d+)$')
-        if ms ~= '0' then return ms, seq end
-      end
-    end
-  end
-  epoch = integer(epoch)
-  redis.call('XADD', key, epoch .. '-0', 'event', '')
-  redis.call('XTRIM', key, 'MAXLEN', 0)
-  return epoch, '0'
+local function topic_of(channel)
+  local topic = young[channel]
+  if topic then return topic end
+  topic = old[channel] or {}
+  if count == REMEMBERED then old, young, count = young, {}, 0 end
+  young[channel], count = topic, count + 1
+  return topic
 end
 
--- The id that an event of this name got in the last five minutes. Names lie in two hashes that are exchanged, so that
--- neither grows for ever and none is forgotten too early; the member '' says when the first was begun.
-local function names_of(channel)
-  return PREFIX .. ':ids:{' .. channel .. '}', PREFIX .. ':ids-before:{' .. channel .. '}'
-end
-
-local function first_id(channel, name, now)
-  local names, before = names_of(channel)
-  local begun = redis.call('HGET', names, '')
-  if begun and now - tonumber(begun) >= DUPLICATES_MS then
-    redis.call('RENAME', names, before)
+-- The place that a log has reached, as <epoch>-<seq>, and whether it is still a string; nil where there is no log; nil,
+-- nil and Redis' error where something else was put in its place. XINFO is asked only where the last entry is not the
+-- one that is known: somebody may have removed it (XDEL, XTRIM), and the log has reached it all the same.
+local function top_of(channel)
+  local topic = young[channel] or old[channel]
+  if topic and topic.top then
+    local last = try('XREVRANGE', channel, '+', '-', 'COUNT', 1)[1]
+    if last and last[1] == topic.top then return topic.top end
   end
-  for _, hash in ipairs({ names, before }) do
-    local known = redis.call('HGET', hash, name)
-    if known then
-      local _, _, ms, id = find(known, '^(%d+) (.+)$')
-      if now - tonumber(ms) <= DUPLICATES_MS then return id end
+  local epoch = try('GET', channel)
+  if not epoch then return nil end
+  if type(epoch) == 'string' then
+    if #epoch < 20 and find(epoch, '^[1-9]%d*$') then return epoch .. '-0', true end
+    return nil, nil, { err = 'WRONGTYPE ' .. channel .. ' holds a string that is no log: DEL it' }
+  end
+  local info = try('XINFO', 'STREAM', channel)
+  if info.err then return nil, nil, info end
+  for i = 1, #info, 2 do
+    -- No log begins at 0-0: a stream that is there was made by hand, and nothing was ever in it.
+    if info[i] == 'last-generated-id' and info[i + 1] ~= '0-0' then
+      local top = info[i + 1]
+      topic = topic_of(channel)
+      topic.top, topic.next = top, sub(top, 1, find(top, '-', 1, true)) .. '*'
+      return top
     end
   end
 end
 
-local function remember(channel, name, now, id)
-  local names = names_of(channel)
-  redis.call('HSETNX', names, '', integer(now))
-  redis.call('HSET', names, name, integer(now) .. ' ' .. id)
-  redis.call('PEXPIRE', names, 2 * DUPLICATES_MS)
+-- The epoch of a log that is opened now: a later one than the topic is known to have had.
+local function new_epoch(topic)
+  local before = topic and topic.next and tonumber(sub(topic.next, 1, -3)) or 0
+  return integer(math.max(now_ms(), before + 1))
 end
 
-local function send(channel, message)
-  redis.call(SHARDED and 'SPUBLISH' or 'PUBLISH', channel, message)
+-- Appends an event; its id. The log is opened where there is none, and becomes a stream where it was a string.
+local function append(channel, topic, json)
+  local stray
+  if topic.next then
+    local id = try('XADD', channel, 'NOMKSTREAM', 'MAXLEN', LOG_LENGTH, topic.next, 'event', json)
+    if type(id) == 'string' then
+      topic.top = id
+      if sub(id, -2) ~= '-0' then return id end
+      -- A stream of an earlier epoch, put back by hand, took it as entry 0, which is no event. A new epoch tells everybody.
+      stray = true
+    end
+  end
+  local entry
+  if stray then
+    entry = new_epoch(topic) .. '-1'
+  else
+    local top, quiet, wrong = top_of(channel)
+    if wrong then error(wrong) end
+    if quiet then call('DEL', channel) end
+    entry = quiet and sub(top, 1, -2) .. '1' or top and topic.next or new_epoch(topic) .. '-1'
+  end
+  local id = call('XADD', channel, 'MAXLEN', LOG_LENGTH, entry, 'event', json)
+  topic.top, topic.next = id, sub(id, 1, find(id, '-', 1, true)) .. '*'
+  return id
 end
+
+local function keep(channel)
+  if call('PTTL', channel) < LOG_TTL_MS then call('PEXPIRE', channel, LOG_LIFE) end
+end
+
+-- Ids of events lie in two hashes in turn, one for each five minutes, so that neither grows for ever and none is
+-- forgotten too early; the member '' says which five minutes a hash is of. Earlier releases wrote a time there.
+local function hashes_of(channel, topic, period)
+  local ids = topic.ids
+  if not ids then
+    ids = { [0] = PREFIX .. ':ids:{' .. channel .. '}', PREFIX .. ':ids-before:{' .. channel .. '}' }
+    topic.ids = ids
+  end
+  return ids[period % 2], ids[1 - period % 2]
+end
+
+-- The id that an event of this name got in the last five minutes; second, of which five minutes the present hash is.
+local function first_id(name, now, present, before)
+  local found = call('HMGET', present, name, '')
+  local known = found[1] or call('HGET', before, name)
+  if known then
+    local _, _, ms, id = find(known, '^(%d+) (.+)$')
+    if now - tonumber(ms) <= DUPLICATES_MS then return id end
+  end
+  return nil, found[2]
+end
+
+local function remember(name, now, id, present, period, found)
+  local value = integer(now) .. ' ' .. id
+  if found == integer(period) then
+    call('HSET', present, name, value)
+    return
+  end
+  if found and #found < 12 then call('DEL', present) end
+  call('HSET', present, '', integer(period), name, value)
+  call('PEXPIREAT', present, integer((period + 2) * DUPLICATES_MS))
+end
+
+local function send(channel, message) call(SEND, channel, message) end
 
 local function lineage()
-  local _, _, id = find(redis.call('INFO', 'replication'), 'master_replid:(%x+)')
+  local _, _, id = find(call('INFO', 'replication'), 'master_replid:(%x+)')
   return id or ''
 end
 
 -- The functions ----------------------------------------------------------------------------------------------------
 
-local function publish(keys, args)
-  if #keys ~= 1 or #args ~= 1 then
-    return redis.error_reply('ERR usage: FCALL ' .. PREFIX .. '_publish 1 ' .. PREFIX .. ':<topic> <event json>')
+local function record(channel, name, json)
+  local topic = topic_of(channel)
+  if not name then
+    local id = append(channel, topic, json)
+    keep(channel)
+    send(channel, id .. ' ' .. json)
+    return id
   end
-  local channel, json = keys[1], args[1]
-  local problem = check_topic(channel)
-  if problem then return redis.error_reply('TOPIC ' .. problem) end
-  local event
-  event, problem = check_event(json)
-  if problem then return redis.error_reply('EVENT ' .. problem) end
-  local source = event.source or ''
-  local name, now = event.id and #source .. ':' .. source .. event.id, now_ms()
-  local first = name and first_id(channel, name, now)
+  local now = now_ms()
+  local period = math.floor(now / DUPLICATES_MS)
+  local present, before = hashes_of(channel, topic, period)
+  local first, found = first_id(name, now, present, before)
   if first then return first end
-  json = gsub(json, '[\r\n]', ' ')
-  local epoch = top_of(channel)
-  local id = redis.call('XADD', channel, 'MAXLEN', LOG_LENGTH, epoch .. '-*', 'event', json)
-  redis.call('PEXPIRE', channel, LOG_TTL_MS)
-  if name then remember(channel, name, now, id) end
+  local id = append(channel, topic, json)
+  keep(channel)
+  remember(name, now, id, present, period, found)
   send(channel, id .. ' ' .. json)
   return id
 end
 
--- KEYS: logs. -> lineage, now, the end of each. Not no-writes: a demoted master must refuse instead of telling the past.
-local function heads(keys)
-  local reply = { lineage(), integer(now_ms()) }
+-- The channels of topics among the keys, or nil and what is wrong with one. The hashes of ids may stand among them too:
+-- on a cluster, a caller that names them is told to wait while some of these keys have moved and others have not.
+local function channels_of(keys)
+  local channels = {}
   for _, key in ipairs(keys) do
-    local epoch, seq = top_of(key, true)
-    redis.call('PEXPIRE', key, LOG_TTL_MS)
-    reply[#reply + 1] = epoch .. '-' .. seq
+    local topic = young[key]
+    if topic and topic.good then
+      channels[#channels + 1] = key
+    elseif not find(key, COMPANION) then
+      local problem = check_topic(key)
+      if problem then return nil, problem end
+      topic_of(key).good = true
+      channels[#channels + 1] = key
+    end
   end
+  return channels
+end
+
+-- KEYS: channels of topics. ARGS: an event. -> its id; a list of ids, in order, where there are several topics. All is
+-- checked before anything is published.
+local function publish(keys, args)
+  local channels, problem = channels_of(keys)
+  if problem then return redis.error_reply('TOPIC ' .. problem) end
+  if #channels == 0 or #args ~= 1 then
+    return redis.error_reply('ERR usage: FCALL ' .. PREFIX .. '_publish 1 ' .. PREFIX .. ':<topic> <event json>')
+  end
+  local event, json
+  event, json, problem = check_event(args[1])
+  if problem then return redis.error_reply('EVENT ' .. problem) end
+  local source = event.source or ''
+  local name = event.id and #source .. ':' .. source .. event.id
+  if #channels == 1 then return record(channels[1], name, json) end
+  local ids = {}
+  for i, channel in ipairs(channels) do ids[i] = record(channel, name, json) end
+  return ids
+end
+
+-- The end of a log, and whether it is a string; nil where there is none and none is to be opened. What was put in its place
+-- by hand goes, for it would stop whoever follows the topic.
+local function end_of(key, opens)
+  local top, quiet, wrong = top_of(key)
+  if wrong and not find(wrong.err, 'WRONGTYPE', 1, true) then error(wrong) end
+  if top then
+    keep(key)
+    return top, quiet
+  elseif opens then
+    local epoch = new_epoch(young[key] or old[key])
+    call('SET', key, epoch, 'PX', LOG_LIFE)
+    return epoch .. '-0', true
+  end
+end
+
+-- KEYS: logs. -> lineage, now, the end of each, false where there is none. Not no-writes: a demoted master must refuse
+-- instead of telling the past.
+local function ends(keys, opens)
+  local reply = { lineage(), integer(now_ms()) }
+  for i, key in ipairs(keys) do reply[i + 2] = end_of(key, opens) or false end
   return reply
 end
 
--- KEYS: a log. ARGS: a position, and how many bytes there is room for (at least one entry is given; without it, all are).
--- -> lineage, now, the end, then id and event (false where there is none) of each entry; none where there are no more.
+-- Refused while Redis is full, so that following adds no key then.
+local function open(keys) return ends(keys, true) end
+
+-- ARGS: 'look' opens nothing; nodes of earlier releases do not say it, and need a log opened.
+local function heads(keys, args) return ends(keys, args[1] ~= 'look') end
+
+-- KEYS: a log. ARGS: a position, and how many bytes there is room for (at least one entry is given). -> lineage, now, the
+-- end (false where there is no log), then id and event (false where there is none) of each entry; none where there are
+-- no more. Nodes of earlier releases name no room: they get all entries, and a log is opened for them.
 local function history(keys, args)
-  local reply = heads({ keys[1] })
+  local top, quiet = end_of(keys[1], not args[2])
+  local reply = { lineage(), integer(now_ms()), top or false }
+  if not top or quiet then return reply end
   local _, _, epoch = find(args[1], '^(%d+)-')
-  local from = find(reply[3], epoch .. '-', 1, true) == 1 and '(' .. args[1] or '-'
+  local from = find(top, epoch .. '-', 1, true) == 1 and '(' .. args[1] or '-'
   local room = tonumber(args[2]) or math.huge
   repeat
-    local entries = redis.call('XRANGE', keys[1], from, '+', 'COUNT', PIECE)
+    local entries = call('XRANGE', keys[1], from, '+', 'COUNT', PIECE)
     for _, entry in ipairs(entries) do
       local fields = entry[2]
       local event = #fields == 2 and fields[1] == 'event' and fields[2]
@@ -163,60 +292,11 @@ local function history(keys, args)
   return reply
 end
 
--- KEYS: a probe channel. ARGS: what to send back through it. -> lineage, now.
-local function probe(keys, args)
-  local now = integer(now_ms())
-  send(keys[1], now .. ' ' .. args[1])
-  return { lineage(), now }
-end
-
--- KEYS: the hash of marks. -> now, area, mark, ...
-local function all_marks(key, now)
-  local reply = redis.call('HGETALL', key)
-  table.insert(reply, 1, integer(now))
-  return reply
-end
-
-local function marks(keys) return all_marks(keys[1], now_ms()) end
-
--- KEYS: the hash of marks. ARGS: how far ahead, areas.
-local function mark(keys, args)
-  local now = now_ms()
-  local ahead = now + tonumber(args[1])
-  for i = 2, #args do
-    if ahead > tonumber(redis.call('HGET', keys[1], args[i]) or 0) then
-      redis.call('HSET', keys[1], args[i], integer(ahead))
-    end
-  end
-  return all_marks(keys[1], now)
-end
-
--- KEYS: the hash of nodes. ARGS: node, for how long, its state.
-local function announce(keys, args)
-  local now = now_ms()
-  redis.call('HSET', keys[1], args[1], integer(now + tonumber(args[2])) .. ' ' .. args[3])
-  redis.call('PEXPIRE', keys[1], NODES_MS)
-  return 'OK'
-end
-
--- KEYS: the hash of nodes. -> node, state, ... of those that announced themselves lately.
-local function nodes(keys)
-  local now, all, reply = now_ms(), redis.call('HGETALL', keys[1]), {}
-  for i = 1, #all, 2 do
-    local _, _, till, state = find(all[i + 1], '^(%d+) (.*)$')
-    if till and tonumber(till) > now then
-      reply[#reply + 1] = all[i]
-      reply[#reply + 1] = state
-    else
-      redis.call('HDEL', keys[1], all[i])
-    end
-  end
-  return reply
-end
-
+@NODES@
 local function settings()
-  return { 'version', tostring(VERSION), 'areas', AREAS, 'private', PRIVATE, 'log_length', integer(LOG_LENGTH),
-    'log_ttl_ms', integer(LOG_TTL_MS), 'event_bytes', integer(EVENT_BYTES), 'sharded', tostring(SHARDED) }
+  return { 'version', tostring(VERSION), 'areas', AREAS, 'private', PRIVATE, 'fold_subject', tostring(FOLD_SUBJECT),
+    'log_length', integer(LOG_LENGTH), 'log_ttl_ms', integer(LOG_TTL_MS), 'event_bytes', integer(EVENT_BYTES),
+    'sharded', tostring(SHARDED) }
 end
 
 local function register(name, callback, ...)
@@ -228,6 +308,7 @@ end
 
 register('_publish', publish)
 register('_probe', probe) -- refused where publish is refused, which is how a node knows
+register('_open', open)
 register('_heads', heads, 'allow-oom')
 register('_history', history, 'allow-oom')
 register('_marks', marks, 'allow-oom')

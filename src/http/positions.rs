@@ -58,11 +58,11 @@ pub(super) async fn positions(
     }
     // Before the heads: what is told may be older than it had to be, never newer.
     let at = internal.relay.at();
-    let heads = internal.bus.heads(topics.clone()).await.map_err(|error| bus_problem(&error))?;
-    let place = |(topic, head): (&Topic, crate::bus::Head)| {
-        (topic.to_string(), Position { lineage: head.lineage, id: head.top }.to_string())
-    };
-    let positions: BTreeMap<_, _> = topics.iter().zip(heads).map(place).collect();
+    let mut positions = BTreeMap::new();
+    for (topic, head) in topics.iter().zip(internal.bus.heads(topics.clone()).await) {
+        let head = head.map_err(|error| bus_problem(&error))?;
+        positions.insert(topic.to_string(), Position { lineage: head.lineage, id: head.top }.to_string());
+    }
     let mut response = Json(json!({ "at": at, "positions": positions })).into_response();
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Ok(response)

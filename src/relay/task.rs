@@ -141,10 +141,7 @@ async fn heads(bus: &Bus, places: Vec<Place>) -> Vec<(Place, Result<Head, BusErr
     let mut found = Vec::with_capacity(places.len());
     for piece in places.chunks(HEADS) {
         let topics: Vec<Topic> = piece.iter().map(|place| place.topic.clone()).collect();
-        match bus.heads(topics).await {
-            Ok(heads) => found.extend(piece.iter().cloned().zip(heads.into_iter().map(Ok))),
-            Err(error) => found.extend(piece.iter().cloned().map(|place| (place, Err(error.clone())))),
-        }
+        found.extend(piece.iter().cloned().zip(bus.heads(topics).await));
     }
     found
 }

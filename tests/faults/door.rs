@@ -132,6 +132,14 @@ impl Door {
 
     /// The end of a log: the id that was given last.
     pub(crate) async fn head(&mut self, key: &str) -> Result<Id, Trouble> {
+        // A log without events is a string that holds its epoch.
+        if self.ask(key, &["TYPE", key]).await?.text() == Some("string") {
+            let epoch = self.ask(key, &["GET", key]).await?;
+            let epoch = epoch.text().and_then(|text| text.parse().ok());
+            return epoch
+                .map(|epoch| Id { epoch, seq: 0 })
+                .ok_or_else(|| Trouble::Refused("no epoch".into()));
+        }
         let info = self.ask(key, &["XINFO", "STREAM", key]).await?;
         let items = info.list();
         let at = items.iter().position(|item| item.text() == Some("last-generated-id"));

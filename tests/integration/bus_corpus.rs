@@ -84,7 +84,7 @@ async fn the_function_gives_the_verdict() {
         assert_eq!(given, expected, "{what}: {answer:?}");
         good += u64::from(given == "good" && what != "the last of two ids counts");
     }
-    assert!(bus.bus.heads(vec![topic("comments:1")]).await.unwrap()[0].top.seq >= good - 4);
+    assert!(bus.bus.heads(vec![topic("comments:1")]).await.remove(0).unwrap().top.seq >= good - 4);
     for Case { verdict: expected, what, bytes } in corpus::topics() {
         let channel = [b"carillon:".as_slice(), &bytes].concat();
         let answer = fcall(&client, channel, br#"{"type":"a.b"}"#).await;
@@ -104,7 +104,9 @@ async fn a_bare_publish_and_a_log_written_by_hand_get_the_verdict() {
     let mut bus = TestBus::start(settings).await;
     let client = client(&redis).await;
     bus.follow(&["comments:1", "comments:2"]).await;
-    let epoch = bus.bus.heads(vec![topic("comments:2")]).await.unwrap()[0].top.epoch;
+    let epoch = bus.bus.heads(vec![topic("comments:2")]).await.remove(0).unwrap().top.epoch;
+    // The log of a followed topic without events is no stream yet.
+    call(&client, "DEL", vec!["carillon:comments:2".into()]).await.unwrap();
     let (mut good, mut seq) = (Vec::new(), 0);
     let cases = corpus::events();
     for Case { verdict, bytes, .. } in &cases {
@@ -129,7 +131,8 @@ async fn a_bare_publish_and_a_log_written_by_hand_get_the_verdict() {
             good.push(Event::parse(bytes.clone().into(), 65536).unwrap());
         }
     }
-    call(&client, "XADD", vec!["carillon:comments:2".into(), "*".into(), "other".into(), "{}".into()])
+    let id = format!("{epoch}-{}", seq + 1);
+    call(&client, "XADD", vec!["carillon:comments:2".into(), id.into(), "other".into(), "{}".into()])
         .await
         .unwrap();
 

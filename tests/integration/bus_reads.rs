@@ -19,7 +19,7 @@ fn long_logs(url: &str) -> Settings {
 
 /// Publishes so many events of so many bytes; the position before the first.
 async fn fill(bus: &TestBus, at: &str, count: u64, bytes: usize) -> EntryId {
-    let before = bus.bus.heads(vec![topic(at)]).await.unwrap().remove(0).top;
+    let before = bus.bus.heads(vec![topic(at)]).await.remove(0).unwrap().top;
     let json = event(&format!(r#"{{"type":"a.b","data":"{}"}}"#, "x".repeat(bytes)));
     for _ in 0..count {
         bus.bus.publish(topic(at), json.clone()).await.unwrap();

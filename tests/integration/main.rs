@@ -10,6 +10,7 @@ mod bus_access;
 mod bus_corpus;
 mod bus_doctor;
 mod bus_faults;
+mod bus_logs;
 mod bus_reads;
 mod bus_topologies;
 mod callback;

@@ -11,7 +11,8 @@ pub fn acl(settings: &Settings) -> String {
     let sharded = settings.redis.as_ref().is_some_and(super::Target::is_sharded);
     let publish = if sharded { "+spublish" } else { "+publish" };
     // What the publish function does is done with the caller's rights.
-    let function = "+fcall +time +exists +xinfo|stream +xadd +xtrim +pexpire +hget +hset +hsetnx +rename";
+    let function = "+fcall +time +get +set +del +xadd +xrevrange +xinfo|stream +pttl +pexpire +pexpireat +hget +hmget \
+                    +hset";
     let subscribe = if sharded {
         "+ssubscribe +sunsubscribe +cluster|slots +cluster|info"
     } else {

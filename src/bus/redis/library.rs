@@ -15,10 +15,12 @@ use crate::bus::{Settings, keys::Keys};
 
 const SOURCE: &str = include_str!("../publish.lua");
 const CHECK: &str = include_str!("../check.lua");
+const NODES: &str = include_str!("../nodes.lua");
 
 /// The text of the library, as `FUNCTION LOAD` takes it.
 pub fn library(settings: &Settings) -> String {
-    let mut text = SOURCE.replace("@CHECK@", CHECK.trim_end()).replace("@PREFIX@", &settings.prefix);
+    let mut text = SOURCE.replace("@CHECK@", CHECK.trim_end()).replace("@NODES@", NODES);
+    text = text.replace("@PREFIX@", &settings.prefix);
     for (name, value) in baked(settings) {
         text = text.replace(&format!("@{}@", name.to_uppercase()), &value);
     }
@@ -26,7 +28,7 @@ pub fn library(settings: &Settings) -> String {
 }
 
 /// The version of the library's text.
-fn version() -> u64 {
+pub(super) fn version() -> u64 {
     let line = SOURCE.lines().find_map(|line| line.strip_prefix("local VERSION = "));
     line.and_then(|rest| rest.split(' ').next()?.parse().ok()).unwrap_or(0)
 }
@@ -38,6 +40,7 @@ fn baked(settings: &Settings) -> Vec<(&'static str, String)> {
     vec![
         ("areas", list(&mut settings.areas.names())),
         ("private", list(&mut settings.areas.private())),
+        ("fold_subject", settings.fold_subject.to_string()),
         ("log_length", settings.log_length.max(1).to_string()),
         ("log_ttl_ms", settings.log_ttl.as_millis().max(1).to_string()),
         ("event_bytes", settings.event_bytes.to_string()),
@@ -50,6 +53,7 @@ fn key(name: &str) -> &str {
     match name {
         "areas" => "areas.names",
         "private" => "areas.private",
+        "fold_subject" => "auth.fold_subject",
         "log_length" => "log.length",
         "log_ttl_ms" => "log.ttl_seconds (here in ms)",
         "event_bytes" => "limits.event_bytes",

@@ -209,7 +209,13 @@ impl Line {
     pub(super) async fn probe(&self, channel: &str, token: &str) -> Result<Option<String>, Fault> {
         match self.call("probe", &[channel.to_owned()], vec![token.into()], PATIENCE).await {
             Ok(answer) => {
-                self.lineage(answer.into_iter().next().unwrap_or(Value::Null))?;
+                let mut answer = answer.into_iter();
+                self.lineage(answer.next().unwrap_or(Value::Null))?;
+                let loaded = answer.nth(1).map(reply::text).and_then(|text| text.parse::<u64>().ok());
+                if loaded.is_none_or(|version| version < library::version()) {
+                    // A node of an earlier release put its own there, which cannot read what this one has written.
+                    self.reload().await?;
+                }
                 Ok(None)
             }
             Err(Fault::NoWrites(text)) => {
@@ -225,8 +231,8 @@ impl Line {
         }
     }
 
-    /// The ends of logs.
-    pub(super) async fn heads(&self, topics: &[Topic]) -> Result<Vec<Head>, Fault> {
+    /// The ends of logs, opened where there is none; one answer for each topic, so that a refused one stops no other.
+    pub(super) async fn heads(&self, topics: &[Topic]) -> Result<Vec<Result<Head, Fault>>, Fault> {
         let (size, at_once) = if self.sharded { (1, CALLS) } else { (HEADS, 1) };
         let batches = topics.chunks(size).collect::<Vec<_>>();
         let mut heads = Vec::with_capacity(topics.len());
@@ -237,15 +243,45 @@ impl Line {
         Ok(heads)
     }
 
-    async fn some_heads(&self, topics: &[Topic]) -> Result<Vec<Head>, Fault> {
+    async fn some_heads(&self, topics: &[Topic]) -> Result<Vec<Result<Head, Fault>>, Fault> {
         let keys = topics.iter().map(|topic| self.keys.channel(topic)).collect::<Vec<_>>();
-        let mut answer = self.call("heads", &keys, Vec::new(), READ_PATIENCE).await?.into_iter();
+        match self.call("open", &keys, Vec::new(), READ_PATIENCE).await {
+            Ok(answer) => self.tops(answer, topics.len(), &unreadable()),
+            // Redis is full: logs that are there are as good as ever, and no other is opened.
+            Err(full @ Fault::NoWrites(_)) => {
+                let answer = self.call("heads", &keys, vec!["look".into()], READ_PATIENCE).await?;
+                self.tops(answer, topics.len(), &full)
+            }
+            // It does not say which: each is asked for alone.
+            Err(Fault::Refused(_)) if topics.len() > 1 => {
+                let mut heads = Vec::with_capacity(topics.len());
+                for topic in topics {
+                    heads.extend(Box::pin(self.some_heads(std::slice::from_ref(topic))).await?);
+                }
+                Ok(heads)
+            }
+            Err(refused @ Fault::Refused(_)) => Ok(vec![Err(refused)]),
+            Err(fault) => Err(fault),
+        }
+    }
+
+    /// Reads the ends of `count` logs; `missing` is the error of one that is not there.
+    fn tops(
+        &self,
+        answer: Vec<Value>,
+        count: usize,
+        missing: &Fault,
+    ) -> Result<Vec<Result<Head, Fault>>, Fault> {
+        let mut answer = answer.into_iter();
         let lineage = self.lineage(answer.next().unwrap_or(Value::Null))?;
-        let tops = answer.skip(1).map(|top| id(Some(top)));
-        let heads = tops
-            .map(|top| Ok(Head { lineage: lineage.clone(), top: top? }))
-            .collect::<Result<Vec<_>, Fault>>()?;
-        if heads.len() == topics.len() { Ok(heads) } else { Err(unreadable()) }
+        let head = |top: Value| {
+            if top.is_null() {
+                return Err(missing.clone());
+            }
+            Ok(Head { lineage: lineage.clone(), top: id(Some(top))? })
+        };
+        let heads = answer.skip(1).map(head).collect::<Vec<_>>();
+        if heads.len() == count { Ok(heads) } else { Err(unreadable()) }
     }
 
     /// The entries of a log after `after`, read in pages that are put together to one answer.
@@ -286,7 +322,15 @@ impl Line {
         }
         let mut answer = answer?.into_iter();
         let lineage = self.lineage(answer.next().unwrap_or(Value::Null))?;
-        let top = id(answer.nth(1))?;
+        let top = match answer.nth(1) {
+            // The log is gone: it begins anew, unless Redis is full.
+            Some(Value::Null) => {
+                let head = self.some_heads(std::slice::from_ref(topic)).await?.pop();
+                let head = head.unwrap_or_else(|| Err(unreadable()))?;
+                return Ok(History { head, entries: Vec::new() });
+            }
+            top => id(top)?,
+        };
         let mut entries = Vec::with_capacity(answer.len() / 2);
         while let (Some(entry), Some(event)) = (answer.next(), answer.next()) {
             let event = match reply::bytes(event) {

@@ -164,13 +164,16 @@ impl RedisBus {
     }
 
     /// See [`super::Bus::heads`].
-    pub async fn heads(&self, topics: Vec<Topic>) -> Result<Vec<Head>, BusError> {
+    pub async fn heads(&self, topics: Vec<Topic>) -> Vec<Result<Head, BusError>> {
         let topics: Arc<[Topic]> = topics.into();
-        self.over_line(true, |line, _| {
+        let heads = self.over_line(true, |line, _| {
             let topics = topics.clone();
             async move { line.heads(&topics).await }
-        })
-        .await
+        });
+        match heads.await {
+            Ok(heads) => heads.into_iter().map(|head| head.map_err(BusError::from)).collect(),
+            Err(error) => topics.iter().map(|_| Err(error.clone())).collect(),
+        }
     }
 
     /// See [`super::Bus::history`].
