@@ -13,15 +13,16 @@ const INSIDE = `
   alone silent quick startedAt isShareable joinWorker attach restart detach handToken waitForSignIn tellSignIn listen handed kept grace leave follow tell attempt
   nodeLive everWelcomed moving checkedAt pingEvery idleCut short distrust older prepare kindsOf climb ended away lived isBlocked welcomed sight learnIdle tryWebSocket
   readConfig said asking tapped wasLive ending reckon forget settle announce timers later cancel cancelAll replaying pinged answer askAgain
-  remind refuse unsubscribed receive catchUp beat probeLater askedAt lifetime expires renewIn renew liveAt named answered resynced isCurrent rung kinds lostAt hurry
-  answers unheard budget tokens isTapped foreign probing spent spend
+  refuse unsubscribed receive catchUp beat probeLater askedAt lifetime expires renewIn renew liveAt named answered resynced isCurrent rung kinds lostAt hurry
+  session env heard sent born below first rest pipe question told asked lasts fresh bad gone wire channel run update change subscribed expect reckon
+  answers budget tokens isTapped foreign probing spent spend
 `.trim().split(/\s+/);
 
 /** The file and its map, as text. */
 export async function bundle() {
   const { outputFiles } = await build({
     absWorkingDir: here, entryPoints: ['src/index.js'], outfile: 'realtime.js', write: false, bundle: true, minify: true, format: 'esm', target: 'es2022', charset: 'utf8',
-    sourcemap: true, legalComments: 'none', mangleProps: new RegExp(`^(${INSIDE.join('|')})$`), banner: { js: '// Carillon, Apache-2.0; readable in realtime.js.map' },
+    sourcemap: true, legalComments: 'none', mangleProps: new RegExp(`^(${INSIDE.join('|')})$`),
   });
   return Object.fromEntries(outputFiles.map(({ path, text }) => [path.slice(here.length), text]));
 }

@@ -40,7 +40,7 @@ export class Connection {
     // Whoever starts again and again does it less and less often.
     this.quick = now() - this.startedAt < 10_000 ? this.quick + 1 : 0;
     this.startedAt = now();
-    if (this.quick > 1) await sleep(Math.min(30_000, random(250 * 2 ** this.quick)));
+    await (this.quick > 1 ? sleep(Math.min(30_000, random(250 * 2 ** this.quick))) : undefined);    // at least until the page has said what it wants
     if (globalThis.document?.['prerendering']) await new Promise((go) => document.addEventListener('prerenderingchange', go, { once: true }));
     if (signal.aborted) return;
     let { token } = page.start;

@@ -7,15 +7,13 @@ import { Link } from './link.js';
 const GRACE = 10_000;
 /** ms after which a tab that says nothing is taken for gone: frozen, or ended without a word. */
 const SILENCE = 180_000;
-const UNHEARD = 5000;
 
 export class Hub {
-  /** port → {topics: Map of topic → {gen, from}, tap, alive, unheard, answers} */
+  /** port → {topics: Map of topic → {gen, from}, tap, alive, answers} */
   tabs = new Map();
   link = /** @type {Link} */ (null);
   user = null;    // whose connection this is
   handed = /** @type {string | null | undefined} */ (undefined);    // a token that came with a tab
-  kept = /** @type {any} */ (null);    // one that outlived its link
   asked = 0;
   grace = /** @type {any} */ (0);
   born = Promise.resolve('-');    // the name of the lock that says that this worker lives
@@ -24,7 +22,7 @@ export class Hub {
 
   hear(port, m) {
     const tab = this.tabs.get(port);
-    if (tab) Object.assign(tab, { alive: now(), unheard: 0 });
+    if (tab) tab.alive = now();
     switch (m.t) {
       case 'hi': {
         const v = this.tabs.size && m.user !== this.user ? '' : PORT_PROTOCOL;
@@ -51,9 +49,8 @@ export class Hub {
     clearTimeout(this.grace);
     if (m.user !== this.user) this.end();    // nothing of the former's
     this.user = m.user;
-    const tab = { topics: new Map(), tap: m.tap, alive: now(), unheard: 0, answers: new Map() };
+    const tab = { topics: new Map(), tap: m.tap, alive: now(), answers: new Map() };
     this.tabs.set(port, tab);
-    for (const [other, { alive }] of this.tabs) if (now() - alive > SILENCE) this.leave(other, true);
     const over = this.link?.state === 'off';
     if (!this.link || over) this.handed = m.token;
     const first = !this.link;
@@ -74,17 +71,14 @@ export class Hub {
     this.tabs.delete(port);
     for (const answer of tab.answers.values()) answer({});
     if (this.tabs.size) return this.follow();
-    if (maybeBack) this.grace = setTimeout(() => this.end(true), GRACE);
+    if (maybeBack) this.grace = setTimeout(() => this.end(), GRACE);
     else this.end();
   }
 
-  end(keep = false) {
-    const { link, user } = this;
-    this.kept = keep && link?.state !== 'off' ? link.tokens.held() : null;
+  end() {
+    this.link?.close();
+    this.link = this.user = null;
     this.handed = undefined;
-    this.link = null;
-    this.user = this.kept && user;
-    link?.close();
   }
 
   // -- topics
@@ -117,36 +111,31 @@ export class Hub {
 
   emit(m) {
     for (const [port, tab] of this.tabs) {
+      // A frozen tab joins again when it wakes.
+      if (now() - tab.alive > SILENCE) { this.leave(port, true); continue; }
       const follows = (topic) => [...tab.topics.keys()].some((own) => covers(own, topic));
       switch (m.t) {
-        case 'message': if (tab.tap) this.post(port, tab, m); break;
-        case 'event': if (follows(m.topic)) this.post(port, tab, m); break;
+        case 'message': if (tab.tap) port.postMessage(m); break;
+        case 'event': if (follows(m.topic)) port.postMessage(m); break;
         case 'followed': for (const topic of m.topics) if (tab.topics.has(topic)) this.tell(port, tab, topic); break;
-        case 'refused': if (tab.topics.has(m.topic)) this.post(port, tab, { ...m, gen: tab.topics.get(m.topic).gen }); break;
+        case 'refused': if (tab.topics.has(m.topic)) port.postMessage({ ...m, gen: tab.topics.get(m.topic).gen }); break;
         case 'resync': {
           const topics = m.topics.filter((t) => follows(t) || tab.topics.has(t));
-          if (topics.length) this.post(port, tab, { ...m, topics });
+          if (topics.length) port.postMessage({ ...m, topics });
           break;
         }
-        default: this.post(port, tab, m);
+        default: port.postMessage(m);
       }
     }
-  }
-
-  /** A frozen tab joins again when it wakes. */
-  post(port, tab, m) {
-    if (++tab.unheard > UNHEARD && now() - tab.alive > SILENCE) this.leave(port, true);
-    else port.postMessage(m);
   }
 
   // -- tokens
 
   /** From any living tab: the newest is asked first, and one more each second. */
   async token(topics, spend) {
-    const { handed, kept } = this;
-    this.handed = this.kept = undefined;
+    const { handed } = this;
+    this.handed = undefined;
     if (handed !== undefined) return handed;
-    if (kept?.until > now()) return kept.token;
     let done = false;
     const ask = async ([port, tab], nth) => {
       await sleep(nth * 1000);

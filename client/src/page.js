@@ -1,6 +1,6 @@
 //! What pages use: `Realtime`, its handlers and its status. Nothing throws into the page.
 
-import { KINDS, SignedOut, beginning, covers, iso, isSame, isTopic, minus, random, topicOf, wall } from './protocol.js';
+import { KINDS, SignedOut, areaOf, beginning, covers, iso, isSame, isTopic, minus, random, topicOf, wall } from './protocol.js';
 import { Connection } from './connection.js';
 import { remember, tabId } from './tab.js';
 
@@ -46,7 +46,7 @@ export class Realtime extends EventTarget {
     const kinds = options.transports ?? KINDS;
     this.transports = kinds.filter((k) => KINDS.includes(k));
     if (this.transports.length < kinds.length) this.say('transports', 'error', `Transports are ${KINDS}; not all of [${kinds}].`);
-    this.start = options.start ?? {};
+    this.start = { ...options.start, positions: { ...options.start?.positions } };
     this.connection = new Connection(this);
     this.connection.start();
   }
@@ -138,18 +138,15 @@ export class Realtime extends EventTarget {
     return added.length + gone.length > 0;
   }
 
-  /** Where the page that the server rendered stands; told once. */
+  /** Where the page that the server rendered stands in a topic; told once. */
   from(topic) {
-    const { positions, at } = this.start;
-    return positions?.[topic] && { at: at ?? 0, positions };
+    const { positions, at = 0 } = this.start, area = areaOf(topic);
+    return positions[topic] && { at, positions: { [topic]: positions[topic], [area]: positions[area] } };
   }
 
   /** For the hub. A topic that no node would take is not asked for. */
   asked() {
-    return [...this.records].filter(([topic]) => isTopic(topic)).map(([topic, { gen, from }]) => {
-      const named = from && Object.entries(from.positions).filter(([t]) => covers(topic, t));
-      return { topic, gen, from: named && { at: from.at, positions: Object.fromEntries(named) } };
-    });
+    return [...this.records].filter(([topic]) => isTopic(topic)).map(([topic, { gen, from }]) => ({ topic, gen, from }));
   }
 
   /** Tells the hub what this tab follows, once per turn. */
@@ -201,7 +198,7 @@ export class Realtime extends EventTarget {
       }
       case 'followed': {
         Object.assign(record, { state: 'followed', from: undefined, code: undefined });
-        if (this.start.positions) this.start = { ...this.start, positions: { ...this.start.positions, [m.topic]: undefined } };
+        delete this.start.positions[m.topic];
         for (const h of [...this.handlers]) if (h.kind === 'resync' && h.topic === m.topic) { if (m.resumed) h.told = true; else this.subscribed(h); }
         return this.settle();
       }

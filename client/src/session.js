@@ -1,7 +1,7 @@
 //! One connection to a node: what it was asked, what it says, and whether it is still alive. Browsers hide a WebSocket's
 //! Pings from scripts, so the client asks by itself.
 
-import { NAMES, Timers, around, endOf, minus, random } from './protocol.js';
+import { NAMES, Timers, around, endOf, random } from './protocol.js';
 
 /** ms that a question may stay unanswered. */
 const ANSWER = 15_000;
@@ -95,15 +95,18 @@ export class Session extends Timers {
 
   question(message, entry) {
     this.asked.push(entry);
-    this.later('answer', ANSWER, () => this.end({}));
+    this.expect();
     this.send(message);
   }
 
+  /** Answers come, and what a node owes comes while it sees Redis; else another connection is tried. */
+  expect() {
+    this.later('answer', ANSWER, () => { if (this.asked.length || (this.link.nodeLive && this.topics.named('owed').length)) this.end({}); });
+  }
+
   answer() {
-    const entry = this.asked.shift();
-    if (this.asked.length) this.later('answer', ANSWER, () => this.end({}));
-    else this.cancel('answer');
-    return entry;
+    this.expect();
+    return this.asked.shift();
   }
 
   /** Rights may have come back, or room. */
@@ -116,16 +119,9 @@ export class Session extends Timers {
     this.refuse(m.refused ?? []);
     const { followed, skipped } = this.topics.answered(asked, resume, m, this.link.nodeLive);
     if (followed.length) this.link.emit({ t: 'followed', topics: followed });
-    this.later('owed', ANSWER, () => this.remind());
+    this.expect();
     // A node that starts elsewhere than it was asked to would leave a hole: then everything is read again.
     if (skipped.length) this.link.emit({ t: 'resync', topics: skipped, reason: 'gap', spread: 5000 });
-  }
-
-  /** What a node owes comes soon after it sees Redis. */
-  remind() {
-    if (!this.topics.named('owed').length) return;
-    if (this.link.nodeLive) this.end({});
-    else this.later('owed', ANSWER, () => this.remind());
   }
 
   refuse(refused) {
@@ -162,7 +158,7 @@ export class Session extends Timers {
         break;
       }
       case 'unsubscribed': this.unsubscribed(m); break;
-      case 'status': link.sight(m.live, m.since); break;
+      case 'status': link.sight(m.live, m.since); this.expect(); break;
       case 'token-expiring': link.tokens.renew(); break;
       case 'token-accepted': link.tokens.expires(m.expires_in); this.askAgain('forbidden', 0); break;
       case 'pong': this.replaying = false; break;
@@ -188,14 +184,11 @@ export class Session extends Timers {
     if (this.pipe.send) this.beat();
     else this.watch();
     this.catchUp();
-    const sent = new Set([...this.first.map(([t]) => t)]);
-    const kept = new Map(this.first);
-    // What came and went between the question and its answer.
-    const gone = minus(sent, new Set([...topics.records].filter(([t, r]) => kept.get(t) === r.gen).map(([t]) => t)));
-    const added = [...topics.records.keys()].filter((t) => topics.is(t, 'wanted') && !this.rest.includes(t));
-    this.change(added, gone);
-    if (this.pipe.send) this.ask(this.rest.filter((t) => topics.records.has(t)));
-    else this.refuse(this.rest.map((topic) => ({ topic, code: 'too-many' })));
+    if (!this.pipe.send) this.refuse(this.rest.map((topic) => ({ topic, code: 'too-many' })));
+    // What came and went between the question and its answer, and what found no room in it.
+    const gone = this.first.filter(([t, gen]) => topics.records.get(t)?.gen !== gen).map(([t]) => t);
+    const rest = this.pipe.send ? this.rest.filter((t) => topics.is(t, 'followed')) : [];
+    this.change([...topics.named('wanted'), ...rest], gone);
   }
 
   event(m) {

@@ -64,9 +64,6 @@ export class Tokens {
 
   lasts(ms) { this.until = this.env.now() + ms - Math.min(MARGIN, ms / 10); }
 
-  /** For a next link of the same user. */
-  held() { return this.token && { token: this.token, until: this.until }; }
-
   forget() {
     if (this.token && !claims(this.token)) this.link.say('opaque', 'error', 'The node refuses the token, which is no JWT.');
     this.token = null;

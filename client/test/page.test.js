@@ -139,16 +139,14 @@ test('in Node, without a page: no WebSocket before Node 22 is no fault of a prox
     const { state, transport } = await rt.ready();
     console.log(state, transport);
     rt.close();`;
-  const begun = Date.now();
-  const { stdout, stderr } = await promisify(execFile)(process.execPath, ['--input-type=module', '-e', script]);
+  const { stdout, stderr } = await promisify(execFile)(process.execPath, ['--input-type=module', '-e', script], { timeout: 60_000 });    // else it is ended, and that throws
   assert.deepEqual([stdout, stderr], ['live sse\n', '']);
-  assert.ok(Date.now() - begun < 5000, `${Date.now() - begun} ms`);
 });
 
 test('the script is small, and its version is the package’s', () => {
   const source = readFileSync(new URL('../realtime.js', import.meta.url));
   const size = gzipSync(source, { level: 9 }).length;
   console.log(`realtime.js: ${source.length} bytes, ${size} gzipped`);
-  assert.ok(size <= 13.5 * 1024, `${size} bytes gzipped`);
+  assert.ok(size <= 13 * 1024, `${size} bytes gzipped`);
   assert.equal(JSON.parse(readFileSync(new URL('../package.json', import.meta.url))).version, VERSION);
 });

@@ -70,7 +70,7 @@ export async function dev(t) {
 /** nginx; `servers` is text of server blocks, `mend` replaces it while it runs. */
 export async function nginx(t, servers) {
   const dir = folder(t), port = await freePort();
-  const write = (text) => writeFileSync(join(dir, 'nginx.conf'), `daemon off; worker_processes 1; pid ${dir}/pid; error_log ${dir}/error.log;
+  const write = (text) => writeFileSync(join(dir, 'nginx.conf'), `daemon off; worker_processes 1; ${process.getuid() === 0 ? 'user root;' : ''} pid ${dir}/pid; error_log ${dir}/error.log;
     events { worker_connections 256; }
     http {
       access_log off; client_body_temp_path ${dir}/b; proxy_temp_path ${dir}/p; fastcgi_temp_path ${dir}/f; uwsgi_temp_path ${dir}/u; scgi_temp_path ${dir}/s;
