@@ -105,12 +105,21 @@ def cluster(directory: Path) -> Iterator[list[RedisServer]]:
             server.stop()
 
 
+def _postgres_tools() -> str | None:
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+    return str(found[-1]) if found else os.path.dirname(shutil.which("pg_ctl") or "") or None
+
+
+def has_postgres() -> bool:
+    """Whether PostgreSQL's programs are here."""
+    return _postgres_tools() is not None
+
+
 @contextlib.contextmanager
 def postgres() -> Iterator[int]:
     """A PostgreSQL server; gives its port."""
     directory = Path(tempfile.mkdtemp(prefix="carillon-postgres-"))
-    binaries = next(iter(sorted(Path("/usr/lib/postgresql").glob("*/bin"))), None)
-    tools = str(binaries) if binaries else os.path.dirname(shutil.which("pg_ctl") or "")
+    tools = _postgres_tools()
     port, data = free_port(), directory / "data"
     directory.chmod(0o777)
     # The server refuses to run as root.

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from .cms import Site, site
-from .servers import RedisServer, eventually, free_port, postgres
+from .servers import RedisServer, eventually, free_port, has_postgres, postgres
 
 SQLITE = {"ENGINE": "django.db.backends.sqlite3", "OPTIONS": {"timeout": 30, "transaction_mode": "IMMEDIATE"}}
 
@@ -18,6 +18,8 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dict[st
     if request.param == "sqlite":
         yield {**SQLITE, "NAME": str(tmp_path / "db.sqlite3")}
         return
+    if not has_postgres():
+        pytest.skip("PostgreSQL is not installed (apt install postgresql)")
     with postgres() as port:
         yield {"ENGINE": "django.db.backends.postgresql", "NAME": "tests", "USER": "tester", "HOST": "127.0.0.1", "PORT": port}
 
@@ -74,7 +76,7 @@ def test_an_event_costs_one_insert(cms: Site) -> None:
 def test_nothing_is_lost_while_redis_is_away(cms: Site, own_redis: RedisServer) -> None:
     one = cms.start()
     one.save("before")
-    eventually(lambda: saved(own_redis) == [1])
+    eventually(lambda: saved(own_redis) == [1] and cms.waiting() == 0)
     own_redis.stop()
     for number in range(5):
         one.save(f"away-{number}")

@@ -71,7 +71,7 @@ def explain(error: Exception, prefix: str) -> str:
     """One sentence that says what happened and what to do."""
     if function_is_missing(error):
         return (
-            f"Redis has no function {prefix}_publish: start a Carillon node, which loads it, or load it by hand: "
+            f"Redis has no functions of Carillon (of this version) under {prefix}: start a node, which loads them, or load them by hand: "
             "carillon redis-function | redis-cli -x FUNCTION LOAD REPLACE"
         )
     if isinstance(error, exceptions.NoPermissionError):
