@@ -17,6 +17,7 @@ mod who;
 use std::{collections::BTreeMap, path::Path};
 
 use self::reader::Reader;
+pub use self::reader::secret_file;
 pub use self::{
     doors::{Http, Internal},
     layers::{Layers, Source},

@@ -223,21 +223,29 @@ impl Reader {
             self.complain(key, format_args!("and {twin} are both set: keep one of them"));
             return None;
         }
-        match std::fs::read_to_string(&path) {
-            Ok(text) => {
-                let text = text.strip_suffix('\n').unwrap_or(&text);
-                let text = text.strip_suffix('\r').unwrap_or(text);
-                if text.is_empty() {
-                    self.complain(&twin, format_args!("is {path}: that file is empty"));
-                }
-                Some(Secret::new(text)).filter(|secret| !secret.expose().is_empty())
-            }
-            Err(error) => {
-                self.complain(&twin, format_args!("is {path}: it cannot be read: {error}"));
+        match secret_file(std::path::Path::new(&path)) {
+            Ok(secret) => Some(Secret::new(secret)),
+            Err(problem) => {
+                self.complain(&twin, format_args!("is {path}: {problem}"));
                 None
             }
         }
     }
+}
+
+/// Reads a secret from a file, without the line's end that editors put behind it; or says what is wrong with the file.
+pub fn secret_file(path: &std::path::Path) -> Result<String, String> {
+    let text = std::fs::read_to_string(path).map_err(|error| format!("it cannot be read: {error}"))?;
+    if text.starts_with('\u{feff}') {
+        return Err(
+            "it begins with a byte-order mark, which would be part of the secret: save it as UTF-8 without \
+                    one"
+            .into(),
+        );
+    }
+    let text = text.strip_suffix('\n').unwrap_or(&text);
+    let text = text.strip_suffix('\r').unwrap_or(text);
+    if text.is_empty() { Err("that file is empty".into()) } else { Ok(text.to_owned()) }
 }
 
 /// A value as TOML writes it.

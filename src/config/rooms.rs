@@ -51,6 +51,16 @@ pub struct Redis {
     pub password: Option<Secret>,
     /// Authority of the server's certificate, PEM; `None`: the system's.
     pub tls_ca: Option<PathBuf>,
+    /// The name in the servers' certificates, where they are reached by another.
+    pub tls_server_name: Option<String>,
+    /// ACL user at the sentinels.
+    pub sentinel_username: Option<String>,
+    /// Password of the sentinels.
+    pub sentinel_password: Option<Secret>,
+    /// The file that `password` was read from; it is read again whenever the link is built.
+    pub password_file: Option<PathBuf>,
+    /// The same of `sentinel_password`.
+    pub sentinel_password_file: Option<PathBuf>,
     /// Client certificate and key, PEM.
     pub tls_client: Option<(PathBuf, PathBuf)>,
     /// Start of every key and channel.
@@ -81,6 +91,11 @@ impl Redis {
             url: url.map(Secret::new),
             username: reader.text("redis.username"),
             password: reader.secret("redis.password"),
+            password_file: reader.text("redis.password_file").map(PathBuf::from),
+            sentinel_username: reader.text("redis.sentinel_username"),
+            sentinel_password: reader.secret("redis.sentinel_password"),
+            sentinel_password_file: reader.text("redis.sentinel_password_file").map(PathBuf::from),
+            tls_server_name: reader.text("redis.tls_server_name"),
             tls_ca: reader.file("redis.tls_ca"),
             tls_client: reader.file_pair("redis.tls_cert", "redis.tls_key"),
             prefix: reader

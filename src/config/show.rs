@@ -8,8 +8,13 @@ use super::{
     secret::{HIDDEN, shown_url},
 };
 
-const SECRETS: [&str; 4] =
-    ["auth.secret", "auth.previous_secret", "internal.publish_token", "redis.password"];
+const SECRETS: [&str; 5] = [
+    "auth.secret",
+    "auth.previous_secret",
+    "internal.publish_token",
+    "redis.password",
+    "redis.sentinel_password",
+];
 const EMPTY: &str = "\"\"";
 const URLS: [&str; 4] = ["redis.url", "auth.jwks", "auth.callback_url", "telemetry.otlp_endpoint"];
 

@@ -325,6 +325,7 @@ fn old_server(answers: fn(&str) -> &'static str) -> u16 {
 async fn redis_before_7_is_refused() {
     let six = old_server(|command| match command {
         "HELLO" => "%1\r\n$6\r\nserver\r\n$5\r\nredis\r\n",
+        "PING" => "+PONG\r\n",
         "CLIENT" => ":1\r\n",
         "INFO" => "$37\r\nredis_version:6.2.14\r\nrole:master\r\n\r\n\r\n",
         _ => "-ERR unknown command\r\n",

@@ -4,10 +4,11 @@ use std::{collections::HashSet, time::Duration};
 
 use crate::support::{
     bus::{TestBus, event, numbered, settings, subject, topic},
-    redis::{RedisCluster, RedisServer, until},
+    cluster::RedisCluster,
+    redis::{RedisServer, until},
 };
 use carillon::{
-    bus::{Bus, BusError, BusEvent, Content, Link, redis},
+    bus::{BusError, BusEvent, Content, Link, redis},
     protocol::{EntryId, Kind, Whom},
 };
 
@@ -153,33 +154,8 @@ async fn a_shard_that_fails_over_is_noticed_and_survived() {
         }
         assert!(up_again(&mut bus).await, "planned {planned}: the lineage is the old one");
         // A planned failover settles in two steps, which may be two links.
-        all_work(&mut bus, &names).await;
+        bus.all_work(&names).await;
         bus.end().await;
-    }
-}
-
-/// Publishes to each topic until what was accepted arrives; links may come and go meanwhile.
-async fn all_work(bus: &mut TestBus, names: &[String]) {
-    let publisher: Bus = bus.bus.clone();
-    let targets = names.to_vec();
-    let mut missing = names.iter().cloned().collect::<HashSet<_>>();
-    let publishing = async {
-        loop {
-            for name in &targets {
-                let _ = publisher.publish(topic(name), numbered(8)).await;
-            }
-            tokio::time::sleep(Duration::from_millis(200)).await;
-        }
-    };
-    let receiving = bus.until(|event| {
-        if let BusEvent::Delivery(delivery) = event {
-            missing.remove(delivery.topic.as_str());
-        }
-        missing.is_empty().then_some(())
-    });
-    tokio::select! {
-        () = publishing => {}
-        () = receiving => {}
     }
 }
 
@@ -195,8 +171,8 @@ async fn a_slot_that_moves_takes_its_subscriptions_along() {
     let before = bus.bus.heads(vec![topic("comments:1")]).await.remove(0).unwrap();
     cluster.move_slot(slot, owner, to);
     // Nothing tells us but the numbers of subscriptions, or the link that is built anew.
-    bus.until(|event| matches!(event, BusEvent::Doubt(None) | BusEvent::Link(Link::Up)).then_some(())).await;
-    all_work(&mut bus, &["comments:1".into()]).await;
+    bus.until(|event| matches!(event, BusEvent::Doubt(_) | BusEvent::Link(Link::Up)).then_some(())).await;
+    bus.all_work(&["comments:1".into()]).await;
     let after = bus.bus.heads(vec![topic("comments:1")]).await.remove(0).unwrap();
     assert_ne!(after.lineage, before.lineage);
     assert_eq!(after.top.epoch, before.top.epoch);

@@ -1,131 +1,186 @@
-//! One connection to Redis (on a cluster, one to each master), made by fred with every default set on purpose.
+//! A connection to Redis: to its one server, or on a cluster to each master, with every command going to the master that
+//! has its key.
 //!
-//! It is never mended: what fred does after a lost connection (subscribe again without telling whether it worked, send
-//! commands a second time) is not what an honest link needs. A connection that has shown any trouble is closed and a
-//! new one is made by [`super::link`]. Must not know what is said over it.
+//! Of a cluster's answers MOVED, ASK and TRYAGAIN nobody outside learns: none of them means that something was done, so
+//! the command is sent again, where it belongs. A connection that has shown any trouble is never mended but replaced, with
+//! all others of its link, by [`super::link`]. Must not know what is said over it.
 
 use std::{
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use fred::{
-    interfaces::{ClusterInterface, PubsubInterface},
-    prelude::{ClientLike, Error, ErrorKind, EventInterface},
-    socket2::TcpKeepalive,
-    types::{
-        Builder, ClusterHash, CustomCommand, Value,
-        config::{Config, ConnectionConfig, Options, PerformanceConfig, ReconnectPolicy, Server, TcpConfig},
-    },
+    prelude::{Error, ErrorKind, Server},
+    types::Value,
 };
-use tokio::task::AbortHandle;
+use futures_util::future::try_join_all;
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep},
+};
 use tokio_util::sync::CancellationToken;
 
+pub(super) use super::socket::{Change, PATIENCE, Purpose};
+use super::{
+    ending::Ending,
+    fault::{Obstacle, describe},
+    layout::Layout,
+    messages::{Messages, Pushed, forward},
+    reply, sentinel,
+    slots::{Redirect, Slots, redirect},
+    socket::Socket,
+    target::{Access, Kind},
+};
 use crate::shutdown::Tasks;
-
-/// The longest that anything but a long read may take.
-pub(super) const PATIENCE: Duration = Duration::from_secs(3);
 
 /// The longest that a read of heads or history may take: a slow link needs its time for a long log.
 pub(super) const READ_PATIENCE: Duration = Duration::from_secs(10);
 
-/// Messages that may wait between fred and the reader of a link (fred allocates the places at once, 5 MiB).
-const MESSAGES: usize = 8192;
-
-/// What a connection is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Purpose {
-    /// Commands of all kinds, pipelined.
-    Commands,
-    /// Subscriptions; nothing else is sent but what confirms them.
-    Subscriptions,
-}
-
-/// A change of subscriptions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Change {
-    Subscribe,
-    Unsubscribe,
-    SubscribePatterns,
-    UnsubscribePatterns,
-}
+/// The wait before a command is sent again that a cluster cannot serve yet; grows with each try.
+const AGAIN: Duration = Duration::from_millis(20);
 
 /// A connection, closed when it is dropped.
 #[derive(Debug)]
 pub(super) struct Connection {
-    client: fred::clients::Client,
-    router: AbortHandle,
-    closed: CancellationToken,
-    reason: std::sync::Arc<Mutex<Option<String>>>,
-    nonce: AtomicU64,
+    access: Arc<Access>,
+    purpose: Purpose,
+    tasks: Tasks,
+    ending: Arc<Ending>,
+    layout: Arc<Layout>,
+    sockets: Mutex<HashMap<Server, Arc<Socket>>>,
+    /// Lineages of servers that are no masters yet, met on the way of a slot.
+    strangers: Mutex<Vec<String>>,
+    /// Where what several servers push comes together, and the other end until somebody takes it.
+    pushed: mpsc::Sender<Pushed>,
+    arriving: Mutex<Option<mpsc::Receiver<Pushed>>>,
 }
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        // Fred's router owns the sockets.
-        self.router.abort();
+        self.ending.fail("the connection was closed");
     }
 }
 
 impl Connection {
-    /// Connects and says hello, or says why not.
-    pub(super) async fn open(config: &Config, purpose: Purpose, tasks: &Tasks) -> Result<Self, Error> {
-        let client = client(config, purpose)?;
-        let mut errors = client.error_rx();
-        let router = client.connect();
-        let connection = Self {
-            client,
-            router: router.abort_handle(),
-            closed: CancellationToken::new(),
-            reason: std::sync::Arc::default(),
-            nonce: AtomicU64::new(0),
+    /// Finds out how Redis lies, and connects to every master; or says why not.
+    pub(super) async fn open(access: Arc<Access>, purpose: Purpose, tasks: &Tasks) -> Result<Self, Obstacle> {
+        let slots = match access.kind {
+            Kind::Single => Slots::only(access.hosts[0].clone()),
+            Kind::Sentinel => Slots::only(sentinel::master(&access, tasks).await?),
+            Kind::Cluster => discover(&access, tasks).await?,
         };
-        let connected = tokio::time::timeout(PATIENCE * 2, connection.client.wait_for_connect()).await;
-        connected.unwrap_or_else(|_| Err(Error::new(ErrorKind::Timeout, "no answer")))?;
-        let (closed, reason) = (connection.closed.clone(), connection.reason.clone());
-        // What was wrong with one of several hosts before there was a connection is of no interest.
-        while errors.try_recv().is_ok() {}
-        tasks.spawn_until_end(async move {
-            let text = tokio::select! {
-                () = closed.cancelled() => return,
-                Ok((error, _)) = errors.recv() => describe(&error),
-                end = router => match end {
-                    Ok(Err(error)) => describe(&error),
-                    _ => "the connection was closed".into(),
-                },
-            };
-            reason.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(text);
-            closed.cancel();
-        });
+        Self::with(access, purpose, Arc::new(Layout::new(slots)), tasks).await
+    }
+
+    /// Another connection to the same masters; what one learns of the slots both know.
+    pub(super) async fn another(&self, purpose: Purpose) -> Result<Self, Obstacle> {
+        Self::with(self.access.clone(), purpose, self.layout.clone(), &self.tasks).await
+    }
+
+    async fn with(
+        access: Arc<Access>,
+        purpose: Purpose,
+        layout: Arc<Layout>,
+        tasks: &Tasks,
+    ) -> Result<Self, Obstacle> {
+        // Small: what waits waits with fred, which counts what it must drop.
+        let (pushed, arriving) = mpsc::channel(64);
+        let connection = Self {
+            access,
+            purpose,
+            tasks: tasks.clone(),
+            ending: Arc::default(),
+            layout,
+            sockets: Mutex::default(),
+            strangers: Mutex::default(),
+            pushed,
+            arriving: Mutex::new(Some(arriving)),
+        };
+        let opening = connection.layout.masters().iter().map(|master| connection.connect(master));
+        try_join_all(opening).await?;
         Ok(connection)
     }
 
-    /// The client, for what is not a plain command.
-    pub(super) fn client(&self) -> &fred::clients::Client {
-        &self.client
+    async fn connect(&self, server: &Server) -> Result<Arc<Socket>, Obstacle> {
+        let config = self.access.config(server, &self.access.redis, false);
+        let opened = Socket::open(config, server.clone(), self.purpose, self.ending.clone(), &self.tasks);
+        let opened = opened.await;
+        let socket = Arc::new(opened.map_err(|error| obstacle(&self.access, server, &error))?);
+        let mut sockets = self.sockets.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(other) = sockets.get(server) {
+            return Ok(other.clone());
+        }
+        if self.access.kind == Kind::Cluster && self.purpose == Purpose::Subscriptions {
+            let forwarding = forward(socket.messages(), self.pushed.clone(), self.closed().clone());
+            self.tasks.spawn_until_end(forwarding);
+        }
+        sockets.insert(server.clone(), socket.clone());
+        Ok(socket)
+    }
+
+    /// What arrives of subscriptions; for one taker.
+    pub(super) fn messages(&self) -> Messages {
+        let arriving = self.arriving.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match (self.access.kind, self.connected(&self.layout.masters()[0]), arriving) {
+            (Kind::Cluster, _, Some(arriving)) => Messages::Merged(arriving),
+            (_, Some(only), _) => Messages::Direct(only.messages()),
+            (_, None, _) => Messages::Merged(mpsc::channel(1).1),
+        }
+    }
+
+    fn connected(&self, server: &Server) -> Option<Arc<Socket>> {
+        self.sockets.lock().unwrap_or_else(PoisonError::into_inner).get(server).cloned()
+    }
+
+    /// The socket to a server; one that is no master yet is connected to when it is first needed.
+    pub(super) async fn socket(&self, server: &Server) -> Result<Arc<Socket>, Error> {
+        if let Some(socket) = self.connected(server) {
+            return Ok(socket);
+        }
+        let connected = self.connect(server).await;
+        let socket = connected
+            .map_err(|obstacle| Error::new(ErrorKind::IO, format!("{server}: {}", obstacle.into_text())))?;
+        let answer = socket.send("INFO", vec!["replication".into()], PATIENCE).await?;
+        if let Some(lineage) = reply::info(&reply::text(answer), "master_replid") {
+            self.strangers.lock().unwrap_or_else(PoisonError::into_inner).push(lineage.to_owned());
+        }
+        Ok(socket)
+    }
+
+    /// Whether this is the lineage of a server that is about to become a master.
+    pub(super) fn is_strangers(&self, lineage: &str) -> bool {
+        let strangers = self.strangers.lock().unwrap_or_else(PoisonError::into_inner);
+        strangers.iter().any(|stranger| stranger.starts_with(lineage))
+    }
+
+    /// How Redis lies.
+    pub(super) fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// The sockets to all servers.
+    pub(super) fn sockets(&self) -> Vec<Arc<Socket>> {
+        self.sockets.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
 
     /// Cancelled when the connection has shown trouble.
     pub(super) fn closed(&self) -> &CancellationToken {
-        &self.closed
+        self.ending.token()
     }
 
     /// Gives the connection up.
     pub(super) fn fail(&self, why: impl Into<String>) {
-        self.reason.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(why.into());
-        self.closed.cancel();
+        self.ending.fail(why);
     }
 
     /// Why it was given up or lost.
     pub(super) fn reason(&self) -> String {
-        let reason = self.reason.lock().unwrap_or_else(PoisonError::into_inner);
-        reason.clone().unwrap_or_else(|| "the connection was closed".into())
+        self.ending.reason()
     }
 
-    /// Sends a command by the slot of its key (ignored without a cluster).
+    /// Sends a command to the master that has its key, wherever that is by now.
     pub(super) async fn command(
         &self,
         name: &'static str,
@@ -133,9 +188,46 @@ impl Connection {
         args: Vec<Value>,
         timeout: Duration,
     ) -> Result<Value, Error> {
-        let slot = ClusterHash::Custom(fred::util::redis_keyslot(key.as_bytes()));
-        let options = Options { timeout: Some(timeout), ..Options::default() };
-        self.send(CustomCommand::new_static(name, slot, false), args, &options).await
+        let deadline = Instant::now() + timeout;
+        let mut heir = None;
+        let mut tries = 0;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let (server, asking) = match (heir.take(), self.layout.owner(key)) {
+                (Some(heir), _) => (heir, true),
+                (None, Some(owner)) => (owner, false),
+                (None, None) => return Err(Error::new(ErrorKind::IO, "no master has this slot")),
+            };
+            let socket = self.socket(&server).await?;
+            let answer = if asking {
+                socket.send_asking(name, args.clone(), left).await
+            } else {
+                socket.send(name, args.clone(), left).await
+            };
+            let Err(error) = answer else { return answer };
+            let text = describe(&error);
+            match redirect(&text, &server) {
+                Some(Redirect::Ask(slot, to)) => {
+                    self.layout.is_leaving(slot, &to);
+                    heir = Some(to);
+                }
+                Some(Redirect::Moved(slot, to)) => {
+                    if !self.layout.moved(slot, &to) {
+                        self.look_around().await?;
+                    }
+                }
+                None if text.starts_with("TRYAGAIN") => {}
+                None => return Err(error),
+            }
+            tries += 1;
+            if tries > 1 {
+                let wait = AGAIN * tries;
+                if Instant::now() + wait >= deadline {
+                    return Err(error);
+                }
+                sleep(wait).await;
+            }
+        }
     }
 
     /// Sends a command to one master of a cluster, or to the only one.
@@ -145,155 +237,89 @@ impl Connection {
         name: &'static str,
         args: Vec<Value>,
     ) -> Result<Value, Error> {
-        let options =
-            Options { timeout: Some(PATIENCE), cluster_node: master.cloned(), ..Options::default() };
-        self.send(CustomCommand::new_static(name, ClusterHash::Random, false), args, &options).await
+        let server = master.unwrap_or(&self.layout.masters()[0]);
+        self.socket(server).await?.send(name, args, PATIENCE).await
     }
 
-    async fn send(
-        &self,
-        command: CustomCommand,
-        args: Vec<Value>,
-        options: &Options,
-    ) -> Result<Value, Error> {
-        let client = self.client.with_options(options);
-        tokio::select! {
-            biased;
-            reply = client.custom(command, args) => reply,
-            () = self.closed.cancelled() => Err(Error::new(ErrorKind::IO, self.reason())),
-        }
-    }
-
-    /// Asks a cluster where slots lie by now. Nothing else comes through meanwhile, and fred sets no bound to it: while
-    /// nothing is answered it asks one server after the other, again and again, for minutes.
-    pub(super) async fn sync_slots(&self) -> Result<(), Error> {
-        // Two of its tries: a slow link may need the second.
-        let synced = tokio::time::timeout(PATIENCE * 2, self.client.sync_cluster());
-        tokio::select! {
-            biased;
-            synced = synced => synced.unwrap_or_else(|_| Err(Error::new(ErrorKind::Timeout, "no answer"))),
-            () = self.closed.cancelled() => Err(Error::new(ErrorKind::IO, self.reason())),
-        }
-    }
-
-    /// The masters of a cluster; one `None` where there is none.
+    /// The masters of a cluster, with those that are about to become some; one `None` where there is none.
     pub(super) fn masters(&self) -> Vec<Option<Server>> {
-        match self.client.cached_cluster_state() {
-            Some(state) => state.unique_primary_nodes().into_iter().map(Some).collect(),
-            None => vec![None],
+        if self.access.kind != Kind::Cluster {
+            return vec![None];
         }
+        let mut masters = self.layout.masters().to_vec();
+        let others = self.sockets().into_iter().map(|socket| socket.server().clone());
+        masters.extend(others.filter(|server| !self.layout.masters().contains(server)));
+        masters.into_iter().map(Some).collect()
     }
 
-    /// Changes subscriptions and waits until Redis has confirmed them. Nothing else may be under way.
-    ///
-    /// Fred takes these commands for answered when they are sent. Redis' refusal comes as the answer to the next command,
-    /// which therefore is a ping that leaves together with the first (alone, it could leave after the refusal had come
-    /// and been dropped). After a refusal the answers are one place behind until all have come in.
-    pub(super) async fn confirmed(&self, change: Change, names: Vec<String>) -> Result<(), Error> {
-        let (pipeline, nonce) = (self.client.pipeline(), self.nonce());
-        match change {
-            Change::Subscribe => pipeline.subscribe(names).await?,
-            Change::Unsubscribe => pipeline.unsubscribe(names).await?,
-            Change::SubscribePatterns => pipeline.psubscribe(names).await?,
-            Change::UnsubscribePatterns => pipeline.punsubscribe(names).await?,
+    /// Asks a cluster where slots lie by now. A master that was not there before ends the connection: the next one knows
+    /// it, and sees to it that it has the functions.
+    pub(super) async fn look_around(&self) -> Result<(), Error> {
+        if self.access.kind != Kind::Cluster {
+            return Ok(());
         }
-        let ping = CustomCommand::new_static("PING", ClusterHash::Random, false);
-        let _: Value = pipeline.custom(ping, vec![nonce.clone()]).await?;
-        let answer: Result<Value, Error> = tokio::select! {
-            biased;
-            answer = pipeline.last() => answer,
-            () = self.closed.cancelled() => Err(Error::new(ErrorKind::IO, self.reason())),
-        };
-        match answer {
-            Ok(answer) if answer.as_str().is_some_and(|text| *text == nonce) => Ok(()),
-            Err(error) if is_trouble(&error) => Err(error),
-            other => {
-                self.catch_up().await?;
-                other.map(|_| ())
+        let mut last = Error::new(ErrorKind::IO, "no server tells where slots lie");
+        for socket in self.sockets() {
+            let slots = match socket.send("CLUSTER", vec!["SLOTS".into()], PATIENCE).await {
+                Ok(answer) => Slots::parse(answer, socket.server()),
+                Err(error) => {
+                    last = error;
+                    continue;
+                }
+            };
+            let Some(slots) = slots.filter(Slots::is_complete) else { continue };
+            let new = self.layout.renew(slots);
+            if let Some(master) = new.first() {
+                self.fail(format!("the cluster has another master, {master}"));
             }
+            return Ok(());
         }
-    }
-
-    /// Waits until the answers are in step again.
-    async fn catch_up(&self) -> Result<(), Error> {
-        for attempt in 1..=10 {
-            match self.ping().await {
-                Ok(true) => return Ok(()),
-                Err(error) if is_trouble(&error) => return Err(error),
-                _ => tokio::time::sleep(Duration::from_millis(20 * attempt)).await,
-            }
-        }
-        Err(Error::new(ErrorKind::Protocol, "the answers on the link are out of step"))
-    }
-
-    fn nonce(&self) -> String {
-        self.nonce.fetch_add(1, Ordering::Relaxed).to_string()
-    }
-
-    /// Whether the answer is the one to this ping.
-    async fn ping(&self) -> Result<bool, Error> {
-        let nonce = self.nonce();
-        let reply = self.command_to(None, "PING", vec![nonce.clone().into()]).await?;
-        Ok(reply.as_str().is_some_and(|text| *text == nonce))
+        Err(last)
     }
 }
 
-/// Whether the error comes from the connection and not from Redis.
-pub(super) fn is_trouble(error: &Error) -> bool {
-    !matches!(
-        error.kind(),
-        ErrorKind::Unknown
-            | ErrorKind::InvalidArgument
-            | ErrorKind::InvalidCommand
-            | ErrorKind::Auth
-            | ErrorKind::NotFound
-            | ErrorKind::Parse
-    )
+/// Where a server is, for messages.
+fn place(access: &Access, server: &Server) -> String {
+    match access.kind {
+        Kind::Single => access.place.clone(),
+        Kind::Sentinel | Kind::Cluster => format!("{server} ({})", access.place),
+    }
 }
 
-/// An error of fred in words for operators.
-pub(super) fn describe(error: &Error) -> String {
-    match error.kind() {
-        ErrorKind::Timeout => "Redis did not answer in time".into(),
-        ErrorKind::Canceled => "the connection was closed".into(),
-        _ => {
-            // Fred writes the system's errors as Rust does for programmers.
-            let text = error.details().trim();
-            let message =
-                text.strip_prefix("Os { ").and_then(|rest| rest.split_once("message: \"")?.1.split_once('"'));
-            message.map_or(text, |(message, _)| message).to_owned()
+/// Why a server cannot be connected to; with its name where there are several.
+fn obstacle(access: &Access, server: &Server, error: &Error) -> Obstacle {
+    match Obstacle::connecting(error, &place(access, server)) {
+        Obstacle::Passing(text) if access.kind != Kind::Single => {
+            Obstacle::Passing(format!("{server}: {text}"))
+        }
+        other => other,
+    }
+}
+
+/// Where slots lie, from the first server of a cluster that tells.
+async fn discover(access: &Access, tasks: &Tasks) -> Result<Slots, Obstacle> {
+    let mut first = None;
+    for server in &access.hosts {
+        match ask(access, server, tasks).await {
+            Ok(slots) => return Ok(slots),
+            // What only an operator can mend is of more interest than a server that is away.
+            Err(obstacle @ Obstacle::Lasting(_)) => return Err(obstacle),
+            Err(obstacle) => first = first.or(Some(obstacle)),
         }
     }
+    Err(first.unwrap_or_else(|| Obstacle::Passing("redis.url names no server".into())))
 }
 
-fn client(config: &Config, purpose: Purpose) -> Result<fred::clients::Client, Error> {
-    let mut builder = Builder::from_config(config.clone());
-    builder.set_performance_config(PerformanceConfig {
-        default_command_timeout: PATIENCE,
-        max_feed_count: 200,
-        broadcast_channel_capacity: if purpose == Purpose::Subscriptions { MESSAGES } else { 32 },
-    });
-    builder.set_connection_config(ConnectionConfig {
-        connection_timeout: PATIENCE,
-        internal_command_timeout: PATIENCE,
-        cluster_cache_update_delay: Duration::from_millis(50),
-        max_command_attempts: 1,
-        max_redirections: 5,
-        max_command_buffer_len: 100_000,
-        auto_client_setname: false,
-        reconnect_on_auth_error: false,
-        reconnect_errors: Vec::new(),
-        tcp: TcpConfig {
-            nodelay: Some(true),
-            keepalive: Some(TcpKeepalive::new().with_time(PATIENCE).with_interval(PATIENCE)),
-            user_timeout: Some(PATIENCE * 3),
-            ..TcpConfig::default()
-        },
-        ..ConnectionConfig::default()
-    });
-    if config.server.is_clustered() {
-        // Following a MOVED needs one; any lost connection ends ours all the same.
-        builder.set_policy(ReconnectPolicy::new_constant(5, 200));
-    }
-    builder.build()
+async fn ask(access: &Access, server: &Server, tasks: &Tasks) -> Result<Slots, Obstacle> {
+    let config = access.config(server, &access.redis, false);
+    let ending = Arc::new(Ending::default());
+    let asked = async {
+        let socket = Socket::open_plain(config, server.clone(), ending.clone(), tasks).await?;
+        socket.send("CLUSTER", vec!["SLOTS".into()], PATIENCE).await
+    };
+    let answer = asked.await.map_err(|error| obstacle(access, server, &error))?;
+    let slots = Slots::parse(answer, server).filter(Slots::is_complete);
+    slots.ok_or_else(|| {
+        Obstacle::Passing(format!("not all slots of the cluster have a master, says {server}"))
+    })
 }

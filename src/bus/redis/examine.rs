@@ -2,15 +2,18 @@
 //!
 //! Looks only; nothing is loaded or changed. Must not know how findings are shown.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use fred::{interfaces::EventInterface, types::Value};
+use fred::types::Value;
 use tokio::time::timeout;
 
 use super::{
     Target,
-    connection::{Change, Connection, PATIENCE, Purpose, describe},
-    fault::{Fault, Obstacle, too_old},
+    connection::{Change, Connection, PATIENCE, Purpose},
+    fault::{Fault, Obstacle, describe, too_old},
     library::{self, Loaded},
     reply,
 };
@@ -57,19 +60,15 @@ pub async fn examine(settings: &Settings, tasks: &Tasks) -> Vec<Finding> {
 async fn look(settings: &Settings, tasks: &Tasks, findings: &mut Vec<Finding>) -> Result<(), Finding> {
     let target = settings.redis.clone().unwrap_or_default();
     let place = target.shown();
-    let config = target.config().map_err(|e| finding("address", Weight::Bad, e.to_string()))?;
-    let open = async |purpose| {
-        let opened = Connection::open(&config, purpose, tasks).await;
-        opened.map_err(|error| match Obstacle::connecting(&error, &place) {
-            Obstacle::Lasting(text) => finding("connection", Weight::Bad, text),
-            Obstacle::Passing(text) => {
-                let text =
-                    format!("Redis at {place} cannot be reached: {text}. Check redis.url and the network");
-                finding("connection", Weight::Bad, text)
-            }
-        })
+    let access = target.access().map_err(|e| finding("address", Weight::Bad, e.to_string()))?;
+    let unreachable = |obstacle| match obstacle {
+        Obstacle::Lasting(text) => finding("connection", Weight::Bad, text),
+        Obstacle::Passing(text) => {
+            let text = format!("Redis at {place} cannot be reached: {text}. Check redis.url and the network");
+            finding("connection", Weight::Bad, text)
+        }
     };
-    let commands = open(Purpose::Commands).await?;
+    let commands = Connection::open(Arc::new(access), Purpose::Commands, tasks).await.map_err(unreachable)?;
     findings.push(finding("connection", Weight::Good, format!("connected to {place}")));
     for master in commands.masters() {
         let answer = commands.command_to(master.as_ref(), "INFO", Vec::new()).await;
@@ -79,7 +78,7 @@ async fn look(settings: &Settings, tasks: &Tasks, findings: &mut Vec<Finding>) -
         memory(&info, findings);
         persistence(&commands, master.as_ref(), &info, findings).await;
     }
-    let subscriber = open(Purpose::Subscriptions).await?;
+    let subscriber = commands.another(Purpose::Subscriptions).await.map_err(unreachable)?;
     findings.push(round_trip(&commands, &subscriber, settings, &target).await?);
     findings.push(own_connection(&subscriber).await);
     Ok(())
@@ -217,19 +216,22 @@ async fn round_trip(
 ) -> Result<Finding, Finding> {
     let place = target.shown();
     let channel = Keys::new(&settings.prefix).probe(&format!("doctor-{:016x}", rand::random::<u64>()));
-    let mut messages = subscriber.client().message_rx();
+    let mut messages = subscriber.messages();
     let subscribed = if target.is_sharded() {
-        fred::interfaces::PubsubInterface::ssubscribe(subscriber.client(), channel.as_str()).await
+        let args = vec![channel.as_str().into()];
+        subscriber.command("SSUBSCRIBE", &channel, args, PATIENCE).await.map(drop)
     } else {
-        subscriber.confirmed(Change::Subscribe, vec![channel.clone()]).await
+        let master = &subscriber.layout().masters()[0];
+        let socket = subscriber.socket(master).await.map_err(|e| refused("round trip", e.into(), &place))?;
+        socket.confirmed(Change::Subscribe, vec![channel.clone()]).await
     };
     subscribed.map_err(|e| refused("round trip", e.into(), &place))?;
     let started = Instant::now();
     let publish = if target.is_sharded() { "SPUBLISH" } else { "PUBLISH" };
     let sent = commands.command(publish, &channel, vec![channel.as_str().into(), "?".into()], PATIENCE).await;
     sent.map_err(|e| refused("round trip", e.into(), &place))?;
-    match timeout(PATIENCE, messages.recv()).await {
-        Ok(Ok(_)) => {
+    match timeout(PATIENCE, messages.next()).await {
+        Ok(Some(_)) => {
             let taken = started.elapsed();
             let weight = if taken < Duration::from_millis(100) { Weight::Good } else { Weight::Advice };
             Ok(finding("round trip", weight, format!("published and received back in {taken:.1?}")))

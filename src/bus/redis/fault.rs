@@ -2,9 +2,8 @@
 //!
 //! Must not know which command it was.
 
-use fred::prelude::Error;
+use fred::prelude::{Error, ErrorKind};
 
-use super::connection::{describe, is_trouble};
 use crate::bus::BusError;
 
 /// Why a command did not do what it should.
@@ -35,7 +34,9 @@ impl From<Error> for Fault {
             "EVENT" | "TOPIC" => Self::Event(rest.to_owned()),
             "OOM" | "NOREPLICAS" | "MISCONF" => Self::NoWrites(text),
             "READONLY" => Self::Replica(text),
-            "LOADING" | "MASTERDOWN" | "BUSY" | "TRYAGAIN" | "CLUSTERDOWN" => Self::Away(text),
+            "LOADING" | "MASTERDOWN" | "BUSY" | "TRYAGAIN" | "CLUSTERDOWN" | "MOVED" | "ASK" => {
+                Self::Away(text)
+            }
             "ERR" if rest.starts_with("Function not found") => Self::NoFunction,
             _ => Self::Refused(text),
         }
@@ -98,6 +99,13 @@ impl Obstacle {
         }
     }
 
+    /// In words.
+    pub(super) fn into_text(self) -> String {
+        match self {
+            Self::Passing(text) | Self::Lasting(text) => text,
+        }
+    }
+
     /// Sorts what a command was answered during the first exchange.
     pub(super) fn answered(fault: Fault, place: &str) -> Self {
         match fault {
@@ -119,4 +127,60 @@ impl Obstacle {
 /// A sentence about a server that is too old.
 pub(super) fn too_old(place: &str, version: &str) -> String {
     format!("Redis at {place} is {version}: Carillon needs Redis 7.0 or later, or Valkey, for its functions")
+}
+
+/// Whether the error comes from the connection and not from Redis.
+pub(super) fn is_trouble(error: &Error) -> bool {
+    !matches!(
+        error.kind(),
+        ErrorKind::Unknown
+            | ErrorKind::InvalidArgument
+            | ErrorKind::InvalidCommand
+            | ErrorKind::Auth
+            | ErrorKind::NotFound
+            | ErrorKind::Parse
+            | ErrorKind::Cluster
+    )
+}
+
+/// An error of fred in words for operators.
+pub(super) fn describe(error: &Error) -> String {
+    match error.kind() {
+        ErrorKind::Timeout => "Redis did not answer in time".into(),
+        ErrorKind::Canceled => "the connection was closed".into(),
+        _ => in_words(error.details().trim()),
+    }
+}
+
+/// What fred took over from the system or from TLS, as Rust writes it for programmers.
+fn in_words(text: &str) -> String {
+    let message = |text: &str| Some(text.split_once("message: \"")?.1.split_once('"')?.0.to_owned());
+    if text.starts_with("Os { ") {
+        return message(text).unwrap_or_else(|| text.to_owned());
+    }
+    if text.contains("failed to lookup address information") || text.contains("No address associated") {
+        return "its name cannot be resolved: correct the host in redis.url, or this machine's DNS".into();
+    }
+    let certificate = [
+        (
+            "NotValidForName",
+            "its certificate is made for another name: write that name in redis.url, or in redis.tls_server_name",
+        ),
+        (
+            "not valid for name",
+            "its certificate is made for another name: write that name in redis.url, or in redis.tls_server_name",
+        ),
+        (
+            "UnknownIssuer",
+            "its certificate is signed by an authority that is not trusted: name it in redis.tls_ca",
+        ),
+        ("Expired", "its certificate has expired"),
+        ("NotValidYet", "its certificate is not valid yet: look at the clocks"),
+        ("CaUsedAsEndEntity", "its certificate is an authority's own: give the server one of its own"),
+        ("BadSignature", "its certificate is not signed by the authority in redis.tls_ca"),
+        ("CertificateRequired", "it wants a client certificate: set redis.tls_cert and redis.tls_key"),
+        ("InvalidContentType", "it does not speak TLS: write redis:// instead of rediss://"),
+    ];
+    let known = certificate.iter().find(|(sign, _)| text.contains(sign));
+    known.map_or_else(|| text.to_owned(), |(_, words)| (*words).to_owned())
 }

@@ -168,7 +168,9 @@ impl Line {
     /// Reads the lineage of an answer, and gives the line up where it is not known.
     fn lineage(&self, value: Value) -> Result<Lineage, Fault> {
         let lineage = Lineage::new(&reply::text(value));
-        if self.lineages.contains(&lineage) || mutant::is("lineage") {
+        let known = self.lineages.contains(&lineage);
+        let strange = || [&self.connection, &self.reads].iter().any(|c| c.is_strangers(lineage.as_str()));
+        if known || strange() || mutant::is("lineage") {
             return Ok(lineage);
         }
         self.lineage_changed.store(true, Ordering::Release);
@@ -345,7 +347,7 @@ impl Line {
     /// The marks of all areas.
     pub(super) async fn marks(&self) -> Result<Marks, Fault> {
         let answer = self.call("marks", &[self.keys.marks()], Vec::new(), PATIENCE).await?;
-        Ok(marks(answer))
+        Ok(reply::marks(answer))
     }
 
     /// Sets marks.
@@ -353,7 +355,7 @@ impl Line {
         let mut args: Vec<Value> = vec![(ahead.as_millis() as i64).into()];
         args.extend(areas.into_iter().map(Value::from));
         let answer = self.call("mark", &[self.keys.marks()], args, PATIENCE).await?;
-        Ok(marks(answer))
+        Ok(reply::marks(answer))
     }
 
     /// Leaves this node's state for the others.
@@ -391,14 +393,4 @@ fn unreadable() -> Fault {
 
 fn id(value: Option<Value>) -> Result<EntryId, Fault> {
     value.map(reply::text).and_then(|text| text.parse().ok()).ok_or_else(unreadable)
-}
-
-fn marks(answer: Vec<Value>) -> Marks {
-    let mut texts = answer.into_iter().map(reply::text);
-    let now = texts.next().and_then(|text| text.parse().ok()).unwrap_or(0);
-    let mut marks = Marks { now, ..Marks::default() };
-    while let (Some(area), Some(mark)) = (texts.next(), texts.next()) {
-        marks.marks.insert(area, mark.parse().unwrap_or(0));
-    }
-    marks
 }

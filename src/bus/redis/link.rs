@@ -6,10 +6,7 @@
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
-use fred::{
-    interfaces::{ClusterInterface, EventInterface},
-    types::config::{Config, Server},
-};
+use fred::prelude::Server;
 use futures_util::future::try_join_all;
 use tokio::{
     sync::watch,
@@ -21,13 +18,14 @@ use tracing::warn;
 
 use super::{
     board::Board,
-    connection::{Connection, PATIENCE, Purpose, describe, is_trouble},
-    fault::{Fault, Obstacle, too_old},
+    connection::{Connection, PATIENCE, Purpose},
+    fault::{Fault, Obstacle, describe, is_trouble, too_old},
     library,
     line::{LINEAGE_CHANGED, Line},
     reader::{Reader, Token},
     reply,
     subscriptions::{Agreement, Subscriptions},
+    target::{Access, Target},
 };
 use crate::{
     bus::{BusEvent, Link, Settings, arrivals::Arrivals, keys::Keys},
@@ -43,7 +41,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(2);
 /// Who looks after the link.
 pub(super) struct Upkeep {
     pub(super) settings: Arc<Settings>,
-    pub(super) config: Config,
+    pub(super) access: Arc<Access>,
     pub(super) place: String,
     pub(super) arrivals: Arrivals,
     pub(super) board: Arc<Board>,
@@ -98,7 +96,8 @@ impl Upkeep {
 
     /// Builds a link up to the probe that proves it, with which the reader has said `Up`.
     pub(super) async fn build(&mut self) -> Result<Built, Obstacle> {
-        let commands = self.open(Purpose::Commands).await?;
+        self.renew_access();
+        let commands = Connection::open(self.access.clone(), Purpose::Commands, &self.tasks).await?;
         let masters = commands.masters();
         let mut lineages = HashSet::new();
         for master in &masters {
@@ -106,20 +105,16 @@ impl Upkeep {
             let strict = !self.accepted;
             library::load(&commands, master.as_ref(), &self.settings, &self.place, strict).await?;
         }
-        let reads = Arc::new(self.open(Purpose::Commands).await?);
-        let subscriber = self.open(Purpose::Subscriptions).await?;
+        let reads = Arc::new(commands.another(Purpose::Commands).await?);
+        let subscriber = commands.another(Purpose::Subscriptions).await?;
         self.note_lineages(&lineages).await;
 
         let probes = self.probe_channels(&commands, &masters);
         let line = Arc::new(Line::new(Arc::new(commands), reads, self.settings.clone(), lineages));
         let subscriber = Arc::new(subscriber);
         let number = rand::random::<u64>() >> 1;
-        let (reader, returns) = Reader::new(
-            subscriber.client().message_rx(),
-            self.settings.clone(),
-            self.arrivals.clone(),
-            number,
-        );
+        let (reader, returns) =
+            Reader::new(subscriber.messages(), self.settings.clone(), self.arrivals.clone(), number);
         let given_up = self.tasks.ending().child_token();
         let reader = self.tasks.spawn(reader.run(given_up.clone()));
         let mut link = Built { line, subscriber, given_up, reader, returns, probes, number, round: 0 };
@@ -135,15 +130,17 @@ impl Upkeep {
         }
     }
 
-    async fn open(&self, purpose: Purpose) -> Result<Connection, Obstacle> {
-        let opened = Connection::open(&self.config, purpose, &self.tasks).await;
-        opened.map_err(|error| Obstacle::connecting(&error, &self.place))
+    /// Reads passwords and certificates again: they may have been rotated. What cannot be used is left aside.
+    fn renew_access(&mut self) {
+        match self.settings.redis.as_ref().map(Target::access) {
+            Some(Ok(access)) => self.access = Arc::new(access),
+            Some(Err(error)) => warn!("{error}; going on with what was read before"),
+            None => {}
+        }
     }
 
     async fn prove(&self, link: &mut Built) -> Result<(), Obstacle> {
-        let mut fixed = link.probes.clone();
-        fixed.push(Keys::new(&self.settings.prefix).control());
-        let attached = self.subscriptions.attach(link.subscriber.clone(), fixed).await;
+        let attached = self.subscriptions.attach(link.subscriber.clone(), self.fixed(link)).await;
         attached.map_err(|error| {
             if is_trouble(&error) {
                 Obstacle::Passing(describe(&error))
@@ -166,6 +163,12 @@ impl Upkeep {
             self.arrivals.tell(BusEvent::Revoked(unknown)).await;
         }
         Ok(())
+    }
+
+    /// The channels that a link needs for itself.
+    fn fixed(&self, link: &Built) -> Vec<String> {
+        let control = Keys::new(&self.settings.prefix).control();
+        link.probes.iter().cloned().chain([control]).collect()
     }
 
     /// Whether a master can be used, and its lineage.
@@ -206,10 +209,10 @@ impl Upkeep {
     /// A probe channel in a slot of each master; the first on the one whose clock counts.
     fn probe_channels(&self, commands: &Connection, masters: &[Option<Server>]) -> Vec<String> {
         let keys = Keys::new(&self.settings.prefix);
-        let Some(slots) = commands.client().cached_cluster_state().filter(|_| masters.len() > 1) else {
+        if masters.len() < 2 {
             return vec![keys.probe(&self.settings.node)];
-        };
-        let owner = |key: &str| slots.get_server(fred::util::redis_keyslot(key.as_bytes())).cloned();
+        }
+        let owner = |key: &str| commands.layout().owner(key);
         let first = owner(&keys.marks());
         let mut missing = masters.iter().flatten().cloned().collect::<HashSet<_>>();
         let mut channels = Vec::new();
@@ -257,11 +260,12 @@ impl Upkeep {
     /// Closes a link. Nothing of it is delivered after this.
     async fn dismantle(&self, link: Built) {
         self.line.send_replace(None);
+        let fixed = self.fixed(&link);
         link.given_up.cancel();
         link.subscriber.fail("the link was given up");
         // The reader has no reason to fail; if it did, it is gone all the same.
         let _ = link.reader.await;
-        self.subscriptions.detach().await;
+        self.subscriptions.detach(&fixed).await;
     }
 
     /// Probes and compares subscriptions until something is wrong.
@@ -271,6 +275,9 @@ impl Upkeep {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
+            if let Err(error) = link.line.connection().look_around().await {
+                return format!("the cluster cannot be asked where slots lie: {}", describe(&error));
+            }
             if let Err(fault) = link.probe(&self.board).await {
                 if mutant::is("probe") {
                     continue;
@@ -285,9 +292,15 @@ impl Upkeep {
             }
             match self.subscriptions.reconcile().await {
                 Ok(Agreement::Agrees) => {}
-                Ok(Agreement::Mended) => {
-                    warn!("Redis had lost subscriptions of this node; subscribed to everything again");
-                    self.arrivals.push(BusEvent::Doubt(None));
+                Ok(Agreement::Mended(subjects)) => {
+                    let count = subjects.len();
+                    warn!(
+                        count,
+                        "Redis had lost subscriptions of this node, or slots have moved; subscribed again"
+                    );
+                    for subject in subjects {
+                        self.arrivals.push(BusEvent::Doubt(Some(subject)));
+                    }
                 }
                 Ok(Agreement::Unknown(text)) => {
                     if !std::mem::replace(&mut self.blind, true) {

@@ -6,16 +6,23 @@
 mod acl;
 mod board;
 mod connection;
+mod ending;
 mod examine;
 mod fault;
+mod layout;
+mod ledger;
 mod library;
 mod line;
 mod link;
+mod messages;
 mod pages;
 mod publisher;
 mod reader;
 mod reply;
 mod revoked;
+mod sentinel;
+mod slots;
+mod socket;
 mod subscriptions;
 mod target;
 mod tls;
@@ -82,7 +89,7 @@ impl RedisBus {
         tasks: &Tasks,
     ) -> Result<(Self, mpsc::Receiver<BusEvent>), StartError> {
         let target = settings.redis.clone().unwrap_or_default();
-        let (config, place, sharded) = (target.config()?, target.shown(), target.is_sharded());
+        let (access, place, sharded) = (Arc::new(target.access()?), target.shown(), target.is_sharded());
         let (arrivals, events) = Arrivals::new(&settings, metrics.clone());
         let settings = Arc::new(settings);
         let keys = Keys::new(&settings.prefix);
@@ -91,7 +98,7 @@ impl RedisBus {
         let (sender, line) = watch::channel(None);
         let mut upkeep = Upkeep {
             settings: settings.clone(),
-            config,
+            access,
             place,
             arrivals,
             board: board.clone(),

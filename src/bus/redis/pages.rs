@@ -45,7 +45,7 @@ impl Pages {
         let ended = page.entries.is_empty();
         entries.extend(page.entries);
         let last = entries.last().map(|(id, _)| *id);
-        let unread = |last: &EntryId| !ended && last.epoch == self.goal.epoch && last.seq < self.goal.seq;
+        let unread = |last: &EntryId| !ended && *last < self.goal;
         if let Some(last) = last.filter(unread) {
             self.read = Some(History { head, entries });
             return Step::More(self, last);
@@ -59,7 +59,8 @@ impl Pages {
 /// Whether a page goes on where the last one ended: nothing was trimmed in between.
 fn follows<T>(read: &History, first: Option<&(EntryId, T)>) -> bool {
     match (read.entries.last(), first) {
-        (Some((last, _)), Some((first, _))) => *first == last.next(),
+        // A log with several epochs is of somebody's hand, and has no order to miss anything in.
+        (Some((last, _)), Some((first, _))) => *first == last.next() || first.epoch != last.epoch,
         (_, None) => true,
         (None, Some(_)) => false,
     }
@@ -108,6 +109,18 @@ mod tests {
     fn a_log_that_grows_faster_than_it_is_read_has_an_end() {
         let (pages, _) = more(Pages::default().take(page("a", 7, 4, 1..=2)));
         assert_eq!(whole(pages.take(page("a", 7, 90, 3..=5))), (5, vec![1, 2, 3, 4, 5]));
+    }
+
+    #[test]
+    fn a_log_written_by_hand_is_read_to_its_end_whatever_its_numbers() {
+        let entry = |epoch, seq| (EntryId { epoch, seq }, Err(EventError::Json("not looked at".into())));
+        let by_hand = |ids: [(u64, u64); 2]| History {
+            entries: ids.into_iter().map(|(epoch, seq)| entry(epoch, seq)).collect(),
+            ..page("a", 9, 5, [])
+        };
+        let (pages, _) = more(Pages::default().take(by_hand([(7, 1), (7, 8)])));
+        let (pages, _) = more(pages.take(by_hand([(8, 0), (9, 1)])));
+        assert_eq!(whole(pages.take(by_hand([(9, 2), (9, 5)]))), (5, vec![1, 8, 0, 1, 2, 5]));
     }
 
     #[test]

@@ -28,17 +28,15 @@ impl Publisher {
     /// can mend is an error.
     pub async fn open(settings: Settings, tasks: &Tasks) -> Result<Self, StartError> {
         let target = settings.redis.clone().unwrap_or_default();
-        let (config, place, settings) = (target.config()?, target.shown(), Arc::new(settings));
-        let line = match Connection::open(&config, Purpose::Commands, tasks).await {
+        let (access, place, settings) = (target.access()?, target.shown(), Arc::new(settings));
+        let line = match Connection::open(Arc::new(access), Purpose::Commands, tasks).await {
             Ok(connection) => {
                 // No log is read here.
                 let connection = Arc::new(connection);
                 Ok(Line::new(Arc::clone(&connection), connection, Arc::clone(&settings), HashSet::new()))
             }
-            Err(error) => match Obstacle::connecting(&error, &place) {
-                Obstacle::Lasting(text) => return Err(StartError(text)),
-                Obstacle::Passing(text) => Err(format!("{place}: {text}: start it, or correct redis.url")),
-            },
+            Err(Obstacle::Lasting(text)) => return Err(StartError(text)),
+            Err(Obstacle::Passing(text)) => Err(format!("{place}: {text}: start it, or correct redis.url")),
         };
         Ok(Self { line, settings })
     }

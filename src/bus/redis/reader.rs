@@ -8,10 +8,14 @@ use std::{collections::HashSet, sync::Arc};
 
 use bytes::Bytes;
 use fred::types::{Message, MessageKind};
-use tokio::sync::{broadcast, watch};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::{reply, revoked::read_order};
+use super::{
+    messages::{Messages, Pushed},
+    reply,
+    revoked::read_order,
+};
 use crate::{
     bus::{BusEvent, Content, Delivery, Link, QUEUE, Settings, arrivals::Arrivals, keys::Keys, message},
     protocol::Topic,
@@ -19,7 +23,7 @@ use crate::{
 
 /// What the reader of one link needs.
 pub(super) struct Reader {
-    messages: broadcast::Receiver<Message>,
+    messages: Messages,
     keys: Keys,
     settings: Arc<Settings>,
     arrivals: Arrivals,
@@ -75,7 +79,7 @@ impl Token {
 impl Reader {
     /// A reader, and the number of the last round that came back.
     pub(super) fn new(
-        messages: broadcast::Receiver<Message>,
+        messages: Messages,
         settings: Arc<Settings>,
         arrivals: Arrivals,
         link: u64,
@@ -104,17 +108,17 @@ impl Reader {
             let message = tokio::select! {
                 biased;
                 () = given_up.cancelled() => return,
-                message = self.messages.recv() => message,
+                message = self.messages.next() => message,
             };
             match message {
-                Ok(message) => {
+                Some(Pushed::Message(message)) => {
                     let opened = self.take(message);
                     if opened && given_up.run_until_cancelled(self.open()).await.is_none() {
                         return;
                     }
                 }
-                Err(broadcast::error::RecvError::Lagged(_)) => self.push(BusEvent::Doubt(None)),
-                Err(broadcast::error::RecvError::Closed) => return,
+                Some(Pushed::Missed) => self.push(BusEvent::Doubt(None)),
+                None => return,
             }
         }
     }

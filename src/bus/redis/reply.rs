@@ -3,6 +3,8 @@
 use bytes::Bytes;
 use fred::types::Value;
 
+use crate::bus::Marks;
+
 /// The bytes of a string; `None` for anything else.
 pub(super) fn bytes(value: Value) -> Option<Bytes> {
     match value {
@@ -42,4 +44,15 @@ pub(super) fn pairs(value: Value) -> Vec<(String, String)> {
 /// A line `name:value` of an INFO answer.
 pub(super) fn info<'a>(answer: &'a str, name: &str) -> Option<&'a str> {
     answer.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
+}
+
+/// Redis' clock, then areas and their marks in turn.
+pub(super) fn marks(answer: Vec<Value>) -> Marks {
+    let mut texts = answer.into_iter().map(text);
+    let now = texts.next().and_then(|text| text.parse().ok()).unwrap_or(0);
+    let mut marks = Marks { now, ..Marks::default() };
+    while let (Some(area), Some(mark)) = (texts.next(), texts.next()) {
+        marks.marks.insert(area, mark.parse().unwrap_or(0));
+    }
+    marks
 }

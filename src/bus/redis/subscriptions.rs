@@ -1,38 +1,46 @@
 //! What this node wants to hear from Redis, and seeing to it that Redis agrees.
 //!
 //! The wanted set is ours: a link that is built anew subscribes to all of it, and every few seconds the numbers that
-//! Redis knows of our connection are compared with it. Subscribing is confirmed by an answer that Redis gives behind it
-//! on the same connection. Must not know what arrives.
+//! Redis knows of our connection are compared with the [`Ledger`]. Subscribing is confirmed by an answer that Redis gives
+//! behind it on the same connection. Must not know what arrives.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use fred::{
-    interfaces::{ClusterInterface, PubsubInterface},
-    prelude::Error,
-    types::Value,
+use fred::prelude::{Error, ErrorKind};
+use tokio::{
+    sync::Mutex as AsyncMutex,
+    time::{Duration, Instant, sleep},
 };
-use tokio::sync::Mutex as AsyncMutex;
 
 use super::{
-    connection::{Change, Connection, describe, is_trouble},
+    connection::{Change, Connection, PATIENCE},
+    fault::{describe, is_trouble},
+    ledger::{Channel, Ledger, Place, Work},
     reply,
+    slots::{Redirect, redirect},
+    socket::Socket,
 };
 use crate::{
     bus::{BusError, keys::Keys},
     protocol::Subject,
 };
 
-/// Channels in one SUBSCRIBE: enough to be quick, few enough not to hold up Redis.
+/// Channels in one SUBSCRIBE, or SSUBSCRIBEs that leave together: enough to be quick, few enough not to hold up Redis.
 const BATCH: usize = 500;
 
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Standing {
-    Wanted,
-    Confirmed,
-    Refused(String),
+/// Channels in one SUBSCRIBE while it is found out which of them Redis has lost: so many are doubted where one is.
+const MENDED: usize = 100;
+
+/// The wait before channels are subscribed to where Redis has sent us.
+const REDIRECTED: Duration = Duration::from_millis(20);
+
+/// What came of subscribing on a master of a cluster.
+#[derive(Debug, Default)]
+struct Began {
+    /// How many channels Redis knew of this connection after each.
+    counts: Vec<(Channel, Option<usize>)>,
+    /// Some lie elsewhere.
+    redirected: bool,
 }
 
 /// The wanted set.
@@ -40,16 +48,10 @@ enum Standing {
 pub(super) struct Subscriptions {
     keys: Keys,
     sharded: bool,
-    wanted: Mutex<HashMap<Subject, Standing>>,
+    ledger: Mutex<Ledger>,
     /// The link's connection while there is one; held while anything is said over it, because a refusal is known by its
     /// place only.
-    wire: AsyncMutex<Option<Wire>>,
-}
-
-#[derive(Debug)]
-struct Wire {
-    connection: Arc<Connection>,
-    fixed: Vec<String>,
+    wire: AsyncMutex<Option<Arc<Connection>>>,
 }
 
 /// What a comparison with Redis brought.
@@ -57,256 +59,328 @@ struct Wire {
 pub(super) enum Agreement {
     /// The numbers agree.
     Agrees,
-    /// They did not; everything was subscribed to once more.
-    Mended,
+    /// They did not, or slots have moved; what was missing was subscribed to once more. Events of these may be lost.
+    Mended(Vec<Subject>),
     /// This user may not look.
     Unknown(String),
 }
 
 impl Subscriptions {
+    /// Wants nothing yet but `fixed`, the channels that every link needs.
     pub(super) fn new(keys: Keys, sharded: bool) -> Self {
-        Self { keys, sharded, wanted: Mutex::default(), wire: AsyncMutex::default() }
+        Self { keys, sharded, ledger: Mutex::default(), wire: AsyncMutex::default() }
     }
 
-    fn wanted(&self) -> MutexGuard<'_, HashMap<Subject, Standing>> {
-        self.wanted.lock().unwrap_or_else(PoisonError::into_inner)
+    fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// See [`crate::bus::Bus::subscribe`]. Those who wait for the wire are served by whoever has it.
     pub(super) async fn subscribe(&self, subjects: Vec<Subject>) -> Vec<Result<(), BusError>> {
-        for subject in &subjects {
-            let mut wanted = self.wanted();
-            let standing = wanted.entry(subject.clone()).or_insert(Standing::Wanted);
-            if matches!(standing, Standing::Refused(_)) {
-                *standing = Standing::Wanted;
-            }
+        let channels = subjects.into_iter().map(Channel::Subject).collect::<Vec<_>>();
+        for channel in &channels {
+            self.ledger().want(channel.clone());
         }
-        let wire = self.wire.lock().await;
-        if let Some(Wire { connection, .. }) = &*wire
-            && let Err(error) = self.flush(connection).await
-        {
-            connection.fail(describe(&error));
-        }
-        drop(wire);
-        subjects.into_iter().map(|subject| self.outcome(&subject)).collect()
-    }
-
-    fn outcome(&self, subject: &Subject) -> Result<(), BusError> {
-        let mut wanted = self.wanted();
-        match wanted.get(subject) {
-            Some(Standing::Refused(text)) => {
-                let text = text.clone();
-                wanted.remove(subject);
-                Err(BusError::Refused(text))
-            }
-            Some(_) => Ok(()),
-            None => Err(BusError::Refused(format!(
-                "{subject} was refused or given up while it was subscribed to"
-            ))),
-        }
+        self.settle().await;
+        let mut ledger = self.ledger();
+        let outcome = |channel: &Channel| {
+            let outcome = ledger.outcome(channel).unwrap_or_else(|| {
+                Err(format!("{} was refused or given up while it was subscribed to", self.name(channel)))
+            });
+            outcome.map_err(BusError::Refused)
+        };
+        channels.iter().map(outcome).collect()
     }
 
     /// See [`crate::bus::Bus::unsubscribe`].
     pub(super) async fn unsubscribe(&self, subjects: Vec<Subject>) {
-        {
-            let mut wanted = self.wanted();
-            for subject in &subjects {
-                wanted.remove(subject);
-            }
+        for subject in subjects {
+            self.ledger().release(&Channel::Subject(subject));
         }
+        self.settle().await;
+    }
+
+    /// Does what is due, where there is a connection.
+    async fn settle(&self) {
         let wire = self.wire.lock().await;
-        let Some(Wire { connection, .. }) = &*wire else { return };
-        // Somebody may want it again by now, or it was never there.
-        let gone = subjects.iter().filter(|subject| !self.wanted().contains_key(subject));
-        let (topics, areas): (Vec<_>, Vec<_>) =
-            gone.partition(|subject| matches!(subject, Subject::Topic(_)));
-        let names = |subjects: &[&Subject]| subjects.iter().map(|s| self.keys.subject(s)).collect::<Vec<_>>();
-        let done = async {
-            for batch in topics.chunks(BATCH) {
-                if self.sharded {
-                    for name in names(batch) {
-                        connection.client().sunsubscribe(name).await?;
-                    }
-                } else {
-                    connection.confirmed(Change::Unsubscribe, names(batch)).await?;
-                }
-            }
-            for batch in areas.chunks(BATCH) {
-                connection.confirmed(Change::UnsubscribePatterns, names(batch)).await?;
-            }
-            Ok(())
-        };
-        let done: Result<(), Error> = done.await;
-        if let Err(error) = done {
+        if let Some(connection) = &*wire
+            && let Err(error) = self.flush(connection).await
+        {
             connection.fail(describe(&error));
         }
     }
 
-    /// Takes a new connection into use and subscribes to the fixed channels and everything wanted on it. An error leaves
+    /// Takes a new connection into use and subscribes to the `fixed` channels and everything wanted on it. An error leaves
     /// the subscriptions without a connection.
     pub(super) async fn attach(&self, connection: Arc<Connection>, fixed: Vec<String>) -> Result<(), Error> {
         let mut wire = self.wire.lock().await;
         *wire = None;
-        self.subscribe_all(&connection, &fixed).await?;
-        *wire = Some(Wire { connection, fixed });
+        {
+            let mut ledger = self.ledger();
+            ledger.begin();
+            for name in fixed {
+                ledger.want(Channel::Fixed(name));
+            }
+        }
+        self.flush(&connection).await?;
+        let refused = self.ledger().refused().map(|(channel, text)| match channel {
+            Channel::Subject(subject) => format!("{subject} cannot be followed: {text}"),
+            // Without these there is no link.
+            Channel::Fixed(_) => text.to_owned(),
+        });
+        if let Some(text) = refused {
+            return Err(Error::new(ErrorKind::Unknown, text));
+        }
+        *wire = Some(connection);
         Ok(())
     }
 
-    /// Gives the connection up. It must have failed, so that nobody holds the wire for long.
-    pub(super) async fn detach(&self) {
-        *self.wire.lock().await = None;
-    }
-
-    async fn subscribe_all(&self, connection: &Connection, fixed: &[String]) -> Result<(), Error> {
-        for standing in self.wanted().values_mut() {
-            *standing = Standing::Wanted;
-        }
-        if self.sharded {
-            for name in fixed {
-                connection.client().ssubscribe(name.as_str()).await?;
-            }
-        } else {
-            connection.confirmed(Change::Subscribe, fixed.to_vec()).await?;
-        }
-        self.flush(connection).await?;
-        let refused = self.wanted().iter().find_map(|(subject, standing)| match standing {
-            Standing::Refused(text) => Some(format!("{subject} cannot be followed: {text}")),
-            _ => None,
-        });
-        match refused {
-            Some(text) => Err(Error::new(fred::prelude::ErrorKind::Unknown, text)),
-            None => Ok(()),
+    /// Gives the connection up, with its `fixed` channels. It must have failed, so that nobody holds the wire for long.
+    pub(super) async fn detach(&self, fixed: &[String]) {
+        let mut wire = self.wire.lock().await;
+        *wire = None;
+        let mut ledger = self.ledger();
+        ledger.begin();
+        for name in fixed {
+            ledger.release(&Channel::Fixed(name.clone()));
         }
     }
 
-    /// Subscribes to what is wanted and not yet confirmed, until nothing is left.
+    fn name(&self, channel: &Channel) -> String {
+        match channel {
+            Channel::Subject(subject) => self.keys.subject(subject),
+            Channel::Fixed(name) => name.clone(),
+        }
+    }
+
+    /// Where a channel belongs: at the master of its slot, and at the one that is about to be.
+    fn places(&self, connection: &Connection, channel: &Channel) -> Vec<Place> {
+        if !self.sharded {
+            let server = connection.layout().masters()[0].clone();
+            return vec![Place { server, asking: false }];
+        }
+        let name = self.name(channel);
+        let layout = connection.layout();
+        let owner = layout.owner(&name).map(|server| Place { server, asking: false });
+        let heir = layout.heir(&name).map(|server| Place { server, asking: true });
+        owner.into_iter().chain(heir).collect()
+    }
+
+    /// Subscribes to and unsubscribes from what is due, until nothing is left.
     async fn flush(&self, connection: &Connection) -> Result<(), Error> {
+        let mut redirected_since = None;
         loop {
-            let batch = self.pending();
-            if batch.is_empty() {
-                return Ok(());
-            }
-            let refused = match self.subscribe_to(connection, &batch).await {
-                Ok(()) => None,
-                Err(error) if is_trouble(&error) => return Err(error),
-                // Redis refuses a whole command; find out for whom.
-                Err(_) if batch.len() > 1 => {
-                    for subject in batch {
-                        let refused = self.subscribe_to(connection, std::slice::from_ref(&subject)).await;
-                        match refused {
-                            Err(error) if is_trouble(&error) => return Err(error),
-                            other => self.settle(&[subject], other.err().as_ref()),
-                        }
+            let work = self.ledger().work(|channel| self.places(connection, channel), BATCH);
+            let Some(work) = work else { return Ok(()) };
+            let socket = connection.socket(&work.place.server).await?;
+            match (self.sharded, work.subscribe) {
+                (_, false) => self.end(&socket, work).await?,
+                (false, true) => self.begin(&socket, work).await?,
+                (true, true) => {
+                    let began = self.begin_shards(connection, &socket, work).await?;
+                    if !began.redirected {
+                        redirected_since = None;
+                        continue;
                     }
-                    continue;
+                    // Masters need a moment to agree on who has a slot.
+                    let since = *redirected_since.get_or_insert_with(Instant::now);
+                    if since.elapsed() > PATIENCE {
+                        return Err(Error::new(
+                            ErrorKind::IO,
+                            "the cluster does not agree on where slots lie",
+                        ));
+                    }
+                    sleep(REDIRECTED).await;
                 }
-                Err(error) => Some(error),
-            };
-            self.settle(&batch, refused.as_ref());
+            }
         }
     }
 
-    /// The next subjects of one kind that wait for Redis.
-    fn pending(&self) -> Vec<Subject> {
-        let wanted = self.wanted();
-        let waiting = || {
-            wanted.iter().filter(|(_, standing)| **standing == Standing::Wanted).map(|(subject, _)| subject)
+    async fn end(&self, socket: &Socket, work: Work) -> Result<(), Error> {
+        let change = match (self.sharded, work.channels[0].is_pattern()) {
+            (true, _) => Change::UnsubscribeShards,
+            (false, true) => Change::UnsubscribePatterns,
+            (false, false) => Change::Unsubscribe,
         };
-        let size = if self.sharded { 1 } else { BATCH };
-        let topics =
-            waiting().filter(|s| matches!(s, Subject::Topic(_))).take(size).cloned().collect::<Vec<_>>();
-        if topics.is_empty() { waiting().take(BATCH).cloned().collect() } else { topics }
-    }
-
-    fn settle(&self, subjects: &[Subject], refused: Option<&Error>) {
-        let mut wanted = self.wanted();
-        for subject in subjects {
-            // Given up meanwhile: the unsubscription waits for the wire.
-            if let Some(standing) = wanted.get_mut(subject) {
-                *standing = match refused {
-                    None => Standing::Confirmed,
-                    Some(error) => Standing::Refused(describe(error)),
-                };
-            }
+        let names = work.channels.iter().map(|channel| self.name(channel)).collect();
+        match socket.confirmed(change, names).await {
+            Err(error) if is_trouble(&error) => return Err(error),
+            // A refusal says that the slot is elsewhere: then it has ended by itself.
+            _ => {}
         }
+        let mut ledger = self.ledger();
+        for channel in &work.channels {
+            ledger.done(channel, socket.server(), false);
+        }
+        Ok(())
     }
 
-    /// Subscribes to subjects of one kind and waits for the confirmation.
-    async fn subscribe_to(&self, connection: &Connection, subjects: &[Subject]) -> Result<(), Error> {
-        let names = subjects.iter().map(|subject| self.keys.subject(subject)).collect::<Vec<_>>();
-        match subjects {
-            [Subject::Every(_), ..] if self.sharded => {
-                let text = "sharded pub/sub has no patterns: a whole area cannot be followed on a cluster";
-                Err(Error::new(fred::prelude::ErrorKind::InvalidCommand, text))
-            }
-            [Subject::Every(_), ..] => connection.confirmed(Change::SubscribePatterns, names).await,
-            _ if self.sharded => {
-                for name in names {
-                    connection.client().ssubscribe(name).await?;
+    /// Subscribes on a plain Redis.
+    async fn begin(&self, socket: &Socket, work: Work) -> Result<(), Error> {
+        match self.begin_together(socket, &work.channels).await {
+            // Redis refuses a whole command; find out for whom.
+            Err(error) if !is_trouble(&error) && work.channels.len() > 1 => {
+                for channel in &work.channels {
+                    let one = self.begin_together(socket, std::slice::from_ref(channel)).await;
+                    self.refuse_or_fail(channel, one)?;
                 }
                 Ok(())
             }
-            _ => connection.confirmed(Change::Subscribe, names).await,
+            other => self.refuse_or_fail(&work.channels[0], other),
         }
     }
 
-    /// Compares what Redis says about the connection with the wanted set, and subscribes to everything once more where
-    /// they differ.
-    pub(super) async fn reconcile(&self) -> Result<Agreement, Error> {
-        let wire = self.wire.lock().await;
-        let Some(Wire { connection, fixed }) = &*wire else { return Ok(Agreement::Agrees) };
-        if self.sharded {
-            return self.reconcile_shards(connection, fixed).await;
+    fn refuse_or_fail(&self, channel: &Channel, result: Result<(), Error>) -> Result<(), Error> {
+        match result {
+            Err(error) if !is_trouble(&error) => {
+                self.ledger().refuse(channel, describe(&error));
+                Ok(())
+            }
+            other => other,
         }
-        let answer = match connection.command_to(None, "CLIENT", vec!["INFO".into()]).await {
-            Err(error) if !is_trouble(&error) => return Ok(Agreement::Unknown(describe(&error))),
-            answer => reply::text(answer?),
-        };
-        let confirmed = self.confirmed();
-        let areas = confirmed.iter().filter(|subject| matches!(subject, Subject::Every(_))).count();
-        let expected = (confirmed.len() - areas + fixed.len(), areas);
-        if (number(&answer, "sub"), number(&answer, "psub")) == (Some(expected.0), Some(expected.1)) {
-            return Ok(Agreement::Agrees);
-        }
-        // What Redis has too much is not ours to know; a fresh start is.
-        self.subscribe_all(connection, fixed).await?;
-        Ok(Agreement::Mended)
     }
 
-    /// What is known of the slots may be old, but hides nothing: Redis ends the subscriptions of a slot that it gives away,
-    /// so that its old master has fewer than it should.
-    async fn reconcile_shards(&self, connection: &Connection, fixed: &[String]) -> Result<Agreement, Error> {
-        let Some(slots) = connection.client().cached_cluster_state() else { return Ok(Agreement::Agrees) };
-        let mut expected: HashMap<_, usize> = HashMap::new();
-        let confirmed = self.confirmed();
-        let names = confirmed.iter().map(|subject| self.keys.subject(subject));
-        for name in names.chain(fixed.iter().cloned()) {
-            let master = slots.get_server(fred::util::redis_keyslot(name.as_bytes()));
-            *expected.entry(master.cloned()).or_default() += 1;
+    async fn begin_together(&self, socket: &Socket, channels: &[Channel]) -> Result<(), Error> {
+        let change = if channels[0].is_pattern() { Change::SubscribePatterns } else { Change::Subscribe };
+        socket.confirmed(change, channels.iter().map(|channel| self.name(channel)).collect()).await?;
+        let mut ledger = self.ledger();
+        for channel in channels {
+            ledger.done(channel, socket.server(), true);
         }
-        for (master, count) in expected {
-            let args: Vec<Value> = vec!["INFO".into()];
-            let answer = match connection.command_to(master.as_ref(), "CLIENT", args).await {
-                Err(error) if !is_trouble(&error) => return Ok(Agreement::Unknown(describe(&error))),
-                answer => reply::text(answer?),
-            };
-            if number(&answer, "ssub").is_some_and(|subscribed| subscribed != count) {
-                connection.sync_slots().await?;
-                self.subscribe_all(connection, fixed).await?;
-                return Ok(Agreement::Mended);
+        Ok(())
+    }
+
+    /// Subscribes on one master of a cluster, to many channels in one go: each is confirmed, or refused, for
+    /// itself.
+    async fn begin_shards(
+        &self,
+        connection: &Connection,
+        socket: &Socket,
+        work: Work,
+    ) -> Result<Began, Error> {
+        if work.channels[0].is_pattern() {
+            let text = "sharded pub/sub has no patterns: a whole area cannot be followed on a cluster";
+            for channel in &work.channels {
+                self.ledger().refuse(channel, text.into());
+            }
+            return Ok(Began::default());
+        }
+        let names = work.channels.iter().map(|channel| self.name(channel)).collect();
+        let answers = socket.send_each("SSUBSCRIBE", names, work.place.asking).await?;
+        let mut look_around = false;
+        let mut began = Began::default();
+        for (channel, answer) in work.channels.into_iter().zip(answers) {
+            match answer {
+                Ok(answer) => {
+                    let count = reply::items(answer).pop().and_then(|count| reply::text(count).parse().ok());
+                    self.ledger().done(&channel, socket.server(), true);
+                    began.counts.push((channel, count));
+                }
+                Err(error) => match redirect(&describe(&error), socket.server()) {
+                    Some(Redirect::Moved(slot, to)) => {
+                        began.redirected = true;
+                        look_around |= !connection.layout().moved(slot, &to);
+                    }
+                    Some(Redirect::Ask(slot, to)) => {
+                        began.redirected = true;
+                        connection.layout().is_leaving(slot, &to);
+                    }
+                    None if is_trouble(&error) => return Err(error),
+                    None => self.ledger().refuse(&channel, describe(&error)),
+                },
             }
         }
-        Ok(Agreement::Agrees)
+        if look_around {
+            connection.look_around().await?;
+        }
+        Ok(began)
     }
 
-    fn confirmed(&self) -> Vec<Subject> {
-        let wanted = self.wanted();
-        let confirmed = wanted.iter().filter(|(_, standing)| **standing == Standing::Confirmed);
-        confirmed.map(|(subject, _)| subject.clone()).collect()
+    /// Compares what Redis says about the connection with the ledger, and subscribes once more to what is missing.
+    pub(super) async fn reconcile(&self) -> Result<Agreement, Error> {
+        let wire = self.wire.lock().await;
+        let Some(connection) = &*wire else { return Ok(Agreement::Agrees) };
+        let mut doubtful = if self.sharded { self.follow(connection).await? } else { Vec::new() };
+        for socket in connection.sockets() {
+            let counted = match self.counted(&socket).await {
+                Err(error) if !is_trouble(&error) => return Ok(Agreement::Unknown(describe(&error))),
+                counted => counted?,
+            };
+            let expected = self.ledger().count(socket.server());
+            if counted.is_some_and(|counted| counted != expected) {
+                doubtful.extend(self.mend(connection, &socket, expected).await?);
+            }
+        }
+        let subjects = doubtful.into_iter().filter_map(|channel| match channel {
+            Channel::Subject(subject) => Some(subject),
+            Channel::Fixed(_) => None,
+        });
+        let subjects = subjects.collect::<Vec<_>>();
+        Ok(if subjects.is_empty() { Agreement::Agrees } else { Agreement::Mended(subjects) })
     }
-}
 
-/// A number in the line that CLIENT INFO answers.
-fn number(line: &str, name: &str) -> Option<usize> {
-    line.split_whitespace().find_map(|field| field.strip_prefix(name)?.strip_prefix('=')?.parse().ok())
+    /// Follows slots to where they lie by now; what has moved.
+    async fn follow(&self, connection: &Connection) -> Result<Vec<Channel>, Error> {
+        let moved = self.ledger().moved(|channel| self.places(connection, channel));
+        self.flush(connection).await?;
+        Ok(moved)
+    }
+
+    /// Channels and patterns that Redis knows of this connection; `None` where it does not say (sharded ones, before 7).
+    async fn counted(&self, socket: &Socket) -> Result<Option<(usize, usize)>, Error> {
+        let answer = reply::text(socket.send("CLIENT", vec!["INFO".into()], PATIENCE).await?);
+        let number = |name: &str| {
+            answer.split_whitespace().find_map(|field| field.strip_prefix(name)?.parse::<usize>().ok())
+        };
+        let counted = if self.sharded {
+            number("ssub=").map(|channels| (channels, 0))
+        } else {
+            number("sub=").zip(number("psub="))
+        };
+        Ok(counted)
+    }
+
+    /// Subscribes to everything at a server once more, and finds out what of it was missing.
+    async fn mend(
+        &self,
+        connection: &Connection,
+        socket: &Socket,
+        expected: (usize, usize),
+    ) -> Result<Vec<Channel>, Error> {
+        let mut missing = Vec::new();
+        let mut before = self.counted(socket).await?;
+        let (patterns, channels): (Vec<_>, Vec<_>) =
+            self.ledger().at(socket.server()).into_iter().partition(Channel::is_pattern);
+        let batches = channels.chunks(MENDED).chain(patterns.chunks(MENDED));
+        for batch in batches {
+            if self.sharded {
+                let place = Place { server: socket.server().clone(), asking: false };
+                let work = Work { place, subscribe: true, channels: batch.to_vec() };
+                let mut known = before.map(|(channels, _)| channels);
+                for (channel, count) in self.begin_shards(connection, socket, work).await?.counts {
+                    // The number goes up where the channel was not there.
+                    if count != known {
+                        missing.push(channel);
+                    }
+                    known = count;
+                }
+                before = known.map(|channels| (channels, 0));
+            } else {
+                self.begin_together(socket, batch).await?;
+                let now = self.counted(socket).await?;
+                if now != before {
+                    missing.extend_from_slice(batch);
+                }
+                before = now;
+            }
+        }
+        if before.is_some_and(|counted| counted != expected) {
+            // What Redis has too much is not ours to know; a fresh start is.
+            return Err(Error::new(
+                ErrorKind::Protocol,
+                "Redis has other subscriptions than this node wants",
+            ));
+        }
+        Ok(missing)
+    }
 }

@@ -2,13 +2,19 @@
 //!
 //! Must not know connections. The password leaves this module only towards the client.
 
-use std::{fmt, path::PathBuf};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+};
 
-use fred::types::config::{ClusterDiscoveryPolicy, Config, Server, ServerConfig};
+use fred::types::{
+    RespVersion,
+    config::{Config, Server, ServerConfig, TlsConfig},
+};
 use percent_encoding::percent_decode_str;
 
 use super::tls;
-use crate::bus::StartError;
+use crate::{bus::StartError, config::secret_file};
 
 /// Where Redis is and who we are there.
 #[derive(Clone, Default)]
@@ -27,6 +33,16 @@ pub struct Target {
     pub tls_cert: Option<PathBuf>,
     /// PEM file with the key of `tls_cert`.
     pub tls_key: Option<PathBuf>,
+    /// The name in the servers' certificates, where they are reached by other names or addresses.
+    pub tls_server_name: Option<String>,
+    /// File that `password` was read from. Read again with every new link, so that a password can be rotated.
+    pub password_file: Option<PathBuf>,
+    /// The same of `sentinel_password`.
+    pub sentinel_password_file: Option<PathBuf>,
+    /// ACL user at the sentinels.
+    pub sentinel_username: Option<String>,
+    /// Password of the sentinels; not set: none, or the one of Redis where they want one. Never printed.
+    pub sentinel_password: Option<String>,
 }
 
 impl fmt::Debug for Target {
@@ -45,11 +61,73 @@ struct Place<'a> {
     path: &'a str,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Kind {
+/// How Redis is set up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// One server.
     Single,
+    /// Sentinels say which server it is.
     Sentinel,
+    /// Masters that share the slots.
     Cluster,
+}
+
+/// Who we are somewhere.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub(super) struct Credentials {
+    /// ACL user.
+    pub(super) username: Option<String>,
+    /// Never printed.
+    pub(super) password: Option<String>,
+}
+
+/// How to get in, made from a [`Target`].
+#[derive(Clone)]
+pub(super) struct Access {
+    /// How Redis is set up.
+    pub(super) kind: Kind,
+    /// Where to begin: servers, or sentinels.
+    pub(super) hosts: Vec<Server>,
+    /// What sentinels call the master.
+    pub(super) service: String,
+    /// The target without secrets, for messages.
+    pub(super) place: String,
+    /// Who we are in Redis.
+    pub(super) redis: Credentials,
+    /// Who we are at sentinels, where that is said.
+    pub(super) sentinel: Option<Credentials>,
+    tls: Option<TlsConfig>,
+    tls_server_name: Option<String>,
+    database: Option<u8>,
+}
+
+impl fmt::Debug for Access {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Access").field("place", &self.place).finish_non_exhaustive()
+    }
+}
+
+impl Access {
+    /// The client's configuration for a server, with its database where it is no sentinel.
+    ///
+    /// RESP2 to begin with: then the password goes as an argument of AUTH, whatever is in it.
+    pub(super) fn config(&self, server: &Server, who: &Credentials, sentinel: bool) -> Config {
+        let mut server = server.clone();
+        if let Some(name) = &self.tls_server_name {
+            server.tls_server_name = Some(name.as_str().into());
+        }
+        // A user without a password is let in with any, if at all.
+        let password = who.password.clone().or_else(|| who.username.as_ref().map(|_| String::new()));
+        Config {
+            username: who.username.clone(),
+            password,
+            tls: self.tls.clone(),
+            version: RespVersion::RESP2,
+            server: ServerConfig::Centralized { server },
+            database: self.database.filter(|_| !sentinel),
+            ..Config::default()
+        }
+    }
 }
 
 impl Target {
@@ -73,11 +151,11 @@ impl Target {
 
     /// Whether the URL (and the TLS files) can be read.
     pub fn check(&self) -> Result<(), StartError> {
-        self.config().map(drop)
+        self.access().map(drop)
     }
 
-    /// The client's configuration.
-    pub(super) fn config(&self) -> Result<Config, StartError> {
+    /// How to get in. Reads the files: TLS, passwords.
+    pub(super) fn access(&self) -> Result<Access, StartError> {
         let place = self.place().map_err(|problem| {
             let shown = self.shown();
             StartError(format!(
@@ -89,8 +167,6 @@ impl Target {
             Some((user, password)) => (decoded(user), decoded(password)),
             None => (None, decoded(place.user)),
         };
-        let servers =
-            place.hosts.iter().map(|(host, port)| Server::new(host.clone(), *port)).collect::<Vec<_>>();
         let database = match (place.kind, place.path) {
             (Kind::Single, "") | (Kind::Sentinel | Kind::Cluster, _) => None,
             (Kind::Single, path) => Some(path.parse::<u8>().map_err(|_| {
@@ -99,26 +175,28 @@ impl Target {
                 ))
             })?),
         };
-        let server = match place.kind {
-            Kind::Single => ServerConfig::Centralized { server: servers[0].clone() },
-            Kind::Cluster => {
-                ServerConfig::Clustered { hosts: servers, policy: ClusterDiscoveryPolicy::default() }
-            }
-            Kind::Sentinel => ServerConfig::Sentinel {
-                hosts: servers,
-                service_name: place.path.into(),
-                username: None,
-                password: None,
-            },
+        let own = Credentials {
+            username: self.sentinel_username.clone(),
+            password: secret(
+                self.sentinel_password.as_ref(),
+                self.sentinel_password_file.as_deref(),
+                "redis.sentinel_password_file",
+            )?,
         };
-        Ok(Config {
-            username: self.username.clone().or(url_user),
-            password: self.password.clone().or(url_password),
+        let password = secret(self.password.as_ref(), self.password_file.as_deref(), "redis.password_file")?;
+        Ok(Access {
+            kind: place.kind,
+            hosts: place.hosts.into_iter().map(server).collect(),
+            service: place.path.into(),
+            place: self.shown(),
+            redis: Credentials {
+                username: self.username.clone().or(url_user),
+                password: password.or(url_password),
+            },
+            sentinel: (own != Credentials::default()).then_some(own),
             tls: if place.tls || self.tls_ca.is_some() { Some(tls::connector(self)?.into()) } else { None },
-            version: fred::types::RespVersion::RESP3,
-            server,
+            tls_server_name: self.tls_server_name.clone(),
             database,
-            ..Config::default()
         })
     }
 
@@ -146,6 +224,19 @@ impl Target {
         }
         Ok(Place { kind, tls, user, hosts, path: path.trim_end_matches('/') })
     }
+}
+
+/// A server as it is written in the URL: its name is the one in its certificate.
+fn server((host, port): (String, u16)) -> Server {
+    let tls_server_name = host.parse::<std::net::IpAddr>().is_err().then(|| host.as_str().into());
+    Server { tls_server_name, ..Server::new(host, port) }
+}
+
+/// What the file has now; what was given, where there is no file.
+fn secret(given: Option<&String>, file: Option<&Path>, key: &str) -> Result<Option<String>, StartError> {
+    let Some(path) = file else { return Ok(given.cloned()) };
+    let read = secret_file(path);
+    read.map(Some).map_err(|problem| StartError(format!("{key} is {}: {problem}", path.display())))
 }
 
 fn decoded(text: &str) -> Option<String> {
@@ -178,14 +269,17 @@ mod tests {
 
     #[test]
     fn every_kind_of_url_is_read() {
-        let config = target("redis://anna:p%40ss@host:7000/2").config().unwrap();
-        assert_eq!(config.server, ServerConfig::new_centralized("host", 7000));
-        assert_eq!((config.username.as_deref(), config.password.as_deref()), (Some("anna"), Some("p@ss")));
-        assert_eq!(config.database, Some(2));
-        let config = target("redis-sentinel://:pw@a:1,b/mymaster").config().unwrap();
-        assert_eq!((config.username, config.password.as_deref()), (None, Some("pw")));
-        assert_eq!(config.server.hosts(), [Server::new("a", 1), Server::new("b", 26379)]);
-        assert!(target("redis-cluster://[::1]:7001,b:7002").config().unwrap().server.is_clustered());
+        let access = target("redis://anna:p%40ss@host:7000/2").access().unwrap();
+        assert_eq!(access.hosts, [Server::new("host", 7000)]);
+        let user = (access.redis.username.as_deref(), access.redis.password.as_deref());
+        assert_eq!(user, (Some("anna"), Some("p@ss")));
+        assert_eq!((access.kind, access.database), (Kind::Single, Some(2)));
+        let access = target("redis-sentinel://:pw@a:1,b/mymaster").access().unwrap();
+        assert_eq!((access.redis.username, access.redis.password.as_deref()), (None, Some("pw")));
+        assert_eq!(access.hosts, [Server::new("a", 1), Server::new("b", 26379)]);
+        assert_eq!((access.kind, access.service.as_str()), (Kind::Sentinel, "mymaster"));
+        let access = target("redis-cluster://[::1]:7001,b:7002").access().unwrap();
+        assert_eq!((access.kind, &access.hosts[0]), (Kind::Cluster, &Server::new("::1", 7001)));
         for bad in [
             "",
             "host:1",
@@ -196,7 +290,7 @@ mod tests {
             "redis-sentinel://a",
             "redis://h/x",
         ] {
-            assert!(target(bad).config().is_err(), "{bad:?} passed");
+            assert!(target(bad).access().is_err(), "{bad:?} passed");
         }
     }
 

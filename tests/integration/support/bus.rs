@@ -1,6 +1,7 @@
 //! A bus under test: settings, waiting for what it says, with a deadline.
 
 use std::{
+    collections::HashSet,
     sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
@@ -163,6 +164,31 @@ impl TestBus {
             all.push(self.delivery().await);
         }
         all
+    }
+
+    /// Publishes to each topic until what was accepted arrives; links may come and go meanwhile.
+    pub(crate) async fn all_work(&mut self, names: &[String]) {
+        let publisher: Bus = self.bus.clone();
+        let targets = names.to_vec();
+        let mut missing = names.iter().cloned().collect::<HashSet<String>>();
+        let publishing = async {
+            loop {
+                for name in &targets {
+                    let _ = publisher.publish(topic(name), numbered(8)).await;
+                }
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+        };
+        let receiving = self.until(|event| {
+            if let BusEvent::Delivery(delivery) = event {
+                missing.remove(delivery.topic.as_str());
+            }
+            missing.is_empty().then_some(())
+        });
+        tokio::select! {
+            () = publishing => {}
+            () = receiving => {}
+        }
     }
 
     pub(crate) async fn end(self) {

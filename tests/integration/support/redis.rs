@@ -61,9 +61,19 @@ impl RedisServer {
 
     /// A sentinel that watches `master` under the name `mymaster`.
     pub(crate) fn sentinel(master: u16, quorum: u8) -> Self {
+        Self::sentinel_with(master, quorum, "")
+    }
+
+    /// A server that speaks TLS only, with all of its configuration but its directory in these lines.
+    pub(crate) fn with_tls_lines(lines: &str) -> Self {
+        Self::run("redis-server", lines, true)
+    }
+
+    /// A sentinel with these lines in its configuration behind the usual ones.
+    pub(crate) fn sentinel_with(master: u16, quorum: u8, lines: &str) -> Self {
         let lines = format!(
             "sentinel monitor mymaster 127.0.0.1 {master} {quorum}\nsentinel down-after-milliseconds mymaster 1000\n\
-             sentinel failover-timeout mymaster 5000\n"
+             sentinel failover-timeout mymaster 5000\n{lines}"
         );
         Self::run("redis-sentinel", &lines, false)
     }
@@ -242,113 +252,25 @@ fn read_answer(reader: &mut impl std::io::BufRead, out: &mut String) -> std::io:
 
 /// An authority and a server's and a client's certificate for 127.0.0.1, made by openssl.
 pub(crate) fn certificates() -> TempDir {
+    certificates_for("IP:127.0.0.1,DNS:localhost")
+}
+
+/// The same for other names, as openssl writes them: `DNS:name,IP:address`.
+pub(crate) fn certificates_for(names: &str) -> TempDir {
     let dir = tempfile::Builder::new().prefix("carillon-tls-").tempdir().expect("a directory");
     let script = "set -e
         openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=test-authority -keyout ca.key -out ca.pem \
             -addext basicConstraints=critical,CA:TRUE -addext keyUsage=critical,keyCertSign
         for name in server client; do
             openssl req -newkey rsa:2048 -nodes -subj /CN=$name -keyout $name.key -out $name.csr
-            printf 'subjectAltName=IP:127.0.0.1,DNS:localhost\\nbasicConstraints=CA:FALSE' > ext
+            printf 'subjectAltName=%s\\nbasicConstraints=CA:FALSE' $NAMES > ext
             openssl x509 -req -in $name.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile ext -out $name.pem
         done";
-    let output = Command::new("sh").args(["-c", script]).current_dir(dir.path()).output().expect("openssl");
+    let mut making = Command::new("sh");
+    let output = making.args(["-c", script]).env("NAMES", names).current_dir(dir.path()).output();
+    let output = output.expect("openssl");
     assert!(output.status.success(), "openssl: {}", String::from_utf8_lossy(&output.stderr));
     dir
-}
-
-/// A cluster of masters, each with `replicas` replicas.
-#[derive(Debug)]
-pub(crate) struct RedisCluster {
-    /// Masters first.
-    pub(crate) servers: Vec<RedisServer>,
-}
-
-impl RedisCluster {
-    /// Starts servers and joins them; returns when every one knows all slots.
-    pub(crate) fn start(masters: usize, replicas: usize) -> Self {
-        let lines = "save \"\"\ncluster-enabled yes\ncluster-config-file {dir}/nodes.conf\ncluster-node-timeout 2000\n\
-                     cluster-port {bus}\n";
-        let count = masters * (1 + replicas);
-        let servers: Vec<_> = (0..count)
-            .map(|_| RedisServer::with(&lines.replace("{bus}", &free_port().to_string())))
-            .collect();
-        let addresses = servers.iter().map(|s| format!("127.0.0.1:{}", s.port())).collect::<Vec<_>>();
-        let output = Command::new("redis-cli")
-            .args(["--cluster", "create"])
-            .args(&addresses)
-            .args(["--cluster-replicas", &replicas.to_string(), "--cluster-yes"])
-            .output()
-            .expect("redis-cli");
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
-        let cluster = Self { servers };
-        let settled = |s: &RedisServer| {
-            let info = s.command(&["CLUSTER", "INFO"]);
-            info.contains("cluster_state:ok") && info.contains(&format!("cluster_known_nodes:{count}"))
-        };
-        until("the cluster forms", || cluster.servers.iter().all(settled));
-        for replica in &cluster.servers[masters..] {
-            until("the replica is in step", || replica.info("replication", "master_link_status") == "up");
-        }
-        for (n, master) in cluster.servers[..masters].iter().enumerate().filter(|_| replicas > 0) {
-            until("the master knows its replica", || {
-                let lines = master.command(&["CLUSTER", "NODES"]);
-                lines.matches("slave").count() == masters * replicas && cluster.replica_of(n) > 0
-            });
-        }
-        cluster
-    }
-
-    /// `redis-cluster://…`
-    pub(crate) fn url(&self) -> String {
-        let hosts = self.servers.iter().map(|s| format!("127.0.0.1:{}", s.port())).collect::<Vec<_>>();
-        format!("redis-cluster://{}", hosts.join(","))
-    }
-
-    /// The port of the replica of a master.
-    pub(crate) fn replica_of(&self, master: usize) -> u16 {
-        let id = self.servers[master].command(&["CLUSTER", "MYID"]);
-        let nodes = self.servers[master].command(&["CLUSTER", "NODES"]);
-        let line =
-            nodes.lines().find(|line| line.contains("slave") && line.contains(id.trim())).expect("a replica");
-        let address = line.split([' ', '@']).nth(1).expect("an address");
-        address.rsplit(':').next().and_then(|port| port.parse().ok()).expect("a port")
-    }
-
-    /// Which server has a slot.
-    pub(crate) fn owner(&self, slot: u64) -> usize {
-        let owns = |server: &RedisServer| {
-            let nodes = server.command(&["CLUSTER", "NODES"]);
-            let mine = nodes.lines().find(|line| line.contains("myself")).unwrap_or_default();
-            mine.split(' ').skip(8).any(|range| {
-                let mut ends = range.split('-').filter_map(|n| n.parse::<u64>().ok());
-                let first = ends.next();
-                first.is_some_and(|first| (first..=ends.next().unwrap_or(first)).contains(&slot))
-            })
-        };
-        self.servers.iter().position(owns).expect("an owner")
-    }
-
-    /// Moves a slot with its keys from one master to another.
-    pub(crate) fn move_slot(&self, slot: u64, from: usize, to: usize) {
-        let (source, target, slot) = (&self.servers[from], &self.servers[to], slot.to_string());
-        let ids = [source.command(&["CLUSTER", "MYID"]), target.command(&["CLUSTER", "MYID"])];
-        target.command(&["CLUSTER", "SETSLOT", &slot, "IMPORTING", ids[0].trim()]);
-        source.command(&["CLUSTER", "SETSLOT", &slot, "MIGRATING", ids[1].trim()]);
-        loop {
-            let keys = source.command(&["CLUSTER", "GETKEYSINSLOT", &slot, "100"]);
-            let keys = keys.lines().collect::<Vec<_>>();
-            if keys.is_empty() {
-                break;
-            }
-            let port = target.port().to_string();
-            let migrate =
-                [&["MIGRATE", "127.0.0.1", &port, "", "0", "5000", "KEYS"], keys.as_slice()].concat();
-            assert_eq!(source.command(&migrate).trim(), "OK");
-        }
-        for server in [target, source].into_iter().chain(&self.servers) {
-            server.command(&["CLUSTER", "SETSLOT", &slot, "NODE", ids[1].trim()]);
-        }
-    }
 }
 
 /// Waits for something that has no other way of telling, with a deadline.

@@ -1,0 +1,107 @@
+//! How Redis lies at this moment: who has which slot, and which slots are on their way. Shared by the connections of a
+//! link, so that what one learns all know.
+//!
+//! Must not know connections.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use fred::prelude::Server;
+
+use super::slots::{Slots, slot};
+
+/// Where what lies.
+#[derive(Debug)]
+pub(super) struct Layout {
+    state: Mutex<State>,
+    /// The masters that the link was built with.
+    masters: Vec<Server>,
+}
+
+#[derive(Debug)]
+struct State {
+    slots: Slots,
+    /// Slots that a master is handing over, and to whom: what of them has gone ahead is asked for there.
+    leaving: HashMap<u16, Server>,
+}
+
+impl Layout {
+    pub(super) fn new(slots: Slots) -> Self {
+        let masters = slots.masters();
+        Self { state: Mutex::new(State { slots, leaving: HashMap::new() }), masters }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The masters that the link was built with.
+    pub(super) fn masters(&self) -> &[Server] {
+        &self.masters
+    }
+
+    /// Who has the slot of a key or channel.
+    pub(super) fn owner(&self, name: &str) -> Option<Server> {
+        self.state().slots.owner(name).cloned()
+    }
+
+    /// Who is about to get the slot of a key or channel.
+    pub(super) fn heir(&self, name: &str) -> Option<Server> {
+        let state = self.state();
+        if state.leaving.is_empty() { None } else { state.leaving.get(&slot(name)).cloned() }
+    }
+
+    /// Everything was asked for anew. The masters that have come since the link was built.
+    pub(super) fn renew(&self, slots: Slots) -> Vec<Server> {
+        let new = slots.masters().into_iter().filter(|master| !self.masters.contains(master)).collect();
+        let mut state = self.state();
+        state.leaving.retain(|slot, heir| slots.owner_of(*slot) != Some(heir));
+        state.slots = slots;
+        new
+    }
+
+    /// A slot lies with one of the masters, and is on its way to nobody; `false` where it is none of them.
+    pub(super) fn moved(&self, slot: u16, to: &Server) -> bool {
+        let mut state = self.state();
+        state.leaving.remove(&slot);
+        let known = self.masters.contains(to);
+        if known {
+            state.slots.moved(slot, to.clone());
+        }
+        known
+    }
+
+    /// A slot is on its way.
+    pub(super) fn is_leaving(&self, slot: u16, to: &Server) {
+        self.state().leaving.insert(slot, to.clone());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NAME: &str = "carillon:comments:42";
+
+    fn server(port: u16) -> Server {
+        Server::new("h", port)
+    }
+
+    #[test]
+    fn a_slot_on_its_way_has_an_heir_until_it_has_arrived_or_stays() {
+        let layout = Layout::new(Slots::only(server(1)));
+        assert_eq!((layout.owner(NAME), layout.heir(NAME)), (Some(server(1)), None));
+        layout.is_leaving(slot(NAME), &server(2));
+        assert!(layout.renew(Slots::only(server(1))).is_empty(), "the slots are the same");
+        assert_eq!(layout.heir(NAME), Some(server(2)), "still on its way");
+        assert_eq!(layout.heir("carillon:other"), None);
+        assert_eq!(layout.renew(Slots::only(server(2))), [server(2)], "a new master");
+        assert_eq!((layout.owner(NAME), layout.heir(NAME)), (Some(server(2)), None));
+        layout.is_leaving(slot(NAME), &server(3));
+        assert!(layout.moved(slot(NAME), &server(1)), "it stayed");
+        assert_eq!((layout.owner(NAME), layout.heir(NAME)), (Some(server(1)), None));
+        assert!(!layout.moved(slot(NAME), &server(9)), "no master of ours");
+    }
+}

@@ -1,0 +1,61 @@
+//! What Redis pushes, as one stream: straight from fred where there is one server, merged where there are several.
+//!
+//! Each server's messages keep their order. Must not know what they say.
+
+use fred::types::Message;
+use tokio::sync::{
+    broadcast::{self, error::RecvError},
+    mpsc,
+};
+use tokio_util::sync::CancellationToken;
+
+/// The next of what was pushed.
+#[derive(Debug)]
+pub(super) enum Pushed {
+    /// A message.
+    Message(Message),
+    /// There was no room for some.
+    Missed,
+}
+
+/// The receiving end.
+#[derive(Debug)]
+pub(super) enum Messages {
+    /// Of one server.
+    Direct(broadcast::Receiver<Message>),
+    /// Of all masters of a cluster.
+    Merged(mpsc::Receiver<Pushed>),
+}
+
+impl Messages {
+    /// The next; `None` where no more can come.
+    pub(super) async fn next(&mut self) -> Option<Pushed> {
+        match self {
+            Self::Direct(messages) => pushed(messages.recv().await),
+            Self::Merged(pushed) => pushed.recv().await,
+        }
+    }
+}
+
+/// Hands on what one server pushes until the connection has ended.
+pub(super) async fn forward(
+    mut messages: broadcast::Receiver<Message>,
+    to: mpsc::Sender<Pushed>,
+    ended: CancellationToken,
+) {
+    loop {
+        let next = ended.run_until_cancelled(messages.recv()).await.and_then(pushed);
+        let Some(next) = next else { return };
+        if to.send(next).await.is_err() {
+            return;
+        }
+    }
+}
+
+fn pushed(received: Result<Message, RecvError>) -> Option<Pushed> {
+    match received {
+        Ok(message) => Some(Pushed::Message(message)),
+        Err(RecvError::Lagged(_)) => Some(Pushed::Missed),
+        Err(RecvError::Closed) => None,
+    }
+}

@@ -1,0 +1,287 @@
+//! One connection to one server, made by fred with every default set on purpose.
+//!
+//! It is never mended: what fred does after a lost connection (subscribe again without telling whether it worked, send
+//! commands a second time) is not what an honest link needs. Of clusters and sentinels fred is told nothing: where
+//! commands go is decided in [`super::connection`]. Must not know what is said over it.
+
+use std::{sync::Arc, time::Duration};
+
+use fred::{
+    clients::{Client, Pipeline},
+    interfaces::{AuthInterface, PubsubInterface},
+    prelude::{ClientLike, Error, ErrorKind, EventInterface, Server},
+    socket2::TcpKeepalive,
+    types::{
+        Builder, ClusterHash, CustomCommand, Message, RespVersion, Value,
+        config::{Config, ConnectionConfig, Options, PerformanceConfig, TcpConfig},
+    },
+};
+use tokio::{sync::broadcast, task::AbortHandle};
+
+use super::{ending::Ending, fault::describe, fault::is_trouble};
+use crate::shutdown::Tasks;
+
+/// The longest that anything but a long read may take.
+pub(super) const PATIENCE: Duration = Duration::from_secs(3);
+
+/// Messages that may wait between fred and the reader of a link (fred allocates the places at once, 5 MiB).
+pub(super) const MESSAGES: usize = 8192;
+
+/// What a connection is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// Commands of all kinds, pipelined.
+    Commands,
+    /// Subscriptions; nothing else is sent but what confirms them.
+    Subscriptions,
+}
+
+/// A change of subscriptions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Change {
+    Subscribe,
+    Unsubscribe,
+    SubscribePatterns,
+    UnsubscribePatterns,
+    UnsubscribeShards,
+}
+
+/// A connection, closed when it is dropped.
+#[derive(Debug)]
+pub(super) struct Socket {
+    client: Client,
+    server: Server,
+    router: AbortHandle,
+    ending: Arc<Ending>,
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        // Fred's router owns the TCP connection.
+        self.router.abort();
+    }
+}
+
+/// A command for whatever server there is.
+pub(super) fn custom(name: &'static str) -> CustomCommand {
+    CustomCommand::new_static(name, ClusterHash::Random, false)
+}
+
+impl Socket {
+    /// Connects to a server and says hello, or says why not. `ending` is told when the connection has shown trouble.
+    pub(super) async fn open(
+        config: Config,
+        server: Server,
+        purpose: Purpose,
+        ending: Arc<Ending>,
+        tasks: &Tasks,
+    ) -> Result<Self, Error> {
+        let socket = Self::connect(config, server, purpose, ending, tasks).await?;
+        // Not by fred when it connects: it sends the password in HELLO unquoted, where a space ends it.
+        let hello = tokio::time::timeout(PATIENCE, socket.client.hello(RespVersion::RESP3, None, None));
+        hello.await.unwrap_or_else(|_| Err(Error::new(ErrorKind::Timeout, "no answer")))?;
+        Ok(socket)
+    }
+
+    /// Connects to a server for a question or two, without pub/sub.
+    pub(super) async fn open_plain(
+        config: Config,
+        server: Server,
+        ending: Arc<Ending>,
+        tasks: &Tasks,
+    ) -> Result<Self, Error> {
+        Self::connect(config, server, Purpose::Commands, ending, tasks).await
+    }
+
+    async fn connect(
+        config: Config,
+        server: Server,
+        purpose: Purpose,
+        ending: Arc<Ending>,
+        tasks: &Tasks,
+    ) -> Result<Self, Error> {
+        let client = client(config, purpose)?;
+        let mut errors = client.error_rx();
+        let router = client.connect();
+        let socket = Self { client, server, router: router.abort_handle(), ending };
+        let connected = tokio::time::timeout(PATIENCE * 2, socket.client.wait_for_connect()).await;
+        connected.unwrap_or_else(|_| Err(Error::new(ErrorKind::Timeout, "no answer")))?;
+        while errors.try_recv().is_ok() {}
+        let ending = socket.ending.clone();
+        tasks.spawn_until_end(async move {
+            let text = tokio::select! {
+                () = ending.token().cancelled() => return,
+                Ok((error, _)) = errors.recv() => describe(&error),
+                end = router => match end {
+                    Ok(Err(error)) => describe(&error),
+                    _ => "the connection was closed".into(),
+                },
+            };
+            ending.fail(text);
+        });
+        Ok(socket)
+    }
+
+    /// The server at its other end.
+    pub(super) fn server(&self) -> &Server {
+        &self.server
+    }
+
+    /// What arrives of subscriptions from now on.
+    pub(super) fn messages(&self) -> broadcast::Receiver<Message> {
+        self.client.message_rx()
+    }
+
+    /// Sends a command.
+    pub(super) async fn send(
+        &self,
+        name: &'static str,
+        args: Vec<Value>,
+        timeout: Duration,
+    ) -> Result<Value, Error> {
+        let options = Options { timeout: Some(timeout), ..Options::default() };
+        let client = self.client.with_options(&options);
+        tokio::select! {
+            biased;
+            reply = client.custom(custom(name), args) => reply,
+            () = self.ending.token().cancelled() => Err(self.ended()),
+        }
+    }
+
+    /// Sends a command to a server that is about to get the slot: with ASKING right before it.
+    pub(super) async fn send_asking(
+        &self,
+        name: &'static str,
+        args: Vec<Value>,
+        timeout: Duration,
+    ) -> Result<Value, Error> {
+        let pipeline = self.client.pipeline();
+        let _: Value = pipeline.custom(custom("ASKING"), Vec::<Value>::new()).await?;
+        let _: Value = pipeline.custom(custom(name), args).await?;
+        let mut answers = self.all(&pipeline, timeout).await?;
+        answers.pop().unwrap_or_else(|| Err(Error::new(ErrorKind::Protocol, "no answer")))
+    }
+
+    /// Sends the same command with each of several arguments, together. One answer for each, in order.
+    pub(super) async fn send_each(
+        &self,
+        name: &'static str,
+        args: Vec<String>,
+        asking: bool,
+    ) -> Result<Vec<Result<Value, Error>>, Error> {
+        let (pipeline, count) = (self.client.pipeline(), args.len());
+        for arg in args {
+            if asking {
+                let _: Value = pipeline.custom(custom("ASKING"), Vec::<Value>::new()).await?;
+            }
+            let _: Value = pipeline.custom(custom(name), vec![arg]).await?;
+        }
+        let answers = self.all(&pipeline, PATIENCE).await?;
+        let step = if asking { 2 } else { 1 };
+        let answers = answers.into_iter().skip(step - 1).step_by(step).collect::<Vec<_>>();
+        if answers.len() == count {
+            return Ok(answers);
+        }
+        // Fred gives one error for a whole pipeline that was lost.
+        let lost = answers.into_iter().find_map(Result::err);
+        Err(lost.unwrap_or_else(|| Error::new(ErrorKind::Protocol, "answers are missing")))
+    }
+
+    async fn all(
+        &self,
+        pipeline: &Pipeline<Client>,
+        timeout: Duration,
+    ) -> Result<Vec<Result<Value, Error>>, Error> {
+        tokio::select! {
+            biased;
+            answers = tokio::time::timeout(timeout, pipeline.try_all()) => {
+                answers.map_err(|_| Error::new(ErrorKind::Timeout, "no answer"))
+            }
+            () = self.ending.token().cancelled() => Err(self.ended()),
+        }
+    }
+
+    fn ended(&self) -> Error {
+        Error::new(ErrorKind::IO, self.ending.reason())
+    }
+
+    /// Changes subscriptions and waits until Redis has confirmed them. Nothing else may be under way.
+    ///
+    /// Fred takes these commands for answered when they are sent. Redis' refusal comes as the answer to the next command,
+    /// which therefore is a ping that leaves together with the first (alone, it could leave after the refusal had come
+    /// and been dropped). After a refusal the answers are out of place until all have come in.
+    pub(super) async fn confirmed(&self, change: Change, names: Vec<String>) -> Result<(), Error> {
+        let (pipeline, nonce) = (self.client.pipeline(), self.ending.nonce());
+        match change {
+            Change::Subscribe => pipeline.subscribe(names).await?,
+            Change::Unsubscribe => pipeline.unsubscribe(names).await?,
+            Change::SubscribePatterns => pipeline.psubscribe(names).await?,
+            Change::UnsubscribePatterns => pipeline.punsubscribe(names).await?,
+            // Each channel may lie in another slot.
+            Change::UnsubscribeShards => {
+                for name in names {
+                    pipeline.sunsubscribe(name).await?;
+                }
+            }
+        }
+        let _: Value = pipeline.custom(custom("PING"), vec![nonce.clone()]).await?;
+        let answer: Result<Value, Error> = tokio::select! {
+            biased;
+            answer = pipeline.last() => answer,
+            () = self.ending.token().cancelled() => Err(self.ended()),
+        };
+        match answer {
+            Ok(answer) if answer.as_str().is_some_and(|text| *text == nonce) => Ok(()),
+            Err(error) if is_trouble(&error) => Err(error),
+            other => {
+                self.catch_up().await?;
+                other.map(|_| ())
+            }
+        }
+    }
+
+    /// Waits until the answers are in step again.
+    async fn catch_up(&self) -> Result<(), Error> {
+        for attempt in 1..=10 {
+            match self.ping().await {
+                Ok(true) => return Ok(()),
+                Err(error) if is_trouble(&error) => return Err(error),
+                _ => tokio::time::sleep(Duration::from_millis(20 * attempt)).await,
+            }
+        }
+        Err(Error::new(ErrorKind::Protocol, "the answers on the link are out of step"))
+    }
+
+    /// Whether the answer is the one to this ping.
+    async fn ping(&self) -> Result<bool, Error> {
+        let nonce = self.ending.nonce();
+        let reply = self.send("PING", vec![nonce.clone().into()], PATIENCE).await?;
+        Ok(reply.as_str().is_some_and(|text| *text == nonce))
+    }
+}
+
+fn client(config: Config, purpose: Purpose) -> Result<Client, Error> {
+    let mut builder = Builder::from_config(config);
+    builder.set_performance_config(PerformanceConfig {
+        default_command_timeout: PATIENCE,
+        max_feed_count: 200,
+        broadcast_channel_capacity: if purpose == Purpose::Subscriptions { MESSAGES } else { 32 },
+    });
+    builder.set_connection_config(ConnectionConfig {
+        connection_timeout: PATIENCE,
+        internal_command_timeout: PATIENCE,
+        max_command_attempts: 1,
+        max_redirections: 0,
+        max_command_buffer_len: 100_000,
+        auto_client_setname: false,
+        reconnect_on_auth_error: false,
+        tcp: TcpConfig {
+            nodelay: Some(true),
+            keepalive: Some(TcpKeepalive::new().with_time(PATIENCE).with_interval(PATIENCE)),
+            user_timeout: Some(PATIENCE * 3),
+            ..TcpConfig::default()
+        },
+        ..ConnectionConfig::default()
+    });
+    builder.build()
+}
