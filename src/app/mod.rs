@@ -199,6 +199,7 @@ impl Node {
             router: internal.router(),
             tls: None,
             header_time: config.limits.header_time,
+            keep_alive: config.http.keep_alive,
             metrics,
             tasks: visitors.clone(),
         };

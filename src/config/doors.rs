@@ -2,9 +2,10 @@
 //!
 //! Must not know what is served behind them.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use ipnet::IpNet;
+use url::Url;
 
 use super::{reader::Reader, secret::Secret};
 
@@ -21,6 +22,20 @@ pub struct Http {
     pub trusted_proxies: Vec<IpNet>,
     /// Certificate chain and key, PEM.
     pub tls: Option<(PathBuf, PathBuf)>,
+    /// How connections are kept between requests.
+    pub keep_alive: KeepAlive,
+}
+
+/// How long connections live between requests. A balancer must be the one that ends them: it would else send a request
+/// into a connection that the node is just closing.
+#[derive(Debug, Clone, Copy)]
+pub struct KeepAlive {
+    /// An HTTP/1 connection may be idle for so long.
+    pub idle: Duration,
+    /// A silent HTTP/2 connection is sent a PING after so long.
+    pub ping: Duration,
+    /// Requests (streams of events, too) that one HTTP/2 connection may carry at once.
+    pub streams: u32,
 }
 
 const ADDRESS: &str = "an address and port, for example 0.0.0.0:8080, 127.0.0.1:8080 or [::]:8080";
@@ -49,6 +64,12 @@ impl Http {
                 },
             ),
             tls: reader.file_pair("http.tls_cert", "http.tls_key"),
+            keep_alive: KeepAlive {
+                idle: reader.seconds("http.keep_alive_seconds", 1..=3_600),
+                ping: reader.seconds("http.http2_ping_seconds", 1..=3_600),
+                // The range keeps it within its type.
+                streams: reader.number("http.http2_streams", 1..=100_000).try_into().unwrap_or(u32::MAX),
+            },
         }
     }
 }
@@ -67,24 +88,24 @@ fn base_path(text: &str) -> Option<String> {
     path.strip_prefix('/')?.split('/').all(fits).then(|| path.to_owned())
 }
 
-/// Brings an origin into the form in which browsers send it (RFC 6454, 6.2).
+/// Brings an origin into the form in which browsers send it (RFC 6454, 6.2; WHATWG URL): lower case, punycode, the
+/// shortest IPv6, no default port, no zeros before a port. What no page can have as its origin is none.
 fn parse_origin(text: &str) -> Option<String> {
-    let lower = text.to_lowercase();
-    let origin = lower.strip_suffix('/').unwrap_or(&lower);
-    let (scheme, host) = origin.split_once("://")?;
-    let default = match scheme {
-        "http" => ":80",
-        "https" => ":443",
-        _ => return None,
-    };
-    let host = host.strip_suffix(default).unwrap_or(host);
-    let (name, port) = match host.rsplit_once(':') {
-        Some((name, port)) if !port.ends_with(']') => (name, Some(port)),
-        _ => (host, None),
-    };
-    let fits = |c: char| c.is_alphanumeric() || matches!(c, '.' | '-' | '_' | '[' | ']' | ':');
-    let port_fits = port.is_none_or(|port| port.parse::<u16>().is_ok());
-    (!name.is_empty() && name.chars().all(fits) && port_fits).then(|| format!("{scheme}://{host}"))
+    let url = Url::parse(text.trim()).ok()?;
+    let host = url.host_str()?;
+    let bare = matches!(url.scheme(), "http" | "https")
+        && url.path() == "/"
+        && url.query().is_none()
+        && url.fragment().is_none()
+        && url.username().is_empty()
+        && url.password().is_none()
+        && url.port() != Some(0)
+        // A pattern would match nothing: every origin is written out.
+        && !host.contains('*')
+        // The parser mends these, a browser would not send them.
+        && !text.contains(['\\', '\t', '\n', '\r'])
+        && text.contains("://");
+    bare.then(|| url.origin().ascii_serialization())
 }
 
 /// `[internal]`
@@ -114,5 +135,67 @@ impl Internal {
     pub(super) fn read(reader: &mut Reader) -> Self {
         let publish_token = reader.secret("internal.publish_token");
         Self { listen: listen(reader, "internal.listen"), publish_token }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse_origin;
+
+    #[test]
+    fn origins_are_brought_into_the_form_that_browsers_send() {
+        for (written, sent) in [
+            ("https://cms.example.com", "https://cms.example.com"),
+            (" https://CMS.Example.com/ ", "https://cms.example.com"),
+            ("https://cms.example.com:443", "https://cms.example.com"),
+            ("http://cms.example.com:80/", "http://cms.example.com"),
+            ("http://cms.example.com:443", "http://cms.example.com:443"),
+            ("https://cms.example.com:0443", "https://cms.example.com"),
+            ("https://cms.example.com:08443", "https://cms.example.com:8443"),
+            ("https://cms.example.com:", "https://cms.example.com"),
+            ("https://bücher.example", "https://xn--bcher-kva.example"),
+            ("https://BÜCHER.example:8443", "https://xn--bcher-kva.example:8443"),
+            ("https://xn--bcher-kva.example", "https://xn--bcher-kva.example"),
+            ("https://例え.テスト", "https://xn--r8jz45g.xn--zckzah"),
+            ("http://[2001:0db8:0000:0000:0000:0000:0000:0001]:3000", "http://[2001:db8::1]:3000"),
+            ("http://[2001:DB8::1]", "http://[2001:db8::1]"),
+            ("http://[::ffff:10.0.0.1]:8080", "http://[::ffff:a00:1]:8080"),
+            ("http://127.0.0.1:3000", "http://127.0.0.1:3000"),
+            ("http://127.1:3000", "http://127.0.0.1:3000"),
+            ("http://localhost:3000", "http://localhost:3000"),
+            ("https://my_host.local", "https://my_host.local"),
+        ] {
+            assert_eq!(parse_origin(written).as_deref(), Some(sent), "{written}");
+        }
+    }
+
+    #[test]
+    fn what_no_page_has_as_its_origin_is_refused() {
+        for text in [
+            "*",
+            "null",
+            "",
+            "cms.example.com",
+            "//cms.example.com",
+            "https:cms.example.com",
+            "https:/cms.example.com",
+            "https://*.example.com",
+            "https://cms.example.com/cms",
+            "https://cms.example.com?x",
+            "https://cms.example.com/#",
+            "https://anna@cms.example.com",
+            "https://cms.example.com:0",
+            "https://cms.example.com:65536",
+            "https://cms.example.com:https",
+            "https://[2001:db8::1",
+            "https://2001:db8::1",
+            "https://",
+            "https://a b.example",
+            "https:\\\\cms.example.com",
+            "ftp://cms.example.com",
+            "file:///cms",
+        ] {
+            assert_eq!(parse_origin(text), None, "{text}");
+        }
     }
 }

@@ -19,7 +19,7 @@ use std::{collections::BTreeMap, path::Path};
 use self::reader::Reader;
 pub use self::reader::secret_file;
 pub use self::{
-    doors::{Http, Internal},
+    doors::{Http, Internal, KeepAlive},
     layers::{Layers, Source},
     rooms::{
         Areas, Demo, Drain, Heartbeat, Limits, Log, LogFormat, LogLevel, Node, Probe, Redis, Resync,

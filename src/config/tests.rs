@@ -53,8 +53,8 @@ fn every_documented_key_is_read_and_every_key_read_is_documented() {
     let text = [include_str!("rooms.rs"), include_str!("doors.rs"), include_str!("who.rs")].concat();
     let mut read: BTreeSet<String> = BTreeSet::new();
     for quoted in text.split('"').skip(1).step_by(2) {
-        let shape =
-            |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
+        let fits = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
+        let shape = |part: &str| !part.is_empty() && part.bytes().all(fits);
         if quoted.split_once('.').is_some_and(|(section, name)| shape(section) && shape(name)) {
             read.insert(quoted.into());
         }

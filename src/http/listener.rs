@@ -32,6 +32,7 @@ use tower_service::Service;
 
 use super::{headers::settle_host, refusal::Refusal};
 use crate::{
+    config::KeepAlive,
     metrics::{Metrics, ReasonLabel},
     protocol::Problem,
     shutdown::Tasks,
@@ -77,6 +78,8 @@ pub struct Door {
     pub tls: Option<TlsAcceptor>,
     /// Time for the headers of a request, and for a TLS handshake.
     pub header_time: Duration,
+    /// How connections are kept between requests.
+    pub keep_alive: KeepAlive,
     /// Figures.
     pub metrics: Metrics,
     /// Owner of the connections' tasks.
@@ -154,8 +157,12 @@ impl Door {
             })
         };
         let mut builder = auto::Builder::new(Spawn(self.tasks.clone()));
-        builder.http1().timer(TokioTimer::new()).header_read_timeout(self.header_time).max_buf_size(BUFFER);
-        builder.http2().timer(TokioTimer::new()).keep_alive_interval(KEEPALIVE).max_concurrent_streams(64);
+        // hyper's limit for headers also counts the time between two requests: it is the longer of both, and the first
+        // request, with which slow clients come, has a limit of our own below.
+        let KeepAlive { idle, ping, streams } = self.keep_alive;
+        let between = idle.max(self.header_time);
+        builder.http1().timer(TokioTimer::new()).header_read_timeout(between).max_buf_size(BUFFER);
+        builder.http2().timer(TokioTimer::new()).keep_alive_interval(ping).max_concurrent_streams(streams);
         let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
         let mut connection = std::pin::pin!(connection);
         let deadline = tokio::time::sleep(self.header_time);
@@ -169,7 +176,7 @@ impl Door {
                     }
                     return;
                 }
-                // hyper's own limit starts with the first byte, and only for HTTP/1.
+                // For the first request of HTTP/1 and HTTP/2 alike.
                 () = deadline.as_mut(), if !begun.load(Ordering::Relaxed) => {
                     if !begun.load(Ordering::Relaxed) {
                         self.refused("header-time");

@@ -13,7 +13,10 @@ use axum::{
 use serde::Deserialize;
 
 use crate::{
-    protocol::{Problem, Resume, object::Object},
+    protocol::{
+        Problem, Resume,
+        object::{Object, or_default},
+    },
     session::{Carriage, Cursor, Start},
 };
 
@@ -44,7 +47,7 @@ struct InQuery {
 /// Unknown fields are for later versions.
 #[derive(Deserialize)]
 struct InBody {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     topics: Vec<String>,
     cursor: Option<String>,
     resume: Option<Object<Resume>>,

@@ -17,7 +17,7 @@ pub struct Resume {
     #[serde(default)]
     pub at: Option<u64>,
     /// The latest position of each topic, as text: an unreadable one is a `resync`, not an error.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "object::texts")]
     pub positions: BTreeMap<String, String>,
     /// The client was told that Redis is out of sight: a topic without a position is owed `gap`. Only a cursor knows.
     #[serde(skip)]
@@ -31,7 +31,7 @@ pub struct Connect {
     #[serde(default)]
     pub token: Option<String>,
     /// Topics to follow from the start.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "object::or_default")]
     pub topics: Vec<String>,
     /// The tab's client id.
     #[serde(default)]

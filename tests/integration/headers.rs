@@ -1,12 +1,12 @@
 //! Headers as browsers and proxies really send them: repeated, with bytes outside ASCII, over HTTP/1 and HTTP/2.
 
-use crate::support::node::{Node, Ws, read_head, token, within};
+use crate::support::node::{Node, Ws, read_head, request, token, within};
 use crate::support::ways::{ALL, COOKIE, Carrier, Way};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty};
 use hyper::{Request, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::{io::AsyncWriteExt, net::TcpStream};
 
 #[tokio::test]
@@ -129,4 +129,52 @@ async fn a_proxys_lists_are_read_from_its_end() {
         ("X-Forwarded-Proto", "wss"),
     ];
     assert_eq!(way.enter(&node, &token("anna", &["*"]), &[], &http).await, Err(403), "wss is no http");
+}
+
+#[tokio::test]
+async fn origins_in_any_spelling_are_those_that_browsers_send() {
+    let written = "https://Bücher.example, http://[0:0:0:0:0:0:0:1]:3000, https://cms.example:0443";
+    let node = Node::start(&[("http.allowed_origins", written)]).await;
+    let open = async |origin: &str| {
+        let socket = TcpStream::connect(node.public).await.unwrap();
+        Ws::open(socket, "/realtime", &[("Origin", origin)])
+            .await
+            .map(drop)
+            .map_err(|answer| answer.problem())
+    };
+    for origin in ["https://xn--bcher-kva.example", "http://[::1]:3000", "https://cms.example"] {
+        assert_eq!(open(origin).await, Ok(()), "{origin}");
+        let config = node.public_get("/realtime/config", &[("Origin", origin)]).await;
+        assert_eq!(config.header("access-control-allow-origin"), Some(origin));
+    }
+    for origin in
+        ["http://xn--bcher-kva.example", "http://[::1]", "http://[::2]:3000", "https://cms.example:8443"]
+    {
+        assert_eq!(open(origin).await, Err((403, "origin".into())), "{origin}");
+    }
+}
+
+#[tokio::test]
+async fn null_where_something_may_be_missing_is_as_if_it_were() {
+    let node = Node::start(&[]).await;
+    let mut anna = node.socket().await;
+    let connect = json!({"type": "connect", "token": token("anna", &["*"]), "topics": null, "client": null, "resume": null});
+    anna.send(&connect).await;
+    assert_eq!(anna.message_of("welcome").await["positions"], json!({}));
+    let resume = json!({"at": null, "positions": {"comments:42": null, "comments": "?"}});
+    anna.send(&json!({"type": "subscribe", "topics": ["comments:42"], "resume": resume})).await;
+    let subscribed = anna.message_of("subscribed").await;
+    assert_eq!(subscribed["refused"], json!([]));
+    let resync = anna.message_of("resync").await;
+    assert_eq!((&resync["reason"], resync["topics"].as_array().unwrap().len()), (&json!("no-position"), 2));
+    for body in [
+        json!({"topics": null, "cursor": null, "resume": null}),
+        json!({"topics": ["comments:42"], "resume": {"at": null, "positions": null}}),
+    ] {
+        let bearer = format!("Bearer {}", token("bert", &["*"]));
+        let headers = [("Authorization", bearer.as_str()), ("Content-Type", "application/json")];
+        let body = body.to_string();
+        let answer = request(node.public, "POST", "/realtime/poll", &headers, body.as_bytes()).await;
+        assert_eq!(answer.status, 200, "{body}: {answer:?}");
+    }
 }

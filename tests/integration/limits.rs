@@ -256,3 +256,44 @@ async fn drains_reach_streams_and_polls() {
     );
     tokio::time::timeout(Duration::from_secs(10), node.stopped()).await.unwrap().unwrap();
 }
+
+/// Sends a whole request over a connection that stays, and reads the answer's head.
+async fn ask(stream: &mut TcpStream) -> std::io::Result<String> {
+    stream.write_all(b"GET /realtime/config HTTP/1.1\r\nHost: node\r\n\r\n").await?;
+    let mut answer = Vec::new();
+    let mut part = [0; 4096];
+    while !answer.ends_with(b"}") {
+        match stream.read(&mut part).await? {
+            0 => return Err(std::io::ErrorKind::UnexpectedEof.into()),
+            read => answer.extend_from_slice(&part[..read]),
+        }
+    }
+    Ok(String::from_utf8_lossy(&answer).into_owned())
+}
+
+async fn ended(mut stream: TcpStream) {
+    let mut rest = Vec::new();
+    within("the node ends the connection", stream.read_to_end(&mut rest)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_balancer_keeps_its_connection_longer_than_a_slow_client_has_for_headers() {
+    let node = Node::start(&[("limits.header_seconds", "1"), ("http.keep_alive_seconds", "30")]).await;
+    let mut kept = TcpStream::connect(node.public).await.unwrap();
+    assert!(ask(&mut kept).await.unwrap().starts_with("HTTP/1.1 200"));
+    // Those who came later and say nothing, or half of a request, are gone before: the time for headers is over.
+    let silent = TcpStream::connect(node.public).await.unwrap();
+    let mut slow = TcpStream::connect(node.public).await.unwrap();
+    slow.write_all(b"GET /realtime/config HTTP/1.1\r\nHost: no").await.unwrap();
+    ended(silent).await;
+    ended(slow).await;
+    assert!(
+        ask(&mut kept).await.unwrap().starts_with("HTTP/1.1 200"),
+        "idle for longer than that, and served"
+    );
+
+    let brief = Node::start(&[("limits.header_seconds", "1"), ("http.keep_alive_seconds", "1")]).await;
+    let mut stream = TcpStream::connect(brief.public).await.unwrap();
+    assert!(ask(&mut stream).await.unwrap().starts_with("HTTP/1.1 200"));
+    ended(stream).await;
+}
