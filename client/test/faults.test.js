@@ -126,6 +126,20 @@ test('`replayed` ends with what was missed, even before the node has a newer pro
   assert.deepEqual(a.replayed, [false, true, false]);
 });
 
+test('what was missed during a long absence is `replayed`, though the node has a newer proof by then', async (t) => {
+  const { node, rt, live } = await setup(t, { provenAt: Date.now() - 60_000 });
+  const a = audit(rt, 'comments:42');
+  await live();
+  await a.followed();
+  rt.simulate({ offline: true });
+  node.publish('comments:42', { type: 'x.y', n: 1 });
+  node.provenAt = Date.now();
+  rt.simulate({});
+  await until('the missed one', () => a.events.length === 1);
+  await until('the pong behind it', () => node.sent.some((m) => m.type === 'ping'));
+  assert.deepEqual(a.replayed, [true]);
+});
+
 test('long-poll behind a proxy that cuts: goes on while there is a node behind it, says so when there is none', async (t) => {
   silence(t);
   const { node, rt, live } = await setup(t, { pollMode: 'cut' }, { transports: ['poll'] });
