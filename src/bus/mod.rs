@@ -140,6 +140,14 @@ pub enum BusError {
     Event(String),
 }
 
+impl BusError {
+    /// Whether this node's user in Redis may not do it: that concerns only what was asked for, and only an operator can
+    /// change it.
+    pub fn is_forbidden(&self) -> bool {
+        matches!(self, Self::Refused(text) if text.contains("NOPERM"))
+    }
+}
+
 /// Why the bus cannot start as configured. Each text says what happened, where, and what to do.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]

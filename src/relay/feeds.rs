@@ -128,9 +128,11 @@ impl Feeds {
         self.failed.keys().copied().filter(|room| self.is_live(*room)).collect()
     }
 
-    /// Whether all feeds are live but for those that Redis refuses alone.
+    /// Whether all feeds that were followed before are in step, but for those that Redis refuses alone. What is only being
+    /// opened concerns those who wait for it.
     pub(super) fn are_live(&self) -> bool {
-        self.behind.iter().all(|room| self.failed.get(room) == Some(&Failed::Alone))
+        let opening = |room: &RoomId| self.get(*room).is_none_or(|feed| feed.state() == State::Opening);
+        self.behind.iter().all(|room| opening(room) || self.failed.get(room) == Some(&Failed::Alone))
     }
 
     /// The feed's position.
@@ -264,8 +266,7 @@ impl Feeds {
 
     /// The head of a feed, or its log, could not be read.
     pub(super) fn fail(&mut self, room: RoomId, error: &BusError) {
-        let refused = matches!(error, BusError::Refused(text) if text.contains("NOPERM"));
-        let failed = if refused { Failed::Alone } else { Failed::WithOthers };
+        let failed = if error.is_forbidden() { Failed::Alone } else { Failed::WithOthers };
         if self.by_room.contains_key(&room) {
             self.failed.insert(room, failed);
         }

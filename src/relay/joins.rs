@@ -301,9 +301,10 @@ impl Joins {
         self.paused = false;
     }
 
-    /// A second has passed: what was refused is asked for again.
-    pub(super) fn tick(&mut self) {
+    /// A second has passed: what was refused is asked for again, and who has left is forgotten.
+    pub(super) fn tick(&mut self, hub: &Hub) {
         self.paused = false;
+        self.by_id.retain(|_, join| hub.member_of(&join.outbox).is_some());
     }
 
     /// Reads the marks for those who need them: one read at a time, for all who came before it started.

@@ -230,6 +230,7 @@ impl Switch {
             closed.extend(self.hub.subject(room).cloned());
             self.feeds.close(room);
             self.link.forget(room);
+            self.joins.waiting_for(room);
             self.hub.close(room);
         }
         closed
@@ -240,7 +241,7 @@ impl Switch {
         self.resyncs.tick();
         self.feeds.trim(now);
         self.interest.close_idle(now);
-        self.joins.tick();
+        self.joins.tick(&self.hub);
         if self.link.is_settled() {
             self.marks.retry(now, &mut self.questions);
             if !self.interest.is_asking() {

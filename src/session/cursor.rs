@@ -12,7 +12,8 @@ use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 
 use crate::{
     hub::Frame,
-    protocol::{EntryId, Lineage, NodeMessage, Position, Resume, Subject, message::Positions},
+    mutant,
+    protocol::{EntryId, Lineage, NodeMessage, Position, Reason, Resume, Subject, message::Positions},
 };
 
 /// Characters of a cursor.
@@ -199,7 +200,13 @@ impl Cursor {
                 self.away = !welcome.live;
                 self.start(welcome.at, &welcome.positions);
             }
-            NodeMessage::Subscribed { at, positions, .. } | NodeMessage::Resync { at, positions, .. } => {
+            NodeMessage::Subscribed { at, positions, .. } => self.start(*at, positions),
+            NodeMessage::Resync { at, positions, reason, .. } => {
+                // Of another Redis, whose clock may be behind, or of a time that this one has not reached: a later proof
+                // would be taken for a missed live event again and again.
+                if matches!(reason, Reason::RedisChanged | Reason::Live) && !mutant::is("cursor-at") {
+                    self.at = *at;
+                }
                 self.start(*at, positions);
             }
             NodeMessage::Unsubscribed { topics } => {
@@ -336,6 +343,20 @@ mod tests {
         let mut cursor = Cursor { positions: positions.into(), ..Cursor::default() };
         cursor.keep(&["comments:2".into(), "content".into()]);
         assert_eq!(cursor.topics().collect::<Vec<_>>(), ["comments", "comments:2"]);
+    }
+
+    #[test]
+    fn a_redis_whose_clock_is_behind_takes_the_proof_back() {
+        let mut cursor = Cursor { at: 9_000, ..Cursor::default() };
+        let mut told = |reason, at| {
+            let positions = Positions::default();
+            cursor.note(&NodeMessage::Resync { topics: Vec::new(), reason, spread_ms: 0, at, positions });
+            cursor.at
+        };
+        assert_eq!(told(Reason::Gap, 8_000), 9_000, "what was told before stays true");
+        assert_eq!(told(Reason::RedisChanged, 400), 400);
+        assert_eq!(told(Reason::Gap, 500), 500);
+        assert_eq!(told(Reason::Live, 450), 450);
     }
 
     proptest! {

@@ -6,6 +6,8 @@
 
 use std::sync::Arc;
 
+use rustc_hash::FxHashSet;
+
 use super::{
     allowance::Allowance,
     cursor::{self, Carriage},
@@ -302,13 +304,15 @@ impl Open {
     /// Sorts what is asked for into what may be followed and what is refused.
     fn follow(&mut self, terms: &Terms, way: Way, topics: Vec<String>, resume: Option<Resume>) -> Request {
         let mut request = Request { subjects: Vec::new(), refused: Vec::new(), resume };
+        let mut followed: FxHashSet<Subject> = self.followed.iter().cloned().collect();
+        let mut asked = FxHashSet::default();
         for topic in topics {
-            match self.judge(terms, way, &topic) {
+            match self.judge(terms, way, &topic, &followed) {
                 Ok(subject) => {
-                    if !self.followed.contains(&subject) {
+                    if followed.insert(subject.clone()) {
                         self.followed.push(subject.clone());
                     }
-                    if !request.subjects.contains(&subject) {
+                    if asked.insert(subject.clone()) {
                         request.subjects.push(subject);
                     }
                 }
@@ -319,7 +323,14 @@ impl Open {
         request
     }
 
-    fn judge(&self, terms: &Terms, way: Way, topic: &str) -> Result<Subject, RefusedCode> {
+    /// Whether a topic may be followed. `followed`: what is followed already, which costs nothing more.
+    fn judge(
+        &self,
+        terms: &Terms,
+        way: Way,
+        topic: &str,
+        followed: &FxHashSet<Subject>,
+    ) -> Result<Subject, RefusedCode> {
         let subject = Subject::parse(topic, &terms.areas).map_err(|_| RefusedCode::BadTopic)?;
         // A whole area has no positions, so that a poll could never tell what was missed between two.
         if (terms.sharded || way.transport == Transport::Poll) && matches!(subject, Subject::Every(_)) {
@@ -328,7 +339,7 @@ impl Open {
         if !self.grant.allows(&subject, &terms.areas) {
             return Err(RefusedCode::Forbidden);
         }
-        if self.followed.contains(&subject) {
+        if followed.contains(&subject) {
             return Ok(subject);
         }
         let fits = !way.bounded || cursor::has_room(&self.followed, &subject);
@@ -341,7 +352,8 @@ impl Open {
     fn leave(&mut self, terms: &Terms, topics: &[String]) -> Vec<Output> {
         let subjects: Vec<_> =
             topics.iter().filter_map(|topic| Subject::parse(topic, &terms.areas).ok()).collect();
-        self.followed.retain(|subject| !subjects.contains(subject));
+        let left: FxHashSet<&Subject> = subjects.iter().collect();
+        self.followed.retain(|subject| !left.contains(subject));
         vec![Output::Unsubscribe(subjects)]
     }
 }

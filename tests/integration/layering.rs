@@ -3,6 +3,7 @@
 //! names only modules on lower rungs» holds until the first hurried change. Must not know what the modules do.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     fmt::Write as _,
     fs,
     path::{Path, PathBuf},
@@ -37,6 +38,9 @@ const WITHOUT_TOKIO: [&str; 3] = ["protocol/", "session/machine", "relay/"];
 /// The files in them that meet the runtime: the handle, and the task that drives the values.
 const WITH_TOKIO: [&str; 2] = ["relay/mod.rs", "relay/task.rs"];
 
+/// Rooms whose files are layers too.
+const WITHOUT_CIRCLES: [&str; 2] = ["hub", "relay"];
+
 const LINES: usize = 400;
 
 #[test]
@@ -66,6 +70,32 @@ fn tests_and_benches_say_what_they_are_and_stay_short() {
         }
     }
     assert!(complaints.is_empty(), "\n{complaints}");
+}
+
+#[test]
+fn no_files_of_a_room_name_each_other_in_a_circle() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    for room in WITHOUT_CIRCLES {
+        let texts = sources(&root.join(room)).into_iter().map(|file| {
+            let name = file.strip_prefix(root.join(room)).unwrap().to_str().unwrap().to_owned();
+            (name, fs::read_to_string(&file).unwrap())
+        });
+        let texts: Vec<(String, String)> = texts.collect();
+        assert!(texts.len() > 3, "{room}: is this the right place?");
+        assert_eq!(circle(room, &texts), None, "in {room}");
+    }
+}
+
+#[test]
+fn a_planted_circle_is_found() {
+    let file = |name: &str, text: &str| (name.to_owned(), text.to_owned());
+    let map = file("mod.rs", "//! x\nmod a;\nmod b;\npub use a::A;\npub use self::{b::{B, C}, c::D};\n");
+    let a = file("a.rs", "//! x\nuse super::{B, c::D};\n");
+    assert_eq!(circle("hub", &[map.clone(), a.clone(), file("b.rs", "//! x\nuse std::fmt;\n")]), None);
+    let b = file("b/inner.rs", "//! x\nuse crate::{bus, hub::{A, c}};\n");
+    assert_eq!(circle("hub", &[map.clone(), a.clone(), b]).unwrap(), "a -> b -> a");
+    let c = file("c.rs", "//! x\nfn f() -> super::a::A {}\n");
+    assert_eq!(circle("hub", &[map, a, c]).unwrap(), "a -> c -> a");
 }
 
 /// The test of the test: what it is there for is planted, and must be found.
@@ -171,6 +201,59 @@ fn complaints_about(name: &str, text: &str) -> Vec<String> {
     complaints
 }
 
+/// Files of a room (by their paths in it) that name each other in a circle. A folder counts as one with the file of its
+/// name; the room's map, `mod.rs`, says where the types are that are named without their file.
+fn circle(room: &str, texts: &[(String, String)]) -> Option<String> {
+    let module = |name: &str| name.trim_end_matches(".rs").split('/').next().unwrap_or_default().to_owned();
+    let map =
+        texts.iter().find(|(name, _)| name == "mod.rs").map(|(_, text)| without_comments_and_strings(text));
+    let mut home: BTreeMap<String, String> = BTreeMap::new();
+    for used in map.iter().flat_map(|map| map.split("pub use ").skip(1)) {
+        let used = used.split(';').next().unwrap_or_default().trim_start_matches("self::");
+        for (at, _) in used.match_indices("::") {
+            let file: String =
+                used[..at].chars().rev().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+            let file: String = file.chars().rev().collect();
+            home.extend(names(&used[at + 2..]).into_iter().map(|name| (name, file.clone())));
+        }
+    }
+    let mut edges: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for (name, text) in texts.iter().filter(|(name, _)| name != "mod.rs") {
+        let code = without_comments_and_strings(text);
+        let climb = "super::".repeat(name.split('/').count());
+        let (inside, whole) = (format!("{room}::"), format!("crate::{room}::"));
+        let group = paths(&code, "crate::{").filter_map(|rest| paths(rest, &inside).next());
+        let named = paths(&code, &climb).chain(paths(&code, &whole)).chain(group);
+        let named = named.flat_map(names).map(|name| home.get(&name).cloned().unwrap_or(name));
+        edges.entry(module(name)).or_default().extend(named.filter(|other| *other != module(name)));
+    }
+    edges.keys().find_map(|start| {
+        let mut way = vec![start.clone()];
+        walk(&edges, start, &mut way, &mut BTreeSet::new()).then(|| way.join(" -> "))
+    })
+}
+
+/// Whether a way from its end leads back to `start`; then it is the whole way.
+fn walk(
+    edges: &BTreeMap<String, BTreeSet<String>>,
+    start: &str,
+    way: &mut Vec<String>,
+    seen: &mut BTreeSet<String>,
+) -> bool {
+    for next in edges.get(way.last().map_or("", String::as_str)).into_iter().flatten() {
+        let back = next == start;
+        if !back && !seen.insert(next.clone()) {
+            continue;
+        }
+        way.push(next.clone());
+        if back || walk(edges, start, way, seen) {
+            return true;
+        }
+        way.pop();
+    }
+    false
+}
+
 fn manners(text: &str) -> Vec<String> {
     let mut complaints = Vec::new();
     if !text.starts_with("//!") {
@@ -207,11 +290,16 @@ fn paths<'a>(code: &'a str, prefix: &'a str) -> impl Iterator<Item = &'a str> {
     })
 }
 
-/// The first names of `name…`, or of each element of `{name…, {…}, name…}`.
+/// The modules among [`names`].
 fn first_names(rest: &str) -> Vec<String> {
+    names(rest).into_iter().filter(|name| starts_lower(name)).collect()
+}
+
+/// The first names of `name…`, or of each element of `{name…, {…}, name…}`.
+fn names(rest: &str) -> Vec<String> {
     let word = |text: &str| text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>();
     let Some(group) = rest.strip_prefix('{') else {
-        return vec![word(rest)].into_iter().filter(|name| starts_lower(name)).collect();
+        return vec![word(rest)];
     };
     let (mut names, mut depth, mut fresh) = (Vec::new(), 1, true);
     for (at, c) in group.char_indices() {
@@ -229,7 +317,7 @@ fn first_names(rest: &str) -> Vec<String> {
             break;
         }
     }
-    names.into_iter().filter(|name| starts_lower(name)).collect()
+    names
 }
 
 fn starts_lower(name: &str) -> bool {
