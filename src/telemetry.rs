@@ -28,14 +28,16 @@ use tracing_subscriber::{
     util::SubscriberInitExt,
 };
 
-use crate::config::{LogFormat, LogLevel, Telemetry};
+use crate::config::{LogFormat, LogLevel, Telemetry, is_coloured};
 
 /// Starts logging, once for the process; a second call changes nothing.
 pub fn start(telemetry: &Telemetry) {
     let registry = tracing_subscriber::registry().with(heard(telemetry.level));
     let lines = fmt::layer().with_writer(std::io::stderr).with_target(false);
     let started = match telemetry.format {
-        LogFormat::Text => registry.with(lines.with_ansi(std::io::stderr().is_terminal())).try_init(),
+        LogFormat::Text => {
+            registry.with(lines.with_ansi(is_coloured(std::io::stderr().is_terminal()))).try_init()
+        }
         LogFormat::Json => {
             registry.with(lines.json().flatten_event(true).with_current_span(false)).try_init()
         }

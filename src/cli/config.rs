@@ -1,15 +1,21 @@
 //! `carillon config default | check | show`.
 
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
+use anyhow::bail;
 use clap::Subcommand;
 
 use super::{print, settings};
 use crate::{
     app::wiring,
     auth::Authenticator,
+    bus::{
+        self,
+        redis::{Weight, examine},
+    },
     config::{AuthMode, Config, DEFAULT_TOML},
     http::Certificates,
+    shutdown::Tasks,
 };
 
 /// Print, check or show the configuration
@@ -30,6 +36,9 @@ pub(super) enum ConfigCommand {
     Check {
         #[command(flatten)]
         file: settings::ConfigFile,
+        /// Do not ask Redis whether it would let a node work
+        #[arg(long)]
+        offline: bool,
     },
     /// Print the configuration in effect and where each value was written; secrets are hidden
     #[command(
@@ -38,19 +47,25 @@ pub(super) enum ConfigCommand {
     Show {
         #[command(flatten)]
         file: settings::ConfigFile,
+        /// Print JSON: each key with its value and source
+        #[arg(long)]
+        json: bool,
     },
 }
 
 impl ConfigCommand {
-    pub(super) fn run(self) -> anyhow::Result<ExitCode> {
+    pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
         match self {
             Self::Default => print(DEFAULT_TOML)?,
-            Self::Check { file } => {
+            Self::Check { file, offline } => {
                 let config = file.load()?;
                 // Reads keys, areas, certificates and addresses as a node would.
                 let areas = settings::areas(&config)?;
                 Authenticator::new(&config, &areas)?;
-                wiring::bus(&config, &areas).redis.map_or(Ok(()), |redis| redis.check())?;
+                let bus = wiring::bus(&config, &areas);
+                if let Some(redis) = &bus.redis {
+                    redis.check()?;
+                }
                 wiring::check_traces(&config)?;
                 if let Some(tls) = config.http.tls.clone() {
                     Certificates::load(tls).map_err(anyhow::Error::msg)?;
@@ -58,12 +73,40 @@ impl ConfigCommand {
                 if let Some(warning) = config.internal.warning() {
                     eprintln!("carillon: {warning}");
                 }
+                if bus.redis.is_some() && !offline {
+                    ask_redis(&bus).await?;
+                }
                 print(&summary(&config))?;
             }
-            Self::Show { file } => print(&file.load()?.show())?,
+            Self::Show { file, json: false } => print(&file.load()?.show())?,
+            Self::Show { file, json: true } => {
+                print(&format!("{}\n", serde_json::to_string_pretty(&file.load()?.show_json())?))?;
+            }
         }
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// Whether Redis would let a node work: what keeps it from that is the error, advice goes to standard error.
+async fn ask_redis(settings: &bus::Settings) -> anyhow::Result<()> {
+    let tasks = Tasks::new();
+    let findings = examine(settings, &tasks).await;
+    tasks.end(Duration::from_secs(1)).await;
+    let mut bad = Vec::new();
+    for finding in findings {
+        match finding.weight {
+            Weight::Good => {}
+            Weight::Advice => eprintln!("carillon: {}: {}", finding.what, finding.detail),
+            Weight::Bad => bad.push(format!("{}: {}", finding.what, finding.detail)),
+        }
+    }
+    if bad.is_empty() {
+        return Ok(());
+    }
+    bail!(
+        "a node cannot work with this Redis: {} (--offline checks the rest without asking Redis)",
+        bad.join("; ")
+    )
 }
 
 fn summary(config: &Config) -> String {

@@ -1,15 +1,22 @@
 //! `carillon dev`: one node to look around with: in-memory bus, a secret of its own, the demo page.
 
-use std::{fmt::Write, net::SocketAddr, process::ExitCode, time::Duration};
+use std::{
+    fmt::Write,
+    net::{SocketAddr, TcpListener},
+    process::ExitCode,
+    time::Duration,
+};
 
 use anyhow::anyhow;
 use clap::Args;
 
-use super::{print, serve::run_node, settings::ConfigFile, token::shared_secret};
+use super::{
+    dev_file::DevFile, print, publish::reachable, serve::run_node, settings::ConfigFile, token::shared_secret,
+};
 use crate::{
     app::Listeners,
     auth::token::NewToken,
-    config::{Algorithm, Config},
+    config::{Algorithm, Config, Layers, Source},
 };
 
 /// How long the printed token is good.
@@ -33,6 +40,9 @@ pub(super) struct Dev {
     /// Internal listener; port 0 is any free port [default: the configured internal.listen]
     #[arg(long, value_name = "ADDRESS")]
     internal: Option<SocketAddr>,
+    /// Open the demo in this desktop's browser
+    #[arg(long)]
+    open: bool,
 }
 
 impl Dev {
@@ -58,34 +68,82 @@ impl Dev {
         if let Some(url) = &self.redis {
             layers = layers.set("redis.url", url, "--redis");
         }
-        let config = layers.load()?;
+        let config = next_free(layers)?;
         let listeners = Listeners::bind(&config).map_err(|error| {
             anyhow!("{error}, with --listen for the public and --internal for the other listener")
         })?;
-        print(&tour(&config, listeners.public.local_addr()?, listeners.internal.local_addr()?)?)?;
-        run_node(config, listeners).await
+        let (public, internal) = (listeners.public.local_addr()?, listeners.internal.local_addr()?);
+        let secret = shared_secret(&config).map(|(_, secret)| secret.expose().to_owned()).unwrap_or_default();
+        let beside = DevFile::write(&config, reachable(public), reachable(internal), &secret);
+        print(&tour(&config, public, internal, beside.is_some())?)?;
+        if self.open
+            && let Err(error) = open::that_detached(demo_url(public))
+        {
+            eprintln!(
+                "carillon: no browser could be opened ({error}): please open {} yourself",
+                demo_url(public)
+            );
+        }
+        let ended = run_node(config, listeners).await;
+        drop(beside);
+        ended
     }
 }
 
+fn demo_url(public: SocketAddr) -> String {
+    format!("http://{}/demo/", reachable(public))
+}
+
+/// The configuration, with the next free port for each listener whose address nobody chose.
+fn next_free(mut layers: Layers) -> anyhow::Result<Config> {
+    let config = layers.clone().load()?;
+    let listeners = [("http.listen", config.http.listen), ("internal.listen", config.internal.listen)];
+    let mut taken = None;
+    for (key, wanted) in listeners {
+        if !matches!(config.source(key), Some(Source::Default | Source::Command("carillon dev"))) {
+            continue;
+        }
+        let next = |step: u16| Some(SocketAddr::new(wanted.ip(), wanted.port().checked_add(step)?));
+        let free = |address: &SocketAddr| Some(*address) != taken && TcpListener::bind(address).is_ok();
+        // Where none is free, binding the first one says so.
+        let Some(found) = (0..100).filter_map(next).find(free) else { continue };
+        if found != wanted {
+            eprintln!("carillon: port {} is taken, so {key} is {found}", wanted.port());
+            layers = layers.set(key, found.to_string(), "carillon dev");
+        }
+        taken = Some(found);
+    }
+    Ok(layers.load()?)
+}
+
 /// What to do next, in lines that work as printed.
-fn tour(config: &Config, public: SocketAddr, internal: SocketAddr) -> anyhow::Result<String> {
+fn tour(config: &Config, public: SocketAddr, internal: SocketAddr, beside: bool) -> anyhow::Result<String> {
     let program = std::env::current_exe()?;
     let program = program.display();
     let base = &config.http.base_path;
+    // Beside a node that left its file the commands need no options.
+    let publish = if beside {
+        format!("{program} publish")
+    } else {
+        let token = config.internal.publish_token.as_ref().map_or("", |token| token.expose());
+        format!("CARILLON__INTERNAL__PUBLISH_TOKEN={token} {program} publish --url http://{internal}")
+    };
     let bus = if config.redis.url.is_some() { "Redis" } else { "in memory, nothing survives it" };
-    let token = config.internal.publish_token.as_ref().map_or("", |token| token.expose());
     let mut text = format!(
         "
   Carillon {} is running. The bus is {bus}.
 
-  Open the demo                    http://{public}/demo/
+  Open the demo                    {}
   Watch the node                   http://{internal}/
 
-  Publish an event                 CARILLON__INTERNAL__PUBLISH_TOKEN={token} \\
-                                   {program} publish --url http://{internal} comments:42 '{{\"type\":\"comment.created\"}}'
+  Publish an event                 {publish} comments:42 '{{\"type\":\"comment.created\"}}'
 ",
         env!("CARGO_PKG_VERSION"),
+        demo_url(public),
     );
+    if beside {
+        writeln!(text, "  Print events as they come        {program} tail comments:42")?;
+    }
     if let Ok((jwt, secret)) = shared_secret(config) {
         let token = NewToken {
             sub: "anna".into(),

@@ -43,7 +43,7 @@ use super::{
 use crate::{
     app::wiring,
     auth::NewToken,
-    config::{Algorithm, Config},
+    config::{Algorithm, Config, is_coloured},
     shutdown::Tasks,
 };
 
@@ -138,7 +138,7 @@ impl Doctor {
         if self.json {
             print(&format!("{}\n", serde_json::to_string_pretty(&report.json())?))?;
         } else {
-            print(&report.table(std::io::stdout().is_terminal()))?;
+            print(&report.table(is_coloured(std::io::stdout().is_terminal())))?;
         }
         Ok(if report.is_healthy() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }

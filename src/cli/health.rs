@@ -26,6 +26,9 @@ pub(super) struct Health {
     /// Ask whether the node is ready for sessions (/readyz), not only whether it works (/healthz)
     #[arg(long)]
     ready: bool,
+    /// Print one line of JSON: {"ok":true,"status":200,"detail":"…"}
+    #[arg(long)]
+    json: bool,
 }
 
 impl Health {
@@ -38,8 +41,11 @@ impl Health {
         let request = Request::get(&url)
             .body(Full::<Bytes>::default())
             .with_context(|| format!("{url} is not a URL"))?;
-        let (status, body) =
-            exchange(request, Duration::from_secs(5)).await.context("the node does not work")?;
+        let answer = exchange(request, Duration::from_secs(5)).await.context("the node does not work");
+        if self.json {
+            return report(answer);
+        }
+        let (status, body) = answer?;
         let body = String::from_utf8_lossy(&body);
         if status != StatusCode::OK {
             bail!("the node answered {status}: {}", body.trim());
@@ -47,6 +53,19 @@ impl Health {
         print(&format!("{}\n", body.trim()))?;
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// The answer, or the lack of one, as JSON.
+fn report(answer: anyhow::Result<(StatusCode, Bytes)>) -> anyhow::Result<ExitCode> {
+    let (status, detail) = match answer {
+        Ok((status, body)) => (Some(status), String::from_utf8_lossy(&body).trim().to_owned()),
+        Err(error) => (None, format!("{error:#}")),
+    };
+    let ok = status == Some(StatusCode::OK);
+    let json =
+        serde_json::json!({"ok": ok, "status": status.map(|status| status.as_u16()), "detail": detail});
+    print(&format!("{json}\n"))?;
+    Ok(if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// Where the node of this configuration can be asked from this machine.

@@ -6,9 +6,11 @@ mod bench;
 mod completions;
 mod config;
 mod dev;
+mod dev_file;
 mod doctor;
 mod exchange;
 mod health;
+mod man;
 mod publish;
 mod redis_function;
 mod serve;
@@ -80,6 +82,7 @@ enum Command {
     Doctor(doctor::Doctor),
     Bench(bench::Bench),
     Completions(completions::Completions),
+    Man(man::Man),
 }
 
 impl Cli {
@@ -91,12 +94,13 @@ impl Cli {
             Command::Publish(command) => wait_for(command.run()),
             Command::Tail(command) => wait_for(command.run()),
             Command::Token(command) => wait_for(command.run()),
-            Command::Config(command) => command.run(),
+            Command::Config(command) => wait_for(command.run()),
             Command::RedisFunction(command) => command.run(),
             Command::Health(command) => wait_for(command.run()),
             Command::Doctor(command) => wait_for(command.run()),
             Command::Bench(command) => wait_for(command.run()),
             Command::Completions(command) => command.run(),
+            Command::Man(command) => command.run(),
         }
     }
 }

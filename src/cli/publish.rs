@@ -32,7 +32,7 @@ use crate::{
     app::wiring,
     auth::NewToken,
     bus::{BusError, redis::Publisher},
-    config::{Algorithm, Config},
+    config::{Algorithm, Config, is_coloured},
     protocol::{Event, Topic, time},
     shutdown::Tasks,
 };
@@ -141,7 +141,7 @@ impl Publish {
 }
 
 fn progress() -> ProgressBar {
-    let shown = std::io::stderr().is_terminal();
+    let shown = is_coloured(std::io::stderr().is_terminal());
     let target = if shown { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
     let style = ProgressStyle::with_template("{spinner} {msg} ({elapsed})");
     ProgressBar::with_draw_target(None, target)
@@ -189,6 +189,9 @@ enum Door {
 impl Door {
     async fn open(command: &Publish) -> anyhow::Result<Self> {
         let mut layers = command.file.layers();
+        if command.url.is_none() && command.redis.is_none() && command.token_file.is_none() {
+            layers = settings::beside_dev(layers)?;
+        }
         if let Some(url) = &command.redis {
             layers = layers.set("redis.url", url, "--redis");
         }
@@ -276,6 +279,12 @@ async fn post(
         answer["detail"].as_str().or(answer["title"].as_str()).unwrap_or("no reason was given").to_owned();
     if status == StatusCode::SERVICE_UNAVAILABLE {
         return Err(Unreachable(detail).into());
+    }
+    if matches!(status, StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED) {
+        bail!(
+            "{url} does not take events ({status}): publish at a node's internal listener (internal.listen, \
+             http://127.0.0.1:9090 unless it was changed), not at the public one that browsers use"
+        );
     }
     bail!("{detail} ({status})")
 }

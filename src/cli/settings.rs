@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
+use super::dev_file;
 use crate::{
-    config::{Config, ConfigError, Layers},
+    config::{Config, ConfigError, Layers, Source},
     protocol::Areas,
 };
 
@@ -33,6 +34,24 @@ impl ConfigFile {
     pub(super) fn load(&self) -> Result<Config, ConfigError> {
         self.layers().load()
     }
+}
+
+/// Adds what a running `carillon dev` of this user left, unless something was configured: a file, a Redis, a listener
+/// or a secret.
+pub(super) fn beside_dev(layers: Layers) -> Result<Layers, ConfigError> {
+    const OWN: [&str; 8] = [
+        "redis.url",
+        "http.listen",
+        "internal.listen",
+        "internal.publish_token",
+        "internal.publish_token_file",
+        "auth.mode",
+        "auth.secret",
+        "auth.secret_file",
+    ];
+    let config = layers.clone().load()?;
+    let configured = |key: &str| config.source(key).is_some_and(|source| *source != Source::Default);
+    Ok(if OWN.iter().any(|key| configured(key)) { layers } else { dev_file::add_to(layers) })
 }
 
 /// The areas as the protocol knows them.

@@ -82,7 +82,7 @@ struct Log {
     printed: u64,
     count: Option<u64>,
     /// Topics that were asked for.
-    asked: usize,
+    asked: Vec<String>,
 }
 
 impl Log {
@@ -107,8 +107,9 @@ impl Log {
             }
             "resync" => return Ok(!is_read(&format!("{text}\n"))?),
             "welcome" => {
-                self.started = true;
                 self.complain(&message["refused"])?;
+                self.greet(&message["refused"]);
+                self.started = true;
             }
             "status" if message["live"] == false => eprintln!("carillon: the node has lost sight of Redis"),
             "status" => eprintln!("carillon: the node sees Redis again"),
@@ -121,19 +122,38 @@ impl Log {
         self.count.is_some_and(|count| self.printed >= count)
     }
 
+    /// Says what is followed from now on.
+    fn greet(&self, refused: &Value) {
+        let is_refused = |topic: &&String| {
+            refused.as_array().into_iter().flatten().any(|refused| refused["topic"] == topic.as_str())
+        };
+        let followed: Vec<_> =
+            self.asked.iter().filter(|topic| !is_refused(topic)).map(String::as_str).collect();
+        let again = if self.started { " again" } else { "" };
+        eprintln!("carillon: following{again} {}", followed.join(", "));
+    }
+
     /// Says what is refused. An error where that is everything.
     fn complain(&self, refused: &Value) -> anyhow::Result<()> {
         let each = |refused: &Value| {
             let text = |name: &str| refused[name].as_str().unwrap_or_default().to_owned();
-            format!("{} ({})", text("topic"), text("code"))
+            let (topic, code) = (text("topic"), text("code"));
+            let area = topic.split(':').next().unwrap_or_default();
+            match code.as_str() {
+                "bad-topic" => {
+                    format!("{topic} (there is no area {area} in its areas.names, or the key is misspelt)")
+                }
+                "forbidden" => format!("{topic} (this token does not allow it)"),
+                _ => format!("{topic} ({code})"),
+            }
         };
         let refused: Vec<_> = refused.as_array().into_iter().flatten().map(each).collect();
         if refused.is_empty() {
             return Ok(());
         }
         let sentence = format!("the node refuses {}", refused.join(", "));
-        if refused.len() >= self.asked.max(1) {
-            return Err(Final(format!("{sentence}: name areas and topics that this token allows")).into());
+        if refused.len() >= self.asked.len().max(1) {
+            return Err(Final(sentence).into());
         }
         eprintln!("carillon: {sentence}");
         Ok(())
@@ -149,10 +169,11 @@ impl Tail {
         let layers = self.file.layers();
         let layers = match &self.redis {
             Some(url) => layers.set("redis.url", url, "--redis"),
+            None if self.url.is_none() && self.token_file.is_none() => settings::beside_dev(layers)?,
             None => layers,
         };
         let config = layers.load()?;
-        let mut log = Log { count: self.count, asked: self.topics.len(), ..Log::default() };
+        let mut log = Log { count: self.count, asked: self.topics.clone(), ..Log::default() };
         let mut terminate = signal(SignalKind::terminate()).context("SIGTERM cannot be listened for")?;
         tokio::select! {
             result = async {

@@ -176,6 +176,9 @@ pub(super) struct Show {
     key: Key,
     /// The token; without it, or with -, it is read from standard input
     token: Option<String>,
+    /// Print one line of JSON, instead of several
+    #[arg(long)]
+    json: bool,
 }
 
 impl Show {
@@ -204,7 +207,8 @@ impl Show {
             shown["good"] =
                 "not checked: give --secret-file FILE, or --config FILE with auth.mode = \"jwt\"".into();
         }
-        print(&format!("{}\n", serde_json::to_string_pretty(&shown)?))?;
+        let text = if self.json { shown.to_string() } else { serde_json::to_string_pretty(&shown)? };
+        print(&format!("{text}\n"))?;
         refusal.map_or(Ok(ExitCode::SUCCESS), |why| Err(why.into()))
     }
 }
@@ -222,12 +226,16 @@ fn read_token() -> anyhow::Result<String> {
 pub(super) fn parts(token: &str) -> Result<[Value; 2], Usage> {
     let not_a_jwt = |what: &str| {
         Usage(format!(
-            "that is not a JWT: {what} (three base64url parts with dots between them are expected)"
+            "that is not a JWT: {what}; a token is one long line of letters and digits with two dots in it, and begins with eyJ"
         ))
     };
     let parts: Vec<&str> = token.split('.').collect();
     let [header, claims, _] = parts[..] else {
-        return Err(not_a_jwt(&format!("it has {} parts", parts.len())));
+        return Err(not_a_jwt(&match parts.len() - 1 {
+            0 => "it has no dots".to_owned(),
+            1 => "it has only one dot".to_owned(),
+            dots => format!("it has {dots} dots"),
+        }));
     };
     let read = |name: &str, part: &str| {
         let bytes =

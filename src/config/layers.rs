@@ -79,9 +79,12 @@ impl Layers {
         for (name, value) in variables {
             let (Ok(name), value) = (name.into().into_string(), value.into()) else { continue };
             let known = KNOWN.iter().find(|key| variable(key) == name);
-            if let Some(meant) = KNOWN.iter().find(|key| variable(key).replace("__", "_") == name) {
+            // One underscore in any place where two belong, or small letters.
+            let spelt = |name: &str| name.to_uppercase().replace("__", "_");
+            let meant = || KNOWN.iter().find(|key| spelt(&variable(key)) == spelt(&name));
+            if let Some(meant) = meant().filter(|_| known.is_none()) {
                 self.problems.push(format!(
-                    "environment variable {name} is not read: for {meant} write {}, with two underscores between the parts",
+                    "environment variable {name} is not read: for {meant} write {}, in capitals and with two underscores between the parts",
                     variable(meant)
                 ));
             } else if known.is_none() && name.starts_with(PREFIX) {

@@ -10,6 +10,7 @@ mod reader;
 mod rooms;
 mod secret;
 mod show;
+mod surroundings;
 #[cfg(test)]
 mod tests;
 mod who;
@@ -26,6 +27,7 @@ pub use self::{
         Telemetry, Transports,
     },
     secret::{Secret, shown_url},
+    surroundings::{is_coloured, user_state_dir},
     who::{Algorithm, Auth, AuthMode, Callback, Jwt, KeySource},
 };
 

@@ -40,6 +40,20 @@ impl Config {
     }
 }
 
+impl Config {
+    /// The same for programs: `{"http.listen": {"value": "0.0.0.0:8080", "source": "default"}, …}`.
+    pub fn show_json(&self) -> serde_json::Value {
+        let entry = |key: &String| {
+            let literal = self.literals.get(key).map_or(EMPTY, String::as_str);
+            // Texts, numbers, booleans and lists are written in TOML as in JSON.
+            let value: serde_json::Value = serde_json::from_str(literal).unwrap_or_else(|_| literal.into());
+            let source = self.source(key).map_or_else(|| Source::Default.to_string(), ToString::to_string);
+            (key.clone(), serde_json::json!({"value": value, "source": source}))
+        };
+        KNOWN.iter().map(entry).collect::<serde_json::Map<_, _>>().into()
+    }
+}
+
 /// A value of the file as it may be shown.
 pub(super) fn hidden(key: &str, literal: String) -> String {
     if literal == EMPTY {

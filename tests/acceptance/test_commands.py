@@ -123,15 +123,15 @@ def test_dev_starts_without_anything_and_what_it_prints_works_as_printed(tmp_pat
     """A link to a page, a publish line, a token for a client."""
     log = tmp_path / "dev.log"
     with log.open("wb") as out:
-        dev = subprocess.Popen([PROGRAM, "dev", "--listen", "127.0.0.1:0", "--internal", "127.0.0.1:0"], env=environment({}), stdout=out, stderr=out, stdin=subprocess.DEVNULL)
+        place = {"XDG_RUNTIME_DIR": str(tmp_path)}
+        dev = subprocess.Popen([PROGRAM, "dev", "--listen", "127.0.0.1:0", "--internal", "127.0.0.1:0"], env=environment({}) | place, stdout=out, stderr=out, stdin=subprocess.DEVNULL)
     try:
         wait_for("the lines to copy", lambda: "Ctrl-C" in log.read_text(), 20)
         printed = re.sub(r"\x1b\[[0-9;]*m", "", log.read_text())
         status, headers, page = http("GET", re.search(r"http://\S+", printed).group(0))
         assert status == 200 and "html" in headers["Content-Type"]
-        line = re.search(r"\S*[^\n]*\\\n[^\n]* publish [^\n]*|[^\n]* publish --[^\n]*", printed).group(0)
-        line = line[line.index("CARILLON__") :] if "CARILLON__" in line else line.strip()
-        done = subprocess.run(["bash", "-c", line], env={"PATH": program_path(tmp_path)}, capture_output=True, timeout=20)
+        line = re.search(r"Publish an event +(.+)", printed).group(1)
+        done = subprocess.run(["bash", "-c", line], env=place | {"PATH": program_path(tmp_path)}, capture_output=True, timeout=20)
         assert done.returncode == 0, (line, done.stderr)
         client = re.search(r"'(ws://[^']+)' -H 'Authorization: (Bearer [^']+)'", printed)
         assert client and "connect" in printed, "no line for a WebSocket client"

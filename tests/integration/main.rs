@@ -17,6 +17,8 @@ mod bus_slots;
 mod bus_topologies;
 mod callback;
 mod cli;
+mod cli_dev;
+mod cli_traps;
 mod doors;
 mod headers;
 mod internal;

@@ -123,7 +123,7 @@ async fn library_state(
         }
         Loaded::Missing if !may_load(commands, master, settings).await => {
             let text = "not loaded, and this user has no right to load it: allow it with ACL SETUSER <user> +function|load, \
-                        or load it as an administrator with carillon redis-function | redis-cli -x FUNCTION LOAD";
+                        or load it as an administrator with carillon redis-function --config FILE | redis-cli -x FUNCTION LOAD, with this node's FILE";
             finding("library", Weight::Bad, text)
         }
         Loaded::Missing => {

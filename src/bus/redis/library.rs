@@ -152,7 +152,8 @@ fn compare(loaded: &[(String, String)], settings: &Settings) -> Loaded {
 pub(super) fn different(what: &str, settings: &Settings, place: &str) -> String {
     format!(
         "the function library {:?} in Redis at {place} has other settings than this node: {what}. Give all nodes the same \
-         settings; to replace the library by this node's: carillon redis-function | redis-cli -x FUNCTION LOAD REPLACE",
+         settings; to replace the library by this node's: carillon redis-function --config FILE \
+         | redis-cli -x FUNCTION LOAD REPLACE, with this node's FILE",
         settings.prefix
     )
 }

@@ -102,10 +102,17 @@ impl Socket {
     ) -> Result<Self, Error> {
         let client = client(config, purpose)?;
         let mut errors = client.error_rx();
-        let router = client.connect();
+        let mut router = client.connect();
         let socket = Self { client, server, router: router.abort_handle(), ending };
-        let connected = tokio::time::timeout(PATIENCE * 2, socket.client.wait_for_connect()).await;
-        connected.unwrap_or_else(|_| Err(Error::new(ErrorKind::Timeout, "no answer")))?;
+        let connected = tokio::time::timeout(PATIENCE * 2, socket.client.wait_for_connect());
+        tokio::select! {
+            connected = connected => connected.unwrap_or_else(|_| Err(Error::new(ErrorKind::Timeout, "no answer")))?,
+            // A quick refusal (a wrong password) may come before anybody listens for it: fred tells it only once.
+            ended = &mut router => match ended {
+                Ok(Err(error)) => return Err(error),
+                _ => return Err(Error::new(ErrorKind::IO, "the connection was closed")),
+            },
+        }
         while errors.try_recv().is_ok() {}
         let ending = socket.ending.clone();
         tasks.spawn_until_end(async move {

@@ -102,6 +102,8 @@ pub fn routes(settings: Settings) -> Result<Router, serde_json::Error> {
         })
         .layer(DefaultBodyLimit::max(BODY));
     Ok(Router::new()
+        // Whoever opens the bare address wants to see something.
+        .route("/", get(|| async { Redirect::temporary("/demo/") }))
         .route("/demo", get(|| async { Redirect::permanent("/demo/") }))
         .route("/demo/", get(|| async { file("index.html") }))
         .route("/demo/{file}", get(|Path(name): Path<String>| async move { file(&name) }))
