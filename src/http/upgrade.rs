@@ -67,9 +67,8 @@ async fn enter(
     let answer = handshake(request)?;
     let headers = &request.headers;
     public.settings.origins.check(headers, peer)?;
-    let place = public.enter(headers, peer)?;
+    let place = public.enter(headers, peer, true)?;
     let caller = public.caller(headers, None, true).await?;
-    public.count(caller.identity.is_some())?;
     Ok((place, caller, answer, upgrade))
 }
 
@@ -77,7 +76,8 @@ fn start(public: &Arc<Public>, upgraded: Upgraded, place: Place, caller: Caller)
     let common = Arc::clone(&public.sessions);
     match downcast::<TokioIo<TcpStream>>(upgraded) {
         Ok(parts) => {
-            let session = session::serve_socket(common, place, parts.io.into_inner(), parts.read_buf, caller);
+            let session =
+                session::serve_socket(common, place, parts.io.into_inner().into(), parts.read_buf, caller);
             public.tasks.spawn(session);
         }
         Err(upgraded) => {

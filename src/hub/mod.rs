@@ -10,6 +10,7 @@ mod notice;
 mod outbox;
 mod queue;
 mod rooms;
+mod socket;
 
 pub use delivery::{Delivered, writers};
 pub use frame::Frame;
@@ -17,3 +18,6 @@ pub use notice::{Closing, Dropped, Notice, Taken};
 pub use outbox::Outbox;
 pub use queue::{Item, Replay};
 pub use rooms::{Entrance, Follow, Hub, Member, MemberId, RoomId, Standing};
+#[cfg(feature = "simulation")]
+pub use socket::Scripted;
+pub use socket::Socket;

@@ -11,16 +11,16 @@ use std::{
         atomic::{AtomicU32, Ordering},
     },
     task::{Context, Poll, Waker},
-    time::Instant,
 };
 
 use bytes::Bytes;
-use tokio::net::TcpStream;
+use tokio::time::Instant;
 
 use super::{
     frame::Frame,
     notice::{Closing, Dropped, Notice, Taken},
     queue::{Entry, Item, Queue, Replay},
+    socket::Socket,
 };
 use crate::protocol::NodeMessage;
 
@@ -45,7 +45,7 @@ struct State {
 /// What waits to be written to one session.
 pub struct Outbox {
     state: Mutex<State>,
-    socket: Option<TcpStream>,
+    socket: Option<Socket>,
     limit: usize,
     /// The hub's name for the session; `u32::MAX` until it has one.
     slot: AtomicU32,
@@ -53,8 +53,8 @@ pub struct Outbox {
 
 impl Outbox {
     /// An outbox that writes to a socket itself. `limit`: bytes of events that may wait (`limits.outbox_bytes`).
-    pub fn direct(socket: TcpStream, limit: usize) -> Arc<Self> {
-        Self::new(Some(socket), limit)
+    pub fn direct(socket: impl Into<Socket>, limit: usize) -> Arc<Self> {
+        Self::new(Some(socket.into()), limit)
     }
 
     /// An outbox that is emptied by [`Outbox::pull`] (TLS, SSE, long-poll).
@@ -62,12 +62,12 @@ impl Outbox {
         Self::new(None, limit)
     }
 
-    fn new(socket: Option<TcpStream>, limit: usize) -> Arc<Self> {
+    fn new(socket: Option<Socket>, limit: usize) -> Arc<Self> {
         Arc::new(Self { state: Mutex::default(), socket, limit, slot: AtomicU32::new(u32::MAX) })
     }
 
     /// The socket of a direct outbox, for reading and for readiness.
-    pub fn socket(&self) -> Option<&TcpStream> {
+    pub fn socket(&self) -> Option<&Socket> {
         self.socket.as_ref()
     }
 

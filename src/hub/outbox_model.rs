@@ -10,6 +10,7 @@ use std::{
 };
 
 use proptest::prelude::*;
+use tokio::net::TcpStream;
 
 use super::*;
 use crate::protocol::{Areas, EntryId, Event, Lineage, Reason, Topic, message::Positions};
@@ -256,7 +257,7 @@ async fn direct(happenings: &[Happening], model: &mut Model, mut reader: Reader)
         turn(model);
     }
     // What the kernel still has on its way.
-    let socket = socket2::SockRef::from(model.outbox.socket().unwrap());
+    let socket = socket2::SockRef::from(model.outbox.socket().unwrap().tcp());
     socket.shutdown(std::net::Shutdown::Write).unwrap();
     reader.set_nonblocking(false).unwrap();
     reader.set_read_timeout(Some(PATIENCE)).unwrap();

@@ -9,9 +9,11 @@ use std::{
 };
 
 use bytes::Bytes;
-use tokio::net::TcpStream;
 
-use super::frame::{Frame, text_frame};
+use super::{
+    frame::{Frame, text_frame},
+    socket::Socket,
+};
 use crate::{
     mutant,
     protocol::{NodeMessage, Topic},
@@ -181,7 +183,7 @@ impl Queue {
     }
 
     /// One write of as much as is due.
-    pub(super) fn write_to(&mut self, socket: &TcpStream) -> io::Result<()> {
+    pub(super) fn write_to(&mut self, socket: &Socket) -> io::Result<()> {
         if let Some(Entry::Message(message)) = self.entries.front() {
             let bytes = text_frame(&message.json());
             self.entries[0] = Entry::Raw(bytes);

@@ -62,6 +62,7 @@ pub async fn serve(
         return;
     }
     let closing = tokio::select! {
+        biased;
         closing = poll.run() => closing,
         () = asker.closed() => None,
     };

@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use super::{
     Caller, Common, Place, Session, Transport,
-    intake::{Heard, Intake, too_many_frames},
+    intake::{Heard, Intake},
     websocket::{End, FAREWELL, input},
 };
 use crate::{
@@ -143,10 +143,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
             return Vec::new();
         }
         self.session.heard();
-        let mut heard = self.intake.take(bytes, &mut self.out);
-        if !self.session.affords(self.intake.frames()) {
-            heard = vec![too_many_frames()];
-        }
+        let heard = self.intake.take(bytes, &mut self.out);
         self.deaf = matches!(heard.last(), Some(Heard::Broken(_)));
         heard
     }

@@ -12,15 +12,14 @@ use std::{
 };
 
 use bytes::Bytes;
-use tokio::net::TcpStream;
 
 use super::{
     Caller, Common, Place, Session, Transport,
-    intake::{Heard, Intake, too_many_frames},
+    intake::{Heard, Intake},
     machine::Input,
 };
 use crate::{
-    hub::{Closing, Notice, Outbox, frame::close_frame},
+    hub::{Closing, Notice, Outbox, Socket, frame::close_frame},
     protocol::{ClientMessage, NodeMessage},
 };
 
@@ -47,7 +46,7 @@ pub(super) enum End {
 }
 
 /// Serves a session until it ends. `early`: bytes that came behind the handshake.
-pub async fn serve(common: Arc<Common>, place: Place, socket: TcpStream, early: Bytes, caller: Caller) {
+pub async fn serve(common: Arc<Common>, place: Place, socket: Socket, early: Bytes, caller: Caller) {
     let outbox = Outbox::direct(socket, common.outbox_bytes);
     let intake = Intake::new(common.message_bytes);
     let session = Session::begin(common, place, Transport::WebSocket, outbox, caller);
@@ -156,11 +155,7 @@ impl Line {
         }
         self.session.heard();
         let mut replies = Vec::new();
-        let mut heard = self.intake.take(bytes, &mut replies);
-        if !self.session.affords(self.intake.frames()) {
-            heard = vec![too_many_frames()];
-            replies.clear();
-        }
+        let heard = self.intake.take(bytes, &mut replies);
         self.deaf = matches!(heard.last(), Some(Heard::Broken(_)));
         if matches!(heard.last(), Some(Heard::Closed(_))) {
             self.session.outbox().farewell(None, replies.into());
@@ -210,7 +205,7 @@ impl Line {
         };
         if let Some(socket) = self.session.outbox().socket() {
             // The relay may hold the outbox, and with it the socket, for a moment longer.
-            let _ = socket2::SockRef::from(socket).shutdown(std::net::Shutdown::Both);
+            socket.shutdown(std::net::Shutdown::Both);
         }
         self.session.leave(closing.as_ref()).await;
     }
@@ -221,7 +216,7 @@ impl Line {
         if self.deaf {
             self.flush().await;
             if let Some(socket) = self.session.outbox().socket() {
-                let _ = socket2::SockRef::from(socket).shutdown(std::net::Shutdown::Write);
+                socket.shutdown(std::net::Shutdown::Write);
             }
         }
         loop {
