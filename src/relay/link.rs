@@ -186,6 +186,9 @@ impl Link {
     /// A probe has come back.
     pub(super) fn prove(&mut self, at: u64) {
         self.proof = Some(at);
+        // Redis' clock was set back, or another master's is behind: what lies ahead of it proves nothing, and would hide
+        // live events once the clock has come that far again.
+        self.at = self.at.min(at);
     }
 
     /// Everything before the last probe was handed over or is owed: what is told from now on carries it.
