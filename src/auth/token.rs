@@ -120,15 +120,7 @@ impl Verifier {
                 &found
             }
         };
-        let mut claims = signed_claims(token, keys, algorithm);
-        if claims.is_err()
-            && let Keys::Set(jwks) = &self.keys
-            && keys.iter().any(Key::is_unnamed)
-            && jwks.reread().await
-        {
-            claims = signed_claims(token, &jwks.find(header.kid.as_deref(), algorithm).await?, algorithm);
-        }
-        let claims = claims?;
+        let claims = signed_claims(token, keys, algorithm)?;
         self.check(&claims, now_ms() / 1000).map_err(AuthError::Refused)
     }
 

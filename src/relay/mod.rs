@@ -221,3 +221,19 @@ impl Relay {
         let _ = self.commands.send(command).await;
     }
 }
+
+/// For a simulator, which drives the switch itself.
+#[cfg(feature = "simulation")]
+impl Relay {
+    /// The relay of a switch that somebody else drives, and what sessions ask of it.
+    pub fn of(switch: &Switch) -> (Self, mpsc::Receiver<Command>) {
+        let (commands, inbox) = mpsc::channel(QUEUE);
+        (Self { commands, shared: Arc::default(), marks: switch.known_marks() }, inbox)
+    }
+
+    /// Shows everybody what the switch knows after a turn.
+    pub fn show(&self, switch: &Switch) {
+        self.shared.at.store(switch.at(), Ordering::Release);
+        self.shared.live.store(switch.is_live(), Ordering::Release);
+    }
+}

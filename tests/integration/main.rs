@@ -5,7 +5,6 @@
 
 mod support;
 
-mod budgets;
 mod bus;
 mod bus_access;
 mod bus_corpus;
@@ -31,6 +30,7 @@ mod relay;
 mod revocation;
 mod rfc6455;
 mod security;
+mod simulated_redis;
 #[cfg(feature = "otlp")]
 mod traces;
 mod transports;

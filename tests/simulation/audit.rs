@@ -1,0 +1,396 @@
+//! The auditor: what was published, what each client was told, and whether that is what docs/contract.md promises.
+//!
+//! Hearing (`hear.rs`) finds what is wrong in itself: an event twice, out of order, behind a hole, of another log, a
+//! `resync` without a reason. The look that is taken once a second finds what is missing: with nothing wrong for ten
+//! seconds, everybody has everything. Must not know how nodes work.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+use carillon::protocol::{EntryId, Lineage, Topic};
+
+use crate::{
+    client::Line,
+    deeds::topic,
+    generate::TOPICS,
+    plan::Way,
+    world::{SETTLING, World},
+};
+
+/// Within which an editor must know, once nothing is wrong any more, ms.
+const PROMISED: u64 = 10_000;
+/// How long a loss on a link that works may stay unknown, ms.
+const UNKNOWN: u64 = 60_000;
+/// How long a poll may wait for a message, with all that comes behind it, ms.
+const POLL: u64 = 36_000;
+
+/// What was not right.
+#[derive(Debug, Clone)]
+pub(crate) struct Violation {
+    /// In a word; shrinking keeps it.
+    pub kind: &'static str,
+    /// For people.
+    pub text: String,
+}
+
+/// A recorded event.
+#[derive(Debug, Clone)]
+pub(crate) struct Record {
+    /// When, virtual ms.
+    pub at: u64,
+    /// Its place.
+    pub id: EntryId,
+    /// Its number; `None` for what is not an event.
+    pub number: Option<u64>,
+}
+
+/// A live event.
+#[derive(Debug)]
+pub(crate) struct Live {
+    /// When, virtual ms.
+    pub at: u64,
+    /// Where.
+    pub topic: String,
+    /// Somebody has received it, so there is a mark.
+    pub heard: bool,
+    /// Who cannot know of it: it was lost on a link that worked.
+    pub excused: BTreeSet<usize>,
+}
+
+/// What a client was told.
+#[derive(Debug, Default)]
+pub(crate) struct View {
+    /// Topics in step on this connection.
+    pub started: BTreeSet<String>,
+    /// Since when it follows, over all connections.
+    pub follows: BTreeMap<String, u64>,
+    /// When it was last told where a subject starts, or to refetch it.
+    pub told: BTreeMap<String, u64>,
+    /// Recorded events that came on this connection, by topic and number.
+    pub heard: HashSet<(String, u64)>,
+    /// Numbers of live events that came on this connection.
+    pub live: HashSet<u64>,
+    /// Numbers of all events that ever came.
+    pub numbers: HashSet<u64>,
+    /// Numbers of events that were lost on the way to its node, so that who follows the whole area cannot know.
+    pub lost: HashSet<u64>,
+    /// Topics that are being followed or left.
+    pub changing: BTreeSet<String>,
+}
+
+/// The auditor.
+pub(crate) struct Audit {
+    /// The first thing that was not right.
+    pub violation: Option<Violation>,
+    /// Redis refuses something until then.
+    pub refused_until: u64,
+    /// Something is wrong until then.
+    pub trouble: u64,
+    /// What each client was told.
+    pub views: Vec<View>,
+    /// Recorded events by topic, of the log that there is now.
+    pub records: BTreeMap<String, Vec<Record>>,
+    /// What is at a place.
+    pub contents: HashMap<(Lineage, String, EntryId), Option<u64>>,
+    /// Live events by number.
+    pub live: BTreeMap<u64, Live>,
+    /// When a log was last replaced, trimmed; by topic.
+    pub replaced: BTreeMap<String, u64>,
+    /// When a log was last trimmed by hand.
+    pub trimmed: BTreeMap<String, u64>,
+    /// When Redis' history changed last.
+    pub failed_over: Option<u64>,
+    /// When Redis' clock jumped last.
+    pub jumped: Option<u64>,
+    /// Until when nodes may find that they have lost messages.
+    pub doubtful: u64,
+    /// When a link came up last, anywhere.
+    pub came_up: u64,
+    numbers: u64,
+    last_words: Option<u64>,
+}
+
+impl Audit {
+    /// Nothing has happened yet.
+    pub(crate) fn new(clients: usize) -> Self {
+        Self {
+            violation: None,
+            refused_until: 0,
+            trouble: 0,
+            views: (0..clients).map(|_| View::default()).collect(),
+            records: BTreeMap::new(),
+            contents: HashMap::new(),
+            live: BTreeMap::new(),
+            replaced: BTreeMap::new(),
+            trimmed: BTreeMap::new(),
+            failed_over: None,
+            jumped: None,
+            doubtful: 0,
+            came_up: 0,
+            numbers: 0,
+            last_words: None,
+        }
+    }
+
+    /// The number of the next event.
+    pub(crate) fn next_number(&mut self) -> u64 {
+        self.numbers += 1;
+        self.numbers
+    }
+}
+
+/// The topics that a subject brings with it.
+pub(crate) fn topics_of(subject: &str) -> Vec<String> {
+    let area = subject.split(':').next().unwrap_or_default().to_owned();
+    if subject.ends_with(":*") || subject == area { vec![area] } else { vec![subject.to_owned(), area] }
+}
+
+impl World {
+    /// Something is wrong, and the schedule ends with it.
+    #[expect(clippy::needless_pass_by_value, reason = "every caller has just made it")]
+    pub(crate) fn violate(&mut self, kind: &'static str, text: String) {
+        self.note(|_| format!("!! {kind}: {text}"));
+        if self.audit.violation.is_none() {
+            self.audit.violation = Some(Violation { kind, text: format!("{} ms: {text}", self.now) });
+        }
+    }
+
+    /// Something is wrong for a while.
+    pub(crate) fn trouble(&mut self, lasts: u64) {
+        self.audit.trouble = self.audit.trouble.max(self.now + lasts);
+    }
+
+    /// Something is wrong that only a check of heads can find.
+    pub(crate) fn hidden_trouble(&mut self) {
+        self.trouble(UNKNOWN);
+    }
+
+    /// Messages were lost on a link that works: live ones may be among them.
+    pub(crate) fn hidden_loss(&mut self) {
+        self.hidden_trouble();
+        self.audit.doubtful = self.now + UNKNOWN;
+    }
+
+    /// How much later than promised is not late: what takes time takes it many times over.
+    fn slack(&self) -> u64 {
+        self.plan.pace * 60 + 1_500
+    }
+
+    /// Something was recorded.
+    pub(crate) fn audit_published(&mut self, topic: &Topic, id: EntryId, number: Option<u64>) {
+        let name = topic.as_str().to_owned();
+        self.note(|_| format!("   {name} {id} is number {number:?}"));
+        let at = self.now;
+        self.audit.contents.insert((self.redis.lineage.clone(), name.clone(), id), number);
+        let records = self.audit.records.entry(name).or_default();
+        records.retain(|record| record.id.epoch == id.epoch);
+        records.push(Record { at, id, number });
+    }
+
+    /// A live event was published.
+    pub(crate) fn audit_live(&mut self, topic: &Topic, number: u64) {
+        let live = Live { at: self.now, topic: topic.to_string(), heard: false, excused: BTreeSet::new() };
+        self.audit.live.insert(number, live);
+    }
+
+    /// A message was lost on a link that works: nobody there can know of a live one.
+    pub(crate) fn lost_message(&mut self, node: usize, topic: &Topic, content: &carillon::bus::Content) {
+        self.note(|_| format!("   node {node} does not get {topic} {content:?}"));
+        self.report.count("bite", "lost message");
+        let there = (0..self.clients.len()).filter(|client| self.clients[*client].node == node);
+        let there: Vec<usize> = there.collect();
+        if let carillon::bus::Content::Live(_) = content
+            && let Some(live) = self.audit.live.values_mut().next_back()
+        {
+            live.excused.extend(&there);
+        }
+        // A whole area has no positions: only the next event of the topic shows that one is missing.
+        let number = self.audit.numbers;
+        for client in there {
+            self.audit.views[client].lost.insert(number);
+        }
+        self.hidden_loss();
+    }
+
+    /// A link has come up.
+    pub(crate) fn came_up(&mut self, node: usize) {
+        self.note(|_| format!("   node {node}: link up"));
+        self.nodes[node].up_since = Some(self.now);
+        self.audit.came_up = self.now;
+        self.audit.doubtful = self.audit.doubtful.max(self.now);
+    }
+
+    /// A link is lost.
+    pub(crate) fn went_down(&mut self, node: usize) {
+        self.note(|_| format!("   node {node}: link down"));
+        self.report.count("bite", "link lost");
+        self.nodes[node].up_since = None;
+        self.trouble(0);
+    }
+
+    /// Another master has taken over: what it has is also in the new history.
+    pub(crate) fn audit_failed_over(&mut self) {
+        self.audit.failed_over = Some(self.now);
+        let lineage = self.redis.lineage.clone();
+        for (name, records) in &mut self.audit.records {
+            let top = self.redis.logs.get(&topic(name)).map(|log| log.top);
+            records.retain(|record| {
+                top.is_some_and(|top| record.id.epoch == top.epoch && record.id.seq <= top.seq)
+            });
+            for record in records {
+                self.audit.contents.insert((lineage.clone(), name.clone(), record.id), record.number);
+            }
+        }
+    }
+
+    /// Logs are gone: one, or all.
+    pub(crate) fn audit_replaced(&mut self, name: Option<&str>) {
+        for of in TOPICS.iter().filter(|of| name.is_none_or(|name| name == **of)) {
+            self.audit.replaced.insert((*of).to_owned(), self.now);
+            self.audit.records.remove(*of);
+        }
+    }
+
+    /// A log was trimmed.
+    pub(crate) fn audit_trimmed(&mut self, name: &str) {
+        self.audit.trimmed.insert(name.to_owned(), self.now);
+    }
+
+    /// A look at everybody. When the schedule is over and everybody has settled, a last event is published everywhere, and
+    /// must reach everybody.
+    pub(crate) fn look(&mut self) {
+        let last = self.plan.steps.last().map_or(0, |step| step.at);
+        let quiet = self.now > self.audit.trouble + PROMISED + self.slack();
+        if quiet {
+            for client in 0..self.clients.len() {
+                self.look_at(client);
+            }
+        }
+        match self.audit.last_words {
+            None if self.now > last.max(self.audit.trouble.saturating_sub(UNKNOWN)) + SETTLING => {
+                self.audit.last_words = Some(self.now);
+                for topic in TOPICS {
+                    self.publish(topic);
+                }
+            }
+            Some(at) if self.now > at + PROMISED + self.slack() + 1_500 => self.end(),
+            _ => {}
+        }
+    }
+
+    fn look_at(&mut self, client: usize) {
+        let (now, slack) = (self.now, self.slack());
+        let me = &self.clients[client];
+        let since = me.since.max(me.stalled).max(me.troubled);
+        if matches!(me.line, Line::None) || me.stalled > now {
+            return;
+        }
+        let patience = if me.way == Way::Poll { POLL } else { PROMISED };
+        if let Some(wait) =
+            me.waits.front().filter(|wait| now > wait.since.max(me.stalled) + patience + slack)
+        {
+            let text = format!("client {client} has waited for {} since {} ms", wait.kind, wait.since);
+            return self.violate("unanswered", text);
+        }
+        // A poll that goes on is as good as its cursor; whoever has just come back has its ten seconds.
+        let fresh = now <= since + PROMISED + slack && me.way != Way::Poll;
+        if fresh || (me.way == Way::Poll && (me.cursor.is_none() || now <= me.troubled + POLL)) {
+            return;
+        }
+        if !me.live && me.way != Way::Poll {
+            return self.violate("not live", format!("client {client} still takes its node for blind"));
+        }
+        let subjects: Vec<String> = me.subjects.iter().cloned().collect();
+        for subject in &subjects {
+            if subject.ends_with(":*") {
+                self.look_at_area(client, subject);
+            }
+            for name in topics_of(subject) {
+                self.look_at_topic(client, &name);
+                self.look_at_live(client, &name);
+            }
+        }
+    }
+
+    /// Whether a client has the last event of a topic that it should have by now.
+    fn look_at_topic(&mut self, client: usize, name: &str) {
+        let due = self.now.saturating_sub(PROMISED + self.slack());
+        let view = &self.audit.views[client];
+        if view.changing.contains(name) || self.now < self.clients[client].since + PROMISED {
+            return;
+        }
+        if !view.started.contains(name) {
+            let text = format!("client {client} follows {name} and was not told where it starts");
+            return self.violate("no start", text);
+        }
+        let Some(top) = self.redis.log(&topic(name)).map(|log| log.top) else { return };
+        let last = self.audit.records.get(name).and_then(|records| {
+            records.iter().rev().find(|record| record.at <= due && record.id.epoch == top.epoch)
+        });
+        let Some(last) = last else { return };
+        let Some(position) = self.clients[client].positions.get(name) else { return };
+        let behind = position.lineage != self.redis.lineage
+            || position.id.epoch != last.id.epoch
+            || position.id.seq < last.id.seq;
+        if behind {
+            let text = format!(
+                "client {client} is at {position} in {name}, where {}.{} has been since {} ms: it is stale and does not know",
+                self.redis.lineage, last.id, last.at
+            );
+            self.violate("silently stale", text);
+        }
+    }
+
+    /// Whether who follows a whole area has every event since it was last told.
+    fn look_at_area(&mut self, client: usize, subject: &str) {
+        let due = self.now.saturating_sub(PROMISED + self.slack());
+        let view = &self.audit.views[client];
+        let Some(told) = view.told.get(subject).copied().filter(|_| !view.changing.contains(subject)) else {
+            return;
+        };
+        let area = subject.trim_end_matches('*');
+        let missing = self.audit.records.iter().filter(|(name, _)| name.starts_with(area)).find_map(
+            |(name, records)| {
+                let missing = |record: &&Record| {
+                    // Who follows the topic by key as well is told by that.
+                    let by_key =
+                        view.started.contains(name) && view.told.get(name).is_some_and(|at| *at >= record.at);
+                    !by_key
+                        && record.at > told + self.slack()
+                        && record.at <= due
+                        && record
+                            .number
+                            .is_some_and(|n| !view.numbers.contains(&n) && !view.lost.contains(&n))
+                };
+                records.iter().find(missing).map(|record| (name.clone(), record.id))
+            },
+        );
+        if let Some((name, id)) = missing {
+            let text = format!("client {client} follows {subject} and neither got {name} {id} nor was told");
+            self.violate("silently stale", text);
+        }
+    }
+
+    /// Whether a client has every live event that there is a mark for, or was told.
+    fn look_at_live(&mut self, client: usize, name: &str) {
+        let due = self.now.saturating_sub(PROMISED + self.slack() + 5_000);
+        let view = &self.audit.views[client];
+        let Some(since) = view.follows.get(name).copied() else { return };
+        let told = view.told.get(name).copied().unwrap_or(0);
+        let missed = self.audit.live.iter().find(|(number, live)| {
+            live.topic == name
+                && live.heard
+                && live.at > since
+                && live.at > told
+                && live.at <= due
+                && !live.excused.contains(&client)
+                && !view.numbers.contains(number)
+        });
+        if let Some((number, live)) = missed {
+            let text = format!(
+                "client {client} missed live event {number} of {name} at {} ms and was not told",
+                live.at
+            );
+            self.violate("live event missed", text);
+        }
+    }
+}

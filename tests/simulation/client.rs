@@ -1,0 +1,371 @@
+//! Clients: they connect, keep positions as docs/contract.md says, come back with them, and hop between nodes. What they hear
+//! goes to the auditor. Must not know what is right.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::{Arc, Mutex},
+};
+
+use bytes::Bytes;
+use carillon::{
+    hub::{Closing, Socket},
+    protocol::Position,
+    session::{self, Answer, Carriage, Cursor, Start},
+};
+use serde_json::{Value, json};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::{
+    pipe::Pipe,
+    plan::{Part, Way},
+    world::{Happening, Served, World},
+};
+
+/// The body of an event stream, once the node has opened it.
+type Body = Arc<Mutex<Option<Result<mpsc::Receiver<Bytes>, Closing>>>>;
+
+/// What a client is connected by.
+pub(crate) enum Line {
+    /// Nothing.
+    None,
+    /// Bytes of WebSocket frames.
+    Pipe(Pipe),
+    /// Server-sent events.
+    Stream(Body),
+    /// A poll that is under way.
+    Poll(oneshot::Receiver<Result<Answer, Closing>>),
+}
+
+/// An answer that a client waits for.
+#[derive(Debug, Clone)]
+pub(crate) struct Wait {
+    /// Since when.
+    pub since: u64,
+    /// What it will be.
+    pub kind: &'static str,
+}
+
+/// A client.
+pub(crate) struct Client {
+    /// How it is connected.
+    pub way: Way,
+    /// What it wants to follow.
+    pub subjects: BTreeSet<String>,
+    /// Counts its connections.
+    pub life: u64,
+    /// Its connection.
+    pub line: Line,
+    /// Where it stands, by topic.
+    pub positions: BTreeMap<String, Position>,
+    /// The latest `at`.
+    pub at: u64,
+    /// Where it stands by the node's own record (SSE, long-poll).
+    pub cursor: Option<String>,
+    /// It was welcomed on this connection.
+    pub welcomed: bool,
+    /// It was last told that its node sees Redis.
+    pub live: bool,
+    /// Where it is connected, and since when.
+    pub node: usize,
+    /// Since when it is connected.
+    pub since: u64,
+    /// What it waits for.
+    pub waits: VecDeque<Wait>,
+    /// It does not read until then.
+    pub stalled: u64,
+    /// The last moment at which something was wrong with it.
+    pub troubled: u64,
+    buffer: Vec<u8>,
+    read_due: bool,
+    seen: u64,
+}
+
+impl Client {
+    /// A client that is not connected.
+    pub(crate) fn new(part: &Part) -> Self {
+        Self {
+            way: part.way,
+            subjects: part.subjects.iter().cloned().collect(),
+            life: 0,
+            line: Line::None,
+            positions: BTreeMap::new(),
+            at: 0,
+            cursor: None,
+            welcomed: false,
+            live: false,
+            node: part.node,
+            since: 0,
+            waits: VecDeque::new(),
+            stalled: 0,
+            troubled: 0,
+            buffer: Vec::new(),
+            read_due: false,
+            seen: 0,
+        }
+    }
+
+    /// What it brings back.
+    fn resume(&self) -> Value {
+        if self.positions.is_empty() && self.at == 0 {
+            return Value::Null;
+        }
+        let positions: BTreeMap<_, _> =
+            self.positions.iter().map(|(topic, p)| (topic, p.to_string())).collect();
+        json!({ "at": self.at, "positions": positions })
+    }
+
+    fn start(&self) -> Start {
+        match self.cursor.as_deref().and_then(Cursor::read) {
+            Some(cursor) if self.way == Way::Poll => Start::GoOn(cursor),
+            Some(cursor) => Start::Resume(cursor),
+            None => Start::Fresh,
+        }
+    }
+}
+
+impl World {
+    /// A client connects to its node, or tries another one soon.
+    pub(crate) fn connect(&mut self, client: usize) {
+        let node = self.clients[client].node;
+        let life = self.clients[client].life + 1;
+        let Some((common, place, caller, tasks)) = self.enter(node) else {
+            let nodes = self.nodes.len();
+            self.clients[client].node = (node + 1) % nodes;
+            return self.at(self.now + 300, Happening::Connect { client, life: life - 1 });
+        };
+        let me = &mut self.clients[client];
+        (me.life, me.since, me.welcomed, me.seen, me.read_due) = (life, self.now, false, 0, false);
+        me.buffer.clear();
+        me.waits.clear();
+        me.waits.push_back(Wait { since: self.now, kind: "welcome" });
+        let topics: Vec<String> = me.subjects.iter().cloned().collect();
+        let pipe = Pipe::new(self.plan.room);
+        let start = (me.start(), Carriage::Query);
+        self.audit_begin(client);
+        let me = &mut self.clients[client];
+        let future: std::pin::Pin<Box<dyn Future<Output = ()>>> = match me.way {
+            Way::Socket => {
+                let socket = Socket::Scripted(Box::new(pipe.clone()));
+                Box::pin(session::serve_socket(common, place, socket, Bytes::new(), caller))
+            }
+            Way::Stream => Box::pin(session::serve_stream(common, place, pipe.clone(), caller)),
+            Way::Sse => {
+                let body = Body::default();
+                me.line = Line::Stream(Arc::clone(&body));
+                Box::pin(async move {
+                    let opened = session::serve_events(common, place, caller, topics, start, &tasks).await;
+                    *body.lock().expect("a body") = Some(opened);
+                })
+            }
+            Way::Poll => {
+                let (sender, receiver) = oneshot::channel();
+                me.line = Line::Poll(receiver);
+                Box::pin(session::serve_poll(common, place, caller, topics, start, sender))
+            }
+        };
+        if matches!(me.way, Way::Socket | Way::Stream) {
+            me.line = Line::Pipe(pipe);
+            let connect = json!({ "type": "connect", "topics": me.subjects, "resume": me.resume() });
+            self.say(client, &connect);
+        }
+        self.serve(Served::new(node, future));
+    }
+
+    /// A client with a way up says something.
+    pub(crate) fn say(&mut self, client: usize, message: &Value) {
+        if let Line::Pipe(pipe) = &self.clients[client].line {
+            pipe.client_writes(&masked(0x81, message.to_string().as_bytes()));
+        }
+    }
+
+    /// Follows one subject more or less: by a message, or by coming back with another list.
+    pub(crate) fn change(&mut self, client: usize, subject: &str, more: bool) {
+        let me = &mut self.clients[client];
+        let changed = if more { me.subjects.insert(subject.to_owned()) } else { me.subjects.remove(subject) };
+        if !changed || matches!(me.line, Line::None) {
+            return;
+        }
+        if !matches!(me.line, Line::Pipe(_)) {
+            return self.hang_up(client, 0, 20, None);
+        }
+        let kind = if more { "subscribe" } else { "unsubscribe" };
+        let answer = if more { "subscribed" } else { "unsubscribed" };
+        me.waits.push_back(Wait { since: self.now, kind: answer });
+        self.audit_change(client, subject, more);
+        self.say(client, &json!({ "type": kind, "topics": [subject] }));
+    }
+
+    /// The connection ends after the client has read a share of what was under way; it comes back later.
+    pub(crate) fn hang_up(&mut self, client: usize, percent: u8, away: u64, node: Option<usize>) {
+        if let Line::Pipe(pipe) = &self.clients[client].line {
+            let most = pipe.waiting() * usize::from(percent) / 100;
+            let bytes = pipe.client_reads(most);
+            self.hear_bytes(client, &bytes);
+        }
+        let me = &mut self.clients[client];
+        if let Line::Pipe(pipe) = &me.line {
+            pipe.cut();
+        }
+        me.line = Line::None;
+        me.welcomed = false;
+        me.waits.clear();
+        me.node = node.unwrap_or(me.node);
+        let life = me.life;
+        self.at(self.now + away.max(1), Happening::Connect { client, life });
+    }
+
+    /// Looks for what has arrived for clients, and lets them read it a little later.
+    pub(crate) fn rouse(&mut self) {
+        for client in 0..self.clients.len() {
+            let me = &mut self.clients[client];
+            if me.read_due {
+                continue;
+            }
+            let news = match &me.line {
+                Line::None => false,
+                Line::Pipe(pipe) => pipe.waiting() > 0 || pipe.is_over(),
+                Line::Stream(body) => match &*body.lock().expect("a body") {
+                    None => false,
+                    Some(Err(_)) => true,
+                    Some(Ok(chunks)) => !chunks.is_empty() || chunks.is_closed(),
+                },
+                Line::Poll(answer) => !answer.is_empty() || answer.is_terminated(),
+            };
+            if news {
+                me.read_due = true;
+                let (stalled, life) = (me.stalled, me.life);
+                let at = (self.now + self.pick(self.plan.pace + 1)).max(stalled);
+                self.at(at, Happening::Read { client, life });
+            }
+        }
+    }
+
+    /// A client reads.
+    pub(crate) fn read(&mut self, client: usize) {
+        let most = if self.chance(0.3) { 1 + self.pick(200) as usize } else { usize::MAX };
+        let me = &mut self.clients[client];
+        me.read_due = false;
+        if me.stalled > self.now {
+            return;
+        }
+        match &mut me.line {
+            Line::None => {}
+            Line::Pipe(pipe) => {
+                let over = pipe.is_over();
+                let bytes = pipe.client_reads(most);
+                self.hear_bytes(client, &bytes);
+                if over {
+                    self.hang_up(client, 0, 100, None);
+                }
+            }
+            Line::Stream(body) => {
+                let chunk = match &mut *body.lock().expect("a body") {
+                    Some(Ok(chunks)) => chunks.try_recv().map_err(|_| ()),
+                    _ => Err(()),
+                };
+                match chunk {
+                    Ok(chunk) => self.hear_text(client, &chunk),
+                    Err(()) => self.hang_up(client, 0, 100, None),
+                }
+            }
+            Line::Poll(answer) => match answer.try_recv() {
+                Ok(Ok(answer)) => self.hear_answer(client, &answer),
+                _ => self.hang_up(client, 0, 200, None),
+            },
+        }
+    }
+
+    /// Frames of a WebSocket.
+    fn hear_bytes(&mut self, client: usize, bytes: &[u8]) {
+        let life = self.clients[client].life;
+        self.clients[client].buffer.extend_from_slice(bytes);
+        while let Some((opcode, payload)) = frame(&mut self.clients[client].buffer) {
+            match opcode {
+                0x1 => self.hear(client, &payload),
+                0x9 => {
+                    if let Line::Pipe(pipe) = &self.clients[client].line {
+                        pipe.client_writes(&masked(0x8A, &payload));
+                    }
+                }
+                _ => {}
+            }
+            if self.clients[client].life != life || matches!(self.clients[client].line, Line::None) {
+                return;
+            }
+        }
+    }
+
+    /// Server-sent events.
+    fn hear_text(&mut self, client: usize, bytes: &[u8]) {
+        self.clients[client].buffer.extend_from_slice(bytes);
+        loop {
+            let buffer = &mut self.clients[client].buffer;
+            let Some(end) = buffer.windows(2).position(|pair| pair == b"\n\n") else { return };
+            let text: Vec<u8> = buffer.drain(..end + 2).collect();
+            let text = String::from_utf8_lossy(&text);
+            let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name).map(str::to_owned));
+            if let (Some(data), Some(id)) = (field("data: "), field("id: ")) {
+                self.clients[client].cursor = Some(id);
+                self.hear(client, data.as_bytes());
+                self.audit_cursor(client);
+            }
+            if matches!(self.clients[client].line, Line::None) {
+                return;
+            }
+        }
+    }
+
+    /// The answer to a poll; the next one goes to any node.
+    fn hear_answer(&mut self, client: usize, answer: &Answer) {
+        let me = &mut self.clients[client];
+        me.cursor = Some(answer.cursor.text());
+        me.line = Line::None;
+        let life = me.life;
+        self.audit_polled(client, answer);
+        for message in &answer.messages {
+            self.hear(client, message);
+        }
+        self.audit_cursor(client);
+        if self.clients[client].life != life {
+            return;
+        }
+        let (hop, away) = (self.chance(0.5), self.pick(self.plan.pace + 2));
+        let nodes = self.nodes.len();
+        let me = &mut self.clients[client];
+        if hop {
+            me.node = (me.node + 1) % nodes;
+        }
+        self.at(self.now + away, Happening::Connect { client, life });
+    }
+}
+
+/// A client's frame; a mask of zeros changes nothing.
+fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![first];
+    match payload.len() {
+        length @ 0..=125 => bytes.push(0x80 | length as u8),
+        length => {
+            bytes.push(0xFE);
+            bytes.extend((length as u16).to_be_bytes());
+        }
+    }
+    bytes.extend([0; 4]);
+    bytes.extend_from_slice(payload);
+    bytes
+}
+
+/// Takes a whole frame from the front: opcode and payload.
+fn frame(buffer: &mut Vec<u8>) -> Option<(u8, Vec<u8>)> {
+    let (opcode, short) = (*buffer.first()? & 0x0F, usize::from(*buffer.get(1)?));
+    let (start, length) = match short {
+        126 => (4, usize::from(u16::from_be_bytes([*buffer.get(2)?, *buffer.get(3)?]))),
+        127 => (10, u64::from_be_bytes(buffer.get(2..10)?.try_into().ok()?) as usize),
+        short => (2, short),
+    };
+    if buffer.len() < start + length {
+        return None;
+    }
+    let payload = buffer[start..start + length].to_vec();
+    buffer.drain(..start + length);
+    Some((opcode, payload))
+}

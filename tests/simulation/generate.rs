@@ -1,0 +1,139 @@
+//! From a seed to a schedule: a few clients of every kind, and a mix of deeds that differs from seed to seed, so that some
+//! schedules are about one fault only and others have everything at once. Must not know what the deeds lead to.
+
+use rand::{RngExt, SeedableRng, rngs::SmallRng, seq::IndexedRandom};
+
+use crate::{
+    plan::{Deed, Part, Plan, Step, Way},
+    redis::Refusal,
+    themes,
+};
+
+/// Topics by key, and what whole-area subscriptions there may be.
+pub(crate) const TOPICS: [&str; 7] =
+    ["comments:1", "comments:2", "comments:3", "comments", "projects", "content:7", "content"];
+const AREAS: [&str; 2] = ["comments:*", "content:*"];
+const WAYS: [Way; 4] = [Way::Socket, Way::Stream, Way::Sse, Way::Poll];
+/// How long a schedule is busy, ms.
+const BUSY: u64 = 60_000;
+
+/// The schedule of a seed.
+pub(crate) fn plan(seed: u64) -> Plan {
+    let mut rng = SmallRng::seed_from_u64(seed);
+    let nodes = rng.random_range(2..=3);
+    let parts = (0..rng.random_range(8..=10)).map(|n| part(n, nodes, &mut rng)).collect::<Vec<_>>();
+    let mut plan = Plan {
+        seed,
+        nodes,
+        log_length: *[4, 12, 1000].choose(&mut rng).unwrap_or(&12),
+        log_ttl: if rng.random_bool(0.1) { 40_000 } else { 86_400_000 },
+        linger: *[0, 2_000, 30_000].choose(&mut rng).unwrap_or(&0),
+        outbox_bytes: *[600, 1_500, 262_144].choose(&mut rng).unwrap_or(&1_500),
+        room: *[60, 400, 4_000].choose(&mut rng).unwrap_or(&400),
+        pace: *[1, 5, 40].choose(&mut rng).unwrap_or(&5),
+        steps: Vec::new(),
+        parts,
+    };
+    let mut steps = Vec::new();
+    // Weights of the kinds of deeds: most schedules have only some of them.
+    let faults: Vec<u8> = (0..20u8).filter(|_| rng.random_bool(0.3)).collect();
+    for _ in 0..rng.random_range(60..160) {
+        let deed = busy(&plan, &mut rng);
+        steps.push(Step { at: rng.random_range(500..BUSY), deed });
+    }
+    if !faults.is_empty() {
+        for _ in 0..rng.random_range(1..12) {
+            let kind = *faults.choose(&mut rng).unwrap_or(&0);
+            let deed = fault(kind, &plan, &mut rng);
+            let at = rng.random_range(2_000..BUSY);
+            steps.push(Step { at, deed });
+            close_by(at, &plan, &mut rng, &mut steps);
+        }
+    }
+    for _ in 0..rng.random_range(0..4) {
+        let at = rng.random_range(2_000..BUSY);
+        themes::add(&plan, at, &mut rng, &mut steps);
+    }
+    steps.sort_by_key(|step| step.at);
+    plan.steps = steps;
+    plan
+}
+
+/// Faults matter for what happens around them.
+fn close_by(at: u64, plan: &Plan, rng: &mut SmallRng, steps: &mut Vec<Step>) {
+    for _ in 0..rng.random_range(0..6) {
+        let deed = busy(plan, rng);
+        let near = *[20, 300, 4_000].choose(rng).unwrap_or(&300);
+        steps.push(Step { at: (at + rng.random_range(0..near)).saturating_sub(near / 3), deed });
+    }
+}
+
+fn part(n: usize, nodes: usize, rng: &mut SmallRng) -> Part {
+    let way = WAYS[n % WAYS.len()];
+    let mut subjects: Vec<String> = Vec::new();
+    for _ in 0..rng.random_range(1..4) {
+        let subject = subject(way, rng);
+        if !subjects.contains(&subject) {
+            subjects.push(subject);
+        }
+    }
+    Part { way, node: rng.random_range(0..nodes), subjects }
+}
+
+fn subject(way: Way, rng: &mut SmallRng) -> String {
+    let every = way != Way::Poll && rng.random_bool(0.15);
+    let names: &[&str] = if every { &AREAS } else { &TOPICS };
+    (*names.choose(rng).unwrap_or(&"comments:1")).to_owned()
+}
+
+fn topic(rng: &mut SmallRng) -> String {
+    (*TOPICS.choose(rng).unwrap_or(&"comments:1")).to_owned()
+}
+
+/// What happens on any day.
+fn busy(plan: &Plan, rng: &mut SmallRng) -> Deed {
+    let client = rng.random_range(0..plan.parts.len());
+    let node = rng.random_range(0..plan.nodes);
+    match rng.random_range(0..100) {
+        0..62 => Deed::Publish { topic: topic(rng) },
+        62..72 => Deed::Live {
+            topic: (*["comments:1", "content:7", "comments"].choose(rng).unwrap_or(&"comments")).into(),
+        },
+        72..86 => Deed::Cut {
+            client,
+            percent: *[0, 30, 70, 100].choose(rng).unwrap_or(&100),
+            away: *[0, 200, 3_000, 12_000].choose(rng).unwrap_or(&200),
+            node,
+        },
+        86..91 => Deed::Follow { client, subject: subject(plan.parts[client].way, rng) },
+        91..96 => Deed::Unfollow { client, subject: subject(plan.parts[client].way, rng) },
+        _ => Deed::Ping { client },
+    }
+}
+
+fn fault(kind: u8, plan: &Plan, rng: &mut SmallRng) -> Deed {
+    let node = rng.random_range(0..plan.nodes);
+    let client = rng.random_range(0..plan.parts.len());
+    let lasts = *[50, 400, 3_000, 9_000].choose(rng).unwrap_or(&400);
+    match kind {
+        0 | 1 => Deed::Break { node, lasts },
+        2 => Deed::Deafen { node, lasts: lasts * 2 },
+        3 => Deed::Slow { node, by: *[30, 200, 900].choose(rng).unwrap_or(&200), lasts: lasts * 2 },
+        4 => Deed::Lose { node, count: rng.random_range(1..5) },
+        5 => Deed::Forget { node, subject: topic(rng) },
+        6 => Deed::Refuse { why: Refusal::NoReplicas, lasts },
+        7 => Deed::Refuse { why: Refusal::Oom, lasts },
+        8 => Deed::Refuse { why: Refusal::MisConf, lasts },
+        9 => Deed::Deny { topic: topic(rng), lasts: lasts * 2 },
+        10 => Deed::FailOver { lost: rng.random_range(0..4) },
+        11 => Deed::Flush,
+        12 => Deed::Trim { topic: topic(rng), keep: rng.random_range(0..4) },
+        13 => Deed::Delete { topic: topic(rng) },
+        14 => Deed::Clock { by: *[-20_000, -700, 700, 20_000].choose(rng).unwrap_or(&700) },
+        15 => Deed::Freeze { node, lasts },
+        16 => Deed::Kill { node, lasts },
+        17 => Deed::Drain { node, lasts },
+        18 => Deed::Poison { topic: topic(rng) },
+        _ => Deed::Stall { client, lasts },
+    }
+}

@@ -1,0 +1,256 @@
+//! A node: the real switch, hub and outboxes, driven by one scheduler, and around them the sessions of the real transports.
+//!
+//! A turn takes one input of one queue, whichever the schedule likes: events in the order of their link, commands in the
+//! order in which sessions gave them, answers, ticks. Must not know Redis.
+
+use std::{collections::VecDeque, net::IpAddr, sync::Arc, time::Duration};
+
+use carillon::{
+    auth::{Authenticator, Credentials},
+    bus::BusEvent,
+    config::Layers,
+    hub::Hub,
+    protocol::{Areas, time},
+    relay::{self, Answer, Command, Input, Now, Relay, Settings, Stamp, Switch},
+    session::{Caller, Common, Limits, Place, Roll, Terms},
+    shutdown::Tasks,
+    telemetry::traces::Traces,
+};
+use tokio::sync::mpsc;
+
+use crate::{
+    bus::Bus,
+    world::{Happening, World},
+};
+
+/// What runs while a node lives.
+pub(crate) struct Running {
+    switch: Switch,
+    commands: mpsc::Receiver<Command>,
+    /// What its sessions share.
+    pub common: Arc<Common>,
+    /// Its tasks.
+    pub tasks: Tasks,
+    events: VecDeque<BusEvent>,
+    answers: VecDeque<(Stamp, Answer)>,
+    ticks: u8,
+}
+
+/// A node, alive or not.
+pub(crate) struct Node {
+    /// Counts its lives.
+    pub life: u64,
+    /// `None` while it is dead.
+    pub running: Option<Running>,
+    /// Its bus.
+    pub bus: Bus,
+    /// It stands still until then.
+    pub frozen: u64,
+    /// When its link came up last, and when it went down last.
+    pub up_since: Option<u64>,
+    turn_due: bool,
+}
+
+impl Node {
+    /// A node that has not started.
+    pub(crate) fn new() -> Self {
+        Self { life: 0, running: None, bus: Bus::default(), frozen: 0, up_since: None, turn_due: false }
+    }
+}
+
+/// The areas of all schedules.
+pub(crate) fn areas() -> Areas {
+    Areas::new(["comments", "projects", "content"], [], []).expect("areas")
+}
+
+/// Who may follow everything: who may follow what is not what this is about.
+pub(crate) fn authenticator() -> Authenticator {
+    let layers =
+        Layers::new().set("auth.mode", "none", "simulation").set("auth.default_topics", "*", "simulation");
+    let config = layers.load().expect("a configuration");
+    Authenticator::new(&config, &areas()).expect("an authenticator")
+}
+
+impl World {
+    /// A node starts.
+    pub(crate) fn start(&mut self, node: usize) {
+        let settings = Settings {
+            log_length: self.plan.log_length,
+            log_ttl: Duration::from_millis(self.plan.log_ttl),
+            refetches_per_second: 200,
+            linger: Duration::from_millis(self.plan.linger),
+            revocations: self.auth.revocations().clone(),
+            traces: Traces::off(),
+        };
+        let metrics = self.metrics.clone();
+        let switch = Switch::new(settings, Hub::new(None), metrics.clone(), Self::clock());
+        let (relay, commands) = Relay::of(&switch);
+        let roll = Roll::new(Limits::default(), Duration::from_secs(25), metrics.clone());
+        let common = Arc::new(Common {
+            auth: self.auth.clone(),
+            relay,
+            roll: Arc::clone(&roll),
+            metrics,
+            terms: Arc::new(terms(node)),
+            outbox_bytes: self.plan.outbox_bytes,
+            message_bytes: 65_536,
+        });
+        let tasks = Tasks::new();
+        tasks.spawn_until_end(roll.sweep(self.auth.revocations().clone()));
+        let place = &mut self.nodes[node];
+        place.life += 1;
+        place.bus = Bus::default();
+        place.frozen = 0;
+        place.up_since = None;
+        place.turn_due = false;
+        let (events, answers) = (VecDeque::new(), VecDeque::new());
+        place.running = Some(Running { switch, commands, common, tasks, events, answers, ticks: 0 });
+        let life = place.life;
+        self.at(self.now + 1, Happening::Build { node, life });
+        self.at(self.now + 1_000, Happening::Tick { node, life });
+    }
+
+    /// A node is gone, with all that was in it.
+    pub(crate) fn kill(&mut self, node: usize) {
+        let place = &mut self.nodes[node];
+        if let Some(running) = place.running.take() {
+            running.tasks.ending().cancel();
+        }
+        place.bus.link = None;
+        place.bus.parked.clear();
+        place.up_since = None;
+        self.end_sessions(node);
+    }
+
+    /// A node lets nobody in any more, and closes its sessions one after another.
+    pub(crate) fn drain(&mut self, node: usize) {
+        if let Some(running) = &self.nodes[node].running {
+            let roll = Arc::clone(&running.common.roll);
+            running.tasks.spawn_until_end(async move { roll.drain(Duration::from_secs(2)).await });
+        }
+    }
+
+    /// What the clocks of a node show.
+    fn clock() -> Now {
+        Now { instant: tokio::time::Instant::now().into_std(), wall_ms: time::now_ms() }
+    }
+
+    /// Something arrives from the bus.
+    pub(crate) fn event(&mut self, node: usize, event: BusEvent) {
+        if let Some(running) = &mut self.nodes[node].running {
+            running.events.push_back(event);
+            self.stir(node);
+        }
+    }
+
+    /// A question is answered.
+    pub(crate) fn answered(&mut self, node: usize, stamp: Stamp, answer: Answer) {
+        if let Some(running) = &mut self.nodes[node].running {
+            running.answers.push_back((stamp, answer));
+            self.stir(node);
+        }
+    }
+
+    /// A second has passed.
+    pub(crate) fn tick(&mut self, node: usize) {
+        let life = self.nodes[node].life;
+        if let Some(running) = &mut self.nodes[node].running {
+            running.ticks = (running.ticks + 1).min(1);
+            self.stir(node);
+            self.check_patience(node);
+            self.at(self.now + 1_000, Happening::Tick { node, life });
+        }
+    }
+
+    /// Sees to it that a node that has something to do gets its turn.
+    pub(crate) fn stir(&mut self, node: usize) {
+        let place = &self.nodes[node];
+        let Some(running) = &place.running else { return };
+        let idle = running.events.is_empty()
+            && running.answers.is_empty()
+            && running.ticks == 0
+            && running.commands.is_empty();
+        if idle || place.turn_due {
+            return;
+        }
+        let (frozen, life) = (place.frozen, place.life);
+        self.nodes[node].turn_due = true;
+        let at = (self.now + self.pick(2)).max(frozen);
+        self.at(at, Happening::Turn { node, life });
+    }
+
+    /// A node takes one input.
+    pub(crate) fn turn(&mut self, node: usize) {
+        self.nodes[node].turn_due = false;
+        if self.nodes[node].frozen > self.now {
+            return self.stir(node);
+        }
+        let (now, chance, mut choice) = (Self::clock(), self.fraction(), self.pick(4));
+        let most = 1 + self.pick(relay::BATCH as u64 - 1) as usize;
+        let Some(running) = &mut self.nodes[node].running else { return };
+        for _ in 0..4 {
+            match choice {
+                0 if !running.events.is_empty() => {
+                    let count = most.min(running.events.len());
+                    let mut batch = running.events.drain(..count).collect();
+                    running.switch.take(Input::Events(&mut batch), now);
+                    break;
+                }
+                1 if !running.answers.is_empty() => {
+                    if let Some((stamp, answer)) = running.answers.pop_front() {
+                        running.switch.take(Input::Answer(stamp, answer), now);
+                    }
+                    break;
+                }
+                2 if running.ticks > 0 => {
+                    running.ticks -= 1;
+                    running.switch.take(Input::Tick { chance }, now);
+                    self.ticked += 1;
+                    break;
+                }
+                3 => {
+                    if let Ok(command) = running.commands.try_recv() {
+                        running.switch.take(Input::Command(command), now);
+                        break;
+                    }
+                }
+                _ => {}
+            }
+            choice = (choice + 1) % 4;
+        }
+        self.steps += 1;
+        let out = running.switch.end_turn(now);
+        running.common.relay.show(&running.switch);
+        for (stamp, question) in out.questions {
+            self.ask(node, stamp, question);
+        }
+        self.stir(node);
+    }
+
+    /// Takes a place for a session at a node.
+    pub(crate) fn enter(&self, node: usize) -> Option<(Arc<Common>, Place, Caller, Tasks)> {
+        let running = self.nodes[node].running.as_ref()?;
+        let place = running.common.roll.enter(IpAddr::from([127, 0, 0, 1]), true).ok()?;
+        let caller = Caller { identity: Some(Box::new(self.identity.clone())), credentials: None };
+        Some((Arc::clone(&running.common), place, caller, running.tasks.clone()))
+    }
+}
+
+/// Whom everybody is.
+pub(crate) fn identity(auth: &Authenticator) -> carillon::auth::Identity {
+    futures_util::FutureExt::now_or_never(auth.authenticate(&Credentials::default()))
+        .expect("no waiting")
+        .expect("an identity")
+}
+
+fn terms(node: usize) -> Terms {
+    Terms {
+        node: format!("node-{node}"),
+        areas: areas(),
+        heartbeat: 25,
+        topics: 64,
+        messages_per_second: 0,
+        subscriptions_per_second: 0,
+        sharded: false,
+    }
+}

@@ -1,0 +1,150 @@
+//! Trying seeds, on every core, until the time is over or one fails.
+
+use std::{
+    path::Path,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread,
+    time::Instant,
+};
+
+use carillon::{auth::Authenticator, metrics::Metrics};
+
+use crate::{
+    arguments::Order, audit::Violation, generate, mutants, node, plan::Plan, report::Report, shrink,
+    world::World,
+};
+
+/// What one schedule has come to.
+pub(crate) struct Outcome {
+    /// What was not right.
+    pub violation: Option<Violation>,
+    /// What it met.
+    pub report: Report,
+    /// What happened, where that was asked for.
+    pub journal: Vec<String>,
+}
+
+/// Who runs schedules in a thread.
+pub(crate) struct Runner {
+    runtime: tokio::runtime::Runtime,
+    auth: Authenticator,
+    metrics: Metrics,
+}
+
+impl Runner {
+    /// A runtime whose clock only moves when it is told to.
+    pub(crate) fn new() -> Self {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+        Self { runtime: runtime.expect("a runtime"), auth: node::authenticator(), metrics: Metrics::new() }
+    }
+
+    /// Runs a schedule.
+    pub(crate) fn run(&self, plan: Plan, journal: bool) -> Outcome {
+        let plan = Arc::new(plan);
+        self.runtime.block_on(async {
+            let mut world = World::new(plan, &self.auth, &self.metrics, journal);
+            world.run().await;
+            let mut report = std::mem::take(&mut world.report);
+            (report.seeds, report.steps) = (1, world.steps);
+            Outcome {
+                violation: world.audit.violation.take(),
+                report,
+                journal: world.journal.take().unwrap_or_default(),
+            }
+        })
+    }
+}
+
+/// Does what was asked. Whether something was not right.
+pub(crate) fn run(order: &Order) -> bool {
+    match order {
+        Order::Search { from, time } => {
+            let until = Instant::now() + *time;
+            let again = schedules();
+            search(*from, u64::MAX, again, &|| Instant::now() < until)
+        }
+        Order::Seeds(seeds) => search(seeds.start, seeds.end, (0, 0), &|| true),
+        Order::Replay(seed) => {
+            let runner = Runner::new();
+            let failed = shrink::show(&runner, generate::plan(*seed));
+            println!("{}", if failed { "0 passed, 1 failed" } else { "1 passed, 0 failed" });
+            failed
+        }
+        Order::Mutants => mutants::run(),
+        Order::Schedule(path) => {
+            let outcome = Runner::new().run(read(path), true);
+            outcome.journal.iter().for_each(|line| println!("{line}"));
+            let failed = outcome.violation.is_some();
+            println!("{}", if failed { "0 passed, 1 failed" } else { "1 passed, 0 failed" });
+            failed
+        }
+    }
+}
+
+fn read(path: &Path) -> Plan {
+    let text = std::fs::read_to_string(path).expect("a schedule");
+    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// The schedules of holes that were closed, each once more. How many passed, and how many failed.
+fn schedules() -> (u64, u64) {
+    let place = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/simulation/schedules");
+    let mut paths: Vec<_> =
+        std::fs::read_dir(place).expect("schedules").flatten().map(|file| file.path()).collect();
+    paths.sort();
+    let runner = Runner::new();
+    let (mut passed, mut failed) = (0, 0);
+    for path in paths {
+        match runner.run(read(&path), false).violation {
+            None => passed += 1,
+            Some(found) => {
+                failed += 1;
+                println!("schedule {}: {}: {}", path.display(), found.kind, found.text);
+            }
+        }
+    }
+    println!("{passed} of {} schedules of closed holes hold", passed + failed);
+    (passed, failed)
+}
+
+fn search(from: u64, end: u64, again: (u64, u64), going: &(dyn Fn() -> bool + Sync)) -> bool {
+    println!("seeds from {from}");
+    let begun = Instant::now();
+    let next = AtomicU64::new(from);
+    let failed = AtomicBool::new(false);
+    let total = Mutex::new((Report::default(), Vec::<(u64, Violation)>::new()));
+    thread::scope(|scope| {
+        for _ in 0..thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(|| {
+                let runner = Runner::new();
+                let mut report = Report::default();
+                while going() && !failed.load(Ordering::Relaxed) {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= end {
+                        break;
+                    }
+                    let outcome = runner.run(generate::plan(seed), false);
+                    report.add(&outcome.report);
+                    if let Some(violation) = outcome.violation {
+                        failed.store(true, Ordering::Relaxed);
+                        total.lock().expect("the total").1.push((seed, violation));
+                    }
+                }
+                total.lock().expect("the total").0.add(&report);
+            });
+        }
+    });
+    let (report, found) = total.into_inner().expect("the total");
+    report.print();
+    println!("{:.1} s", begun.elapsed().as_secs_f64());
+    for (seed, violation) in &found {
+        println!("seed {seed}: {}: {}", violation.kind, violation.text);
+        println!("replay it with: tests/simulation/run --replay {seed}");
+    }
+    let failed = found.len() as u64 + again.1;
+    println!("{} passed, {failed} failed", report.seeds - found.len() as u64 + again.0);
+    failed > 0
+}
