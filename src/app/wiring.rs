@@ -9,7 +9,7 @@ use crate::{
     http::{self, demo::Minted},
     protocol::{Areas, Problem, Revocations},
     relay,
-    session::{Limits, Terms},
+    session::{Budgets, Limits, Terms},
     shutdown::Tasks,
     telemetry::traces::Traces,
 };
@@ -71,11 +71,20 @@ pub(crate) fn traces(config: &Config, tasks: &Tasks) -> Result<Traces, String> {
 }
 
 pub(crate) fn limits(config: &Config) -> Limits {
+    let limits = &config.limits;
+    let strangers = limits.strangers_per_second;
     Limits {
-        sessions: config.limits.sessions,
-        per_editor: config.limits.sessions_per_editor,
-        per_address: config.limits.sessions_per_address,
-        per_second: config.limits.accepts_per_second,
+        sessions: limits.sessions,
+        per_address: limits.sessions_per_address,
+        per_second: limits.accepts_per_second,
+        strangers_per_second: if strangers == 0 { limits.accepts_per_second } else { strangers },
+        editor: Budgets {
+            sessions: limits.sessions_per_editor,
+            requests_per_second: limits.editor_requests_per_second,
+            topics_per_second: limits.editor_topics_per_second,
+            topics_per_hour: limits.editor_topics_per_hour,
+        },
+        by_address: matches!(config.auth.mode, Some(AuthMode::None)),
     }
 }
 

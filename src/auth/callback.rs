@@ -27,7 +27,13 @@ use crate::{
 const CACHED: Duration = Duration::from_secs(5);
 /// Answers that are remembered.
 const MAX_CACHED: usize = 10_000;
-/// Questions under way.
+/// How long good credentials are known as such at least.
+const MET: Duration = Duration::from_hours(1);
+/// Credentials that are known as good.
+const MAX_MET: usize = 100_000;
+/// Failures are logged so often.
+const LOG_EVERY: Duration = Duration::from_secs(10);
+/// Questions under way about those who were good lately, and about all others.
 const MAX_QUESTIONS: usize = 64;
 /// How long a question may wait for its turn.
 const TURN: Duration = Duration::from_secs(3);
@@ -38,7 +44,12 @@ const MAX_LIFE: u64 = 86_400;
 #[derive(Debug)]
 pub(super) struct Callback {
     remote: Remote,
-    turns: Semaphore,
+    /// Questions about those who were good lately, and about all others: strangers keep nobody waiting.
+    turns: (Semaphore, Semaphore),
+    /// Credentials that were good lately, and until when that is remembered; keys as in `answers`.
+    met: Mutex<HashMap<(u64, u64), Instant>>,
+    /// When a failure was logged last.
+    logged: Mutex<Option<Instant>>,
     /// By two keyed hashes of the credentials (128 bits), so that no credentials lie about in memory.
     answers: Mutex<HashMap<(u64, u64), (Instant, Claims)>>,
     hashers: (RandomState, RandomState),
@@ -55,8 +66,15 @@ struct Answer {
 impl Callback {
     /// A URL to ask.
     pub(super) fn new(url: &Secret) -> Result<Self, String> {
-        let (turns, answers) = (Semaphore::new(MAX_QUESTIONS), Mutex::default());
-        Ok(Self { remote: Remote::new(url)?, turns, answers, hashers: Default::default() })
+        let turns = (Semaphore::new(MAX_QUESTIONS), Semaphore::new(MAX_QUESTIONS));
+        Ok(Self {
+            remote: Remote::new(url)?,
+            turns,
+            met: Mutex::default(),
+            logged: Mutex::default(),
+            answers: Mutex::default(),
+            hashers: Default::default(),
+        })
     }
 
     /// Who it is. A `fresh` answer is not taken from memory. `known`: what is revoked, as far as is known now.
@@ -73,17 +91,30 @@ impl Callback {
         if !fresh && let Some(claims) = self.remembered(key) {
             return Ok(claims);
         }
-        let away =
-            |why: String| AuthError::Away(format!("{} (auth.callback_url): {why}", self.remote.shown()));
-        let Ok(turn) = tokio::time::timeout(TURN, self.turns.acquire()).await else {
+        // Where the CMS is asked is nobody's business at the door: the log has it.
+        let away = |why: String| {
+            self.log(&why);
+            AuthError::Away(format!("the CMS does not answer as it should (auth.callback_url): {why}"))
+        };
+        let turns = if self.has_met(key) { &self.turns.0 } else { &self.turns.1 };
+        let Ok(turn) = tokio::time::timeout(TURN, turns.acquire()).await else {
             return Err(away(format!(
                 "{MAX_QUESTIONS} questions are under way, and none was answered in time"
             )));
         };
-        let (status, body) = self.remote.get(headers).await.map_err(away)?;
+        let (status, body) = self.remote.get(headers).await.map_err(|why| {
+            self.log(&why);
+            let late = why.starts_with("no answer");
+            away(if late { why } else { "it cannot be reached".into() })
+        })?;
         drop(turn);
         if status.is_server_error() {
             return Err(away(format!("the answer was {status}")));
+        }
+        if status.is_redirection() {
+            return Err(AuthError::Refused(format!(
+                "the CMS refused (its answer was {status}, a redirect, which is not followed: probably to its login page)"
+            )));
         }
         if status != StatusCode::OK {
             return Err(AuthError::Refused(format!("the CMS refused (its answer was {status})")));
@@ -105,7 +136,33 @@ impl Callback {
         let proof = Arc::new(Proof { user: answer.sub.into(), sid: None, jti: None, made });
         let claims = Claims { proof, exp, topics: answer.topics, publish: answer.publish };
         self.remember(key, &claims, Duration::from_secs(life).min(CACHED));
+        self.meet(key, Duration::from_secs(life).max(MET));
         Ok(claims)
+    }
+
+    fn has_met(&self, key: (u64, u64)) -> bool {
+        let met = self.met.lock().unwrap_or_else(PoisonError::into_inner);
+        met.get(&key).is_some_and(|until| *until > Instant::now())
+    }
+
+    fn meet(&self, key: (u64, u64), life: Duration) {
+        let now = Instant::now();
+        let mut met = self.met.lock().unwrap_or_else(PoisonError::into_inner);
+        if met.len() >= MAX_MET {
+            met.retain(|_, until| *until > now);
+        }
+        if met.len() < MAX_MET {
+            met.insert(key, now + life);
+        }
+    }
+
+    /// One line for a failure, and not one for each.
+    fn log(&self, why: &str) {
+        let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
+        if logged.is_none_or(|at| at.elapsed() >= LOG_EVERY) {
+            *logged = Some(Instant::now());
+            tracing::warn!(place = self.remote.shown(), why, "the CMS cannot say who somebody is");
+        }
     }
 
     fn remembered(&self, key: (u64, u64)) -> Option<Claims> {

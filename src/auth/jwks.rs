@@ -15,7 +15,7 @@ use std::{
 use hyper::{HeaderMap, StatusCode, header};
 use jsonwebtoken::{
     DecodingKey, DecodingKeyKind,
-    jwk::{AlgorithmParameters, EllipticCurve, Jwk, PublicKeyUse},
+    jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyOperations, PublicKeyUse},
 };
 use serde_json::Value;
 use tokio::{
@@ -35,6 +35,8 @@ use crate::config::{Algorithm, Secret};
 const READS: usize = 5;
 /// See [`READS`].
 const SPAN: Duration = Duration::from_secs(50);
+/// Beyond that, one read in so long: strangers who name unknown keys all the time delay a rotation by no more.
+const STEADY: Duration = Duration::from_secs(3);
 /// How long a source that could not be read is left alone.
 const FAILED: Duration = Duration::from_secs(1);
 /// Age at which keys are read again, unknown key or not.
@@ -61,6 +63,11 @@ impl Key {
             && self.only.is_none_or(|only| only == algorithm)
     }
 
+    /// Whether nobody can tell it from the one that follows it.
+    pub(super) fn is_unnamed(&self) -> bool {
+        self.id.is_none()
+    }
+
     /// The key itself.
     pub(super) fn decoding(&self) -> &DecodingKey {
         &self.decoding
@@ -70,6 +77,11 @@ impl Key {
     fn read(value: &Value) -> Option<Self> {
         let jwk: Jwk = serde_json::from_value(value.clone()).ok()?;
         if !matches!(jwk.common.public_key_use, None | Some(PublicKeyUse::Signature)) {
+            return None;
+        }
+        // RFC 7517, 4.3: where operations are listed, checking signatures must be one of them.
+        let may_verify = |list: &Vec<KeyOperations>| list.contains(&KeyOperations::Verify);
+        if !jwk.common.key_operations.as_ref().is_none_or(may_verify) {
             return None;
         }
         let own = match &jwk.algorithm {
@@ -151,7 +163,7 @@ impl Reads {
     /// What came of the last read, where it is too early for another one.
     fn too_early(&self, span: Duration) -> Option<Result<(), String>> {
         let (first, last) = (self.ended.front()?, self.ended.back()?);
-        let many = self.ended.len() >= READS && first.elapsed() < span;
+        let many = self.ended.len() >= READS && first.elapsed() < span && last.elapsed() < STEADY.min(span);
         let failed = matches!(self.outcome, Some(Err(_))) && last.elapsed() < FAILED.min(span);
         self.outcome.clone().filter(|_| many || failed)
     }
@@ -224,7 +236,7 @@ impl Jwks {
                 self.read(reads).await.ok();
             }
             let fresh = self.known().map(|known| pick(&known.keys, id, algorithm)).unwrap_or_default();
-            return self.or_unknown(fresh, id);
+            return Self::or_unknown(fresh, id);
         }
         let reads = self.reads.lock().await;
         // Whoever held it may have read what we want.
@@ -234,25 +246,25 @@ impl Jwks {
         }
         let outcome = self.read(reads).await;
         match (self.known(), outcome) {
-            (Some(known), _) => self.or_unknown(pick(&known.keys, id, algorithm), id),
-            (None, Err(why)) => {
-                let place = self.place.shown();
-                Err(AuthError::Away(format!("the keys at {place} (auth.jwks) cannot be read: {why}")))
-            }
-            (None, Ok(())) => self.or_unknown(Vec::new(), id),
+            (Some(known), _) => Self::or_unknown(pick(&known.keys, id, algorithm), id),
+            (None, Err(why)) => Err(AuthError::Away(format!("the keys (auth.jwks) cannot be read: {why}"))),
+            (None, Ok(())) => Self::or_unknown(Vec::new(), id),
         }
     }
 
-    fn or_unknown(&self, found: Vec<Key>, id: Option<&str>) -> Result<Vec<Key>, AuthError> {
+    /// Reads again where that is not too early: a key without a name may have been exchanged. Whether it was read.
+    pub(super) async fn reread(&self) -> bool {
+        let reads = self.reads.lock().await;
+        reads.too_early(self.span).is_none() && self.read(reads).await.is_ok()
+    }
+
+    fn or_unknown(found: Vec<Key>, id: Option<&str>) -> Result<Vec<Key>, AuthError> {
         if !found.is_empty() {
             return Ok(found);
         }
         let which =
             id.map_or_else(|| "no `kid` and an algorithm".into(), |id| format!("the `kid` {}", quoted(id)));
-        let place = self.place.shown();
-        Err(AuthError::Refused(format!(
-            "the token has {which} that fits none of the keys at {place} (auth.jwks)"
-        )))
+        Err(AuthError::Refused(format!("the token has {which} that fits none of the keys (auth.jwks)")))
     }
 
     /// Reads again, unless that was done too often of late.

@@ -120,7 +120,15 @@ impl Verifier {
                 &found
             }
         };
-        let claims = signed_claims(token, keys, algorithm)?;
+        let mut claims = signed_claims(token, keys, algorithm);
+        if claims.is_err()
+            && let Keys::Set(jwks) = &self.keys
+            && keys.iter().any(Key::is_unnamed)
+            && jwks.reread().await
+        {
+            claims = signed_claims(token, &jwks.find(header.kid.as_deref(), algorithm).await?, algorithm);
+        }
+        let claims = claims?;
         self.check(&claims, now_ms() / 1000).map_err(AuthError::Refused)
     }
 

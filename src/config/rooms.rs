@@ -229,6 +229,14 @@ room! {
         outbox_bytes: usize = number("limits.outbox_bytes", 4_096..=67_108_864),
         /// New sessions in a second.
         accepts_per_second: u32 = number("limits.accepts_per_second", 1..=1_000_000),
+        /// Handshakes in a second of those who have not proven who they are, and refusals; 0: as `accepts_per_second`.
+        strangers_per_second: u32 = number("limits.strangers_per_second", 0..=1_000_000),
+        /// Sessions, polls and tokens of one editor that begin in a second; 0: no limit.
+        editor_requests_per_second: u32 = number("limits.editor_requests_per_second", 0..=1_000_000),
+        /// Topics of one editor in a second that they did not follow in this hour; 0: no limit.
+        editor_topics_per_second: u32 = number("limits.editor_topics_per_second", 0..=1_000_000),
+        /// Different topics of one editor in an hour; 0: no limit.
+        editor_topics_per_hour: usize = number("limits.editor_topics_per_hour", 0..=10_000_000),
         /// Messages of one session in a second.
         messages_per_second: u32 = number("limits.messages_per_second", 1..=100_000),
         /// Topics that one session subscribes to or leaves in a second.

@@ -92,11 +92,16 @@ async fn enter(
     }
     public.check_draining()?;
     public.settings.origins.check(headers, peer)?;
-    let place = public.enter(headers, peer, new)?;
+    let place = public.enter(headers, peer)?;
     let caller = public.caller(headers, token, new).await?;
     if caller.identity.is_none() {
+        public.count(false)?;
         let detail = "Send a token in `Authorization: Bearer`, in the configured cookie or as token=.";
         return Err(Problem::new(401, "unauthenticated", "Who are you?", detail));
+    }
+    // A poll that goes on with an earlier one is its editor's business: see limits.editor_requests_per_second.
+    if new {
+        public.count(true)?;
     }
     Ok((place, caller))
 }

@@ -14,7 +14,7 @@ use axum::{
     body::Body,
     extract::{DefaultBodyLimit, Request, State},
     http::{HeaderMap, HeaderValue, StatusCode, header},
-    middleware::map_request,
+    middleware::{Next, from_fn_with_state, map_request},
     response::{IntoResponse, Response},
     routing::{any, get, post},
 };
@@ -25,7 +25,7 @@ use super::{
     disconnect,
     headers::single,
     history, page, positions, publish,
-    refusal::{not_allowed, not_found},
+    refusal::{Refusal, not_allowed, not_found},
     status::{self, NodeStatus},
 };
 use crate::{
@@ -93,16 +93,19 @@ impl Right {
 impl Internal {
     /// The routes.
     pub fn router(self: &Arc<Self>) -> Router {
+        let ask_first = || from_fn_with_state(Arc::clone(self), ask_first);
+        let guarded = Router::new()
+            .route("/publish", post(publish::publish).layer(ask_first()))
+            .route("/disconnect", post(disconnect::disconnect).layer(ask_first()))
+            .route("/refresh", post(disconnect::refresh).layer(ask_first()));
         Router::new()
             .route("/healthz", get(|| async { "ok\n" }))
             .route("/readyz", get(ready))
             .route("/metrics", get(metrics))
             .route("/status", get(status::status))
             .route("/history", get(history::history))
-            .route("/publish", post(publish::publish))
             .route("/positions", get(positions::positions))
-            .route("/disconnect", post(disconnect::disconnect))
-            .route("/refresh", post(disconnect::refresh))
+            .merge(guarded)
             .merge(page::routes())
             .method_not_allowed_fallback(not_allowed)
             .fallback(any(not_found))
@@ -161,14 +164,43 @@ impl Internal {
         }
     }
 
-    /// Without any secret, only programs on this machine are trusted; pages in a browser on it are not.
+    /// Without any secret, only programs on this machine are trusted; pages in a browser on it are not, whatever name
+    /// they reach it by, and nobody whose request a proxy on it brought.
     fn open_right(&self, headers: &HeaderMap) -> Result<Right, Problem> {
-        if self.address.to_canonical().is_loopback() && !headers.contains_key(header::ORIGIN) {
+        let page = headers.contains_key(header::ORIGIN)
+            || headers.get("sec-fetch-site").is_some_and(|site| site != "none");
+        let brought = PROXIED.iter().any(|name| headers.contains_key(*name));
+        if self.address.to_canonical().is_loopback() && !page && !brought && is_local(headers) {
             return Ok(Right::Everything);
         }
         let detail = "Set internal.publish_token (or auth.mode = \"jwt\" and use a token with a publish claim): without \
-                      either, only programs on the node's own machine are let in, by a loopback internal.listen.";
+                      either, only programs on the node's own machine are let in, by a loopback internal.listen, and not \
+                      through a proxy.";
         Err(Problem::new(403, "forbidden", "Not allowed", detail))
+    }
+}
+
+/// What proxies add to a request.
+const PROXIED: [&str; 5] = ["x-forwarded-for", "x-forwarded-host", "x-real-ip", "forwarded", "via"];
+
+/// Whether the request was sent to this machine by a name that only it can have: a page that made its own name point
+/// here (DNS rebinding) says that name.
+fn is_local(headers: &HeaderMap) -> bool {
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let address =
+        |text: &str| text.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback());
+    if let Some((bracketed, _)) = host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        return address(bracketed);
+    }
+    let name = host.split(':').next().unwrap_or_default().trim_end_matches('.').to_ascii_lowercase();
+    name == "localhost" || name.ends_with(".localhost") || address(&name)
+}
+
+/// Asks who it is before the body is read: whoever may do nothing sends megabytes in vain.
+async fn ask_first(State(internal): State<Arc<Internal>>, request: Request, next: Next) -> Response {
+    match internal.right(request.headers()).await {
+        Ok(_) => next.run(request).await,
+        Err(problem) => Refusal::from(problem).into_response(),
     }
 }
 

@@ -4,7 +4,7 @@
 
 use std::net::IpAddr;
 
-use axum::http::{HeaderMap, HeaderName, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use ipnet::IpNet;
 
 use super::{
@@ -46,7 +46,7 @@ impl Origins {
     /// Checks the page's origin, where the browser names one.
     pub(crate) fn check(&self, headers: &HeaderMap, peer: Peer) -> Result<(), Problem> {
         // Two are no origin of any page: joined, they are refused with both named.
-        let Some(origin) = joined(headers, &header::ORIGIN, b", ") else { return Ok(()) };
+        let Some(origin) = joined(headers, &header::ORIGIN, b", ") else { return check_site(headers) };
         let origin = String::from_utf8(origin).unwrap_or_else(|_| "(unreadable)".into()).to_ascii_lowercase();
         let (scheme, host) = self.own(headers, peer);
         if self.is_listed(&origin) || is_own(&origin, scheme.as_deref(), &host) {
@@ -108,6 +108,19 @@ impl Origins {
         let address = address.to_canonical();
         self.trusted.iter().any(|network| network.contains(&address))
     }
+}
+
+/// A page of another site can have a browser ask without saying where from (an image, a script), and the browser sends
+/// the cookie along: it says in `Sec-Fetch-Site` that the page is another's.
+fn check_site(headers: &HeaderMap) -> Result<(), Problem> {
+    let site = headers.get("sec-fetch-site").map_or(&b""[..], HeaderValue::as_bytes);
+    let foreign = site.eq_ignore_ascii_case(b"cross-site") || site.eq_ignore_ascii_case(b"same-site");
+    if !foreign || !headers.contains_key(header::COOKIE) {
+        return Ok(());
+    }
+    let detail = "A page of another site asked with this site's cookie and without an Origin: use fetch, EventSource or \
+                  WebSocket from a page whose origin is this host or in http.allowed_origins.";
+    Err(Problem::new(403, "origin", "Origin not allowed", detail))
 }
 
 /// An address as proxies write it: bare, in brackets, or with a port behind it; perhaps in quotation marks.

@@ -94,27 +94,15 @@ impl Public {
         Err(Problem::new(503, "draining", "The node is draining", detail).retry_after(1))
     }
 
-    /// A place for a session. `new`: it counts against the rate of new sessions.
-    pub(super) fn enter(&self, headers: &HeaderMap, peer: Peer, new: bool) -> Result<Place, Problem> {
+    /// A place for a session.
+    pub(super) fn enter(&self, headers: &HeaderMap, peer: Peer) -> Result<Place, Problem> {
         let client = self.settings.origins.client(headers, peer);
-        self.sessions.roll.enter(client, new).map_err(|full| {
-            let problem = |code, detail| Problem::new(503, code, "Come back later", detail).retry_after(5);
-            match full {
-                Full::Node => problem(
-                    "too-many-sessions",
-                    "This node has as many sessions as it may (limits.sessions).",
-                ),
-                Full::Address => problem(
-                    "too-many-sessions",
-                    "This address has as many sessions as it may (limits.sessions_per_address).",
-                ),
-                Full::Rate => {
-                    problem("accept-rate", "Too many sessions at once (limits.accepts_per_second).")
-                        .retry_after(1)
-                }
-                Full::Draining => problem("draining", "This node is about to stop.").retry_after(1),
-            }
-        })
+        self.sessions.roll.enter(client).map_err(full)
+    }
+
+    /// Counts somebody new; `known`: they have proven who they are.
+    pub(super) fn count(&self, known: bool) -> Result<(), Problem> {
+        self.sessions.roll.count(known).map_err(full)
     }
 
     /// Who is at the door. A token that is presented and bad is refused; none at all is not, here. `new`: in mode
@@ -147,10 +135,31 @@ impl Public {
                 Err(Problem::new(503, "auth-away", "Nobody can be let in at the moment", why).retry_after(5))
             }
             Err(AuthError::Refused(why)) => {
+                self.count(false)?;
                 Err(Problem::new(401, "unauthenticated", "The token is not accepted", why))
             }
         }
     }
+}
+
+/// Why there is no room.
+fn full(full: Full) -> Problem {
+    let (code, detail, seconds) = match full {
+        Full::Node => ("too-many-sessions", "This node has as many sessions as it may (limits.sessions).", 5),
+        Full::Address => (
+            "too-many-sessions",
+            "This address has as many sessions as it may (limits.sessions_per_address).",
+            5,
+        ),
+        Full::Rate => ("accept-rate", "Too many sessions at once (limits.accepts_per_second).", 1),
+        Full::Strangers => (
+            "accept-rate",
+            "Too many at once who have not proven who they are (limits.strangers_per_second).",
+            1,
+        ),
+        Full::Draining => ("draining", "This node is about to stop.", 1),
+    };
+    Problem::new(503, code, "Come back later", detail).retry_after(seconds)
 }
 
 /// `GET <base>/config`

@@ -67,8 +67,9 @@ async fn enter(
     let answer = handshake(request)?;
     let headers = &request.headers;
     public.settings.origins.check(headers, peer)?;
-    let place = public.enter(headers, peer, true)?;
+    let place = public.enter(headers, peer)?;
     let caller = public.caller(headers, None, true).await?;
+    public.count(caller.identity.is_some())?;
     Ok((place, caller, answer, upgrade))
 }
 

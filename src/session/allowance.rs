@@ -22,6 +22,11 @@ impl Allowance {
         self.messages.take(1, per_second, now)
     }
 
+    /// Counts frames that carry no message.
+    pub(crate) fn frames(&mut self, count: u32, per_second: u32, now: u64) -> bool {
+        self.messages.take(count, per_second, now)
+    }
+
     /// Counts topics that are followed or left.
     pub(crate) fn topics(&mut self, per_second: u32, count: usize, now: u64) -> bool {
         self.topics.take(u32::try_from(count).unwrap_or(u32::MAX), per_second, now)

@@ -87,11 +87,25 @@ impl Intake {
         heard
     }
 
+    /// How many frames came since this was asked last that carry no message: control frames, and pieces of messages.
+    pub(crate) fn frames(&mut self) -> u32 {
+        std::mem::take(&mut self.edge.counted)
+    }
+
     /// Whether something has begun that has not ended.
     #[cfg(feature = "fuzzing")]
     pub(crate) fn is_open(&self) -> bool {
         self.context.is_some()
     }
+}
+
+/// Why a client that sends too many frames is closed.
+pub(super) fn too_many_frames() -> Heard {
+    Heard::Broken(Closing {
+        code: CloseCode::TryLater,
+        reason: "too many frames per second".into(),
+        reconnect_after_ms: Some(super::machine::COME_BACK_MS),
+    })
 }
 
 /// Message-level trouble is ours (4400), broken framing the protocol's (1002).
@@ -142,6 +156,8 @@ struct Edge {
     payload: u64,
     /// Whether a fragmented message is open.
     fragments: bool,
+    /// See [`Intake::frames`].
+    counted: u32,
 }
 
 impl Edge {
@@ -161,6 +177,9 @@ impl Edge {
                 Ok(Some((header, length))) => {
                     self.filled = 0;
                     self.payload = length;
+                    if matches!(header.opcode, OpCode::Control(_) | OpCode::Data(Data::Continue)) {
+                        self.counted = self.counted.saturating_add(1);
+                    }
                     match header.opcode {
                         OpCode::Data(Data::Continue) if header.is_final => self.fragments = false,
                         OpCode::Data(Data::Text | Data::Binary) => self.fragments = !header.is_final,

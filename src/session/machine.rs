@@ -154,6 +154,11 @@ impl Machine {
         }
     }
 
+    /// Counts frames that carry no message (Pings, Pongs, pieces of a message) as messages are counted.
+    pub(crate) fn affords(&mut self, frames: u32, now: u64) -> bool {
+        self.allowance.frames(frames, self.terms.messages_per_second, now)
+    }
+
     fn message(&mut self, message: ClientMessage, now: u64) -> Vec<Output> {
         let terms = Arc::clone(&self.terms);
         if !self.allowance.message(terms.messages_per_second, now) {

@@ -4,6 +4,7 @@
 //! HTTP: who is at the door was found out before.
 
 mod allowance;
+mod budget;
 pub mod cursor;
 mod events;
 pub(crate) mod intake;
@@ -16,6 +17,7 @@ mod websocket;
 
 use std::sync::Arc;
 
+pub use budget::Budgets;
 pub use cursor::{Carriage, Cursor, Start};
 pub use events::serve as serve_events;
 pub use machine::{Machine, Terms};
@@ -32,7 +34,7 @@ use crate::{
     auth::{AuthError, Authenticator, Credentials, Identity},
     hub::{Closing, Notice, Outbox},
     metrics::{CodeLabel, Metrics, ReasonLabel, TransportLabel},
-    protocol::{ClientMessage, time::now_ms},
+    protocol::{ClientMessage, Refused, RefusedCode, time::now_ms},
     relay::{Relay, Request},
 };
 
@@ -130,6 +132,9 @@ impl Session {
     }
 
     async fn check(&mut self, token: String) -> Result<Box<Identity>, String> {
+        if !self.place.renew() {
+            return Err("too many tokens and sessions of this user (limits.editor_requests_per_second): try again in a moment".into());
+        }
         // In mode `callback`, the cookies of the handshake do not vouch for a token that came after them.
         let credentials = Credentials::default().with_token(token);
         match self.common.auth.renew(&credentials).await {
@@ -149,7 +154,8 @@ impl Session {
         match output {
             Output::Say(message) => outbox.message(message),
             Output::Until(until) => self.pulse.hold(until, now_ms(), self.credentials.is_some()),
-            Output::Connect(welcome, proof, request) => {
+            Output::Connect(welcome, proof, mut request) => {
+                self.ration(&mut request);
                 self.pulse.prove(Arc::clone(&proof));
                 self.pulse.open();
                 self.place.heard();
@@ -169,7 +175,8 @@ impl Session {
                 self.pulse.prove(Arc::clone(&proof));
                 relay.renew(outbox, proof).await;
             }
-            Output::Subscribe(request) => {
+            Output::Subscribe(mut request) => {
+                self.ration(&mut request);
                 self.count_refused(&request);
                 outbox.ask();
                 relay.subscribe(outbox, request).await;
@@ -179,6 +186,20 @@ impl Session {
             // Answered by `take`.
             Output::Check(_) | Output::Admit { .. } | Output::End(_) => {}
         }
+    }
+
+    /// Takes out of a request what its editor may not follow any more now.
+    fn ration(&self, request: &mut Request) {
+        let over = self.place.ration(&mut request.subjects);
+        let refused = over
+            .into_iter()
+            .map(|subject| Refused { topic: subject.to_string(), code: RefusedCode::TooMany });
+        request.refused.extend(refused);
+    }
+
+    /// Whether so many frames that carry no message are still few enough; before `connect` too.
+    pub(crate) fn affords(&mut self, frames: u32) -> bool {
+        frames == 0 || self.machine.affords(frames, now_ms())
     }
 
     fn count_refused(&self, request: &Request) {

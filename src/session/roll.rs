@@ -5,6 +5,7 @@
 
 use std::{
     collections::HashMap,
+    hash::RandomState,
     net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::Duration,
@@ -15,12 +16,13 @@ use tokio::{sync::Notify, time::Instant};
 
 use super::{
     allowance::Bucket,
+    budget::{Budgets, Editor},
     pulse::{Pulse, Transport},
 };
 use crate::{
     hub::{Closing, Outbox},
     metrics::{Metrics, TransportLabel},
-    protocol::{CloseCode, Kind, Revocations, time::now_ms},
+    protocol::{CloseCode, Kind, Revocations, Subject, time::now_ms},
 };
 
 /// A second of sweeping is cut into so many pieces, so that the work is spread.
@@ -40,12 +42,16 @@ const NEXT_SECOND: Duration = Duration::from_millis(1_050);
 pub struct Limits {
     /// On this node.
     pub sessions: usize,
-    /// Of one editor on this node.
-    pub per_editor: usize,
     /// From one address on this node.
     pub per_address: usize,
-    /// New ones per second.
+    /// New ones per second of those who have proven who they are.
     pub per_second: u32,
+    /// Handshakes per second of those who have not, and refusals.
+    pub strangers_per_second: u32,
+    /// What one editor may use.
+    pub editor: Budgets,
+    /// Whether the address takes the editor's place (`auth.mode = "none"`).
+    pub by_address: bool,
 }
 
 /// Why there is no room for a session.
@@ -57,6 +63,8 @@ pub enum Full {
     Address,
     /// `limits.accepts_per_second`.
     Rate,
+    /// `limits.strangers_per_second`.
+    Strangers,
     /// The node is draining.
     Draining,
 }
@@ -70,14 +78,16 @@ pub struct Roll {
     started: Instant,
     emptied: Notify,
     metrics: Metrics,
+    hasher: RandomState,
 }
 
 #[derive(Debug, Default)]
 struct Inner {
     places: Slab<Option<Arc<Pulse>>>,
-    editors: HashMap<Box<str>, usize>,
+    editors: HashMap<Box<str>, Editor>,
     addresses: HashMap<IpAddr, usize>,
     rate: Bucket,
+    strangers: Bucket,
     draining: bool,
 }
 
@@ -91,12 +101,12 @@ impl Roll {
             started: Instant::now(),
             emptied: Notify::new(),
             metrics,
+            hasher: RandomState::new(),
         })
     }
 
-    /// Takes a place for a session that is about to begin. `new`: it counts against the rate (a poll that goes on with
-    /// an earlier one does not).
-    pub fn enter(self: &Arc<Self>, address: IpAddr, new: bool) -> Result<Place, Full> {
+    /// Takes a place for a session that is about to begin.
+    pub fn enter(self: &Arc<Self>, address: IpAddr) -> Result<Place, Full> {
         let mut inner = self.lock();
         if inner.draining {
             return Err(Full::Draining);
@@ -108,13 +118,21 @@ impl Roll {
         if self.limits.per_address > 0 && count >= self.limits.per_address {
             return Err(Full::Address);
         }
-        let clock = u64::from(self.clock());
-        if new && !inner.rate.take(1, self.limits.per_second, clock) {
-            return Err(Full::Rate);
-        }
         *inner.addresses.entry(address).or_default() += 1;
         let key = inner.places.insert(None);
         Ok(Place { roll: Arc::downgrade(self), key, address, pulse: None })
+    }
+
+    /// Counts somebody new against the rate: of those who are known, or of strangers, who cannot use up the others'.
+    pub fn count(&self, known: bool) -> Result<(), Full> {
+        let clock = u64::from(self.clock());
+        let mut inner = self.lock();
+        let (rate, per_second, full) = if known {
+            (&mut inner.rate, self.limits.per_second, Full::Rate)
+        } else {
+            (&mut inner.strangers, self.limits.strangers_per_second, Full::Strangers)
+        };
+        if rate.take(1, per_second, clock) { Ok(()) } else { Err(full) }
     }
 
     /// How many sessions there are.
@@ -129,7 +147,7 @@ impl Roll {
 
     /// How many editors have a session.
     pub fn editors(&self) -> usize {
-        self.lock().editors.len()
+        self.lock().editors.values().filter(|editor| editor.sessions > 0).count()
     }
 
     /// Lets nobody in any more.
@@ -177,6 +195,9 @@ impl Roll {
         for piece in (0..PIECES).cycle() {
             ticks.tick().await;
             let (clock, now) = (self.clock(), now_ms());
+            if piece == 0 {
+                self.lock().editors.retain(|_, editor| !editor.is_forgotten(now));
+            }
             for (pulse, due) in self.due(piece, clock, now) {
                 pulse.act(due, clock, now);
             }
@@ -250,18 +271,50 @@ impl Place {
         pulse
     }
 
-    /// Counts the session for its editor; `false`: he has too many.
+    /// Counts the session for its editor; `false`: they have too many, or begin too many.
     pub(super) fn admit(&self, user: &str) -> bool {
         let (Some(roll), Some(pulse)) = (self.roll.upgrade(), &self.pulse) else { return false };
         let mut inner = roll.lock();
-        let count = inner.editors.get(user).copied().unwrap_or_default();
-        if roll.limits.per_editor > 0 && count >= roll.limits.per_editor {
+        let editor = inner.editors.entry(self.editor(&roll, user)).or_default();
+        let most = roll.limits.editor.sessions;
+        let enough = most > 0 && editor.sessions >= most;
+        if !editor.request(&roll.limits.editor, now_ms()) || enough {
             return false;
         }
         if pulse.name(user) {
-            *inner.editors.entry(user.into()).or_default() += 1;
+            editor.sessions += 1;
         }
         true
+    }
+
+    /// Counts a renewal; `false`: their editor asks too often.
+    pub(super) fn renew(&self) -> bool {
+        self.with_editor(|editor, roll| editor.request(&roll.limits.editor, now_ms())).unwrap_or(true)
+    }
+
+    /// Counts topics that are followed; the result has those that their editor may not follow any more now.
+    pub(super) fn ration(&self, subjects: &mut Vec<Subject>) -> Vec<Subject> {
+        let now = now_ms();
+        let mut over = Vec::new();
+        self.with_editor(|editor, roll| {
+            let (fine, refused) = std::mem::take(subjects)
+                .into_iter()
+                .partition(|subject| editor.follow(&roll.limits.editor, &roll.hasher, subject, now));
+            (*subjects, over) = (fine, refused);
+        });
+        over
+    }
+
+    fn with_editor<T>(&self, act: impl FnOnce(&mut Editor, &Roll) -> T) -> Option<T> {
+        let (roll, user) = (self.roll.upgrade()?, self.pulse.as_ref()?.user()?);
+        let mut inner = roll.lock();
+        let editor = inner.editors.get_mut(&self.editor(&roll, user))?;
+        Some(act(editor, &roll))
+    }
+
+    /// Whose budgets the session uses.
+    fn editor(&self, roll: &Roll, user: &str) -> Box<str> {
+        if roll.limits.by_address { self.address.to_string().into() } else { user.into() }
     }
 
     /// Something was heard of the session.
@@ -282,8 +335,10 @@ impl Drop for Place {
         }
         leave(&mut inner.addresses, &self.address);
         let Some(pulse) = &self.pulse else { return };
-        if let Some(user) = pulse.user() {
-            leave(&mut inner.editors, user);
+        if let Some(user) = pulse.user()
+            && let Some(editor) = inner.editors.get_mut(&self.editor(&roll, user))
+        {
+            editor.sessions = editor.sessions.saturating_sub(1);
         }
         roll.metrics.sessions.get_or_create(&TransportLabel { transport: pulse.transport().name() }).dec();
     }
@@ -303,86 +358,5 @@ where
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn roll(limits: Limits) -> Arc<Roll> {
-        Roll::new(limits, Duration::from_secs(25), Metrics::new())
-    }
-
-    const HOME: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
-    const AWAY: IpAddr = IpAddr::V6(std::net::Ipv6Addr::LOCALHOST);
-
-    #[test]
-    fn places_are_limited_and_given_back() {
-        let roll = roll(Limits { sessions: 3, per_editor: 1, per_address: 2, per_second: 0 });
-        let mut first = roll.enter(HOME, true).unwrap();
-        let mut second = roll.enter(HOME, true).unwrap();
-        assert_eq!(roll.enter(HOME, true).unwrap_err(), Full::Address);
-        let third = roll.enter(AWAY, true).unwrap();
-        assert_eq!(roll.enter(AWAY, true).unwrap_err(), Full::Node);
-        first.begin(Transport::WebSocket, Outbox::pulled(1));
-        second.begin(Transport::WebSocket, Outbox::pulled(1));
-        assert!(first.admit("anna") && !second.admit("anna") && second.admit("bo"));
-        drop((first, third));
-        assert!(
-            !roll.enter(HOME, true).unwrap().admit("anna"),
-            "a place that has not begun counts for nobody"
-        );
-        assert_eq!((roll.len(), roll.editors()), (1, 1));
-        drop(second);
-        let inner = roll.lock();
-        assert!(inner.places.is_empty() && inner.editors.is_empty() && inner.addresses.is_empty());
-    }
-
-    #[test]
-    fn newcomers_come_at_a_limited_rate() {
-        let roll = roll(Limits { per_second: 2, ..Limits::default() });
-        let places: Vec<_> = (0..4).map(|_| roll.enter(HOME, true).unwrap()).collect();
-        assert_eq!(roll.enter(HOME, true).unwrap_err(), Full::Rate);
-        assert!(roll.enter(HOME, false).is_ok());
-        assert_eq!(roll.len(), places.len());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_drain_closes_everybody_within_the_window() {
-        let roll = roll(Limits::default());
-        let places: Vec<_> = (0..10)
-            .map(|_| {
-                let mut place = roll.enter(HOME, true).unwrap();
-                let pulse = place.begin(Transport::Poll, Outbox::pulled(1));
-                (place, pulse)
-            })
-            .collect();
-        let mut late = roll.enter(HOME, true).unwrap();
-        roll.drain(Duration::from_millis(200)).await;
-        assert_eq!(roll.enter(HOME, true).unwrap_err(), Full::Draining);
-        let late = late.begin(Transport::WebSocket, Outbox::pulled(1));
-        let notice = futures_util::FutureExt::now_or_never(late.outbox().notice());
-        assert!(matches!(notice, Some(crate::hub::Notice::Closing(_))), "it was let in and began too late");
-        for (_, pulse) in &places {
-            let notice = futures_util::FutureExt::now_or_never(pulse.outbox().notice());
-            let Some(crate::hub::Notice::Closing(closing)) = notice else { panic!("{notice:?}") };
-            assert_eq!(closing.code, CloseCode::Drain);
-            assert!(closing.reconnect_after_ms.unwrap() <= 200);
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn nobody_is_away_for_a_second_window() {
-        let roll = roll(Limits::default());
-        let places: Vec<_> = (0..50)
-            .map(|_| {
-                let mut place = roll.enter(HOME, true).unwrap();
-                let pulse = place.begin(Transport::Poll, Outbox::pulled(1));
-                (place, pulse)
-            })
-            .collect();
-        roll.drain(Duration::from_mins(1)).await;
-        for (_, pulse) in &places {
-            let notice = futures_util::FutureExt::now_or_never(pulse.outbox().notice());
-            let Some(crate::hub::Notice::Closing(closing)) = notice else { panic!("{notice:?}") };
-            assert!(closing.reconnect_after_ms.unwrap() <= 2_000);
-        }
-    }
-}
+#[path = "roll_tests.rs"]
+mod tests;

@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use super::{
     Caller, Common, Place, Session, Transport,
-    intake::{Heard, Intake},
+    intake::{Heard, Intake, too_many_frames},
     websocket::{End, FAREWELL, input},
 };
 use crate::{
@@ -143,7 +143,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
             return Vec::new();
         }
         self.session.heard();
-        let heard = self.intake.take(bytes, &mut self.out);
+        let mut heard = self.intake.take(bytes, &mut self.out);
+        if !self.session.affords(self.intake.frames()) {
+            heard = vec![too_many_frames()];
+        }
         self.deaf = matches!(heard.last(), Some(Heard::Broken(_)));
         heard
     }

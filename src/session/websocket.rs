@@ -15,7 +15,7 @@ use bytes::Bytes;
 
 use super::{
     Caller, Common, Place, Session, Transport,
-    intake::{Heard, Intake},
+    intake::{Heard, Intake, too_many_frames},
     machine::Input,
 };
 use crate::{
@@ -155,7 +155,11 @@ impl Line {
         }
         self.session.heard();
         let mut replies = Vec::new();
-        let heard = self.intake.take(bytes, &mut replies);
+        let mut heard = self.intake.take(bytes, &mut replies);
+        if !self.session.affords(self.intake.frames()) {
+            heard = vec![too_many_frames()];
+            replies.clear();
+        }
         self.deaf = matches!(heard.last(), Some(Heard::Broken(_)));
         if matches!(heard.last(), Some(Heard::Closed(_))) {
             self.session.outbox().farewell(None, replies.into());

@@ -41,6 +41,11 @@ impl Node {
             ("REDIS__URL", redis),
             ("AUTH__MODE", "none"),
             ("AUTH__DEFAULT_TOPICS", "*"),
+            // All sessions come from one address, which is the editor in mode none.
+            ("LIMITS__SESSIONS_PER_EDITOR", "0"),
+            ("LIMITS__EDITOR_REQUESTS_PER_SECOND", "0"),
+            ("LIMITS__EDITOR_TOPICS_PER_SECOND", "0"),
+            ("LIMITS__EDITOR_TOPICS_PER_HOUR", "0"),
         ]
         .map(|(key, value)| (format!("CARILLON__{key}"), value.to_owned()))
         .into();

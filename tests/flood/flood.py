@@ -71,6 +71,9 @@ class Flood:
             "CARILLON__AUTH__SECRET": SECRET,
             "CARILLON__REDIS__URL": self.redis,
             "CARILLON__DRAIN__WINDOW_SECONDS": "0",
+            # All honest sessions are one editor's here.
+            "CARILLON__LIMITS__SESSIONS_PER_EDITOR": "0",
+            "CARILLON__LIMITS__EDITOR_REQUESTS_PER_SECOND": "0",
         }
         self.node = self.start([PROGRAM, "serve"], "node", self.environment)
         wait_for("the node ready", lambda: "true" in get(self.url("/readyz")), 20)

@@ -5,6 +5,7 @@
 
 mod support;
 
+mod budgets;
 mod bus;
 mod bus_access;
 mod bus_corpus;

@@ -34,6 +34,11 @@ impl Node {
             .env("CARILLON__AUTH__MODE", "none")
             .env("CARILLON__AUTH__DEFAULT_TOPICS", "*")
             .env("CARILLON__LIMITS__ACCEPTS_PER_SECOND", "100000")
+            // All clients come from this machine, and in mode none the address is the editor.
+            .env("CARILLON__LIMITS__SESSIONS_PER_EDITOR", "0")
+            .env("CARILLON__LIMITS__EDITOR_REQUESTS_PER_SECOND", "0")
+            .env("CARILLON__LIMITS__EDITOR_TOPICS_PER_SECOND", "0")
+            .env("CARILLON__LIMITS__EDITOR_TOPICS_PER_HOUR", "0")
             .env("CARILLON__DRAIN__WINDOW_SECONDS", "0")
             .env("CARILLON__TELEMETRY__LEVEL", "warn")
             .env("CARILLON__REDIS__URL", redis);
