@@ -12,8 +12,6 @@ const AGAIN = 5000;
 
 export class Session extends Timers {
   welcomed = false;
-  /** The node's proof when it let this session in: what was missed is not newer, however long the page was away. */
-  entered = Infinity;
   replaying = true;
   pinged = false;
   pipe = /** @type {any} */ (null);
@@ -177,7 +175,6 @@ export class Session extends Timers {
     const { link, topics } = this;
     this.cancel('patience');
     this.welcomed = true;
-    this.entered = m.at ?? Infinity;
     this.heartbeat = Math.max(1, m.heartbeat ?? 25) * 1000;
     link.welcomed(this, m);
     if (this.over) return;
@@ -197,7 +194,8 @@ export class Session extends Timers {
   event(m) {
     if (!this.topics.event(m)) return;
     const { topic, position, event } = m;
-    const replayed = Boolean(position && this.replaying && this.resume?.positions[topic] && m.at <= this.entered);
+    // Not by `at`: what was missed is sent with the node's present proof, which has moved on while the page was away.
+    const replayed = Boolean(position && this.replaying && this.resume?.positions[topic]);
     this.link.emit({ t: 'event', topic, position, replayed, event });
   }
 
