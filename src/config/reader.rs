@@ -233,7 +233,7 @@ impl Reader {
     }
 }
 
-/// Reads a secret from a file, without the line's end that editors put behind it; or says what is wrong with the file.
+/// Reads a secret from a file, without the ends of lines that editors put behind it; or says what is wrong with the file.
 pub fn secret_file(path: &std::path::Path) -> Result<String, String> {
     let text = std::fs::read_to_string(path).map_err(|error| format!("it cannot be read: {error}"))?;
     if text.starts_with('\u{feff}') {
@@ -243,8 +243,7 @@ pub fn secret_file(path: &std::path::Path) -> Result<String, String> {
             .into(),
         );
     }
-    let text = text.strip_suffix('\n').unwrap_or(&text);
-    let text = text.strip_suffix('\r').unwrap_or(text);
+    let text = text.trim_end_matches(['\r', '\n']);
     if text.is_empty() { Err("that file is empty".into()) } else { Ok(text.to_owned()) }
 }
 

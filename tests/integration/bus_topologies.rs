@@ -196,5 +196,10 @@ async fn a_node_of_a_cluster_works_with_exactly_the_rights_that_are_printed() {
     for name in many() {
         works(&mut bus, &name).await;
     }
+    let key = "carillon:comments:7";
+    let slot = cluster.servers[0].command(&["CLUSTER", "KEYSLOT", key]).trim().parse().unwrap();
+    let owner = cluster.owner(slot);
+    cluster.move_keys(slot, owner, (owner + 1) % 3);
+    bus.bus.publish(topic("comments:7"), numbered(1)).await.unwrap();
     bus.end().await;
 }

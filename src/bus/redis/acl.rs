@@ -14,7 +14,7 @@ pub fn acl(settings: &Settings) -> String {
     let function = "+fcall +time +get +set +del +xadd +xrevrange +xinfo|stream +pttl +pexpire +pexpireat +hget +hmget \
                     +hset";
     let subscribe = if sharded {
-        "+ssubscribe +sunsubscribe +cluster|slots +cluster|info"
+        "+ssubscribe +sunsubscribe +cluster|slots +asking"
     } else {
         "+subscribe +unsubscribe +psubscribe +punsubscribe"
     };
@@ -23,14 +23,12 @@ pub fn acl(settings: &Settings) -> String {
     for area in settings.areas.names() {
         patterns.extend([" &", prefix, ":", area, ":*"]);
     }
-    // With Sentinel the client asks a Redis whether it is the master.
-    let role = if settings.redis.as_ref().is_some_and(super::Target::is_sentinel) { " +role" } else { "" };
-    let connect = format!("+hello +auth +ping +select +client|id +client|info +info{role}");
+    let connect = "+hello +auth +ping +select +client|id +client|info +info";
     format!(
         "ACL SETUSER {prefix}-publisher on >CHANGE-ME resetkeys ~{prefix}:* resetchannels &{prefix}:* -@all \
          {function} {publish} +hello +auth +ping +select +client|setname{}\n\
          ACL SETUSER {prefix}-node on >CHANGE-ME resetkeys ~{prefix}:* resetchannels &{prefix}:*{patterns} -@all \
          {function} {publish} +function|load +hgetall +hdel +xrange {subscribe} {connect}\n",
-        if sharded { " +cluster|slots +cluster|shards +cluster|info +command" } else { "" },
+        if sharded { " +cluster|slots +cluster|shards +cluster|info +command +asking" } else { "" },
     )
 }

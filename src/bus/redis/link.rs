@@ -38,6 +38,9 @@ use crate::{
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LONGEST_WAIT: Duration = Duration::from_secs(2);
 
+/// Doubts that are told one by one; where more is doubtful, one look at everything costs less.
+const NAMED: usize = 500;
+
 /// Who looks after the link.
 pub(super) struct Upkeep {
     pub(super) settings: Arc<Settings>,
@@ -298,6 +301,10 @@ impl Upkeep {
                         count,
                         "Redis had lost subscriptions of this node, or slots have moved; subscribed again"
                     );
+                    if count > NAMED {
+                        self.arrivals.push(BusEvent::Doubt(None));
+                        continue;
+                    }
                     for subject in subjects {
                         self.arrivals.push(BusEvent::Doubt(Some(subject)));
                     }

@@ -144,11 +144,6 @@ impl Target {
         self.url.starts_with("redis-cluster:") || self.url.starts_with("rediss-cluster:")
     }
 
-    /// Whether sentinels say where the master is.
-    pub fn is_sentinel(&self) -> bool {
-        self.url.starts_with("redis-sentinel:") || self.url.starts_with("rediss-sentinel:")
-    }
-
     /// Whether the URL (and the TLS files) can be read.
     pub fn check(&self) -> Result<(), StartError> {
         self.access().map(drop)
