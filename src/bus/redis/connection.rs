@@ -288,11 +288,19 @@ fn place(access: &Access, server: &Server) -> String {
 
 /// Why a server cannot be connected to; with its name where there are several.
 fn obstacle(access: &Access, server: &Server, error: &Error) -> Obstacle {
+    let hint = match (access.speaks_tls(), error.kind()) {
+        (true, ErrorKind::Timeout) => "; if it does not speak TLS, write redis:// instead of rediss://",
+        (false, ErrorKind::IO) if describe(error).contains("reset") => {
+            "; if it speaks TLS only, write rediss:// instead of redis://"
+        }
+        _ => "",
+    };
     match Obstacle::connecting(error, &place(access, server)) {
         Obstacle::Passing(text) if access.kind != Kind::Single => {
-            Obstacle::Passing(format!("{server}: {text}"))
+            Obstacle::Passing(format!("{server}: {text}{hint}"))
         }
-        other => other,
+        Obstacle::Passing(text) => Obstacle::Passing(format!("{text}{hint}")),
+        lasting @ Obstacle::Lasting(_) => lasting,
     }
 }
 

@@ -35,7 +35,7 @@ use crate::{
 const HEADS: usize = 200;
 
 /// Calls that are under way at once where each log needs its own (cluster).
-const CALLS: usize = 64;
+const CALLS: usize = 512;
 
 /// Bytes of events in the first page of a log: most of what is missing somewhere is an event or two.
 const FIRST_PAGE: usize = 16 << 10;

@@ -109,7 +109,7 @@ impl RedisBus {
             accepted: false,
             blind: false,
         };
-        let first = match upkeep.build().await {
+        let first = match Box::pin(upkeep.build()).await {
             Ok(link) => Some(link),
             Err(Obstacle::Lasting(text)) => return Err(StartError(text)),
             Err(Obstacle::Passing(text)) => {

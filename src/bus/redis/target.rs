@@ -108,6 +108,11 @@ impl fmt::Debug for Access {
 }
 
 impl Access {
+    /// Whether connections are made over TLS.
+    pub(super) fn speaks_tls(&self) -> bool {
+        self.tls.is_some()
+    }
+
     /// The client's configuration for a server, with its database where it is no sentinel.
     ///
     /// RESP2 to begin with: then the password goes as an argument of AUTH, whatever is in it.
