@@ -10,12 +10,12 @@ const here = fileURLToPath(new URL('.', import.meta.url));
  * or of client and node, in the table of states, in realtime.d.ts or in the DOM.
  */
 const INSIDE = `
-  alone silent quick startedAt isShareable joinWorker attach restart detach handToken waitForSignIn tellSignIn listen handed kept grace leave follow tell attempt
+  alone silent quick startedAt isShareable joinWorker attach restart detach handToken listen handed kept grace leave follow tell attempt
   nodeLive everWelcomed moving checkedAt pingEvery idleCut short distrust older prepare kindsOf climb ended away lived isBlocked welcomed sight learnIdle tryWebSocket
   readConfig said asking tapped wasLive ending reckon forget settle announce timers later cancel cancelAll replaying pinged answer askAgain
   refuse unsubscribed receive catchUp beat probeLater askedAt lifetime expires renewIn renew liveAt named answered resynced isCurrent rung kinds lostAt hurry
   session env heard sent born below first rest pipe question told asked lasts fresh bad gone wire channel run update change subscribed expect reckon
-  answers budget tokens isTapped foreign probing spent spend
+  link tabs seen kind emit log until page handle fire owed probe is stamp planned watch meet entered answers budget tokens isTapped foreign probing spent spend
 `.trim().split(/\s+/);
 
 /** The file and its map, as text. */

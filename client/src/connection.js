@@ -43,6 +43,7 @@ export class Connection {
     await (this.quick > 1 ? sleep(Math.min(30_000, random(250 * 2 ** this.quick))) : undefined);    // at least until the page has said what it wants
     if (globalThis.document?.['prerendering']) await new Promise((go) => document.addEventListener('prerenderingchange', go, { once: true }));
     if (signal.aborted) return;
+    this.meet();
     let { token } = page.start;
     page.start = { ...page.start, token: undefined };
     // Who is signed in decides which worker it is. A page that cannot say so goes on alone, and asks again there.
@@ -50,8 +51,7 @@ export class Connection {
     if (signal.aborted) return;
     if (token !== null && flawOf(token)) token = undefined;
     this.user = page.options.user ?? subjectOf(token);
-    if (this.isShareable() && this.user !== null && await this.joinWorker(token, signal)) return;
-    if (signal.aborted) return;
+    if (this.isShareable() && this.user !== null && await this.joinWorker(token, signal) || signal.aborted) return;
     const [here, there] = pipe();
     new Hub().add(there);
     this.alone = true;
@@ -80,7 +80,7 @@ export class Connection {
       const life = await within(new Promise((answer) => {
         port.onmessage = (e) => { if (e.data.t === 'hello') answer(e.data.v === PORT_PROTOCOL && e.data.life); };
         worker.onerror = signal.onabort = () => answer('');
-        port.postMessage({ t: 'hi', user: this.user });
+        port.postMessage({ t: 'hi' });
       }), HELLO).catch(() => '');
       worker.onerror = signal.onabort = null;
       // Until it is told to join, a worker that wakes up late has no tab and opens nothing.
@@ -100,7 +100,7 @@ export class Connection {
     page.reckon();
     const [client] = page.id.split('.');
     this.post({
-      t: 'join', user: this.user, token, topics: page.asked(), url: page.url, transports: page.transports, client, favourite: remembered(),
+      t: 'join', token, topics: page.asked(), url: page.url, transports: page.transports, client, favourite: remembered(),
       tap: page.tapped, was: page.wasLive, config: page.start.config,
     });
     if (page.faults) this.post({ t: 'simulate', faults: page.faults });
@@ -134,8 +134,8 @@ export class Connection {
     switch (m.t) {
       case 'token': return void this.handToken(m);
       case 'gone': return this.restart();
-      case 'status': if (m.status.reason === 'signed-out') this.waitForSignIn(); else if (m.status.state === 'live') this.tellSignIn(); break;
       case 'alive': return;
+      case 'status': if (m.status.state === 'live' && this.page.status.state !== 'live') this.channel?.postMessage(0);
     }
     this.page.hear(m);
   }
@@ -158,27 +158,12 @@ export class Connection {
     } catch (error) { answer(error.name === 'SignedOut' ? { signedOut: true } : { error: textOf(error) }); }
   }
 
-  // -- signed out
-
-  /** Until another tab of this browser says that somebody is. */
-  waitForSignIn() {
-    const channel = this.channel = this.open();
-    if (channel) channel.onmessage = () => { channel.close(); this.page.connect(); };
-  }
-
-  tellSignIn() {
-    if (this.page.status.state === 'live') return;
-    const channel = this.open();
-    channel?.postMessage('signed in');
-    channel?.close();
-  }
-
-  open() {
-    this.channel?.close();
-    if (typeof BroadcastChannel !== 'function') return null;
-    const channel = new BroadcastChannel(`carillon ${this.page.url}`);
+  /** One tab's sign-in is heard by those that are signed out. */
+  meet() {
+    if (typeof BroadcastChannel !== 'function') return;
+    const channel = this.channel = new BroadcastChannel(`carillon ${this.page.url}`);
     /** @type {any} */ (channel).unref?.();
-    return channel;
+    channel.onmessage = () => { if (this.page.status.reason === 'signed-out') this.page.connect(); };
   }
 
   // -- the page's own life

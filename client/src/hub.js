@@ -1,4 +1,5 @@
-//! Shares one link among the tabs of one user. Runs in the SharedWorker, or in a page that has none: it sees only ports.
+//! Shares one link among the tabs of one user: a worker is named after its user. Runs in the SharedWorker, or in a page
+//! that has none: it sees only ports.
 
 import { PORT_PROTOCOL, SignedOut, covers, now, sleep } from './protocol.js';
 import { Link } from './link.js';
@@ -12,7 +13,6 @@ export class Hub {
   /** port → {topics: Map of topic → {gen, from}, tap, alive, answers} */
   tabs = new Map();
   link = /** @type {Link} */ (null);
-  user = null;    // whose connection this is
   handed = /** @type {string | null | undefined} */ (undefined);    // a token that came with a tab
   asked = 0;
   grace = /** @type {any} */ (0);
@@ -24,10 +24,7 @@ export class Hub {
     const tab = this.tabs.get(port);
     if (tab) tab.alive = now();
     switch (m.t) {
-      case 'hi': {
-        const v = this.tabs.size && m.user !== this.user ? '' : PORT_PROTOCOL;
-        return void this.born.then((life) => port.postMessage({ t: 'hello', v, life }));
-      }
+      case 'hi': return void this.born.then((life) => port.postMessage({ t: 'hello', v: PORT_PROTOCOL, life }));
       case 'join': return this.join(port, m);
       case 'close': case 'bye':
         this.leave(port, m.t === 'bye');
@@ -45,10 +42,7 @@ export class Hub {
   }
 
   join(port, m) {
-    if (this.tabs.size && m.user !== this.user) return port.postMessage({ t: 'gone' });
     clearTimeout(this.grace);
-    if (m.user !== this.user) this.end();    // nothing of the former's
-    this.user = m.user;
     const tab = { topics: new Map(), tap: m.tap, alive: now(), answers: new Map() };
     this.tabs.set(port, tab);
     const over = this.link?.state === 'off';
@@ -77,7 +71,7 @@ export class Hub {
 
   end() {
     this.link?.close();
-    this.link = this.user = null;
+    this.link = null;
     this.handed = undefined;
   }
 
@@ -120,7 +114,7 @@ export class Hub {
         case 'followed': for (const topic of m.topics) if (tab.topics.has(topic)) this.tell(port, tab, topic); break;
         case 'refused': if (tab.topics.has(m.topic)) port.postMessage({ ...m, gen: tab.topics.get(m.topic).gen }); break;
         case 'resync': {
-          const topics = m.topics.filter((t) => follows(t) || tab.topics.has(t));
+          const topics = m.topics.filter(follows);
           if (topics.length) port.postMessage({ ...m, topics });
           break;
         }

@@ -2,11 +2,11 @@
 //! transitions, and each run from one wait to the next has an AbortSignal that is looked at after every await.
 //! Knows no tabs.
 
-import { SignedOut, TIMERS, Timers, beginning, iso, isSame, now, random, textOf, wall, within } from './protocol.js';
+import { Timers, beginning, iso, isSame, random, textOf, within } from './protocol.js';
 import { Session } from './session.js';
 import { Budget, Tokens } from './tokens.js';
 import { Topics } from './topics.js';
-import { OPEN } from './transports.js';
+import { WORLD } from './transports.js';
 
 /** state → event → next state. What is not in here does not happen. */
 export const TRANSITIONS = {
@@ -22,17 +22,6 @@ export const TRANSITIONS = {
 /** ms for which a planned change of connection may go unseen. */
 const UNSEEN = 5000;
 const FIRST_TRY = { websocket: 2000, sse: 1600, poll: 4000 };
-
-/** What a link has of the world; tests have another one. */
-export const WORLD = {
-  stamp: () => [now(), wall()],
-  /** ms since then, by the clock that shows more: one may be set back, the other stands still in sleep. */
-  since: ([mono, set]) => Math.max(now() - mono, wall() - set),
-  now, wall,
-  ...TIMERS,
-  config: (url, signal) => fetch(`${url}/config`, { cache: 'no-store', credentials: 'include', signal }),
-  open: OPEN,
-};
 
 export class Link extends Timers {
   state = 'idle';
@@ -87,26 +76,21 @@ export class Link extends Timers {
 
   async prepare(signal) {
     this.checkedAt = this.env.now();
+    if (!await this.tokens.fresh(signal)) return void (signal.aborted || this.step('fail', { why: 'token' }));
     try {
-      await this.tokens.fresh(signal);
-      if (signal.aborted) return;
-      const config = this.config ?? await this.readConfig(signal);
-      if (signal.aborted) return;
-      this.config = config;
-      this.kinds = this.kindsOf(config);
-      if (!this.kinds.length) return void this.step('end', { off: 'disabled' });
-      this.rung = Math.max(0, this.kinds.indexOf(this.favourite));
-      this.step('ready');
+      this.config ??= await this.readConfig(signal);
     } catch (error) {
       if (signal.aborted) return;
-      if (error instanceof SignedOut) return void this.step('end', { off: 'signed-out' });
-      if (error.why === 'token') this.say('token', 'warn', `token() failed: ${textOf(error)}. Live updates begin when it works.`);
-      else if (!error.why) this.away(textOf(error));
-      this.step('fail', { why: error.why === 'flaw' ? 'token' : error.why ?? 'unreachable' });
+      this.away(textOf(error));
+      return void this.step('fail', { why: 'unreachable' });
     }
+    if (signal.aborted) return;
+    this.kinds = this.kindsOf(this.config);
+    this.rung = Math.max(0, this.kinds.indexOf(this.favourite));
+    this.step(this.kinds.length ? 'ready' : 'end', { off: 'disabled' });
   }
 
-  kindsOf(config) { return this.o.transports.filter((k) => config[k] !== false && (k !== 'websocket' || this.env.open !== OPEN || typeof WebSocket === 'function')); }
+  kindsOf(config) { return this.o.transports.filter((k) => config[k] !== false && (k !== 'websocket' || this.env !== WORLD || typeof WebSocket === 'function')); }
 
   climb() {
     const kind = this.kinds[this.rung];
@@ -166,7 +150,7 @@ export class Link extends Timers {
     this.cancelAll();
     this.over = this.state === 'closed';
     if (this.why !== 'disabled') this.tokens.forget();
-    if (this.state === 'off') this.say(`off ${this.why}`, 'warn', `No live updates (${this.why}): ${this.why === 'signed-out' ? 'nobody is signed in' : 'the page has to be refreshed by hand'}.`);
+    if (this.state === 'off') this.say(`off ${this.why}`, 'warn', `No live updates (${this.why}): refresh by hand.`);
   }
 
   close() { this.step('close'); }
@@ -248,7 +232,7 @@ export class Link extends Timers {
     if (!current()) return;
     let through = false;
     if (this.kindsOf(config).includes('websocket') && !this.isBlocked('websocket') && !(reopen && this.distrust)) {
-      await this.spend(signal).catch(() => {});
+      await this.budget.spend(signal).catch(() => {});
       if (!current()) return;
       let pipe = /** @type {any} */ (null);
       through = await within(new Promise((answer) => {
@@ -267,22 +251,20 @@ export class Link extends Timers {
   wire(more) {
     const { o, older } = this;
     return {
-      url: o.url, client: o.client, older, foreign: !globalThis.location || new URL(o.url).origin !== globalThis.origin,
-      token: () => this.tokens.token, spend: (signal) => this.spend(signal),
+      url: o.url, client: o.client, older, foreign: !o.url.startsWith(`${globalThis.origin}/`),
+      token: () => this.tokens.token, spend: (signal) => this.budget.spend(signal),
       reachable: () => this.readConfig(this.run.signal).then(() => true, () => false), ...more,
     };
   }
 
-  spend(signal) { return this.budget.spend(signal); }
-
   async readConfig(signal) {
-    if (this.faults.offline) throw new Error('offline (simulated)');
+    if (this.faults.offline) throw new Error('offline');
     const url = `${this.o.url}/config`;
-    await this.spend(signal);
-    const answer = await within(this.env.config(this.o.url, signal), 4000, this.env)
-      .catch((error) => { throw new Error(`${url} cannot be read (${textOf(error)}); is the node up, is this origin allowed?`); });
-    if (answer.status >= 500) throw new Error(`${url} answered ${answer.status}`);
-    return answer.ok ? Object(await answer.json().catch(() => ({}))) : {};
+    await this.budget.spend(signal);
+    const answer = await within(this.env.config(url, signal), 4000, this.env).catch((error) => ({ status: textOf(error) }));
+    if (answer.ok) return Object(await answer.json().catch(() => ({})));
+    if (answer.status < 500) return {};
+    throw new Error(`${url} cannot be read (${answer.status}); is the node up, is this origin allowed?`);
   }
 
   // -- what is told

@@ -83,11 +83,11 @@ export const subjectOf = (token) => claims(token)?.sub ?? null;
 
 /** What is wrong with a token that cannot be one, in words that do not give it away; '' for one that may be. */
 export function flawOf(token) {
-  if (typeof token !== 'string') return `${token === undefined ? 'nothing' : `a ${typeof token}`}`;
+  if (typeof token !== 'string') return typeof token;
   if (!token.trim()) return 'an empty answer';
   if (/^\s*</.test(token)) return 'an HTML page: is the session over?';
-  if (/^\s*[{[]/.test(token)) return 'a JSON document: take the token out of it';
-  return /[^!-~]/.test(token) || token.length > 8192 ? `text of ${token.length} characters that is no token` : '';
+  if (/^\s*[{[]/.test(token)) return 'a JSON document';
+  return /[^!-~]/.test(token) || token.length > 8192 ? `${token.length} characters, no token` : '';
 }
 
 /** `token()` throws it, or answers null, when nobody is signed in. */
@@ -117,4 +117,6 @@ export const endOfHttp = (answer) => answer?.status === 401 ? endOf(4401)
 
 /** @returns {Status} */
 export const beginning = () => Object.freeze({ state: 'connecting', since: iso(wall()), transport: null, node: null, user: null, reason: 'starting' });
-export const isSame = (a, b) => ['state', 'transport', 'node', 'user', 'reason'].every((key) => a[key] === b[key]);
+const bare = (status) => JSON.stringify({ ...status, since: 0 });
+/** All but since when. */
+export const isSame = (a, b) => bare(a) === bare(b);

@@ -37,7 +37,7 @@ export class Session extends Timers {
     this.later('patience', patience, () => this.end({}));
     if (link.isBlocked(kind)) return this.end({});
     try {
-      if (kind === 'websocket') await link.spend(signal);
+      if (kind === 'websocket') await link.budget.spend(signal);
       if (signal.aborted || this.over) return;
       this.pipe = this.env.open[kind](this.wire());
       link.log('out', kind, { type: 'connect', client: link.o.client, topics: this.first.map(([t]) => t), resume: this.resume });
@@ -165,7 +165,7 @@ export class Session extends Timers {
       case 'closing': return this.end(endOf(m.code, m.reconnect_after_ms));
       case 'error':
         if (m.code === 'bad-token') link.tokens.bad();
-        else link.say(`error ${m.code}`, 'warn', `The node answers ${m.code}: ${m.detail}`);
+        else link.say(m.code, 'warn', m.detail);
     }
     if (m.at > this.topics.at) this.topics.at = m.at;
   }
@@ -178,7 +178,7 @@ export class Session extends Timers {
     this.heartbeat = Math.max(1, m.heartbeat ?? 25) * 1000;
     link.welcomed(this, m);
     if (this.over) return;
-    if (this.below) link.say('fallback', 'info', `WebSocket does not get through (does a proxy drop "Connection: Upgrade"?). Live updates use ${NAMES[this.kind]} and try WebSocket again later.`);
+    if (this.below) link.say('fallback', 'info', `WebSocket does not get through (does a proxy drop "Connection: Upgrade"?). Live updates use ${NAMES[this.kind]} and try it again later.`);
     this.told(this.first, this.resume, m);
     if (this.over) return;
     if (this.pipe.send) this.beat();

@@ -16,8 +16,9 @@ export function tabId() {
   mine = stored((s) => s.getItem(NAME)) || `tab-${Math.random().toString(36).slice(2, 10)}`;
   const claim = () => stored((s) => s.removeItem(NAME));
   claim();
-  globalThis.window?.addEventListener?.('pagehide', () => stored((s) => s.setItem(NAME, mine)));
-  globalThis.window?.addEventListener?.('pageshow', claim);
+  const { addEventListener: on } = globalThis;
+  on?.('pagehide', () => stored((s) => s.setItem(NAME, mine)));
+  on?.('pageshow', claim);
   return mine;
 }
 

@@ -15,7 +15,7 @@ export class Budget {
   /** Waits until one more request, socket or `token()` call may be made. */
   async spend(signal) {
     for (;;) {
-      if (signal?.aborted) throw new Error('no longer wanted');
+      if (signal?.aborted) throw new Error();
       const at = this.env.now();
       while (this.spent[0] <= at - WINDOW) this.spent.shift();
       if (this.spent.length < MOST) return void this.spent.push(at);
@@ -36,7 +36,6 @@ export class Tokens {
   until = -1;    // good until then
   topics = new Set();    // what it was asked for
   askedAt = -Infinity;
-  lifetime = /** @type {number | undefined} */ (undefined);
 
   /** @param {import('./link.js').Link} link */
   constructor(link) {
@@ -44,35 +43,42 @@ export class Tokens {
     this.env = link.env;
   }
 
+  /** Sees to it that there is a token that is good; false: there is none, and it has been said why. */
   async fresh(signal) {
     const { link, env } = this;
-    if (this.until > env.now()) return;
+    if (this.until > env.now()) return true;
     const asked = [...link.topics.records.keys()];
     this.askedAt = env.now();
-    const token = await link.o.token(asked, () => link.spend(signal)).catch((error) => { throw Object.assign(error, { why: 'token' }); });
-    if (signal.aborted) return;
-    const flaw = token !== null && flawOf(token);
-    if (flaw) {
-      link.say('flaw', 'error', `token() gave ${flaw}. Live updates begin when it gives a token.`);
-      throw Object.assign(new Error(flaw), { why: 'flaw' });
+    let token, wrong;
+    try {
+      token = await link.o.token(asked, () => link.budget.spend(signal));
+      wrong = token !== null && flawOf(token) && `gave ${flawOf(token)}`;
+    } catch (error) {
+      if (error instanceof SignedOut && !signal.aborted) link.step('end', { off: 'signed-out' });
+      wrong = `failed: ${textOf(error)}`;
+    }
+    if (signal.aborted) return false;
+    if (wrong) {
+      link.say('token', token ? 'error' : 'warn', `token() ${wrong}. Live updates begin when it works.`);
+      return false;
     }
     this.topics = new Set(asked);
     this.token = token;
     const { exp, iat } = claims(token ?? '') ?? {};
     this.lasts(exp > iat ? (exp - iat) * 1000 : MARGIN);    // a node says better how long
+    return true;
   }
 
   lasts(ms) { this.until = this.env.now() + ms - Math.min(MARGIN, ms / 10); }
 
   forget() {
-    if (this.token && !claims(this.token)) this.link.say('opaque', 'error', 'The node refuses the token, which is no JWT.');
+    if (this.token && !claims(this.token)) this.link.say('opaque', 'error', 'The node refuses the token, which is no JWT');
     this.token = null;
     this.until = -1;
   }
 
   /** What the node says of the token in use. @param {number | undefined} seconds */
   expires(seconds) {
-    this.lifetime = seconds;
     if (seconds == null) return void (this.until = Infinity);
     const ms = Math.max(0, seconds * 1000);
     this.lasts(ms);
@@ -96,22 +102,17 @@ export class Tokens {
     const { signal } = link.run;
     if (link.state !== 'open') return;
     if (env.now() - this.askedAt < PACE) return this.renewIn(0);
-    try {
-      this.until = -1;
-      await this.fresh(signal);
-      if (signal.aborted) return;
-      if (this.token === old) {    // kept by the CMS: it is good until it ends
-        this.until = until;
-        this.renewIn(Math.max(KEPT, (until - env.now()) / 2));
-      } else if (session.pipe.send) session.send({ type: 'token', token: this.token });
-      else if (session.kind === 'sse' || link.topics.named('refused').length) session.end({ planned: true });
-      else this.expires(this.lifetime);
-    } catch (error) {
-      if (signal.aborted) return;
-      if (error instanceof SignedOut) return void link.step('end', { off: 'signed-out' });
-      link.say('token', 'warn', `token() failed: ${textOf(error)}. Trying again.`);
+    this.until = -1;
+    const good = await this.fresh(signal);
+    if (signal.aborted) return;
+    if (!good) {
       this.until = until;
       link.later('token', around(wait), () => this.renew(Math.min(wait * 2, 30_000)));
-    }
+    } else if (this.token === old) {    // kept by the CMS: it is good until it ends
+      this.until = until;
+      this.renewIn(Math.max(KEPT, (until - env.now()) / 2));
+    } else if (session.pipe.send) session.send({ type: 'token', token: this.token });
+    else if (session.kind === 'sse' || link.topics.named('refused').length) session.end({ planned: true });
+    else this.renewIn(this.until - env.now());
   }
 }

@@ -73,8 +73,7 @@ export class Topics {
       if (from && state !== 'followed') at = Math.min(at || from.at, from.at);
       for (const t of [topic, areaOf(topic)]) if (this.positions[t]) positions[t] = this.positions[t];
     }
-    const known = topics.some((t) => this.positions[t] || this.is(t, 'followed'));
-    return known ? { ...(at && { at }), positions } : undefined;
+    if (topics.some((t) => this.positions[t] || this.is(t, 'followed'))) return { ...(at && { at }), positions };
   }
 
   /** A welcome or `subscribed`: which of the asked are followed now, and which topics start elsewhere than was asked. */
@@ -112,7 +111,8 @@ export class Topics {
   refused(topic, code) {
     const record = this.records.get(topic);
     if (!record) return false;
-    Object.assign(record, { state: 'refused', code });
+    record.state = 'refused';
+    record.code = code;
     delete this.positions[topic];
     return true;
   }

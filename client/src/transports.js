@@ -1,7 +1,7 @@
 //! The three ways to a node. Each is given a wire (see `Link.wire`) and returns `{send or null, close}`: what comes is
 //! handed to `wire.message`, the end to `wire.down`, and nothing is asked that `wire.spend` has not granted.
 
-import { endOf, endOfHttp, now, parse, sleep, within } from './protocol.js';
+import { TIMERS, endOf, endOfHttp, now, parse, sleep, wall, within } from './protocol.js';
 
 /** Between the starts of two polls, ms: not more than three a second, whatever a server answers. */
 const POLL_PACE = 400;
@@ -49,54 +49,62 @@ async function request(wire, path, signal, cursor) {
 /** The node's own word for a transport that it does not serve. */
 const isSwitchedOff = async (answer) => /-disabled$/.test(parse(await answer.text()).code);
 
+/** A way down only: requests, until it is closed. */
+const requests = (body) => (wire) => {
+  const abort = new AbortController();
+  body(wire, abort.signal).catch(() => wire.down({}));
+  return { send: null, close: () => abort.abort() };
+};
+
 /** By `fetch`, not EventSource: it sees status and heartbeats, and sends the token as a header. */
-function openSse(wire) {
-  const abort = new AbortController();
-  (async () => {
-    const answer = await request(wire, 'events', abort.signal);
-    if (!answer.ok || !answer.body || !/event-stream/.test(answer.headers.get('content-type') ?? '')) return wire.down(endOfHttp(answer));
-    const reader = answer.body.getReader();
-    const text = new TextDecoder();
-    let rest = '', data = '';
-    for (;;) {
-      const { done, value } = await reader.read();
-      if (done) return wire.down({});
+const openSse = requests(async (wire, signal) => {
+  const answer = await request(wire, 'events', signal);
+  if (!answer.ok || !answer.body || !/event-stream/.test(answer.headers.get('content-type'))) return wire.down(endOfHttp(answer));
+  const reader = answer.body.getReader();
+  const text = new TextDecoder();
+  let rest = '', data = '';
+  for (;;) {
+    const { done, value } = await reader.read();
+    if (done) return wire.down({});
+    wire.heard();
+    const lines = (rest + text.decode(value, { stream: true })).split('\n');
+    rest = lines.pop();
+    for (const line of lines.map((l) => l.trimEnd())) {
+      if (line.startsWith('data:')) data += line.slice(5).trimStart();
+      else if (!line && data) { const message = parse(data); data = ''; wire.message(message); }
+    }
+  }
+});
+
+const openPoll = requests(async (wire, signal) => {
+  for (let cursor = '', failed = 0; ;) {
+    const asked = now();
+    let answer = /** @type {Response} */ (null);
+    const ask = async () => { answer = await request(wire, 'poll', signal, cursor); return answer.ok && parse(await answer.text()); };
+    const body = await within(ask(), POLL_PATIENCE).catch(() => null);
+    if (signal.aborted) return;
+    const took = now() - asked;
+    if (body?.cursor) {
+      failed = 0;
+      ({ cursor } = body);
       wire.heard();
-      const lines = (rest + text.decode(value, { stream: true })).split('\n');
-      rest = lines.pop() ?? '';
-      for (const line of lines.map((l) => l.replace(/\r$/, ''))) {
-        if (line.startsWith('data:')) data += line.slice(5).trimStart();
-        else if (!line && data) { const message = parse(data); data = ''; wire.message(message); }
-      }
-    }
-  })().catch(() => wire.down({}));
-  return { send: null, close: () => abort.abort() };
-}
+      if (Array.isArray(body.messages)) body.messages.forEach((m) => wire.message(Object(m)));
+    // A proxy cuts idle requests, an answer gets lost: the same cursor asks again, if there still is a node.
+    } else if (!cursor || answer?.status < 500 || (took < 5000 && failed++) || !await wire.reachable()) return wire.down(endOfHttp(answer));
+    await sleep(Math.max(0, POLL_PACE - took));
+    if (signal.aborted) return;
+  }
+});
 
-function openPoll(wire) {
-  const abort = new AbortController();
-  const { signal } = abort;
-  (async () => {
-    for (let cursor = '', failed = 0; ;) {
-      const asked = now();
-      let answer = /** @type {Response} */ (null);
-      const ask = async () => { answer = await request(wire, 'poll', signal, cursor); return answer.ok && parse(await answer.text()); };
-      const body = await within(ask(), POLL_PATIENCE).catch(() => null);
-      if (signal.aborted) return;
-      const took = now() - asked;
-      if (body?.cursor) {
-        failed = 0;
-        ({ cursor } = body);
-        wire.heard();
-        if (Array.isArray(body.messages)) body.messages.forEach((m) => wire.message(Object(m)));
-      // A proxy cuts idle requests, an answer gets lost: the same cursor asks again, if there still is a node.
-      } else if (!cursor || answer?.status < 500 || (took < 5000 && failed++) || !await wire.reachable()) return wire.down(endOfHttp(answer));
-      if (signal.aborted) return;
-      await sleep(Math.max(0, POLL_PACE - took));
-      if (signal.aborted) return;
-    }
-  })().catch(() => wire.down({}));
-  return { send: null, close: () => abort.abort() };
-}
+const OPEN = { websocket: openWebSocket, sse: openSse, poll: openPoll };
 
-export const OPEN = { websocket: openWebSocket, sse: openSse, poll: openPoll };
+/** What a link has of the world; tests have another one. */
+export const WORLD = {
+  stamp: () => [now(), wall()],
+  /** ms since then, by the clock that shows more: one may be set back, the other stands still in sleep. */
+  since: ([mono, set]) => Math.max(now() - mono, wall() - set),
+  now, wall,
+  ...TIMERS,
+  config: (url, signal) => fetch(url, { cache: 'no-store', credentials: 'include', signal }),
+  open: OPEN,
+};

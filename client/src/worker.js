@@ -16,7 +16,7 @@ export function pipe() {
 }
 
 /** A worker of ours is named so; whoever imports the module into a worker of their own is left alone. */
-export const WORKER = 'carillon-realtime ';
+export const WORKER = 'carillon: ';
 
 export function serve(scope) {
   const hub = new Hub();
