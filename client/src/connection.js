@@ -119,7 +119,9 @@ export class Connection {
     this.run.abort();
     this.channel?.close();
     this.post({ t: this.alone ? 'close' : how });    // what runs in the page itself ends with it
-    this.port?.close();
+    if (!this.port) return;
+    this.port.onmessage = null;    // browsers keep a worker's port while the worker lives; it must not keep this page's Realtime
+    this.port.close();
     this.port = null;
   }
 

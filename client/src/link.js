@@ -117,7 +117,7 @@ export class Link extends Timers {
     });
   }
 
-  away(why) { if (this.attempt === 2) this.say('away', 'warn', `No live updates at the moment: ${why}. Trying on.`); }
+  away(why) { if (this.attempt === 2) this.say('away', 'warn', `No live updates now: ${why}`); }
 
   /** What a connection that was cut off teaches. */
   lived(session, end, lasted) {
@@ -264,7 +264,7 @@ export class Link extends Timers {
     const answer = await within(this.env.config(url, signal), 4000, this.env).catch((error) => ({ status: textOf(error) }));
     if (answer.ok) return Object(await answer.json().catch(() => ({})));
     if (answer.status < 500) return {};
-    throw new Error(`${url} cannot be read (${answer.status}); is the node up, is this origin allowed?`);
+    throw new Error(`${url} cannot be read (${answer.status}); is it up, is this origin allowed?`);
   }
 
   // -- what is told

@@ -45,7 +45,7 @@ export class Realtime extends EventTarget {
     try { this.url = new URL(this.url, /^http/.test(location?.protocol) ? location.href : document?.baseURI).href; } catch { this.say('url', 'error', `Not a URL: ${options.url}`); }
     const kinds = options.transports ?? KINDS;
     this.transports = kinds.filter((k) => KINDS.includes(k));
-    if (this.transports.length < kinds.length) this.say('transports', 'error', `Transports are ${KINDS}; not all of [${kinds}].`);
+    if (this.transports.length < kinds.length) this.say('transports', 'error', `Transports: ${KINDS}; not [${kinds}]`);
     this.start = { ...options.start, positions: { ...options.start?.positions } };
     this.connection = new Connection(this);
     this.connection.start();
