@@ -214,16 +214,16 @@ def test_what_everybody_may_read(witness, site):
     """Configuration, scripts, preflights with and without a listed origin, what there is not."""
     node = site.node(http__allowed_origins=[LISTED])
     assert witness.public(node, "/config")[0] == 200
-    for script in ("/realtime.js", "/realtime.d.ts"):
+    for script in ("/realtime.js", "/realtime.js.map", "/realtime.d.ts"):
         status, headers, _ = witness.public(node, script)
         assert status == 200
         assert witness.public(node, script, {"If-None-Match": headers["ETag"]})[0] == 304
-    for path in ("/events", "/poll", "/config", "/realtime.js", "/realtime.d.ts"):
+    for path in ("/events", "/poll", "/config", "/realtime.js", "/realtime.js.map", "/realtime.d.ts"):
         for origin in (LISTED, "https://elsewhere.example"):
             asked = {"Origin": origin, "Access-Control-Request-Method": "GET"}
             status, headers, _ = witness.public(node, path, asked, method="OPTIONS")
             assert status == 204 and headers["Access-Control-Allow-Origin"] == (LISTED if origin == LISTED else None)
-        for method in ("POST", "PUT", "DELETE"):
+        for method in ("PUT", "DELETE") if path in ("/events", "/poll") else ("POST", "PUT", "DELETE"):
             assert witness.public(node, path, method=method)[0] == 405
     assert witness.public(node, method="POST")[0] == 405
     for port in (node.port, node.internal_port):
@@ -367,6 +367,37 @@ def test_publishing(witness, site):
     assert publish({**ELEMENT, "event": note(1, text="x" * 70_000)})[1]["code"] == "bad-event"
     status, problem = publish(" " * (9 << 20))
     assert (status, problem["code"]) == (413, "bad-request")
+
+
+def test_wishes_in_a_body(witness, site):
+    """SSE and long-poll by POST: served, and every refusal that a body brings."""
+    node = site.node()
+    bearer = {**JSON, "Authorization": "Bearer " + token("anna", ["*"])}
+    for path in ("/realtime/events", "/realtime/poll"):
+        def post(body, headers=bearer):
+            return witness.ask(node.port, "POST", path, headers, body)[0]  # noqa: B023
+
+        assert post({"topics": ["comments:1"]}) == 200
+        assert post("nonsense") == 400
+        assert post({"topics": ["comments:1"]}, JSON) == 401
+        assert post({"topics": ["x" * 70_000]}) == 413
+        assert post("topics=comments:1", {**bearer, "Content-Type": "text/plain"}) == 415
+
+
+def test_positions(witness, site):
+    """Where topics stand, and every refusal."""
+    node = site.node()
+
+    def positions(topics, headers=PUBLISHER):
+        status, _, text = witness.internal(node, "GET", f"/positions?topics={topics}", None, headers)
+        return status, json.loads(text)
+
+    assert set(positions("comments:1,projects")[1]["positions"]) == {"comments:1", "comments", "projects"}
+    assert positions("")[1]["code"] == "bad-request"
+    assert positions("kitchen:1")[1]["code"] == "bad-topic"
+    assert positions("comments:1", {})[0] == 401
+    claim = {"Authorization": "Bearer " + token("cms", publish=["projects"])}
+    assert positions("comments:1", claim)[0] == 403
 
 
 def test_disconnecting(witness, site):
