@@ -223,9 +223,11 @@ def run(tests, off=None):
 
 def inside(tests, off):
     """The tests that cargo runs."""
-    binaries = sorted({binary for binary, _ in tests})
-    which = [word for binary in binaries for word in (["--lib"] if binary == K else ["--test", binary])]
-    wanted = " + ".join(f"test(/(^|::){name}$/)" for _, name in sorted(set(tests)))
+    # The unit tests of the library, and modules of the one program of integration tests.
+    kinds = {K if place == K else "integration" for place, _ in tests}
+    which = [word for kind in sorted(kinds) for word in (["--lib"] if kind == K else ["--test", kind])]
+    path = lambda place, name: f"(^|::){name}" if place == K else f"^{place}::{name}"  # noqa: E731
+    wanted = " + ".join(f"test(/{path(place, name)}$/)" for place, name in sorted(set(tests)))
     quiet = ["--no-fail-fast", "--hide-progress-bar", "--status-level", "fail", "--final-status-level", "fail"]
     return call(["cargo", "nextest", "run", "--locked", "--features", "mutants", *which, "-E", wanted, *quiet], off, COPY)
 
