@@ -230,7 +230,7 @@ impl World {
     /// Takes a place for a session at a node.
     pub(crate) fn enter(&self, node: usize) -> Option<(Arc<Common>, Place, Caller, Tasks)> {
         let running = self.nodes[node].running.as_ref()?;
-        let place = running.common.roll.enter(IpAddr::from([127, 0, 0, 1]), true).ok()?;
+        let place = running.common.roll.enter(IpAddr::from([127, 0, 0, 1])).ok()?;
         let caller = Caller { identity: Some(Box::new(self.identity.clone())), credentials: None };
         Some((Arc::clone(&running.common), place, caller, running.tasks.clone()))
     }
