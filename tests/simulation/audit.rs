@@ -73,6 +73,8 @@ pub(crate) struct View {
     pub numbers: HashSet<u64>,
     /// Numbers of events that were lost on the way to its node, so that who follows the whole area cannot know.
     pub lost: HashSet<u64>,
+    /// How often it was told to refetch for live events, by topic.
+    pub told_live: BTreeMap<String, u32>,
     /// Topics that are being followed or left.
     pub changing: BTreeSet<String>,
 }

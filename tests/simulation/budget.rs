@@ -9,8 +9,9 @@ const MARKED: u64 = 14_000;
 
 /// How long a mark may lie ahead of a clock that was set back, ms.
 const JUMPED: u64 = 30_000;
-/// How long a poll waits at least for a mark to pass that lies so far ahead, ms.
-const WAITS: u64 = 200;
+/// How often a client may be told of one topic meanwhile: a poll waits up to five seconds for the mark to pass, but not where
+/// it has something else to tell.
+const AGAIN: u32 = 25;
 
 impl World {
     /// Whether a `resync` of this reason has a cause.
@@ -54,8 +55,10 @@ impl World {
                 let last = audit.live.values().filter(|live| live.topic.split(':').next() == Some(area));
                 let last = last.map(|live| live.at).max();
                 let doubtful = Some(audit.doubtful + MARKED).filter(|_| last.is_some());
-                let jumped = audit.jumped.is_some_and(|at| at + JUMPED >= told) && self.now > told + WAITS;
-                since(last.map(|at| at + MARKED)) || since(doubtful) || jumped
+                let ahead = audit.jumped.is_some_and(|at| at + JUMPED >= told);
+                since(last.map(|at| at + MARKED))
+                    || since(doubtful)
+                    || ahead && self.tell_again(client, topic)
             }
             "slow" => self.plan.outbox_bytes < 100_000,
             _ => false,
@@ -66,5 +69,10 @@ impl World {
             );
             self.violate("needless resync", text);
         }
+    }
+
+    /// Whether a client may be told once more of a mark that lies ahead of a clock that was set back.
+    fn tell_again(&self, client: usize, topic: &str) -> bool {
+        self.audit.views[client].told_live.get(topic).copied().unwrap_or(0) <= AGAIN
     }
 }

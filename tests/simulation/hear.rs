@@ -239,6 +239,9 @@ impl World {
         self.report.count("resync", &reason);
         let starts = positions(message);
         for topic in message["topics"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+            if reason == "live" {
+                *self.audit.views[client].told_live.entry(topic.to_owned()).or_default() += 1;
+            }
             self.within_budget(client, topic, &reason);
             let start = starts.iter().find(|(of, _)| of == topic);
             match start {
