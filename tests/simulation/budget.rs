@@ -7,10 +7,8 @@ use crate::world::World;
 /// heard of Redis' clock may be two rounds of probes old, ms.
 const MARKED: u64 = 14_000;
 
-/// How long a mark may lie ahead of a clock that was set back, ms.
-const JUMPED: u64 = 30_000;
-/// How often a client may be told of one topic meanwhile: a poll waits up to five seconds for the mark to pass, but not where
-/// it has something else to tell.
+/// How often a client may be told of one topic all the same: a mark may lie ahead of a clock that was set back, and a poll
+/// waits up to five seconds for it to pass, but not where it has something else to tell.
 const AGAIN: u32 = 25;
 
 impl World {
@@ -55,10 +53,8 @@ impl World {
                 let last = audit.live.values().filter(|live| live.topic.split(':').next() == Some(area));
                 let last = last.map(|live| live.at).max();
                 let doubtful = Some(audit.doubtful + MARKED).filter(|_| last.is_some());
-                let ahead = audit.jumped.is_some_and(|at| at + JUMPED >= told);
-                since(last.map(|at| at + MARKED))
-                    || since(doubtful)
-                    || ahead && self.tell_again(client, topic)
+                let timely = since(last.map(|at| at + MARKED)) || since(doubtful);
+                timely || last.is_some() && self.tell_again(client, topic)
             }
             "slow" => self.plan.outbox_bytes < 100_000,
             _ => false,
@@ -71,7 +67,7 @@ impl World {
         }
     }
 
-    /// Whether a client may be told once more of a mark that lies ahead of a clock that was set back.
+    /// Whether a client may be told once more of a mark that lies ahead.
     fn tell_again(&self, client: usize, topic: &str) -> bool {
         self.audit.views[client].told_live.get(topic).copied().unwrap_or(0) <= AGAIN
     }
