@@ -6,6 +6,7 @@
 pub mod busiest;
 pub mod history;
 pub mod process;
+pub mod proof;
 
 use std::{
     collections::HashSet,
@@ -60,11 +61,12 @@ pub struct Metrics {
     memory: Arc<Memory>,
 }
 
-/// What the watching page remembers: bounded, and gone with the process.
+/// What is remembered beside the counts: bounded, and gone with the process.
 #[derive(Debug, Default)]
 struct Memory {
     history: history::History,
     busiest: busiest::Busiest,
+    proof: proof::LastProof,
 }
 
 macro_rules! figures {
@@ -146,7 +148,14 @@ impl Metrics {
         let mut registry = Registry::with_prefix("carillon");
         let figures = Arc::new(Figures::register(&mut registry));
         registry.register_collector(Box::new(process::Process));
-        Self { registry: Arc::new(registry), figures, memory: Arc::default() }
+        let memory: Arc<Memory> = Arc::default();
+        registry.register_collector(Box::new(memory.proof.clone()));
+        Self { registry: Arc::new(registry), figures, memory }
+    }
+
+    /// When everything was last proven to be delivered.
+    pub fn proof(&self) -> &proof::LastProof {
+        &self.memory.proof
     }
 
     /// The last hour of these figures.

@@ -86,6 +86,7 @@ impl Internal {
             },
             "in_step": self.relay.is_live(),
             "at": self.relay.at(),
+            "proof_age_seconds": metrics.proof().age().as_secs_f64(),
             "sessions": { "total": self.roll.len(), "by_transport": by_transport },
             "editors": self.roll.editors(),
             "topics": metrics.topics.get(),

@@ -111,6 +111,9 @@ impl Switch {
     /// A probe has come back: everything before it was handed over.
     fn prove(&mut self, at: u64) {
         self.link.prove(at);
+        if self.link.is_live() {
+            self.turn.metrics.proof().renew();
+        }
         self.advance();
         for room in self.head_check.prove(&self.hub, &self.feeds) {
             if let Some(topic) = self.topic_of(room) {
