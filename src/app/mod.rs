@@ -110,7 +110,8 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
     if let Some(warning) = config.internal.warning() {
         tracing::warn!("{warning}");
     }
-    let mut node = Node::start(&config, listeners).await?;
+    // On the heap: it is large, and needed once.
+    let mut node = Box::pin(Node::start(&config, listeners)).await?;
     let outcome = tokio::select! {
         () = shutdown.cancelled() => Ok(()),
         reason = &mut node.fatal => match reason {
