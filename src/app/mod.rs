@@ -34,6 +34,9 @@ use crate::{
 /// How long what is left over may take to end when everything else has.
 const LAST: Duration = Duration::from_secs(1);
 
+/// How long an answer may make no progress; a stream of events makes some with every heartbeat.
+const STALLED: Duration = Duration::from_secs(60);
+
 /// How long taking leave of the other nodes may take.
 const GOODBYE: Duration = Duration::from_millis(500);
 
@@ -179,6 +182,7 @@ impl Node {
             tasks: visitors.clone(),
             draining: Arc::clone(&draining),
         });
+        let crowd = wiring::crowd(config);
         let internal = Arc::new(Internal {
             bus: bus.clone(),
             relay,
@@ -190,6 +194,7 @@ impl Node {
             address: listeners.internal.local_addr().map_or(config.internal.listen, |address| address).ip(),
             areas: areas.clone(),
             event_bytes: config.limits.event_bytes,
+            crowd: Arc::clone(&crowd),
             draining: Arc::clone(&draining),
             status: NodeStatus::new(config.node.name.clone()),
         });
@@ -201,6 +206,8 @@ impl Node {
             tls: None,
             header_time: config.limits.header_time,
             keep_alive: config.http.keep_alive,
+            crowd: http::Crowd::new(0, 0),
+            stalled: STALLED.max(config.heartbeat.interval * 2),
             metrics,
             tasks: visitors.clone(),
         };
@@ -212,7 +219,7 @@ impl Node {
             Some(demo) => public.router().merge(http::demo::routes(demo)?),
             None => public.router(),
         };
-        let front = Door { router, tls, ..door.clone() };
+        let front = Door { router, tls, crowd, ..door.clone() };
         say_where(config, &listeners);
         house.spawn(front.serve(listeners.public, stop.clone()));
         house.spawn(door.serve(listeners.internal, stop.clone()));

@@ -7,6 +7,7 @@ use crate::{
     bus,
     config::{Algorithm, AuthMode, Config, ConfigError, KeySource},
     http::{self, demo::Minted},
+    metrics,
     protocol::{Areas, Problem, Revocations},
     relay,
     session::{Budgets, Limits, Terms},
@@ -86,6 +87,20 @@ pub(crate) fn limits(config: &Config) -> Limits {
         },
         by_address: matches!(config.auth.mode, Some(AuthMode::None)),
     }
+}
+
+/// Files that a node needs besides those of its visitors.
+const OWN_FILES: usize = 64;
+
+pub(crate) fn crowd(config: &Config) -> Arc<http::Crowd> {
+    let limits = &config.limits;
+    let connections = if limits.connections > 0 { limits.connections } else { limits.sessions * 2 };
+    // Below the limit of files, so that newcomers can be told no and everything else goes on.
+    let files = metrics::process::file_limit().map(|files| files.saturating_sub(OWN_FILES).max(1));
+    http::Crowd::new(
+        files.map_or(connections, |files| connections.min(files)),
+        limits.connections_per_address,
+    )
 }
 
 pub(crate) fn terms(config: &Config, areas: &Areas, sharded: bool) -> Terms {

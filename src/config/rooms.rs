@@ -215,6 +215,10 @@ room! {
     Limits {
         /// Sessions of this node.
         sessions: usize = number("limits.sessions", 1..=10_000_000),
+        /// Connections of the public listener; 0: twice `sessions`. Never more than the limit of files allows.
+        connections: usize = number("limits.connections", 0..=20_000_000),
+        /// Connections of one address; 0: no limit.
+        connections_per_address: usize = number("limits.connections_per_address", 0..=20_000_000),
         /// Sessions of one editor on this node; 0: no limit.
         sessions_per_editor: usize = number("limits.sessions_per_editor", 0..=10_000_000),
         /// Sessions of one client address on this node; 0: no limit.

@@ -22,7 +22,7 @@ use futures_util::StreamExt;
 use serde_json::json;
 
 use super::{
-    disconnect,
+    Crowd, disconnect,
     headers::single,
     history, page, positions, publish,
     refusal::{Refusal, not_allowed, not_found},
@@ -68,6 +68,8 @@ pub struct Internal {
     pub areas: Areas,
     /// Bytes of one event.
     pub event_bytes: usize,
+    /// Who is connected at the public door.
+    pub crowd: Arc<Crowd>,
     /// Whether the node is about to stop.
     pub draining: Arc<AtomicBool>,
     /// What the node says about itself.
@@ -126,7 +128,10 @@ impl Internal {
         if !health.live {
             return Some("no probe has come back from Redis yet".into());
         }
-        (!self.relay.is_live()).then(|| "topics are being brought into step after Redis was lost".into())
+        if !self.relay.is_live() {
+            return Some("topics are being brought into step after Redis was lost".into());
+        }
+        self.crowd.trouble()
     }
 
     /// What the bearer of these headers may do.

@@ -5,6 +5,7 @@
 //! there are served on. Must not know routes.
 
 use std::{
+    convert::Infallible,
     fs::File,
     io,
     net::{IpAddr, SocketAddr},
@@ -15,7 +16,11 @@ use std::{
     time::Duration,
 };
 
-use axum::{Router, body::Body, response::IntoResponse};
+use axum::{
+    Router,
+    body::Body,
+    response::{IntoResponse, Response},
+};
 use hyper::{body::Incoming, rt::Executor, service::service_fn};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
@@ -30,7 +35,11 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tower_service::Service;
 
-use super::{headers::settle_host, refusal::Refusal};
+use super::{
+    crowd::{Activity, Crowd, Guest},
+    headers::settle_host,
+    refusal::Refusal,
+};
 use crate::{
     config::KeepAlive,
     metrics::{Metrics, ReasonLabel},
@@ -46,6 +55,9 @@ const KEEPALIVE: Duration = Duration::from_mins(1);
 const UNACKNOWLEDGED: Duration = Duration::from_mins(1);
 /// hyper's buffer for one connection: headers have to fit into it.
 const BUFFER: usize = 16 * 1024;
+
+/// How often it is looked whether a connection does anything.
+const LOOK: Duration = Duration::from_secs(5);
 
 /// Who is at the other end of a connection, and over what; an extension of every request.
 #[derive(Debug, Clone, Copy)]
@@ -80,6 +92,10 @@ pub struct Door {
     pub header_time: Duration,
     /// How connections are kept between requests.
     pub keep_alive: KeepAlive,
+    /// Who is connected.
+    pub crowd: Arc<Crowd>,
+    /// How long an answer may make no progress before its connection is given up.
+    pub stalled: Duration,
     /// Figures.
     pub metrics: Metrics,
     /// Owner of the connections' tasks.
@@ -98,9 +114,20 @@ impl Door {
             };
             match accepted {
                 Ok((socket, address)) => {
-                    let door = Arc::clone(&door);
-                    let stop = stop.clone();
-                    door.tasks.clone().spawn(async move { door.connection(socket, address, stop).await });
+                    let Some(guest) = door.crowd.enter(address.ip().to_canonical()) else {
+                        door.refused("connections");
+                        refuse(
+                            socket,
+                            door.tls.is_none(),
+                            "The node has as many connections as it may (limits.connections).",
+                        )
+                        .await;
+                        continue;
+                    };
+                    let (door, stop, guest) = (Arc::clone(&door), stop.clone(), Arc::new(guest));
+                    door.tasks
+                        .clone()
+                        .spawn(async move { door.connection(socket, address, guest, stop).await });
                 }
                 Err(e) if is_out_of_files(&e) => {
                     door.refused("file-limit");
@@ -118,15 +145,21 @@ impl Door {
         }
     }
 
-    async fn connection(self: Arc<Self>, socket: TcpStream, address: SocketAddr, stop: CancellationToken) {
+    async fn connection(
+        self: Arc<Self>,
+        socket: TcpStream,
+        address: SocketAddr,
+        guest: Arc<Guest>,
+        stop: CancellationToken,
+    ) {
         if let Err(e) = tune(&socket) {
             tracing::debug!("socket options of {address}: {e}");
         }
         let Some(tls) = &self.tls else {
-            return self.http(socket, Peer { address, secure: false }, stop).await;
+            return self.http(socket, Peer { address, secure: false }, guest, stop).await;
         };
         match tokio::time::timeout(self.header_time, tls.accept(socket)).await {
-            Ok(Ok(stream)) => self.http(stream, Peer { address, secure: true }, stop).await,
+            Ok(Ok(stream)) => self.http(stream, Peer { address, secure: true }, guest, stop).await,
             Ok(Err(e)) => {
                 self.refused("tls-handshake");
                 tracing::debug!("TLS handshake with {address}: {e}");
@@ -135,27 +168,13 @@ impl Door {
         }
     }
 
-    async fn http<S>(&self, stream: S, peer: Peer, stop: CancellationToken)
+    async fn http<S>(&self, stream: S, peer: Peer, guest: Arc<Guest>, stop: CancellationToken)
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let begun = Arc::new(AtomicBool::new(false));
-        let router = self.router.clone();
-        let service = {
-            let begun = Arc::clone(&begun);
-            service_fn(move |mut request: hyper::Request<Incoming>| {
-                begun.store(true, Ordering::Relaxed);
-                request.extensions_mut().insert(peer);
-                let settled = settle_host(&mut request);
-                let mut router = router.clone();
-                async move {
-                    match settled {
-                        Ok(()) => router.call(request.map(Body::new)).await,
-                        Err(problem) => Ok(Refusal::from(problem).into_response()),
-                    }
-                }
-            })
-        };
+        let activity = Activity::new();
+        let service = self.service(peer, guest, Arc::clone(&begun), activity.clone());
         let mut builder = auto::Builder::new(Spawn(self.tasks.clone()));
         // hyper's limit for headers also counts the time between two requests: it is the longer of both, and the first
         // request, with which slow clients come, has a limit of our own below.
@@ -167,6 +186,7 @@ impl Door {
         let mut connection = std::pin::pin!(connection);
         let deadline = tokio::time::sleep(self.header_time);
         let mut deadline = std::pin::pin!(deadline);
+        let mut looks = tokio::time::interval(LOOK);
         let mut stopping = false;
         loop {
             tokio::select! {
@@ -183,12 +203,53 @@ impl Door {
                         return;
                     }
                 }
+                // What hyper does not end: HTTP/2 without a stream, and answers that nobody reads.
+                _ = looks.tick(), if begun.load(Ordering::Relaxed) => {
+                    if activity.is_over(idle, self.stalled) {
+                        self.refused("idle");
+                        return;
+                    }
+                }
                 () = stop.cancelled(), if !stopping => {
                     stopping = true;
                     connection.as_mut().graceful_shutdown();
                 }
             }
         }
+    }
+
+    /// The router, as hyper calls it for each request of a connection.
+    #[allow(clippy::type_complexity, reason = "hyper's own")]
+    fn service(
+        &self,
+        peer: Peer,
+        guest: Arc<Guest>,
+        begun: Arc<AtomicBool>,
+        activity: Activity,
+    ) -> impl hyper::service::Service<
+        hyper::Request<Incoming>,
+        Response = Response,
+        Error = Infallible,
+        Future = impl Future<Output = Result<Response, Infallible>> + Send + 'static,
+    > + Send
+    + Sync
+    + 'static {
+        let router = self.router.clone();
+        service_fn(move |mut request: hyper::Request<Incoming>| {
+            begun.store(true, Ordering::Relaxed);
+            let answering = activity.begin();
+            request.extensions_mut().insert(peer);
+            request.extensions_mut().insert(Arc::clone(&guest));
+            let settled = settle_host(&mut request);
+            let mut router = router.clone();
+            async move {
+                let answer = match settled {
+                    Ok(()) => router.call(request.map(Body::new)).await?,
+                    Err(problem) => Refusal::from(problem).into_response(),
+                };
+                Ok(answer.map(|body| answering.answer(body)))
+            }
+        })
     }
 
     fn refused(&self, reason: &'static str) {
@@ -235,23 +296,28 @@ const TURNED_AWAY: usize = 32;
 
 /// Takes some of those who wait and tells them no, so that they do not wait in vain.
 async fn turn_away(listener: &TcpListener, plain: bool) {
-    let problem =
-        Problem::new(503, "too-many-sessions", "Come back later", "The node is at its limit of open files.");
+    for _ in 0..TURNED_AWAY {
+        let accept = tokio::time::timeout(Duration::from_millis(5), listener.accept());
+        let Ok(Ok((socket, _))) = accept.await else { return };
+        refuse(socket, plain, "The node is at its limit of open files.").await;
+    }
+}
+
+/// Tells a newcomer no.
+async fn refuse(mut socket: TcpStream, plain: bool, detail: &str) {
+    if !plain {
+        return;
+    }
+    let problem = Problem::new(503, "too-many-sessions", "Come back later", detail);
     let body = serde_json::to_string(&problem).unwrap_or_default();
     let answer = format!(
         "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nConnection: close\r\n\
          Content-Type: application/problem+json\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
     );
-    for _ in 0..TURNED_AWAY {
-        let accept = tokio::time::timeout(Duration::from_millis(5), listener.accept());
-        let Ok(Ok((mut socket, _))) = accept.await else { return };
-        if plain {
-            // A fresh socket has room for this; whoever resets it meanwhile needs no answer.
-            let _ = socket.write_all(answer.as_bytes()).await;
-            let _ = socket.shutdown().await;
-            // Closing with bytes unread would reset the connection, and the answer with it.
-            let _ = socket.try_read(&mut [0; 4096]);
-        }
-    }
+    // A fresh socket has room for this; whoever resets it meanwhile needs no answer.
+    let _ = socket.write_all(answer.as_bytes()).await;
+    let _ = socket.shutdown().await;
+    // Closing with bytes unread would reset the connection, and the answer with it.
+    let _ = socket.try_read(&mut [0; 4096]);
 }

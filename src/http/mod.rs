@@ -5,6 +5,7 @@
 
 mod assets;
 mod cors;
+mod crowd;
 pub mod demo;
 mod disconnect;
 mod events;
@@ -23,6 +24,7 @@ mod tls;
 mod upgrade;
 mod wish;
 
+pub use crowd::Crowd;
 pub use internal::Internal;
 pub use listener::{Door, Peer, bind};
 pub use origin::Origins;

@@ -17,7 +17,7 @@ use hyper_util::{rt::TokioIo, server::conn::auto::upgrade::downcast};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
-use super::{Public, headers::items, listener::Peer, refusal::Refusal};
+use super::{Public, crowd::Guest, headers::items, listener::Peer, refusal::Refusal};
 use crate::{
     protocol::Problem,
     session::{self, Caller, Place},
@@ -34,13 +34,14 @@ pub(super) async fn websocket(
     let (mut request, _) = request.into_parts();
     let peer = *request.extensions.get::<Peer>().ok_or_else(no_peer)?;
     let upgrade = request.extensions.remove::<OnUpgrade>();
+    let guest = request.extensions.remove::<Arc<Guest>>();
     let result = enter(&public, &request, upgrade, peer).await;
     let (place, caller, answer, upgrade) = result.inspect_err(|problem| public.refused(problem.code))?;
     let tasks = public.tasks.clone();
     // Two tasks: the second one, which lives as long as the session, does not carry what only the first one needs.
     tasks.clone().spawn(async move {
         match upgrade.await {
-            Ok(upgraded) => start(&public, upgraded, place, caller),
+            Ok(upgraded) => start(&public, upgraded, place, caller, guest),
             Err(e) => tracing::debug!("the upgrade of {} did not happen: {e}", peer.address),
         }
     });
@@ -73,16 +74,24 @@ async fn enter(
     Ok((place, caller, answer, upgrade))
 }
 
-fn start(public: &Arc<Public>, upgraded: Upgraded, place: Place, caller: Caller) {
+/// `guest`: the connection counts for as long as the session lasts.
+fn start(public: &Arc<Public>, upgraded: Upgraded, place: Place, caller: Caller, guest: Option<Arc<Guest>>) {
     let common = Arc::clone(&public.sessions);
     match downcast::<TokioIo<TcpStream>>(upgraded) {
         Ok(parts) => {
             let session =
                 session::serve_socket(common, place, parts.io.into_inner().into(), parts.read_buf, caller);
-            public.tasks.spawn(session);
+            public.tasks.spawn(async move {
+                session.await;
+                drop(guest);
+            });
         }
         Err(upgraded) => {
-            public.tasks.spawn(session::serve_stream(common, place, TokioIo::new(upgraded), caller));
+            let session = session::serve_stream(common, place, TokioIo::new(upgraded), caller);
+            public.tasks.spawn(async move {
+                session.await;
+                drop(guest);
+            });
         }
     }
 }

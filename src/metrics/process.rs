@@ -32,6 +32,13 @@ impl Footprint {
     }
 }
 
+/// How many files this process may have open; `None` where that is not known or there is no limit.
+pub fn file_limit() -> Option<usize> {
+    let limits = fs::read_to_string("/proc/self/limits").ok()?;
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
+    line.split_ascii_whitespace().next()?.parse().ok()
+}
+
 fn parse(stat: &str, status: &str) -> Option<Footprint> {
     // The name in parentheses may hold spaces; utime and stime are the 12th and 13th field after it.
     let fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();

@@ -5,7 +5,10 @@ use crate::support::{
     ways::{ALL, COOKIE, Carrier, Way},
 };
 use serde_json::{Value, json};
-use tokio::{io::AsyncWriteExt, net::TcpStream};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 
 #[tokio::test]
 async fn strangers_use_up_nobody_elses_room() {
@@ -138,4 +141,57 @@ async fn who_it_is_is_asked_before_a_body_is_read() {
         let (answer, _) = within("the refusal", read_head(&mut socket)).await.unwrap();
         assert_eq!(answer.status, 401, "{path}");
     }
+}
+
+/// The socket is closed by the node, within the patience of these tests.
+async fn ended(socket: &mut TcpStream) {
+    within("the end of the connection", async {
+        let mut rest = [0; 4096];
+        while socket.read(&mut rest).await.unwrap_or(0) > 0 {}
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn connections_are_counted_with_and_without_a_session() {
+    let node = Node::start(&[("limits.connections", "3")]).await;
+    let (mut session, _) = node.session("anna", &[]).await;
+    let mut silent = TcpStream::connect(node.public).await.unwrap();
+    let _other = TcpStream::connect(node.public).await.unwrap();
+    until("the next one to be told no", || async {
+        let mut socket = TcpStream::connect(node.public).await.unwrap();
+        let _ = socket.write_all(b"GET /realtime/config HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        read_head(&mut socket).await.is_some_and(|(answer, _)| answer.status == 503)
+    })
+    .await;
+    session.nothing_comes().await;
+    until("the node to say that it is full", || async {
+        let answer = node.get("/readyz").await;
+        answer.status == 503 && answer.text().contains("limits.connections")
+    })
+    .await;
+    silent.shutdown().await.unwrap();
+    ended(&mut silent).await;
+    until("the node to be ready again", || async { node.get("/readyz").await.status == 200 }).await;
+}
+
+#[tokio::test]
+async fn a_connection_without_a_stream_ends() {
+    let node = Node::start(&[("http.keep_alive_seconds", "1")]).await;
+    let mut socket = TcpStream::connect(node.public).await.unwrap();
+    let (mut sender, connection) = hyper::client::conn::http2::handshake(
+        hyper_util::rt::TokioExecutor::new(),
+        hyper_util::rt::TokioIo::new(TcpStream::connect(node.public).await.unwrap()),
+    )
+    .await
+    .unwrap();
+    #[allow(clippy::disallowed_methods, reason = "tests own their clients")]
+    let connection = tokio::spawn(connection);
+    let request = hyper::Request::builder().uri("http://a/realtime/config");
+    let request = request.body(http_body_util::Empty::<bytes::Bytes>::new()).unwrap();
+    assert_eq!(within("an answer", sender.send_request(request)).await.unwrap().status(), 200);
+    // The client answers Pings all the while.
+    let _ = within("the end of HTTP/2", connection).await.unwrap();
+    socket.write_all(b"GET /realtime/config HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    ended(&mut socket).await;
 }

@@ -1,0 +1,231 @@
+//! The crowd at a door: how many connections are open, and whether a connection does anything.
+//!
+//! A connection costs a file and some kilobytes, whoever it is; so their number is bounded, a connection without a request
+//! or without progress ends, and a node that is full says so, that balancers go elsewhere. Must not know requests.
+
+use std::{
+    collections::HashMap,
+    net::IpAddr,
+    pin::Pin,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+    },
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use axum::body::{Body, Bytes, HttpBody};
+use http_body_util::BodyExt;
+use hyper::body::{Frame, SizeHint};
+
+/// How long a node has to be full before it says that it is not ready.
+const FULL_FOR: Duration = Duration::from_secs(3);
+
+/// All connections of a door, those among them that have become WebSockets.
+#[derive(Debug)]
+pub struct Crowd {
+    limit: usize,
+    per_address: usize,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    open: usize,
+    addresses: HashMap<IpAddr, usize>,
+    full_since: Option<Instant>,
+}
+
+impl Crowd {
+    /// Nobody yet. `limit`, `per_address`: connections at the same time; 0: any number.
+    pub fn new(limit: usize, per_address: usize) -> Arc<Self> {
+        Arc::new(Self { limit, per_address, inner: Mutex::default() })
+    }
+
+    /// Takes a connection in; `None`: there are too many.
+    pub(super) fn enter(self: &Arc<Self>, address: IpAddr) -> Option<Guest> {
+        let mut inner = self.lock();
+        if self.limit > 0 && inner.open >= self.limit {
+            return None;
+        }
+        if self.per_address > 0 {
+            let count = inner.addresses.entry(address).or_default();
+            if *count >= self.per_address {
+                return None;
+            }
+            *count += 1;
+        }
+        inner.open += 1;
+        Some(Guest { crowd: Arc::clone(self), address })
+    }
+
+    /// Why no more can come in, where that has been so for some seconds.
+    pub(super) fn trouble(&self) -> Option<String> {
+        let reason = self.full();
+        let mut inner = self.lock();
+        if reason.is_none() {
+            inner.full_since = None;
+            return None;
+        }
+        let since = *inner.full_since.get_or_insert_with(Instant::now);
+        reason.filter(|_| since.elapsed() >= FULL_FOR)
+    }
+
+    fn full(&self) -> Option<String> {
+        if self.limit > 0 && self.lock().open >= self.limit {
+            return Some("the node has as many connections as it may (limits.connections)".into());
+        }
+        std::fs::File::open("/dev/null")
+            .is_err()
+            .then(|| "the node is at its limit of open files (ulimit -n)".into())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // Every change is complete before anything can fail.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One connection; its place is given back when dropped.
+#[derive(Debug)]
+pub(super) struct Guest {
+    crowd: Arc<Crowd>,
+    address: IpAddr,
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        let mut inner = self.crowd.lock();
+        inner.open -= 1;
+        if let Some(count) = inner.addresses.get_mut(&self.address) {
+            *count -= 1;
+            if *count == 0 {
+                inner.addresses.remove(&self.address);
+            }
+        }
+    }
+}
+
+/// What a connection does.
+#[derive(Debug, Clone)]
+pub(super) struct Activity(Arc<Facts>);
+
+#[derive(Debug)]
+struct Facts {
+    begun: Instant,
+    /// Requests whose answers have not ended.
+    open: AtomicUsize,
+    /// When a request came or an answer went on last, ms after `begun`.
+    last: AtomicU64,
+}
+
+impl Activity {
+    pub(super) fn new() -> Self {
+        Self(Arc::new(Facts { begun: Instant::now(), open: AtomicUsize::new(0), last: AtomicU64::new(0) }))
+    }
+
+    /// A request has come.
+    pub(super) fn begin(&self) -> Request {
+        self.0.open.fetch_add(1, Relaxed);
+        self.touch();
+        Request(self.clone())
+    }
+
+    /// Whether nobody would miss the connection: no request for longer than `idle`, or requests of whose answers nothing
+    /// went out for longer than `stalled`.
+    pub(super) fn is_over(&self, idle: Duration, stalled: Duration) -> bool {
+        let silent = self.0.begun.elapsed().saturating_sub(Duration::from_millis(self.0.last.load(Relaxed)));
+        silent >= if self.0.open.load(Relaxed) == 0 { idle } else { stalled }
+    }
+
+    fn touch(&self) {
+        self.0.last.store(self.0.begun.elapsed().as_millis() as u64, Relaxed);
+    }
+}
+
+/// A request that is being answered.
+#[derive(Debug)]
+pub(super) struct Request(Activity);
+
+impl Request {
+    /// The answer's body, which ends the request.
+    pub(super) fn answer(self, body: Body) -> Body {
+        self.0.touch();
+        Body::new(Answer { body, request: self })
+    }
+}
+
+impl Drop for Request {
+    fn drop(&mut self) {
+        self.0.0.open.fetch_sub(1, Relaxed);
+        self.0.touch();
+    }
+}
+
+struct Answer {
+    body: Body,
+    request: Request,
+}
+
+impl HttpBody for Answer {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let mut frame = self.body.frame();
+        let polled = Pin::new(&mut frame).poll(cx);
+        if polled.is_ready() {
+            self.request.0.touch();
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOME: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+    const AWAY: IpAddr = IpAddr::V6(std::net::Ipv6Addr::LOCALHOST);
+
+    #[test]
+    fn connections_are_limited_and_places_given_back() {
+        let crowd = Crowd::new(3, 2);
+        let first = crowd.enter(HOME).unwrap();
+        let _second = crowd.enter(HOME).unwrap();
+        assert!(crowd.enter(HOME).is_none(), "enough from there");
+        let third = crowd.enter(AWAY).unwrap();
+        assert!(crowd.enter(AWAY).is_none(), "enough");
+        assert_eq!(crowd.trouble(), None, "it has only begun");
+        crowd.lock().full_since = Instant::now().checked_sub(FULL_FOR);
+        assert!(crowd.trouble().unwrap().contains("limits.connections"));
+        drop((first, third));
+        assert_eq!(crowd.trouble(), None);
+        assert!(crowd.enter(HOME).is_some());
+    }
+
+    #[test]
+    fn a_connection_without_requests_or_progress_is_over() {
+        let (none, long) = (Duration::ZERO, Duration::from_hours(1));
+        let activity = Activity::new();
+        assert!(activity.is_over(none, long) && !activity.is_over(long, none));
+        let request = activity.begin();
+        assert!(activity.is_over(long, none) && !activity.is_over(none, long));
+        let body = request.answer(Body::from("x"));
+        assert!(!activity.is_over(none, long), "an answer that is being written");
+        drop(body);
+        assert!(activity.is_over(none, long));
+    }
+}
