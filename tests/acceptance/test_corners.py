@@ -106,7 +106,8 @@ async def test_what_nobody_should_ask_is_answered_with_a_problem(site):
     bearer = {"Authorization": "Bearer " + token("anna", ["*"])}
     for method, path, status in [
         ("POST", "", 405),
-        ("POST", "/poll", 405),
+        ("PUT", "/poll", 405),
+        ("POST", "/poll", 415),
         ("DELETE", "/events", 405),
         ("OPTIONS", "/config", 405),
         ("PUT", "/realtime.js", 405),
