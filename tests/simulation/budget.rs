@@ -8,8 +8,8 @@ use crate::world::World;
 const MARKED: u64 = 14_000;
 
 /// How often a client may be told of one topic all the same: a mark may lie ahead of a clock that was set back, and a poll
-/// waits up to five seconds for it to pass, but not where it has something else to tell.
-const AGAIN: u32 = 25;
+/// waits up to five seconds for it to pass, but not where it has something else to tell, nor before its node has a proof of the new clock.
+const AGAIN: u32 = 400;
 
 impl World {
     /// Whether a `resync` of this reason has a cause.
