@@ -8,7 +8,8 @@ use crate::world::World;
 const MARKED: u64 = 14_000;
 
 /// How often a client may be told of one topic all the same: a mark may lie ahead of a clock that was set back, and a poll
-/// waits up to five seconds for it to pass, but not where it has something else to tell, nor before its node has a proof of the new clock.
+/// waits up to five seconds for it to pass, but not where it has something else to tell, nor before its node has a proof
+/// by the new clock.
 const AGAIN: u32 = 400;
 
 impl World {
