@@ -6,7 +6,7 @@
 
 use crate::protocol::{Subject, Topic};
 
-/// The names under one prefix. The functions' own companions (`ids`) are named in `publish.lua`.
+/// The names under one prefix. The functions' own companions (`ids`, `sources`) are named in `publish.lua`.
 #[derive(Debug, Clone)]
 pub struct Keys {
     prefix: String,

@@ -8,7 +8,7 @@
 -- provable place, and a short one. The first event makes it a stream whose entries are numbered <epoch>-1, -2, -3, ...
 -- without holes.
 
-local VERSION = 6 -- goes up with every change of this text
+local VERSION = 7 -- goes up with every change of this text
 local PREFIX = '@PREFIX@'
 local AREAS = '@AREAS@' -- comma-separated, like the next
 local PRIVATE = '@PRIVATE@' -- areas whose keys are editors' names
@@ -19,6 +19,8 @@ local EVENT_BYTES = @EVENT_BYTES@ -- the largest event
 local SHARDED = @SHARDED@ -- Redis Cluster: sharded pub/sub
 local DUPLICATES_MS = 300000 -- how long a duplicate is recognised
 local NODES_MS = 600000 -- how long what nodes say about themselves is kept, when none is left; each entry has its own end
+local SOURCES = 64 -- names of sources
+local SOURCES_MS = 3600000 -- how long one is remembered that is no longer vouched for, where others need room
 local PIECE = 16 -- entries of a log that are looked at in one go
 local DEPTH = 64 -- the deepest nesting; the event itself is level 1
 
@@ -84,8 +86,8 @@ local function top_of(channel)
     local last = try('XREVRANGE', channel, '+', '-', 'COUNT', 1)[1]
     if last and last[1] == topic.top then return topic.top end
   end
-  local epoch = try('GET', channel)
-  if not epoch then return nil end
+  local epoch = try('GETRANGE', channel, 0, -1)
+  if epoch == '' then return nil end
   if type(epoch) == 'string' then
     if #epoch < 20 and find(epoch, '^[1-9]%d*$') then return epoch .. '-0', true end
     return nil, nil, { err = 'WRONGTYPE ' .. channel .. ' holds a string that is no log: DEL it' }
@@ -292,6 +294,18 @@ local function history(keys, args)
   return reply
 end
 
+-- KEYS: channels of topics. -> now, then the position of each, as sessions resume with it: for pages that a server renders,
+-- which ask before they read what they show.
+local function positions(keys)
+  local channels, problem = channels_of(keys)
+  if problem then return redis.error_reply('TOPIC ' .. problem) end
+  local reply = ends(channels, true)
+  -- A position has the beginning of the lineage, as src/protocol/position.rs cuts it.
+  local history_of = sub(table.remove(reply, 1), 1, 16)
+  for i = 2, #reply do reply[i] = history_of .. '.' .. reply[i] end
+  return reply
+end
+
 @NODES@
 local function settings()
   return { 'version', tostring(VERSION), 'areas', AREAS, 'private', PRIVATE, 'fold_subject', tostring(FOLD_SUBJECT),
@@ -309,6 +323,9 @@ end
 register('_publish', publish)
 register('_probe', probe) -- refused where publish is refused, which is how a node knows
 register('_open', open)
+register('_positions', positions)
+register('_source', source, 'allow-oom')
+register('_sources', sources, 'allow-oom')
 register('_heads', heads, 'allow-oom')
 register('_history', history, 'allow-oom')
 register('_marks', marks, 'allow-oom')

@@ -16,6 +16,7 @@ passwords in the place of CHANGE-ME. Take +function|load from the node's user if
 Examples:
   carillon redis-function | redis-cli -x FUNCTION LOAD REPLACE
   carillon redis-function --acl --config carillon.toml
+  carillon redis-function --acl --areas comments,content    # a publisher of these areas only
   carillon redis-function --acl | sed \"s/CHANGE-ME/$PASSWORD/\" | redis-cli")]
 pub(super) struct RedisFunction {
     #[command(flatten)]
@@ -23,13 +24,25 @@ pub(super) struct RedisFunction {
     /// Print ACL lines instead
     #[arg(long)]
     acl: bool,
+    /// With --acl: the publisher's areas, comma-separated; all configured ones without it
+    #[arg(long, value_name = "AREA,...", value_delimiter = ',', requires = "acl")]
+    areas: Vec<String>,
 }
 
 impl RedisFunction {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         let config = self.file.load()?;
         let settings = wiring::bus(&config, &settings::areas(&config)?);
-        let text = if self.acl { redis::acl(&settings) } else { redis::library(&settings) };
+        let known = settings.areas.names().collect::<Vec<_>>();
+        if let Some(unknown) = self.areas.iter().find(|area| !known.contains(&area.as_str())) {
+            anyhow::bail!("--areas: {unknown:?} is not one of the configured areas ({})", known.join(", "));
+        }
+        let own = self.areas.iter().map(String::as_str).collect::<Vec<_>>();
+        let text = match (self.acl, own.is_empty()) {
+            (false, _) => redis::library(&settings),
+            (true, true) => redis::acl(&settings, &known),
+            (true, false) => redis::acl(&settings, &own),
+        };
         print(&text)?;
         Ok(ExitCode::SUCCESS)
     }

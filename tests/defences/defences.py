@@ -26,7 +26,7 @@ class Defence:
         self.tests = tests
 
 
-S, C, W, T, L, R, I, A, B, H, V, U, K, P = "security", "callback", "websocket", "transports", "limits", "rfc6455", "internal", "bus_access", "bus_corpus", "headers", "revocation", "budgets", "lib", "acceptance"
+S, C, W, T, L, R, I, G, B, H, V, U, K, P = "security", "callback", "websocket", "transports", "limits", "rfc6455", "internal", "bus_rights", "bus_corpus", "headers", "revocation", "budgets", "lib", "acceptance"
 
 DEFENCES = [
     Defence("origin", "src/http/origin.rs", "if self.is_listed(&origin) ||", "if OFF || self.is_listed(&origin) ||",
@@ -167,8 +167,8 @@ DEFENCES = [
             (S, "the_internal_routes_are_not_on_the_public_listener")),
     Defence("publish-claim", "src/http/internal.rs", "Self::Topics(patterns) => patterns.covers(topic, areas)", "Self::Topics(patterns) => OFF || patterns.covers(topic, areas)",
             (I, "publishers_prove_what_they_may_publish")),
-    Defence("redis-rights", "src/bus/redis/acl.rs", "    let publish = if sharded {", "    let publish = if OFF {\n        \"+@all\"\n    } else if sharded {",
-            (A, "a_node_and_a_publisher_work_with_exactly_the_rights_that_are_printed")),
+    Defence("redis-rights", "src/bus/redis/acl.rs", "    if is_sharded(settings) { \"spublish\" }", "    if OFF { \"publish +@all\" } else if is_sharded(settings) { \"spublish\" }",
+            (G, "a_node_and_a_publisher_work_with_exactly_the_rights_that_are_printed")),
     Defence("poisoned", "src/protocol/event.rs", "        read.map_err(|e| EventError::Json(e.to_string()))?;\n        found.check()?;",
             "        if !OFF {\n            read.map_err(|e| EventError::Json(e.to_string()))?;\n            found.check()?;\n        }",
             (B, "a_bare_publish_and_a_log_written_by_hand_get_the_verdict"),

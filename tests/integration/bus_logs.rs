@@ -238,3 +238,95 @@ async fn whatever_is_done_to_a_log_by_hand_no_position_is_given_twice() {
     }
     bus.end().await;
 }
+
+#[tokio::test]
+async fn one_event_goes_to_several_topics_all_checked_before_any_is_published() {
+    let redis = RedisServer::start();
+    let mut bus = TestBus::over(&redis.url()).await;
+    bus.follow(&["comments:1", "comments:2", "projects"]).await;
+    let call = |event: &str, keys: &[&str]| {
+        let count = keys.len().to_string();
+        let args = [&["FCALL", "carillon_publish", &count][..], keys, &[event]].concat();
+        redis.command(&args).lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let all = ["carillon:comments:1", "carillon:projects", "carillon:comments:2"];
+    let json = r#"{"type":"a.b","id":"1"}"#;
+    let ids = call(json, &all);
+    assert_eq!(ids.len(), 3);
+    assert_eq!(call(json, &all), ids, "a repetition gets the first ids");
+    // Companions among the keys are no topics.
+    let companions = ["carillon:ids:{carillon:comments:1}", "carillon:ids-before:{carillon:comments:1}"];
+    assert_eq!(call(json, &[all[0], companions[0], companions[1]]), ids[..1]);
+    assert!(call(json, &companions)[0].starts_with("ERR usage"));
+    for (bad, says) in
+        [("carillon:nowhere:1", "TOPIC"), ("carillon:comments:", "TOPIC"), ("other:comments", "TOPIC")]
+    {
+        let answer = call(r#"{"type":"a.b"}"#, &[all[0], bad, all[2]]);
+        assert!(answer[0].starts_with(says), "{answer:?}");
+    }
+    assert!(call("{}", &all)[0].starts_with("EVENT"));
+    let got = bus.deliveries_so_far().await;
+    let got = got.iter().map(|delivery| delivery.topic.as_str()).collect::<Vec<_>>();
+    assert_eq!(got, ["comments:1", "projects", "comments:2"]);
+
+    // Where they stand, for a page that a server renders.
+    let answer = redis.command(&["FCALL", "carillon_positions", "2", all[0], "carillon:comments:9"]);
+    let head = bus.bus.heads(vec![topic("comments:1")]).await.remove(0).unwrap();
+    let lines = answer.lines().collect::<Vec<_>>();
+    assert!(lines.len() == 3 && lines[0].parse::<u64>().unwrap() > 1_700_000_000_000, "{answer}");
+    assert_eq!(lines[1], format!("{}.{}", head.lineage, ids[0]));
+    assert!(lines[2].ends_with("-0"));
+    bus.end().await;
+}
+
+#[tokio::test]
+async fn sources_are_vouched_for_and_at_most_64_are_remembered() {
+    let redis = RedisServer::start();
+    let bus = TestBus::over(&redis.url()).await;
+    let report = |args: &[&str]| {
+        let call = [&["FCALL", "carillon_source", "1", "carillon:sources"][..], args].concat();
+        redis.command(&call).trim().to_owned()
+    };
+    let sources = || {
+        let answer = redis.command(&["FCALL", "carillon_sources", "1", "carillon:sources"]);
+        let mut lines = answer.lines().map(str::to_owned).collect::<Vec<_>>();
+        (lines.remove(0).parse::<u64>().unwrap(), lines)
+    };
+    assert_eq!(sources().1.len(), 0);
+    assert_eq!(report(&["cms", "20", "12000"]), "OK");
+    let (now, listed) = sources();
+    let (till, since) = (listed[1].parse::<u64>().unwrap(), listed[2].parse::<u64>().unwrap());
+    assert!(listed[0] == "cms" && till > now && till <= now + 20_000 && since <= now - 12_000, "{listed:?}");
+    assert_eq!(report(&["cms", "5"]), "OK");
+    assert_eq!(sources().1[2], "0", "nothing waits");
+    for bad in [
+        &["cms"][..],
+        &["cms", "4"],
+        &["cms", "301"],
+        &["cms", "-5"],
+        &["cms", "nan"],
+        &["cms", "x"],
+        &["cms", "20", "-1"],
+        &["cms", "20", "inf"],
+        &["", "20"],
+        &["a b", "20"],
+        &[&"n".repeat(65), "20"],
+    ] {
+        let answer = report(bad);
+        assert!(answer.starts_with("SOURCE") || answer.starts_with("ERR usage"), "{bad:?}: {answer}");
+    }
+    for n in 1..64 {
+        assert_eq!(report(&[&format!("cms-{n}"), "20"]), "OK");
+    }
+    assert!(report(&["one more", "20"]).starts_with("SOURCE"));
+    assert!(report(&["one-more", "20"]).contains("64 sources"));
+    assert_eq!(report(&["cms-7", "20", "1"]), "OK", "those that are known go on");
+    assert_eq!(report(&["cms-7", "0"]), "OK");
+    assert_eq!(report(&["one-more", "20"]), "OK");
+    // One that ended more than an hour ago makes room.
+    redis.command(&["HSET", "carillon:sources", "cms-9", "1000 0"]);
+    assert_eq!(report(&["another", "20"]), "OK");
+    let names = sources().1.into_iter().step_by(3).collect::<Vec<_>>();
+    assert!(names.len() == 64 && !names.contains(&"cms-9".into()) && names.contains(&"another".into()));
+    bus.end().await;
+}

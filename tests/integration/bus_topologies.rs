@@ -185,7 +185,10 @@ async fn a_node_of_a_cluster_works_with_exactly_the_rights_that_are_printed() {
     let mut settings = settings(Some(&cluster.url()));
     let target = settings.redis.as_mut().unwrap();
     (target.username, target.password) = (Some("carillon-node".into()), Some("pw".into()));
-    for line in redis::acl(&settings).lines().filter(|line| !line.starts_with('#')) {
+    for line in redis::acl(&settings, &settings.areas.names().collect::<Vec<_>>())
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+    {
         let line = line.replace(">CHANGE-ME", ">pw");
         for server in &cluster.servers {
             let answer = server.command(&line.split_whitespace().collect::<Vec<_>>());

@@ -1,19 +1,77 @@
 //! The rights that a publisher and a node need in Redis, and no more.
 //!
-//! Must not know connections. What these lines allow is what the tests run with.
+//! Redis checks what a function does against the rights of its caller, so whoever may publish may do what publishing does,
+//! by hand as well: that is what these lines keep small. A publisher reaches the logs, channels and ids of its areas and
+//! nothing that nodes keep; which command may touch which of them is said by a selector for each. Must not know connections.
+
+use std::fmt::Write as _;
 
 use crate::bus::Settings;
 
+/// What the functions do with logs on behalf of publishers ...
+const PUBLISHED: [&str; 8] =
+    ["getrange", "set", "del", "xadd", "xrevrange", "xinfo|stream", "pttl", "pexpire"];
+/// ... with the ids of events that were seen ...
+const SEEN: [&str; 5] = ["hget", "hmget", "hset", "del", "pexpireat"];
+/// ... and with the sources that are vouched for.
+const VOUCHED: [&str; 6] = ["hget", "hset", "hdel", "hlen", "hgetall", "pexpire"];
+/// What they do on behalf of nodes besides all that.
+const FOLLOWED: [&str; 1] = ["xrange"];
+/// What stands behind no key.
+const SERVER: [&str; 2] = ["time", "info"];
+
 /// Two `ACL SETUSER` lines, for a publisher and for a node, with placeholders for the passwords; nothing else, so that
-/// they can go straight to `redis-cli`.
-pub fn acl(settings: &Settings) -> String {
+/// they can go straight to `redis-cli`. The publisher is one of `areas`, which are configured ones.
+pub fn acl(settings: &Settings, areas: &[&str]) -> String {
+    format!("{}\n{}\n", publisher(settings, areas), node(settings))
+}
+
+fn rights(commands: &[&str]) -> String {
+    commands.iter().fold(String::new(), |mut text, command| {
+        let _ = write!(text, " +{command}");
+        text
+    })
+}
+
+fn is_sharded(settings: &Settings) -> bool {
+    settings.redis.as_ref().is_some_and(super::Target::is_sharded)
+}
+
+fn publish(settings: &Settings) -> &'static str {
+    if is_sharded(settings) { "spublish" } else { "publish" }
+}
+
+fn publisher(settings: &Settings, areas: &[&str]) -> String {
     let prefix = &settings.prefix;
-    let sharded = settings.redis.as_ref().is_some_and(super::Target::is_sharded);
-    let publish = if sharded { "+spublish" } else { "+publish" };
-    // What the publish function does is done with the caller's rights.
-    let function = "+fcall +time +get +set +del +xadd +xrevrange +xinfo|stream +pttl +pexpire +pexpireat +hget +hmget \
-                    +hset";
-    let subscribe = if sharded {
+    let (mut channels, mut logs, mut ids) = (String::new(), String::new(), String::new());
+    for area in areas {
+        let _ = write!(channels, " &{prefix}:{area} &{prefix}:{area}:*");
+        let _ = write!(logs, " ~{prefix}:{area} ~{prefix}:{area}:*");
+        for hash in ["ids", "ids-before"] {
+            let _ =
+                write!(ids, " ~{prefix}:{hash}:{{{prefix}:{area}}} ~{prefix}:{hash}:{{{prefix}:{area}:*}}");
+        }
+    }
+    let cluster = if is_sharded(settings) {
+        " +cluster|slots +cluster|shards +cluster|info +command +asking"
+    } else {
+        ""
+    };
+    format!(
+        "ACL SETUSER {prefix}-publisher on >CHANGE-ME clearselectors resetkeys resetchannels{channels} -@all +{}{} \
+         +hello +auth +ping +select +client|setname{cluster} (-@all{logs}{ids} +fcall) (-@all{logs}{}) (-@all{ids}{}) \
+         (-@all ~{prefix}:sources +fcall{})",
+        publish(settings),
+        rights(&SERVER),
+        rights(&PUBLISHED),
+        rights(&SEEN),
+        rights(&VOUCHED),
+    )
+}
+
+fn node(settings: &Settings) -> String {
+    let prefix = &settings.prefix;
+    let subscribe = if is_sharded(settings) {
         "+ssubscribe +sunsubscribe +cluster|slots +asking"
     } else {
         "+subscribe +unsubscribe +psubscribe +punsubscribe"
@@ -21,14 +79,39 @@ pub fn acl(settings: &Settings) -> String {
     // Redis compares patterns with what is allowed to the letter.
     let mut patterns = String::new();
     for area in settings.areas.names() {
-        patterns.extend([" &", prefix, ":", area, ":*"]);
+        let _ = write!(patterns, " &{prefix}:{area}:*");
     }
-    let connect = "+hello +auth +ping +select +client|id +client|info +info";
+    let mut commands = [&PUBLISHED[..], &SEEN, &VOUCHED, &FOLLOWED, &SERVER].concat();
+    commands.sort_unstable();
+    commands.dedup();
     format!(
-        "ACL SETUSER {prefix}-publisher on >CHANGE-ME resetkeys ~{prefix}:* resetchannels &{prefix}:* -@all \
-         {function} {publish} +hello +auth +ping +select +client|setname{}\n\
-         ACL SETUSER {prefix}-node on >CHANGE-ME resetkeys ~{prefix}:* resetchannels &{prefix}:*{patterns} -@all \
-         {function} {publish} +function|load +hgetall +hdel +xrange {subscribe} {connect}\n",
-        if sharded { " +cluster|slots +cluster|shards +cluster|info +command +asking" } else { "" },
+        "ACL SETUSER {prefix}-node on >CHANGE-ME clearselectors resetkeys ~{prefix}:* resetchannels &{prefix}:*{patterns} \
+         -@all +fcall{} +{} +function|load {subscribe} +hello +auth +ping +select +client|id +client|info",
+        rights(&commands),
+        publish(settings),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn every_command_of_the_library_is_allowed_and_no_other() {
+        let texts =
+            [include_str!("../publish.lua"), include_str!("../nodes.lua"), include_str!("../check.lua")];
+        let mut used = BTreeSet::new();
+        for call in texts.iter().flat_map(|text| text.split("call('").chain(text.split("try('")).skip(1)) {
+            let mut words = call.split('\'');
+            let name = words.next().unwrap_or_default().to_lowercase();
+            if !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_lowercase()) {
+                let sub = words.nth(1).unwrap_or_default().to_lowercase();
+                used.insert(if name == "xinfo" { format!("{name}|{sub}") } else { name });
+            }
+        }
+        let lists = [&PUBLISHED[..], &SEEN, &VOUCHED, &FOLLOWED, &SERVER].concat();
+        let allowed = lists.into_iter().map(str::to_owned).collect::<BTreeSet<_>>();
+        assert_eq!(used, allowed);
+    }
 }

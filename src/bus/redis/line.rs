@@ -15,7 +15,6 @@ use std::{
 
 use bytes::Bytes;
 use fred::types::Value;
-use futures_util::future::try_join_all;
 use tokio::sync::Semaphore;
 
 use super::{
@@ -30,12 +29,6 @@ use crate::{
     mutant,
     protocol::{EntryId, Event, EventError, Lineage, Topic},
 };
-
-/// Logs whose heads are asked for in one call.
-const HEADS: usize = 200;
-
-/// Calls that are under way at once where each log needs its own (cluster).
-const CALLS: usize = 512;
 
 /// Bytes of events in the first page of a log: most of what is missing somewhere is an event or two.
 const FIRST_PAGE: usize = 16 << 10;
@@ -59,7 +52,7 @@ pub(super) struct Line {
     long_logs: Semaphore,
     keys: Keys,
     settings: Arc<Settings>,
-    sharded: bool,
+    pub(super) sharded: bool,
     lineages: HashSet<Lineage>,
     lineage_changed: AtomicBool,
 }
@@ -125,7 +118,7 @@ impl Line {
     }
 
     /// Calls a function; a library that is gone is loaded again. All keys lie in one slot.
-    async fn call(
+    pub(super) async fn call(
         &self,
         function: &str,
         keys: &[String],
@@ -166,7 +159,7 @@ impl Line {
     }
 
     /// Reads the lineage of an answer, and gives the line up where it is not known.
-    fn lineage(&self, value: Value) -> Result<Lineage, Fault> {
+    pub(super) fn lineage(&self, value: Value) -> Result<Lineage, Fault> {
         let lineage = Lineage::new(&reply::text(value));
         let known = self.lineages.contains(&lineage);
         let strange = || [&self.connection, &self.reads].iter().any(|c| c.is_strangers(lineage.as_str()));
@@ -231,59 +224,6 @@ impl Line {
             }
             Err(fault) => Err(fault),
         }
-    }
-
-    /// The ends of logs, opened where there is none; one answer for each topic, so that a refused one stops no other.
-    pub(super) async fn heads(&self, topics: &[Topic]) -> Result<Vec<Result<Head, Fault>>, Fault> {
-        let (size, at_once) = if self.sharded { (1, CALLS) } else { (HEADS, 1) };
-        let batches = topics.chunks(size).collect::<Vec<_>>();
-        let mut heads = Vec::with_capacity(topics.len());
-        for batches in batches.chunks(at_once) {
-            let answers = try_join_all(batches.iter().map(|batch| self.some_heads(batch))).await?;
-            heads.extend(answers.into_iter().flatten());
-        }
-        Ok(heads)
-    }
-
-    async fn some_heads(&self, topics: &[Topic]) -> Result<Vec<Result<Head, Fault>>, Fault> {
-        let keys = topics.iter().map(|topic| self.keys.channel(topic)).collect::<Vec<_>>();
-        match self.call("open", &keys, Vec::new(), READ_PATIENCE).await {
-            Ok(answer) => self.tops(answer, topics.len(), &unreadable()),
-            // Redis is full: logs that are there are as good as ever, and no other is opened.
-            Err(full @ Fault::NoWrites(_)) => {
-                let answer = self.call("heads", &keys, vec!["look".into()], READ_PATIENCE).await?;
-                self.tops(answer, topics.len(), &full)
-            }
-            // It does not say which: each is asked for alone.
-            Err(Fault::Refused(_)) if topics.len() > 1 => {
-                let mut heads = Vec::with_capacity(topics.len());
-                for topic in topics {
-                    heads.extend(Box::pin(self.some_heads(std::slice::from_ref(topic))).await?);
-                }
-                Ok(heads)
-            }
-            Err(refused @ Fault::Refused(_)) => Ok(vec![Err(refused)]),
-            Err(fault) => Err(fault),
-        }
-    }
-
-    /// Reads the ends of `count` logs; `missing` is the error of one that is not there.
-    fn tops(
-        &self,
-        answer: Vec<Value>,
-        count: usize,
-        missing: &Fault,
-    ) -> Result<Vec<Result<Head, Fault>>, Fault> {
-        let mut answer = answer.into_iter();
-        let lineage = self.lineage(answer.next().unwrap_or(Value::Null))?;
-        let head = |top: Value| {
-            if top.is_null() {
-                return Err(missing.clone());
-            }
-            Ok(Head { lineage: lineage.clone(), top: id(Some(top))? })
-        };
-        let heads = answer.skip(1).map(head).collect::<Vec<_>>();
-        if heads.len() == count { Ok(heads) } else { Err(unreadable()) }
     }
 
     /// The entries of a log after `after`, read in pages that are put together to one answer.
@@ -387,10 +327,10 @@ fn given_up() -> Fault {
     Fault::Away("the link was given up".into())
 }
 
-fn unreadable() -> Fault {
+pub(super) fn unreadable() -> Fault {
     Fault::Refused("the function library answers in a way that this version does not understand".into())
 }
 
-fn id(value: Option<Value>) -> Result<EntryId, Fault> {
+pub(super) fn id(value: Option<Value>) -> Result<EntryId, Fault> {
     value.map(reply::text).and_then(|text| text.parse().ok()).ok_or_else(unreadable)
 }

@@ -1,0 +1,75 @@
+//! The ends of logs: asked for many at once, answered one by one.
+//!
+//! Nothing here knows what the answers mean; a log that cannot be opened, or a key that may not be touched, is the error of
+//! its own topic.
+
+use fred::types::Value;
+use futures_util::future::try_join_all;
+
+use super::{
+    connection::READ_PATIENCE,
+    fault::Fault,
+    line::{Line, id, unreadable},
+};
+use crate::{bus::Head, protocol::Topic};
+
+/// Logs whose heads are asked for in one call.
+const HEADS: usize = 200;
+
+/// Calls that are under way at once where each log needs its own (cluster).
+const CALLS: usize = 512;
+
+impl Line {
+    /// The ends of logs, opened where there is none; one answer for each topic, so that a refused one stops no other.
+    pub(super) async fn heads(&self, topics: &[Topic]) -> Result<Vec<Result<Head, Fault>>, Fault> {
+        let (size, at_once) = if self.sharded { (1, CALLS) } else { (HEADS, 1) };
+        let batches = topics.chunks(size).collect::<Vec<_>>();
+        let mut heads = Vec::with_capacity(topics.len());
+        for batches in batches.chunks(at_once) {
+            let answers = try_join_all(batches.iter().map(|batch| self.some_heads(batch))).await?;
+            heads.extend(answers.into_iter().flatten());
+        }
+        Ok(heads)
+    }
+
+    pub(super) async fn some_heads(&self, topics: &[Topic]) -> Result<Vec<Result<Head, Fault>>, Fault> {
+        let keys = topics.iter().map(|topic| self.keys().channel(topic)).collect::<Vec<_>>();
+        match self.call("open", &keys, Vec::new(), READ_PATIENCE).await {
+            Ok(answer) => self.tops(answer, topics.len(), &unreadable()),
+            // Redis is full: logs that are there are as good as ever, and no other is opened.
+            Err(full @ Fault::NoWrites(_)) => {
+                let answer = self.call("heads", &keys, vec!["look".into()], READ_PATIENCE).await?;
+                self.tops(answer, topics.len(), &full)
+            }
+            // It does not say which: each is asked for alone.
+            Err(Fault::Refused(_)) if topics.len() > 1 => {
+                let mut heads = Vec::with_capacity(topics.len());
+                for topic in topics {
+                    heads.extend(Box::pin(self.some_heads(std::slice::from_ref(topic))).await?);
+                }
+                Ok(heads)
+            }
+            Err(refused @ Fault::Refused(_)) => Ok(vec![Err(refused)]),
+            Err(fault) => Err(fault),
+        }
+    }
+
+    /// Reads the ends of `count` logs; `missing` is the error of one that is not there.
+    fn tops(
+        &self,
+        answer: Vec<Value>,
+        count: usize,
+        missing: &Fault,
+    ) -> Result<Vec<Result<Head, Fault>>, Fault> {
+        let mut answer = answer.into_iter();
+        let lineage = self.lineage(answer.next().unwrap_or(Value::Null))?;
+        let head = |top: Value| {
+            if top.is_null() {
+                return Err(missing.clone());
+            }
+            Ok(Head { lineage: lineage.clone(), top: id(Some(top))? })
+        };
+        let heads = answer.skip(1).map(head).collect::<Vec<_>>();
+        if heads.len() == count { Ok(heads) } else { Err(unreadable()) }
+    }
+}
