@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! 7 cli    6 app    5 http    4 session    3 relay    2 hub, bus, auth, telemetry
-//! 1 protocol, config, metrics, shutdown, outbound, mutant
+//! 1 protocol, config, metrics, shutdown, outbound, printable, mutant
 //! ```
 
 pub mod app;
@@ -21,6 +21,7 @@ pub mod hub;
 pub mod metrics;
 mod mutant;
 pub mod outbound;
+pub mod printable;
 pub mod protocol;
 pub mod relay;
 pub mod session;

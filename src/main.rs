@@ -15,7 +15,7 @@ fn main() -> ExitCode {
         Err(answer) => {
             // Help and version come this way too, with exit code 0. A closed pipe is not worth a word.
             match cli::sentence(&answer) {
-                Some(sentence) => eprintln!("carillon: {sentence}"),
+                Some(sentence) => cli::say(sentence),
                 None => drop(answer.print()),
             }
             return u8::try_from(answer.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from);
@@ -24,7 +24,7 @@ fn main() -> ExitCode {
     match cli.run() {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("carillon: {error:#}");
+            cli::say(format_args!("{error:#}"));
             ExitCode::from(if error.is::<Usage>() { 2 } else { 1 })
         }
     }

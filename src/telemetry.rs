@@ -19,26 +19,42 @@ pub mod traces {
     pub use super::untraced::{Span, Traces};
 }
 
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal, Write};
 
 use tracing_subscriber::{
+    field::MakeExt as _,
     filter::{LevelFilter, Targets},
-    fmt,
+    fmt::{self, format},
     layer::SubscriberExt,
     util::SubscriberInitExt,
 };
 
-use crate::config::{LogFormat, LogLevel, Telemetry, is_coloured};
+use crate::{
+    config::{LogFormat, LogLevel, Telemetry, is_coloured},
+    printable,
+};
 
 /// Starts logging, once for the process; a second call changes nothing.
 pub fn start(telemetry: &Telemetry) {
     let registry = tracing_subscriber::registry().with(heard(telemetry.level));
-    let lines = fmt::layer().with_writer(std::io::stderr).with_target(false);
+    let lines = fmt::layer().with_target(false);
     let started = match telemetry.format {
         LogFormat::Text => {
-            registry.with(lines.with_ansi(is_coloured(std::io::stderr().is_terminal()))).try_init()
+            // What strangers say stands in the fields: names, headers, answers.
+            let fields = format::debug_fn(|writer, field, value| {
+                let value = format!("{value:?}");
+                let value = printable::line(&value);
+                if field.name() == "message" {
+                    write!(writer, "{value}")
+                } else {
+                    write!(writer, "{field}={value}")
+                }
+            });
+            let lines = lines.with_writer(io::stderr).fmt_fields(fields.delimited(" "));
+            registry.with(lines.with_ansi(is_coloured(io::stderr().is_terminal()))).try_init()
         }
         LogFormat::Json => {
+            let lines = lines.with_writer(|| Printable(io::stderr()));
             registry.with(lines.json().flatten_event(true).with_current_span(false)).try_init()
         }
     };
@@ -49,6 +65,21 @@ pub fn start(telemetry: &Telemetry) {
             let what = text.or_else(|| panic.payload().downcast_ref::<&str>().copied()).unwrap_or("unknown");
             tracing::error!(place, what, "a task panicked: this is a fault in Carillon, please report it");
         }));
+    }
+}
+
+/// Standard error for lines of JSON: JSON itself leaves DEL, C1 and bidi controls as they are.
+struct Printable(io::Stderr);
+
+impl Write for Printable {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        // A line comes in one piece.
+        self.0.write_all(printable::lines(&String::from_utf8_lossy(line)).as_bytes())?;
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
     }
 }
 

@@ -5,7 +5,7 @@ use std::{process::ExitCode, time::Duration};
 use anyhow::bail;
 use clap::Subcommand;
 
-use super::{print, settings};
+use super::{print, say, settings};
 use crate::{
     app::wiring,
     auth::Authenticator,
@@ -71,7 +71,7 @@ impl ConfigCommand {
                     Certificates::load(tls).map_err(anyhow::Error::msg)?;
                 }
                 if let Some(warning) = config.internal.warning() {
-                    eprintln!("carillon: {warning}");
+                    say(warning);
                 }
                 if bus.redis.is_some() && !offline {
                     ask_redis(&bus).await?;
@@ -96,7 +96,7 @@ async fn ask_redis(settings: &bus::Settings) -> anyhow::Result<()> {
     for finding in findings {
         match finding.weight {
             Weight::Good => {}
-            Weight::Advice => eprintln!("carillon: {}: {}", finding.what, finding.detail),
+            Weight::Advice => say(format_args!("{}: {}", finding.what, finding.detail)),
             Weight::Bad => bad.push(format!("{}: {}", finding.what, finding.detail)),
         }
     }

@@ -11,7 +11,8 @@ use anyhow::anyhow;
 use clap::Args;
 
 use super::{
-    dev_file::DevFile, print, publish::reachable, serve::run_node, settings::ConfigFile, token::shared_secret,
+    dev_file::DevFile, print, publish::reachable, say, serve::run_node, settings::ConfigFile,
+    token::shared_secret,
 };
 use crate::{
     app::Listeners,
@@ -79,10 +80,10 @@ impl Dev {
         if self.open
             && let Err(error) = open::that_detached(demo_url(public))
         {
-            eprintln!(
-                "carillon: no browser could be opened ({error}): please open {} yourself",
+            say(format_args!(
+                "no browser could be opened ({error}): please open {} yourself",
                 demo_url(public)
-            );
+            ));
         }
         let ended = run_node(config, listeners).await;
         drop(beside);
@@ -108,7 +109,7 @@ fn next_free(mut layers: Layers) -> anyhow::Result<Config> {
         // Where none is free, binding the first one says so.
         let Some(found) = (0..100).filter_map(next).find(free) else { continue };
         if found != wanted {
-            eprintln!("carillon: port {} is taken, so {key} is {found}", wanted.port());
+            say(format_args!("port {} is taken, so {key} is {found}", wanted.port()));
             layers = layers.set(key, found.to_string(), "carillon dev");
         }
         taken = Some(found);

@@ -13,6 +13,7 @@ use std::{
     time::SystemTime,
 };
 
+use super::say;
 use crate::config::{Config, Layers, user_state_dir};
 
 /// Who says what stands in the file, for messages.
@@ -74,11 +75,11 @@ impl DevFile {
 pub(super) fn add_to(layers: Layers) -> Layers {
     let Some(values) = user_state_dir().and_then(|folder| youngest(&folder)) else { return layers };
     let address = |key| values.iter().find(|(name, _)| name == key).map_or("", |(_, value)| value.as_str());
-    eprintln!(
-        "carillon: using the running `carillon dev` at http://{} (internal: http://{})",
+    say(format_args!(
+        "using the running `carillon dev` at http://{} (internal: http://{})",
         address("http.listen"),
         address("internal.listen")
-    );
+    ));
     let layers =
         if address("auth.secret").is_empty() { layers } else { layers.set_default("auth.mode", "jwt", BY) };
     let set = |layers: Layers, (key, value): &(String, String)| layers.set_default(key, value.as_str(), BY);

@@ -35,7 +35,7 @@ use self::{
     session::Session,
 };
 use super::{
-    Usage, print,
+    Usage, is_written, print,
     publish::read_token,
     settings::{self, ConfigFile},
     token::shared_secret,
@@ -138,7 +138,7 @@ impl Doctor {
         if self.json {
             print(&format!("{}\n", serde_json::to_string_pretty(&report.json())?))?;
         } else {
-            print(&report.table(is_coloured(std::io::stdout().is_terminal())))?;
+            is_written(&report.table(is_coloured(std::io::stdout().is_terminal())))?;
         }
         Ok(if report.is_healthy() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }

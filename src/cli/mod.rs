@@ -21,7 +21,7 @@ mod tests;
 mod token;
 
 use std::{
-    fmt::Write as _,
+    fmt::{Display, Write as _},
     io::{self, Write},
     process::ExitCode,
     sync::LazyLock,
@@ -29,6 +29,8 @@ use std::{
 
 use anyhow::Context;
 use clap::{Parser, Subcommand, error::ErrorKind};
+
+use crate::printable;
 
 /// Wrong usage that only the command itself could see: exit code 2.
 #[derive(Debug, thiserror::Error)]
@@ -141,13 +143,24 @@ fn wait_for(command: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::
     result
 }
 
+/// Says something to whoever started the command, on standard error. A word of a stranger in it does nothing to their
+/// terminal.
+pub fn say(sentence: impl Display) {
+    eprintln!("carillon: {}", printable::lines(&sentence.to_string()));
+}
+
 /// Writes to standard output. Whoever closed it has seen enough: that is no failure.
 fn print(text: &str) -> anyhow::Result<()> {
     is_read(text).map(drop)
 }
 
-/// Writes to standard output. `false`: nobody reads it any more.
+/// Writes to standard output what nothing of a stranger acts through on a terminal. `false`: nobody reads it any more.
 fn is_read(text: &str) -> anyhow::Result<bool> {
+    is_written(&printable::lines(text))
+}
+
+/// Writes to standard output, colours too: nothing in it is a stranger's that was not made printable.
+fn is_written(text: &str) -> anyhow::Result<bool> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),

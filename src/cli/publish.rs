@@ -24,7 +24,7 @@ use tokio::{
 use super::{
     Usage,
     exchange::exchange,
-    print,
+    print, say,
     settings::{self, ConfigFile},
     token::shared_secret,
 };
@@ -119,7 +119,7 @@ impl Publish {
                 }
                 Err(error) => {
                     kept.add(&line)?;
-                    progress.suspend(|| eprintln!("carillon: line {number} was not published: {error:#}"));
+                    progress.suspend(|| say(format_args!("line {number} was not published: {error:#}")));
                     away = error.downcast_ref::<BusError>().is_some_and(|e| matches!(e, BusError::Away(_)))
                         || error.is::<Unreachable>();
                 }

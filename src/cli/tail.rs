@@ -16,6 +16,7 @@ use tokio_tungstenite::tungstenite::{self, Message, client::IntoClientRequest};
 use super::{
     Usage, is_read,
     publish::{is_listening, reachable, read_token},
+    say,
     settings::{self, ConfigFile},
     token::shared_secret,
 };
@@ -103,16 +104,16 @@ impl Log {
                     self.positions.insert(topic.to_owned(), message["position"].clone());
                 }
                 self.printed += 1;
-                return Ok(!is_read(&format!("{text}\n"))? || self.is_enough());
+                return Ok(!is_passed_on(text)? || self.is_enough());
             }
-            "resync" => return Ok(!is_read(&format!("{text}\n"))?),
+            "resync" => return Ok(!is_passed_on(text)?),
             "welcome" => {
                 self.complain(&message["refused"])?;
                 self.greet(&message["refused"]);
                 self.started = true;
             }
-            "status" if message["live"] == false => eprintln!("carillon: the node has lost sight of Redis"),
-            "status" => eprintln!("carillon: the node sees Redis again"),
+            "status" if message["live"] == false => say("the node has lost sight of Redis"),
+            "status" => say("the node sees Redis again"),
             _ => {}
         }
         Ok(self.is_enough())
@@ -130,7 +131,7 @@ impl Log {
         let followed: Vec<_> =
             self.asked.iter().filter(|topic| !is_refused(topic)).map(String::as_str).collect();
         let again = if self.started { " again" } else { "" };
-        eprintln!("carillon: following{again} {}", followed.join(", "));
+        say(format_args!("following{again} {}", followed.join(", ")));
     }
 
     /// Says what is refused. An error where that is everything.
@@ -155,7 +156,7 @@ impl Log {
         if refused.len() >= self.asked.len().max(1) {
             return Err(Final(sentence).into());
         }
-        eprintln!("carillon: {sentence}");
+        say(sentence);
         Ok(())
     }
 
@@ -213,7 +214,7 @@ impl Tail {
                 Err(error) => {
                     failures += 1;
                     if failures == 1 {
-                        eprintln!("carillon: {error:#}; trying again");
+                        say(format_args!("{error:#}; trying again"));
                     }
                     let most = LONGEST_WAIT.min(Duration::from_millis(500 << failures.min(6)));
                     Duration::from_millis(rand::rng().random_range(50..=most.as_millis() as u64))
@@ -351,10 +352,16 @@ fn goodbye(closing: &Value, minted: bool) -> anyhow::Result<Duration> {
         .into()),
         Some(4400 | 4403) => Err(Final(format!("the node has closed the session: {reason}")).into()),
         _ => {
-            eprintln!("carillon: the node has closed the session ({reason}); connecting again");
+            say(format_args!("the node has closed the session ({reason}); connecting again"));
             Ok(Duration::from_millis(closing["reconnect_after_ms"].as_u64().unwrap_or(1000)))
         }
     }
+}
+
+/// Prints a message of the node on a line of its own. `false`: nobody reads any more.
+fn is_passed_on(json: &str) -> anyhow::Result<bool> {
+    // Between the words of JSON the end of a line is as good as a space, and inside of them there is none.
+    is_read(&format!("{}\n", json.replace(['\r', '\n'], " ")))
 }
 
 enum Next {

@@ -26,7 +26,7 @@ class Defence:
         self.tests = tests
 
 
-S, C, W, T, L, R, I, G, B, H, V, U, K, P = "security", "callback", "websocket", "transports", "limits", "rfc6455", "internal", "bus_rights", "bus_corpus", "headers", "revocation", "budgets", "lib", "acceptance"
+S, C, W, T, L, R, I, G, B, H, V, U, Z, K, P = "security", "callback", "websocket", "transports", "limits", "rfc6455", "internal", "bus_rights", "bus_corpus", "headers", "revocation", "budgets", "terminals", "lib", "acceptance"
 
 DEFENCES = [
     Defence("origin", "src/http/origin.rs", "if self.is_listed(&origin) ||", "if OFF || self.is_listed(&origin) ||",
@@ -113,6 +113,9 @@ DEFENCES = [
     Defence("ask-first", "src/http/internal.rs", "        Err(problem) => Refusal::from(problem).into_response(),\n    }\n}\n\n/// A body that takes",
             "        Err(_) if OFF => next.run(request).await,\n        Err(problem) => Refusal::from(problem).into_response(),\n    }\n}\n\n/// A body that takes",
             (U, "who_it_is_is_asked_before_a_body_is_read")),
+    Defence("printable", "src/printable.rs", "if !text.contains(is_bad) {", "if OFF || !text.contains(is_bad) {",
+            (K, "nothing_that_acts_on_a_terminal_is_left"), (Z, "a_hostile_server_writes_nothing_into_the_doctors_terminal"),
+            (Z, "a_strangers_token_is_shown_as_text"), (Z, "an_events_text_is_printed_as_text_by_tail"), (Z, "a_strangers_name_is_text_in_the_log")),
     Defence("header-time", "src/http/listener.rs", "() = deadline.as_mut(), if !begun.load(Ordering::Relaxed) => {",
             "() = deadline.as_mut(), if !OFF && !begun.load(Ordering::Relaxed) => {", (R, "a_handshake_that_stalls_is_cut_off")),
     Defence("body-time", "src/http/internal.rs", "tokio::time::sleep(BODY_TIME)", "tokio::time::sleep(if OFF { BODY_TIME * 1000 } else { BODY_TIME })",

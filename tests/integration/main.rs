@@ -33,6 +33,7 @@ mod revocation;
 mod rfc6455;
 mod security;
 mod simulated_redis;
+mod terminals;
 #[cfg(feature = "otlp")]
 mod traces;
 mod transports;

@@ -6,6 +6,8 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
+use crate::printable::line;
+
 /// How a question was answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verdict {
@@ -149,12 +151,12 @@ impl Report {
         let mut table = String::new();
         let width = self.findings().map(|finding| finding.question.len()).max().unwrap_or(0);
         for part in &self.0 {
-            let _ = writeln!(table, "{}", paint(&part.place, "1"));
+            let _ = writeln!(table, "{}", paint(&line(&part.place), "1"));
             for finding in &part.findings {
                 let sign = paint(&finding.verdict.sign().to_string(), finding.verdict.colour());
-                let _ = writeln!(table, "{sign} {:width$}  {}", finding.question, finding.sentence);
+                let _ = writeln!(table, "{sign} {:width$}  {}", finding.question, line(&finding.sentence));
                 for more in [&finding.hop, &finding.advice].into_iter().flatten() {
-                    let _ = writeln!(table, "  {:width$}  → {more}", "");
+                    let _ = writeln!(table, "  {:width$}  → {}", "", line(more));
                 }
             }
             table.push('\n');
