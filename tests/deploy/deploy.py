@@ -1,4 +1,4 @@
-"""Runs the checks of files.py and proxies.py, prints one line each, and counts."""
+"""Runs the checks of files.py, charts.py and proxies.py, prints one line each, and counts."""
 
 import asyncio
 import os
@@ -7,6 +7,7 @@ import time
 import traceback
 from pathlib import Path
 
+import charts
 import files
 import proxies
 
@@ -39,7 +40,7 @@ async def main():
             if not isinstance(error, AssertionError):
                 traceback.print_exc()
 
-    for sentence, body in files.checks(program):
+    for sentence, body in [*files.checks(program), *charts.checks(program)]:
         await one(sentence, body)
     try:
         async with proxies.Site(program) as site:
