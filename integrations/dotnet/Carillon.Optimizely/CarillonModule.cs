@@ -67,7 +67,7 @@ namespace Carillon.Optimizely
         public static string ProjectItems(int project) => Topics.Of("project-items", project);
         public static string Content(ContentReference link) => Topics.Of("content", link.ID);
 
-        /// <summary>Optimizely's names do not distinguish case: nodes run with `auth.fold_subject = true`.</summary>
+        /// <summary>Private topics are named in lower case; Optimizely's names do not distinguish case.</summary>
         public static string Notifications(string user) => Topics.Private(user.ToLowerInvariant());
     }
 

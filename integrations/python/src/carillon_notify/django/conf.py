@@ -18,7 +18,7 @@ DEFAULTS: Mapping[str, Any] = {
     "NODE_TOKEN": "",  # the nodes' `internal.publish_token`
     "URL": "/realtime",  # where browsers find the nodes
     "DRAINER": "thread",  # or "command": `manage.py carillon_outbox` runs beside a server without threads
-    "REPORT": True,  # vouch for this source, so that editors are told when changes may be late
+    "REPORT": True,  # vouch for this source, so that monitoring sees when it falls silent
     "MAX_AGE_SECONDS": 86_400,  # rows older than this are dropped, and logged
 }
 
