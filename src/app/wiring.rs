@@ -137,6 +137,7 @@ pub(crate) fn demo(config: &Config, areas: &Areas, bus: &bus::Bus) -> Option<htt
         event_bytes: config.limits.event_bytes,
         node: config.node.name.clone(),
         base_path: config.http.base_path.clone(),
+        origins: http::Origins { allowed: Vec::new(), trusted: config.http.trusted_proxies.clone() },
         mint: mint(config),
     })
 }

@@ -70,7 +70,7 @@ impl ConfigCommand {
                 if let Some(tls) = config.http.tls.clone() {
                     Certificates::load(tls).map_err(anyhow::Error::msg)?;
                 }
-                if let Some(warning) = config.internal.warning() {
+                for warning in config.internal.warning().into_iter().chain(config.warnings()) {
                     say(warning);
                 }
                 if bus.redis.is_some() && !offline {

@@ -17,7 +17,7 @@ use super::{
 use crate::{
     app::Listeners,
     auth::token::NewToken,
-    config::{Algorithm, Config, Layers, Source},
+    config::{Algorithm, AuthMode, Config, Jwt, KeySource, Layers, Secret, Source},
 };
 
 /// How long the printed token is good.
@@ -49,11 +49,12 @@ pub(super) struct Dev {
 impl Dev {
     pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
         let secret = || format!("dev-{:032x}{:032x}", rand::random::<u128>(), rand::random::<u128>());
-        let mut layers = self
-            .file
-            .layers()
-            .set_default("auth.mode", "jwt", "carillon dev")
-            .set_default("auth.secret", secret(), "carillon dev")
+        let (own, configured) = (secret(), has_keys(self.file.layers()));
+        let mut layers = self.file.layers().set_default("auth.mode", "jwt", "carillon dev");
+        if !configured {
+            layers = layers.set_default("auth.secret", own.as_str(), "carillon dev");
+        }
+        let mut layers = layers
             .set_default("internal.publish_token", secret(), "carillon dev")
             .set_default("drain.window_seconds", "1", "carillon dev")
             .set_default("drain.grace_seconds", "2", "carillon dev")
@@ -69,7 +70,10 @@ impl Dev {
         if let Some(url) = &self.redis {
             layers = layers.set("redis.url", url, "--redis");
         }
-        let config = next_free(layers)?;
+        let mut config = next_free(layers)?;
+        if configured {
+            sign_with(&mut config, own);
+        }
         let listeners = Listeners::bind(&config).map_err(|error| {
             anyhow!("{error}, with --listen for the public and --internal for the other listener")
         })?;
@@ -88,6 +92,28 @@ impl Dev {
         let ended = run_node(config, listeners).await;
         drop(beside);
         ended
+    }
+}
+
+/// Whether tokens are checked with a key that was configured.
+fn has_keys(layers: Layers) -> bool {
+    const KEYS: [&str; 4] = ["auth.secret", "auth.secret_file", "auth.public_key_file", "auth.jwks"];
+    let configured =
+        |config: &Config, key| config.source(key).is_some_and(|source| *source != Source::Default);
+    let config = layers.set_default("auth.mode", "none", "carillon dev").load();
+    config.is_ok_and(|config| KEYS.iter().any(|key| configured(&config, key)))
+}
+
+/// Signs with a secret of this process from now on. The demo gives tokens to whoever asks, and where a configured secret
+/// is production's, they would be good there. Tokens that the CMS has signed with the configured one are let in still.
+fn sign_with(config: &mut Config, own: String) {
+    if let Some(AuthMode::Jwt(Jwt { keys: KeySource::Secret { current, previous }, .. })) =
+        &mut config.auth.mode
+    {
+        *previous = Some(std::mem::replace(current, Secret::new(own)));
+        say(
+            "the demo signs with a secret of its own; tokens that auth.secret has signed are accepted as well",
+        );
     }
 }
 

@@ -31,12 +31,15 @@ impl Serve {
     pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
         let config = self.file.load()?;
         let listeners = Listeners::bind(&config)?;
+        telemetry::start(&config.telemetry);
         if config.redis.url.is_none() {
-            telemetry::start(&config.telemetry);
             tracing::warn!(
                 "redis.url is not set: this node keeps everything in memory, shares it with no other node, and forgets it \
                  when it stops. In production set redis.url (CARILLON__REDIS__URL)"
             );
+        }
+        for warning in config.warnings() {
+            tracing::warn!("{warning}");
         }
         run_node(config, listeners).await
     }

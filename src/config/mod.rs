@@ -4,6 +4,7 @@
 //! and what comes out can be trusted by everybody above. Must not know what the words of the protocol mean; areas and
 //! topics are texts here.
 
+mod advice;
 mod doors;
 mod layers;
 mod reader;

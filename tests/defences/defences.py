@@ -26,7 +26,7 @@ class Defence:
         self.tests = tests
 
 
-S, C, W, T, L, R, I, G, B, H, V, U, Z, K, P = "security", "callback", "websocket", "transports", "limits", "rfc6455", "internal", "bus_rights", "bus_corpus", "headers", "revocation", "budgets", "terminals", "lib", "acceptance"
+S, C, W, T, L, R, I, G, B, H, V, U, Z, D, Y, K, P = "security", "callback", "websocket", "transports", "limits", "rfc6455", "internal", "bus_rights", "bus_corpus", "headers", "revocation", "budgets", "terminals", "demo", "cli_traps", "lib", "acceptance"
 
 DEFENCES = [
     Defence("origin", "src/http/origin.rs", "if self.is_listed(&origin) ||", "if OFF || self.is_listed(&origin) ||",
@@ -116,6 +116,12 @@ DEFENCES = [
     Defence("printable", "src/printable.rs", "if !text.contains(is_bad) {", "if OFF || !text.contains(is_bad) {",
             (K, "nothing_that_acts_on_a_terminal_is_left"), (Z, "a_hostile_server_writes_nothing_into_the_doctors_terminal"),
             (Z, "a_strangers_token_is_shown_as_text"), (Z, "an_events_text_is_printed_as_text_by_tail"), (Z, "a_strangers_name_is_text_in_the_log")),
+    Defence("dev-secret", "src/cli/dev.rs", "        if configured {\n            sign_with", "        if configured && !OFF {\n            sign_with",
+            (D, "a_production_file_lends_the_demo_no_secret")),
+    Defence("demo-page", "src/http/demo/mod.rs", "if matches!(*request.method(), Method::GET | Method::HEAD) {",
+            "if OFF || matches!(*request.method(), Method::GET | Method::HEAD) {", (D, "only_the_demos_own_page_writes")),
+    Defence("warnings", "src/config/advice.rs", "        let mut found = Vec::new();\n", "        let mut found = Vec::new();\n        if OFF {\n            return found;\n        }\n",
+            (K, "doors_that_stand_open_are_warned_of"), (Y, "a_door_that_stands_open_is_said_by_the_check_and_by_a_node")),
     Defence("header-time", "src/http/listener.rs", "() = deadline.as_mut(), if !begun.load(Ordering::Relaxed) => {",
             "() = deadline.as_mut(), if !OFF && !begun.load(Ordering::Relaxed) => {", (R, "a_handshake_that_stalls_is_cut_off")),
     Defence("body-time", "src/http/internal.rs", "tokio::time::sleep(BODY_TIME)", "tokio::time::sleep(if OFF { BODY_TIME * 1000 } else { BODY_TIME })",

@@ -13,19 +13,19 @@ use tempfile::TempDir;
 const DEADLINE: Duration = Duration::from_secs(60);
 
 /// A command of a user whose files are in `home`, and who has configured nothing.
-fn carillon(home: &Path, arguments: &[&str]) -> Command {
+pub(crate) fn carillon(home: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_carillon"));
     command.args(arguments).env_clear().env("XDG_RUNTIME_DIR", home).stdin(Stdio::null());
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
 
-fn said(output: &Output) -> String {
+pub(crate) fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
 
 /// A running command; it ends with the test.
-struct Running(Child);
+pub(crate) struct Running(Child);
 
 impl Drop for Running {
     fn drop(&mut self) {
@@ -50,7 +50,7 @@ impl Running {
 }
 
 /// Starts `carillon dev`, and waits for the end of what it prints first.
-fn dev(home: &Path, arguments: &[&str]) -> (Running, Vec<String>) {
+pub(crate) fn dev(home: &Path, arguments: &[&str]) -> (Running, Vec<String>) {
     let mut child = carillon(home, &[&["dev"], arguments].concat()).spawn().unwrap();
     let out = child.stdout.take().unwrap();
     let running = Running(child);
@@ -58,13 +58,13 @@ fn dev(home: &Path, arguments: &[&str]) -> (Running, Vec<String>) {
     (running, lines)
 }
 
-fn address_after(lines: &[String], label: &str) -> SocketAddr {
+pub(crate) fn address_after(lines: &[String], label: &str) -> SocketAddr {
     let line =
         lines.iter().find(|line| line.contains(label)).unwrap_or_else(|| panic!("no {label}: {lines:?}"));
     line.split("http://").nth(1).unwrap().split('/').next().unwrap().parse().unwrap()
 }
 
-const FREE: [&str; 4] = ["--listen", "127.0.0.1:0", "--internal", "127.0.0.1:0"];
+pub(crate) const FREE: [&str; 4] = ["--listen", "127.0.0.1:0", "--internal", "127.0.0.1:0"];
 
 #[test]
 fn publish_and_tail_find_it_as_long_as_it_runs() {

@@ -204,3 +204,47 @@ fn the_check_asks_redis_unless_it_is_told_not_to() {
     let (code, said, error) = ran(&["config", "check"], &[NONE, ("CARILLON__REDIS__URL", &open.url())]);
     assert!(code == 0 && said.starts_with("good"), "{error}");
 }
+
+#[test]
+fn a_door_that_stands_open_is_said_by_the_check_and_by_a_node() {
+    let same = "s".repeat(40);
+    let open = [
+        ("CARILLON__HTTP__TRUSTED_PROXIES", "0.0.0.0/0"),
+        ("CARILLON__DEMO__ENABLED", "true"),
+        ("CARILLON__INTERNAL__PUBLISH_TOKEN", same.as_str()),
+        ("CARILLON__HTTP__LISTEN", "127.0.0.1:0"),
+        ("CARILLON__INTERNAL__LISTEN", "127.0.0.1:0"),
+    ];
+    let always = ["http.trusted_proxies", "demo.enabled", "internal.publish_token"];
+    let url = "http://192.0.2.1/path";
+    let modes: [(&[_], &str); 4] = [
+        (&[NONE], "auth.mode"),
+        (&[("CARILLON__AUTH__MODE", "callback"), ("CARILLON__AUTH__CALLBACK_URL", url)], "auth.callback_url"),
+        (&[("CARILLON__AUTH__MODE", "jwt"), ("CARILLON__AUTH__JWKS", url)], "auth.jwks"),
+        (&[("CARILLON__AUTH__MODE", "jwt"), ("CARILLON__AUTH__SECRET", same.as_str())], "auth.secret"),
+    ];
+    for (mode, key) in modes {
+        let variables = [mode, &open].concat();
+        let (code, said, error) = ran(&["config", "check"], &variables);
+        assert!(code == 0 && said.starts_with("good"), "{said}{error}");
+        let named = |line: &str, key: &str| line.contains(&format!("{key} (environment variable "));
+        for key in always.into_iter().chain([key]) {
+            assert_eq!(error.lines().filter(|line| named(line, key)).count(), 1, "{key}: {error}");
+        }
+        assert_eq!(error.lines().count(), 4, "{error}");
+        assert!(!error.contains(&same), "{error}");
+
+        let mut node = Command::new(env!("CARGO_BIN_EXE_carillon"));
+        let mut node = node.arg("serve").env_clear().envs(variables).stderr(Stdio::piped()).spawn().unwrap();
+        let mut missing: Vec<_> = always.into_iter().chain([key]).collect();
+        for line in BufReader::new(node.stderr.take().unwrap()).lines().map_while(Result::ok) {
+            missing.retain(|key| !(line.contains("WARN") && named(&line, key)));
+            if missing.is_empty() || line.contains("draining") {
+                break;
+            }
+        }
+        node.kill().unwrap();
+        node.wait().unwrap();
+        assert!(missing.is_empty(), "not said: {missing:?}");
+    }
+}

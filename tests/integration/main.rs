@@ -21,6 +21,7 @@ mod callback;
 mod cli;
 mod cli_dev;
 mod cli_traps;
+mod demo;
 mod docs;
 mod doors;
 mod headers;

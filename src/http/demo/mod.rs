@@ -10,8 +10,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::{
     Json, Router,
-    extract::{DefaultBodyLimit, Path, Query, State},
-    http::{HeaderValue, StatusCode, header},
+    extract::{DefaultBodyLimit, Path, Query, Request, State},
+    http::{HeaderValue, Method, StatusCode, header},
+    middleware::{Next, from_fn_with_state},
     response::{IntoResponse, Redirect, Response},
     routing::{get, post},
 };
@@ -19,6 +20,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use self::cms::{Change, Cms, Poke, Write};
+use super::{Origins, listener::Peer};
 use crate::{
     bus::Bus,
     protocol::{Areas, Event, Problem, Topic, time},
@@ -57,6 +59,8 @@ pub struct Settings {
     pub node: String,
     /// `http.base_path`.
     pub base_path: String,
+    /// Where its own page comes from; other pages may not write, whatever is allowed elsewhere.
+    pub origins: Origins,
     /// How tokens are made.
     pub mint: Mint,
 }
@@ -100,7 +104,8 @@ pub fn routes(settings: Settings) -> Result<Router, serde_json::Error> {
                 "See demo/API.md for the methods.",
             ))
         })
-        .layer(DefaultBodyLimit::max(BODY));
+        .layer(DefaultBodyLimit::max(BODY))
+        .layer(from_fn_with_state(Arc::clone(&demo), from_own_page));
     Ok(Router::new()
         // Whoever opens the bare address wants to see something.
         .route("/", get(|| async { Redirect::temporary("/demo/") }))
@@ -109,6 +114,28 @@ pub fn routes(settings: Settings) -> Result<Router, serde_json::Error> {
         .route("/demo/{file}", get(|Path(name): Path<String>| async move { file(&name) }))
         .nest("/demo/api", api)
         .with_state(demo))
+}
+
+/// Writes, and tokens, are for the demo's own page, and for programs: a page of another site is not to use the browser of
+/// somebody who can reach this node.
+async fn from_own_page(State(demo): Shared, request: Request, next: Next) -> Response {
+    if matches!(*request.method(), Method::GET | Method::HEAD) {
+        return next.run(request).await;
+    }
+    let headers = request.headers();
+    let site = headers.get("sec-fetch-site").map_or(&b"none"[..], HeaderValue::as_bytes);
+    let checked = match request.extensions().get::<Peer>() {
+        Some(peer) if site == b"none" || site == b"same-origin" => {
+            demo.settings.origins.check(headers, *peer)
+        }
+        _ => {
+            Err(Problem::new(403, "origin", "Origin not allowed", "Only the demo's own page may write here."))
+        }
+    };
+    match checked {
+        Ok(()) => next.run(request).await,
+        Err(problem) => refuse(&problem),
+    }
 }
 
 fn file(name: &str) -> Response {

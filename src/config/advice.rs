@@ -1,0 +1,174 @@
+//! What is allowed and rarely meant: settings with which a node starts, and which leave a door open. Each is told by
+//! `config check` and when a node starts. Must not know whom it is told.
+
+use ipnet::IpNet;
+use url::{Host, Url};
+
+use super::{AuthMode, Config, KeySource, Secret};
+
+impl Config {
+    /// A sentence for each setting that leaves a door open: the key, where it was written, what that means, and what to
+    /// do. Quotes no secret.
+    pub fn warnings(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        let mut warn = |key: &str, what: &str| found.extend(self.complaint(key, what).0);
+        if matches!(self.auth.mode, Some(AuthMode::None)) {
+            warn(
+                "auth.mode",
+                "is none: everybody who reaches http.listen is let in. Outside a trusted network use jwt or callback",
+            );
+        }
+        if trusts_everybody(&self.http.trusted_proxies) {
+            warn(
+                "http.trusted_proxies",
+                "has every address in it: anybody can claim another address, host and scheme with X-Forwarded-*. Name the \
+                 proxies alone",
+            );
+        }
+        if let Some((key, url)) = self.asked()
+            && is_in_the_clear(url.expose())
+        {
+            warn(
+                key,
+                "is http:// to another machine: whoever is on the way there can read what is asked and decide who is \
+                     let in. Use https://, with auth.tls_ca where the authority is your own",
+            );
+        }
+        if self.demo.enabled {
+            warn(
+                "demo.enabled",
+                "is true: the demo publishes for everybody who reaches http.listen, and with auth.secret it signs tokens for \
+                 them. Set it to false where editors work",
+            );
+        }
+        for (key, secret) in self.shared_secrets() {
+            if is_one_byte(secret) {
+                let what = "is one character again and again, which is guessed at once: take another, for example from `openssl \
+                            rand -hex 32`";
+                warn(self.written(key), what);
+            }
+        }
+        found
+    }
+
+    /// The URLs that decide who is let in.
+    fn asked(&self) -> Option<(&'static str, &Secret)> {
+        match self.auth.mode.as_ref()? {
+            AuthMode::Callback(callback) => Some(("auth.callback_url", &callback.url)),
+            AuthMode::Jwt(jwt) => match &jwt.keys {
+                KeySource::JwksUrl(url) => Some(("auth.jwks", url)),
+                _ => None,
+            },
+            AuthMode::None => None,
+        }
+    }
+
+    /// The secrets that open doors of a node, each with its key and that of its file.
+    fn shared_secrets(&self) -> Vec<([&'static str; 2], &Secret)> {
+        let mut secrets = Vec::new();
+        if let Some(AuthMode::Jwt(jwt)) = &self.auth.mode
+            && let KeySource::Secret { current, previous } = &jwt.keys
+        {
+            secrets.push((["auth.secret", "auth.secret_file"], current));
+            secrets.extend(
+                previous.iter().map(|secret| (["auth.previous_secret", "auth.previous_secret_file"], secret)),
+            );
+        }
+        let token = self.internal.publish_token.iter();
+        secrets.extend(token.map(|token| (["internal.publish_token", "internal.publish_token_file"], token)));
+        secrets
+    }
+
+    /// The key of the two that was written.
+    fn written(&self, [key, file]: [&'static str; 2]) -> &'static str {
+        let is_default = self.source(key).is_none_or(|source| *source == super::Source::Default);
+        if is_default { file } else { key }
+    }
+}
+
+/// Whether these networks are all of IPv4 or IPv6 together.
+fn trusts_everybody(networks: &[IpNet]) -> bool {
+    IpNet::aggregate(&networks.to_vec()).iter().any(|network| network.prefix_len() == 0)
+}
+
+/// Whether a URL is without TLS, and not of this machine.
+fn is_in_the_clear(url: &str) -> bool {
+    let Ok(url) = Url::parse(url) else { return false };
+    let here = match url.host() {
+        Some(Host::Domain(name)) => {
+            let name = name.trim_end_matches('.');
+            name == "localhost" || name.ends_with(".localhost")
+        }
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => std::net::IpAddr::V6(address).to_canonical().is_loopback(),
+        None => false,
+    };
+    url.scheme() == "http" && !here
+}
+
+fn is_one_byte(secret: &Secret) -> bool {
+    let mut bytes = secret.expose().bytes();
+    bytes.next().is_some_and(|first| bytes.all(|byte| byte == first))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Layers;
+
+    const SECRET: &str = "0123456789abcdef0123456789abcdef";
+
+    /// The keys that are warned of.
+    fn warned(settings: &[(&str, &str)]) -> Vec<String> {
+        let mut layers = Layers::new();
+        for (key, value) in settings {
+            layers = layers.set(key, *value, "test");
+        }
+        let warnings = layers.load().unwrap().warnings();
+        assert!(warnings.iter().all(|warning| warning.contains("(test)")), "{warnings:?}");
+        warnings.iter().map(|warning| warning.split(' ').next().unwrap().to_owned()).collect()
+    }
+
+    #[test]
+    fn doors_that_stand_open_are_warned_of() {
+        let jwt = [("auth.mode", "jwt"), ("auth.secret", SECRET)];
+        let with = |key, value| warned(&[jwt[0], jwt[1], (key, value)]);
+        assert_eq!(warned(&[("auth.mode", "none")]), ["auth.mode"]);
+        for everybody in ["0.0.0.0/0", "::/0", "10.0.0.0/8,0.0.0.0/0", "0.0.0.0/1,128.0.0.0/1"] {
+            assert_eq!(with("http.trusted_proxies", everybody), ["http.trusted_proxies"], "{everybody}");
+        }
+        assert_eq!(with("demo.enabled", "true"), ["demo.enabled"]);
+        let same = "a".repeat(32);
+        assert_eq!(warned(&[jwt[0], ("auth.secret", &same)]), ["auth.secret"]);
+        assert_eq!(with("auth.previous_secret", &same), ["auth.previous_secret"]);
+        assert_eq!(with("internal.publish_token", &same), ["internal.publish_token"]);
+        for elsewhere in ["http://cms.example.com/who", "http://10.0.0.1/who", "http://[2001:db8::1]:80/"] {
+            let callback = [("auth.mode", "callback"), ("auth.callback_url", elsewhere)];
+            assert_eq!(warned(&callback), ["auth.callback_url"], "{elsewhere}");
+            assert_eq!(warned(&[jwt[0], ("auth.jwks", elsewhere)]), ["auth.jwks"], "{elsewhere}");
+        }
+    }
+
+    #[test]
+    fn what_is_meant_is_not_warned_of() {
+        let jwt = [("auth.mode", "jwt"), ("auth.secret", SECRET)];
+        assert_eq!(warned(&jwt), [""; 0]);
+        assert_eq!(warned(&[jwt[0], jwt[1], ("http.trusted_proxies", "10.0.0.0/8, ::1")]), [""; 0]);
+        let urls = [
+            "https://cms.example.com/who",
+            "http://localhost:8000/",
+            "http://127.1.2.3/",
+            "http://[::1]:8000/who",
+        ];
+        for url in urls {
+            assert_eq!(warned(&[("auth.mode", "callback"), ("auth.callback_url", url)]), [""; 0], "{url}");
+        }
+    }
+
+    #[test]
+    fn a_secret_in_a_file_is_named_by_its_key() {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        std::io::Write::write_all(&mut file, "z".repeat(40).as_bytes()).unwrap();
+        let path = file.path().to_str().unwrap();
+        assert_eq!(warned(&[("auth.mode", "jwt"), ("auth.secret_file", path)]), ["auth.secret_file"]);
+    }
+}
