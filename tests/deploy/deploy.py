@@ -1,4 +1,4 @@
-"""Runs the checks of files.py, charts.py and proxies.py, prints one line each, and counts."""
+"""Runs the checks of files.py, charts.py, proxies.py and logs.py, prints one line each, and counts."""
 
 import asyncio
 import os
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import charts
 import files
+import logs
 import proxies
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -45,6 +46,8 @@ async def main():
     try:
         async with proxies.Site(program) as site:
             for sentence, body in proxies.checks(site):
+                await one(sentence, body)
+            for sentence, body in logs.checks(site, proxies.SECRET, proxies.request):
                 await one(sentence, body)
     except AssertionError as error:
         failed += 1

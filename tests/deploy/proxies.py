@@ -110,6 +110,7 @@ class Proxy:
         """A file of ours with the addresses of this site."""
         text = path.read_text()
         text = re.sub(r"10\.0\.0\.(1\d):8080", rf"{self.site.net}.\1:{self.site.http}", text)
+        text = text.replace("/var/log/nginx/", f"{self.folder}/").replace("log /dev/log local0", "log stdout format raw local0")
         return text.replace("10.0.0.21:80", f"{self.site.net}.21:{self.site.cms}")
 
     def put(self, name, text):
@@ -137,8 +138,8 @@ class Proxy:
         self.put("site.conf", site)
         main = self.put(
             "nginx.conf",
-            f"worker_processes 1; daemon off; pid {self.folder}/pid; error_log stderr warn;\n"
-            f"events {{ worker_connections 512; }}\nhttp {{ access_log off;\n"
+            f"worker_processes 1; daemon off; pid {self.folder}/pid; error_log {self.folder}/error.log warn;\n"
+            f"events {{ worker_connections 512; }}\nhttp {{ access_log {self.folder}/access.log;\n"
             + "".join(f"{name}_temp_path {self.folder}/{name};\n" for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
             + "include upstream.conf; include site.conf; }\n",
         )
@@ -156,9 +157,9 @@ class Proxy:
 
     def _caddy(self):
         text = self.adapt(PROXY / "Caddyfile").replace("health_port 9090", f"health_port {self.site.internal}")
-        head = f"{{\n\tadmin off\n\thttps_port {self.port}\n\thttp_port {self.plain}\n\tdefault_bind {self.address}\n\tauto_https disable_certs\n\tskip_install_trust\n}}\n"
+        head = f"{{\n\tadmin off\n\thttps_port {self.port}\n\thttp_port {self.plain}\n\tdefault_bind {self.address}\n\tauto_https disable_certs\n\tskip_install_trust\n"
         text = text.replace(f"{HOST} {{", f"{HOST}:{self.port} {{\n\ttls {self.site.certificate} {self.site.key}", 1)
-        path = self.put("Caddyfile", head + text)
+        path = self.put("Caddyfile", text.replace("{\n", head, 1))
         self._check("caddy", "validate", "--adapter", "caddyfile", "--config", str(path))
         return ["caddy", "run", "--adapter", "caddyfile", "--config", str(path)]
 

@@ -1,0 +1,97 @@
+"""What the proxies write into their logs: never a token that a browser put into an address (`token=`).
+
+The proxies log as their programs do by default, and everything that they write is searched, while requests succeed, are
+refused, go astray, and break in the middle. `checks()` comes last: it ends the nodes.
+"""
+
+import asyncio
+import contextlib
+
+from kit.rig.editors import mint, until
+
+SECRET_PART = "kept-out-of-every-log"
+
+
+def written(site, name):
+    """All that a proxy has written: its output, and the files in its folder."""
+    texts = [site.work / f"{name}.log", *(path for path in site.proxies[name].folder.rglob("*.log"))]
+    return "".join(path.read_text(errors="replace") for path in texts if path.exists())
+
+
+def checks(site, secret, request):
+    topic = site.topic()
+    token = mint(secret, "anna")
+
+    def address(door):
+        return f"/realtime/{door}?topics={topic}&token={token}&{SECRET_PART}=1"
+
+    def silent(name):
+        text = written(site, name)
+        for what in (token, token.split(".")[1], SECRET_PART, "token="):
+            line = next((line for line in text.splitlines() if what in line), None)
+            assert line is None, f"{name} wrote {what[:24]} into its log: {line}"
+        return text
+
+    async def ask(proxy, path, *more):
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError, TimeoutError):
+            status, fields, reader, writer = await proxy.get(path, *more)
+            return status, reader, writer
+        return None, None, None
+
+    async def good():
+        for name, proxy in site.proxies.items():
+            streams = [await ask(proxy, address(door)) for door in ("events", "poll")]
+            assert [status for status, _, _ in streams] == [200, 200], f"{name}: {[status for status, _, _ in streams]}"
+            refused = [
+                await ask(proxy, address("events").replace("token=", "token=x")),
+                await ask(proxy, address("events"), ("Upgrade", "websocket")),
+                await ask(proxy, address("nowhere")),
+                await ask(proxy, address("events") + "&more=" + "x" * 9000),
+            ]
+            assert refused[0][0] == 401, f"{name}: a wrong token got {refused[0][0]}"
+            # Whoever starts with http:// is sent to https://, and the address is in the redirection only.
+            status, fields, _, writer = await request(proxy.plain, "GET", address("events"), proxy.headers(), address=proxy.address)
+            assert status in (301, 308) and token in fields["location"], (name, status, fields)
+            for _, _, open_ in [*streams, *refused, (None, None, writer)]:
+                if open_:
+                    open_.close()
+
+            async def noted():
+                return "/realtime/events" in written(site, name)
+
+            if name != "caddy":     # logs requests only where they fail
+                await until(noted, 5, f"{name} notes a request, without its query")
+            silent(name)
+
+    async def broken():
+        """Nodes are killed under an open stream, then nobody listens: both are what a proxy reports as an error."""
+        streams = {name: await ask(proxy, address("events")) for name, proxy in site.proxies.items()}
+        for name, (status, reader, _) in streams.items():
+            assert status == 200, f"{name}: {status}"
+            await asyncio.wait_for(reader.readline(), 5)
+        for node in site.nodes:
+            node.process.kill()
+            node.process.wait()
+        for name, proxy in site.proxies.items():
+            with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+                while await asyncio.wait_for(streams[name][1].read(4096), 10):
+                    pass
+            for door in ("events", "poll", "config"):
+                status, _, writer = await ask(proxy, address(door))
+                assert status in (502, 503, 504), f"{name} without nodes: {status}"
+                writer.close()
+
+            async def noted():
+                return "/realtime/poll" in written(site, name)
+
+            await until(noted, 5, f"{name} notes what failed, without its query")
+        # Late lines too: what is written when the proxy ends.
+        for name, proxy in site.proxies.items():
+            proxy.process.terminate()
+            proxy.process.wait(20)
+            silent(name)
+
+    return [
+        ("no proxy writes a query of /realtime into its logs: sessions, refusals, redirections", good),
+        ("nor where nodes break off or are gone", broken),
+    ]
