@@ -156,15 +156,60 @@ def settings_are_known(binary):
     return check
 
 
+def compose(*variant):
+    """What docker-compose makes of the file, and of one of its variants: the services."""
+    program = shutil.which("docker-compose")
+    chosen = [argument for name in ("docker-compose.yml", *variant) for argument in ("-f", name)]
+    return yaml.safe_load(run(*([program] if program else ["docker", "compose"]), *chosen, "config"))["services"]
+
+
 async def compose_files():
-    compose = shutil.which("docker-compose")
-    command = [compose] if compose else ["docker", "compose"]
-    base = yaml.safe_load(run(*command, "config"))
-    assert base["services"]["node"]["read_only"] and base["services"]["node"]["cap_drop"] == ["ALL"]
-    published = {name for name, service in base["services"].items() if service.get("ports")}
+    base = compose()
+    assert base["node"]["read_only"] and base["node"]["cap_drop"] == ["ALL"]
+    published = {name for name, service in base.items() if service.get("ports")}
     assert published <= {"balancer", "grafana"}, f"published: {published}"
     for variant in ("sentinel.yml", "cluster.yml"):
-        run(*command, "-f", "docker-compose.yml", "-f", f"deploy/compose/{variant}", "config", "-q")
+        assert compose(f"deploy/compose/{variant}").keys() > base.keys() - {"prometheus", "grafana"}
+
+
+def mounts(service):
+    """Target and source of what a service mounts."""
+    pairs = [mount.split(":")[1::-1] if isinstance(mount, str) else (mount["target"], mount["source"]) for mount in service.get("volumes", [])]
+    return dict(pairs)
+
+
+async def compose_secrets():
+    """Each service reads its own secrets and sees no others; what hands them on does so, and is seen by nobody."""
+    with tempfile.TemporaryDirectory() as folder:
+        every = Path(folder) / "all"
+        every.mkdir()
+        run("sh", "-c", (DEPLOY / "compose/make-secrets").read_text().replace("cd /data", f"cd {every}"))
+        made = {path.name for path in every.iterdir()}
+        for variant in ((), ("deploy/compose/sentinel.yml",), ("deploy/compose/cluster.yml",)):
+            services = compose(*variant)
+            shared = {}
+            for name in ("redis", "node", "cms"):
+                share = services[f"secrets-{name}"]
+                assert mounts(share) == {"/all": "secrets", "/data": f"secrets-{name}"} and share["network_mode"] == "none", share
+                target = Path(folder) / f"{name}{len(variant)}"
+                target.mkdir(exist_ok=True)
+                shell, option, script, *arguments = [*share["entrypoint"], *share["command"]]
+                script = script.replace("$$", "$").replace("/all", str(every)).replace("/data/", str(target))
+                run(shell, option, script, *arguments)
+                shared[f"secrets-{name}"] = {path.name for path in target.iterdir()}
+            assert set().union(*shared.values()) == made, f"made and handed on: {set().union(*shared.values()) ^ made}"
+            node, cms = services["node"]["environment"], services["cms-01"]["environment"]
+            read = {Path(value).name for key, value in node.items() if key.endswith("_FILE")}
+            assert shared["secrets-node"] == read, f"nodes get {shared['secrets-node']} and read {read}"
+            assert shared["secrets-cms"] == {Path(cms["JWT_SECRET_FILE"]).name, "redis-publisher", "redis-cms"}, shared
+            assert shared["secrets-redis"] == {"users.acl", "redis-admin"}, shared
+            for name, service in services.items():
+                if name == "secrets" or name.startswith("secrets-"):
+                    continue
+                seen = {source for source in mounts(service).values() if source.startswith("secrets")}
+                own = {"node": "node", "cms-01": "cms", "cms-02": "cms"}.get(name, "redis")
+                others = name in ("balancer", "prometheus", "grafana")
+                assert seen == (set() if others else {f"secrets-{own}"}), f"{name} sees {seen}"
 
 
 async def systemd():
@@ -220,6 +265,7 @@ def checks(binary):
         ("kustomize builds the example; Kubernetes' schemas accept every resource", kubernetes_schema),
         ("the manifests fit together: selectors, policy, ports, probes, drain and grace", kubernetes_fits),
         ("docker-compose reads every variant", compose_files),
+        ("docker-compose gives each service its own secrets and no others", compose_secrets),
         ("systemd accepts the unit and finds it hardened", systemd),
         ("promtool accepts alerts, their tests, and every query of the dashboard", monitoring),
         ("docs/operations.md explains every alert", documented),

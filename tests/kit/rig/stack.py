@@ -118,8 +118,9 @@ class Stack:
                     moments.append(event["timeNano"] / 1e9 - offset)
 
     def secret(self, name):
-        """A generated secret, read the way an operator would: in a container that mounts the volume and has a shell."""
-        return self.run("docker", "exec", self.ids("redis")[0], "cat", f"/run/carillon/{name}", quiet=True)
+        """A generated secret, read the way an operator would: in a container that mounts the volume of all and has a shell."""
+        command = ("docker", "run", "--rm", "--network", "none", "--volume", f"{self.project}_secrets:/all:ro", "--entrypoint", "cat")
+        return self.run(*command, "redis:7-bookworm", f"/all/{name}", quiet=True)
 
     def cms(self, name):
         return Cms(f"http://{self.address(self.ids(name)[0])}:8000")
