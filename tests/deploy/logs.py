@@ -6,6 +6,7 @@ refused, go astray, and break in the middle. `checks()` comes last: it ends the 
 
 import asyncio
 import contextlib
+import subprocess
 
 from kit.rig.editors import mint, until
 
@@ -88,7 +89,11 @@ def checks(site, secret, request):
         # Late lines too: what is written when the proxy ends.
         for name, proxy in site.proxies.items():
             proxy.process.terminate()
-            proxy.process.wait(20)
+            try:
+                await asyncio.to_thread(proxy.process.wait, 10)
+            except subprocess.TimeoutExpired:     # waits for streams of earlier checks
+                proxy.process.kill()
+                proxy.process.wait()
             silent(name)
 
     return [
