@@ -1,11 +1,23 @@
-"""README's five-minute tour, run as it is printed (on free ports): what it promises is what happens."""
+"""README's five-minute tour and its publishers, run as they are printed (on free ports): what is promised is what happens."""
 
+import asyncio
 import os
 import re
 import signal
 import subprocess
+import sys
 
-from kit.stage import ROOT, environment, free_port, program_path, wait_for
+import pytest
+
+from kit.editors import Editor
+from kit.stage import ROOT, SECURED, environment, free_port, program_path, wait_for
+
+# Each language with its program, its file, what finds Redis in the snippet, and the same for the port of the test.
+PUBLISHERS = {
+    "sh": ("bash", "publish.sh", "redis-cli", "redis-cli -p {port}"),
+    "python": (sys.executable, "publish.py", "redis.Redis()", "redis.Redis(port={port})"),
+    "js": ("node", "publish.mjs", "createClient()", "createClient({{ url: 'redis://127.0.0.1:{port}' }})"),
+}
 
 
 def test_the_tour_works_as_printed(tmp_path):
@@ -41,3 +53,24 @@ def children_of_session(session):
     """Pids of the processes that were started in this session."""
     listed = subprocess.run(["ps", "-o", "pid=,stat=", "--sid", str(session)], capture_output=True, text=True).stdout
     return [int(pid) for pid, state in (line.split() for line in listed.splitlines()) if not state.startswith("Z")]
+
+
+@pytest.mark.skipif(SECURED, reason="the snippets speak to a Redis without passwords and TLS")
+@pytest.mark.parametrize("language", PUBLISHERS)
+async def test_the_publishers_work_as_printed(site, tmp_path, language):
+    """Each snippet of "Publishing" ends by itself, and what it publishes reaches an editor."""
+    publishing = re.search(r"^## Publishing\n(.*?)^## ", (ROOT / "README.md").read_text(), re.M | re.S)[1]
+    [snippet] = re.findall(rf"^```{language}\n(.*?)^```", publishing, re.M | re.S)
+    program, name, finds, here = PUBLISHERS[language]
+    assert finds in snippet
+    published = re.findall(r"carillon:([a-z-]+:[a-z0-9_]+)", snippet)
+    node = site.node()
+    editor = await Editor.open(node, "anna", sorted(set(published)))
+    file = tmp_path / name
+    file.write_text(snippet.replace(finds, here.format(port=site.redis.port)))
+    # Node looks modules up beside the script.
+    (tmp_path / "node_modules").symlink_to(ROOT / "tests/.tools/node/node_modules")
+    done = await asyncio.to_thread(subprocess.run, [program, str(file)], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    await editor.until("what was published", lambda e: len(e.events()) >= len(published))
+    assert sorted(event["topic"] for event in editor.events()) == sorted(published)

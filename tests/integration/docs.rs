@@ -280,3 +280,67 @@ fn the_words_are_plain() {
     }
     assert!(faults.is_empty(), "{}", faults.join("\n"));
 }
+
+/// Blocks of commands and code that no test runs, by the beginning of their first line, and why.
+const NOT_RUN: [(&str, &str); 18] = [
+    ("cargo run -- dev", "cli_dev runs `carillon dev`; this is the build before it"),
+    ("tests/run", "the command of the tests itself"),
+    ("cargo build --release --features full", "measures for half an hour"),
+    ("const rt = new Realtime({ url: '/realtime', token: async ({ topics })", "a summary of signatures"),
+    ("var redis = await ConnectionMultiplexer", "needs .NET"),
+    (
+        "import { Realtime } from '/realtime/realtime.js';",
+        "needs a page and a CMS; client/README.md has pages that are run",
+    ),
+    ("rt.on('comments:42', load);", "part of a page"),
+    ("pip install wagtail-carillon", "tests/integrations installs it from this tree"),
+    ("INSTALLED_APPS +=", "settings of a Django project; tests/integrations has one"),
+    ("from carillon_notify.django import emit", "part of a Django project; tests/integrations has one"),
+    ("from carillon_notify import mint", "part of a CMS; tests/integrations mints tokens"),
+    ("builder.Services.AddSingleton", "needs .NET"),
+    ("[InitializableModule]", "needs .NET and Optimizely"),
+    ("public class CarillonHandler", "needs .NET and Umbraco"),
+    ("app.MapGet(\"/carillon-token\"", "needs .NET"),
+    ("// carillon.js", "part of a CMS on Node.js"),
+    ("import { tell, topic } from './carillon.js';", "needs Payload or Directus"),
+    ("// src/index.js", "needs Strapi"),
+];
+
+/// Whether tests/acceptance/test_readme.py runs a block: the tour by its mark, publishers by their heading and language.
+fn is_run(page: &Path, heading: &str, language: &str, first: &str) -> bool {
+    page.ends_with("README.md")
+        && (first.starts_with("# tour: ")
+            || heading == "## Publishing" && ["sh", "python", "js"].contains(&language))
+}
+
+#[test]
+fn every_block_of_commands_is_run_by_a_test_or_listed_with_the_reason() {
+    let (mut run, mut faults, mut listed) = (0, Vec::new(), BTreeSet::new());
+    for page in pages() {
+        let text = fs::read_to_string(&page).unwrap();
+        let (mut heading, mut lines, mut fenced) = ("", text.lines().enumerate(), false);
+        while let Some((at, line)) = lines.next() {
+            if !fenced && line.starts_with("## ") {
+                heading = line;
+            }
+            let Some(language) = line.strip_prefix("```") else { continue };
+            fenced = !fenced;
+            if !fenced || ["", "json"].contains(&language) {
+                continue;
+            }
+            let first = lines.next().map(|(_, first)| first).unwrap_or_default();
+            if is_run(&page, heading, language, first) {
+                run += 1;
+            } else if let Some((known, _)) = NOT_RUN.iter().find(|(known, _)| first.starts_with(known)) {
+                listed.insert(*known);
+            } else {
+                faults.push(format!("{}:{}: {first}", page.display(), at + 1));
+            }
+        }
+    }
+    assert_eq!(run, 6, "the tour's three blocks and three publishers");
+    assert!(faults.is_empty(), "run these in a test, or list them with the reason:\n{}", faults.join("\n"));
+    for (known, _) in NOT_RUN {
+        assert!(listed.contains(known), "{known}: no page has this block any more");
+    }
+}
