@@ -306,7 +306,7 @@ const NOT_RUN: [(&str, &str); 18] = [
     ("// src/index.js", "needs Strapi"),
 ];
 
-/// Whether tests/acceptance/test_readme.py runs a block: the tour by its mark, publishers by their heading and language.
+/// Whether `tests/acceptance/test_readme.py` runs a block: the tour by its mark, publishers by their heading and language.
 fn is_run(page: &Path, heading: &str, language: &str, first: &str) -> bool {
     page.ends_with("README.md")
         && (first.starts_with("# tour: ")
