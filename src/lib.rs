@@ -1,5 +1,8 @@
 //! Carillon tells every connected CMS editor, at once and reliably, that something changed.
 //!
+//! To use Carillon, read `README.md` and then `docs/README.md`, the index of all documents. These pages are for changing it;
+//! `ARCHITECTURE.md` is the map.
+//!
 //! The way of one event: a publisher's `FCALL` → Redis → [`bus`] → [`relay`] → [`hub`] → outbox → socket → `realtime.js`.
 //! A module may name only modules on lower rungs (`tests/integration/layering.rs`):
 //!
