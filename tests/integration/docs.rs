@@ -270,7 +270,8 @@ fn everything_written() -> Vec<PathBuf> {
             }
             if entry.is_dir() && !entry.is_symlink() {
                 folders.push(entry);
-            } else if name.ends_with(".md") && entry.parent() != Some(root())
+            } else if entry.extension().is_some_and(|extension| extension == "md")
+                && entry.parent() != Some(root())
                 || ["CONTRIBUTING.md", "SECURITY.md", "ARCHITECTURE.md", "CHANGELOG.md"].contains(&&*name)
             {
                 found.push(entry);
