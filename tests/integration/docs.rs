@@ -371,3 +371,21 @@ fn every_block_of_commands_is_run_by_a_test_or_listed_with_the_reason() {
         assert!(listed.contains(known), "{known}: no page has this block any more");
     }
 }
+
+#[test]
+fn every_block_of_json_is_an_event() {
+    let mut read = 0;
+    for page in pages() {
+        let text = fs::read_to_string(&page).unwrap();
+        for block in text.split("```json\n").skip(1).filter_map(|rest| rest.split("```").next()) {
+            let event: serde_json::Value = serde_json::from_str(block).expect(block);
+            assert!(
+                event["type"].as_str().is_some_and(|kind| kind.contains('.')),
+                "{}: {event}",
+                page.display()
+            );
+            read += 1;
+        }
+    }
+    assert!(read >= 3, "only {read} blocks were found");
+}
