@@ -1,4 +1,4 @@
-"""Runs the checks of files.py, charts.py, proxies.py and logs.py, prints one line each, and counts."""
+"""Runs the checks of files.py, charts.py, release.py, proxies.py and logs.py, prints one line each, and counts."""
 
 import asyncio
 import os
@@ -11,6 +11,7 @@ import charts
 import files
 import logs
 import proxies
+import release
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -41,7 +42,7 @@ async def main():
             if not isinstance(error, AssertionError):
                 traceback.print_exc()
 
-    for sentence, body in [*files.checks(program), *charts.checks(program)]:
+    for sentence, body in [*files.checks(program), *charts.checks(program), *release.checks(program)]:
         await one(sentence, body)
     try:
         async with proxies.Site(program) as site:
