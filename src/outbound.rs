@@ -1,21 +1,39 @@
 //! Connections that a node opens itself over HTTP, plain or with TLS: to the CMS that it asks who somebody is, to a
 //! collector of traces. Must not know what is said there.
 
-use std::{error::Error, sync::Arc};
+use std::{error::Error, path::Path, sync::Arc};
 
 use hyper::Uri;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::connect::HttpConnector;
-use rustls::{ClientConfig, RootCertStore, crypto::ring};
+use rustls::{
+    ClientConfig, RootCertStore,
+    crypto::ring,
+    pki_types::{CertificateDer, pem::PemObject},
+};
 
 /// Opens connections for hyper's client.
 pub type Connector = HttpsConnector<HttpConnector>;
 
-/// A connector for a URL. Fails for https where this machine has no certificate authorities.
-pub fn connector(uri: &Uri) -> Result<Connector, String> {
+/// The authorities that servers' certificates are checked with.
+pub type Authorities = RootCertStore;
+
+/// The authorities in a PEM file, at least one; or what is wrong with it.
+pub fn authorities(path: &Path) -> Result<Authorities, String> {
+    let mut authorities = RootCertStore::empty();
+    for certificate in CertificateDer::pem_file_iter(path).map_err(|error| error.to_string())? {
+        let certificate = certificate.map_err(|error| error.to_string())?;
+        authorities.add(certificate).map_err(|error| error.to_string())?;
+    }
+    if authorities.is_empty() { Err("it holds no certificate".into()) } else { Ok(authorities) }
+}
+
+/// A connector for a URL. `trusted` are the authorities for https, in place of this machine's; fails where there are
+/// neither.
+pub fn connector(uri: &Uri, trusted: Option<Authorities>) -> Result<Connector, String> {
     let provider = Arc::new(ring::default_provider());
     let builder = HttpsConnectorBuilder::new();
-    let builder = if uri.scheme_str() == Some("https") {
+    let builder = if trusted.is_none() && uri.scheme_str() == Some("https") {
         builder.with_provider_and_native_roots(provider).map_err(|error| {
             format!("needs the certificate authorities of this machine, which cannot be read: {error}")
         })?
@@ -24,7 +42,9 @@ pub fn connector(uri: &Uri) -> Result<Connector, String> {
         let config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .map_err(|error| error.to_string())?;
-        builder.with_tls_config(config.with_root_certificates(RootCertStore::empty()).with_no_client_auth())
+        builder.with_tls_config(
+            config.with_root_certificates(trusted.unwrap_or_else(RootCertStore::empty)).with_no_client_auth(),
+        )
     };
     Ok(builder.https_or_http().enable_http1().build())
 }

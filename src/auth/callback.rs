@@ -12,14 +12,15 @@ use std::{
 
 use hyper::{
     HeaderMap, StatusCode,
-    header::{self, HeaderValue},
+    header::{self, HeaderName, HeaderValue},
 };
 use serde::Deserialize;
 use tokio::{sync::Semaphore, time::Instant};
 
-use super::{AuthError, Credentials, fetch::Remote, token::Claims};
+use super::{AuthError, Credentials, Told, fetch::Remote, token::Claims};
 use crate::{
     config::Secret,
+    outbound::Authorities,
     protocol::{Made, Proof, time::now_ms},
 };
 
@@ -37,6 +38,8 @@ const LOG_EVERY: Duration = Duration::from_secs(10);
 const MAX_QUESTIONS: usize = 64;
 /// How long a question may wait for its turn.
 const TURN: Duration = Duration::from_secs(3);
+/// Bytes of the topics that the CMS is told: its server bounds a request's headers, often at 8 KiB.
+const MAX_TOPICS: usize = 4096;
 /// The longest time that an answer may claim, seconds.
 const MAX_LIFE: u64 = 86_400;
 
@@ -46,11 +49,11 @@ pub(super) struct Callback {
     remote: Remote,
     /// Questions about those who were good lately, and about all others: strangers keep nobody waiting.
     turns: (Semaphore, Semaphore),
-    /// Credentials that were good lately, and until when that is remembered; keys as in `answers`.
+    /// Credentials that were good lately, and until when that is remembered; keys are two keyed hashes of them.
     met: Mutex<HashMap<(u64, u64), Instant>>,
     /// When a failure was logged last.
     logged: Mutex<Option<Instant>>,
-    /// By two keyed hashes of the credentials (128 bits), so that no credentials lie about in memory.
+    /// By two keyed hashes (128 bits) of the credentials and of what the CMS is told besides, so that no credentials lie about in memory.
     answers: Mutex<HashMap<(u64, u64), (Instant, Claims)>>,
     hashers: (RandomState, RandomState),
 }
@@ -65,10 +68,10 @@ struct Answer {
 
 impl Callback {
     /// A URL to ask.
-    pub(super) fn new(url: &Secret) -> Result<Self, String> {
+    pub(super) fn new(url: &Secret, trusted: Option<Authorities>) -> Result<Self, String> {
         let turns = (Semaphore::new(MAX_QUESTIONS), Semaphore::new(MAX_QUESTIONS));
         Ok(Self {
-            remote: Remote::new(url)?,
+            remote: Remote::new(url, trusted)?,
             turns,
             met: Mutex::default(),
             logged: Mutex::default(),
@@ -86,8 +89,10 @@ impl Callback {
     ) -> Result<Claims, AuthError> {
         // The answer is as old as the question.
         let made = Made::Asked { known, at: now_ms() };
-        let headers = headers(credentials)?;
-        let key = (self.hashers.0.hash_one(key(&headers)), self.hashers.1.hash_one(key(&headers)));
+        let mut headers = headers(credentials)?;
+        let who = self.hash(&[header::COOKIE, header::AUTHORIZATION], &headers);
+        tell(&credentials.told, &mut headers);
+        let key = self.hash(&[header::COOKIE, header::AUTHORIZATION, HOST, PROTO, TOPICS], &headers);
         if !fresh && let Some(claims) = self.remembered(key) {
             return Ok(claims);
         }
@@ -96,7 +101,7 @@ impl Callback {
             self.log(&why);
             AuthError::Away(format!("the CMS does not answer as it should (auth.callback_url): {why}"))
         };
-        let turns = if self.has_met(key) { &self.turns.0 } else { &self.turns.1 };
+        let turns = if self.has_met(who) { &self.turns.0 } else { &self.turns.1 };
         let Ok(turn) = tokio::time::timeout(TURN, turns.acquire()).await else {
             return Err(away(format!(
                 "{MAX_QUESTIONS} questions are under way, and none was answered in time"
@@ -136,8 +141,14 @@ impl Callback {
         let proof = Arc::new(Proof { user: answer.sub.into(), sid: None, jti: None, made });
         let claims = Claims { proof, exp, topics: answer.topics, publish: answer.publish };
         self.remember(key, &claims, Duration::from_secs(life).min(CACHED));
-        self.meet(key, Duration::from_secs(life).max(MET));
+        self.meet(who, Duration::from_secs(life).max(MET));
         Ok(claims)
+    }
+
+    /// Two keyed hashes of these headers.
+    fn hash(&self, names: &[HeaderName], headers: &HeaderMap) -> (u64, u64) {
+        let values: Vec<_> = names.iter().map(|name| headers.get(name).map(HeaderValue::as_bytes)).collect();
+        (self.hashers.0.hash_one(&values), self.hashers.1.hash_one(&values))
     }
 
     fn has_met(&self, key: (u64, u64)) -> bool {
@@ -182,8 +193,23 @@ impl Callback {
     }
 }
 
-fn key(headers: &HeaderMap) -> [Option<&[u8]>; 2] {
-    [header::COOKIE, header::AUTHORIZATION].map(|name| headers.get(name).map(HeaderValue::as_bytes))
+/// The host that the client asked.
+const HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+/// The scheme by which it did.
+const PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+/// The topics that it asked for, with commas between them.
+const TOPICS: HeaderName = HeaderName::from_static("x-carillon-topics");
+
+/// Tells the CMS what else is known. What cannot stand in a header is left out, and so are topics that are too many: a
+/// part of them would be taken for all.
+fn tell(told: &Told, headers: &mut HeaderMap) {
+    let topics = told.topics.join(",");
+    let topics = Some(&topics).filter(|topics| !topics.is_empty() && topics.len() <= MAX_TOPICS);
+    for (name, value) in [(HOST, told.host.as_ref()), (PROTO, told.scheme.as_ref()), (TOPICS, topics)] {
+        if let Some(value) = value.and_then(|value| HeaderValue::from_str(value).ok()) {
+            headers.insert(name, value);
+        }
+    }
 }
 
 /// What is passed on: the cookies and the `Authorization`, or a token that came another way as a bearer.

@@ -2,7 +2,7 @@
 //!
 //! A redirect is not followed because it is usually the way to a login page. Must not know what the answer means.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty, Limited};
@@ -10,14 +10,25 @@ use hyper::{HeaderMap, Request, StatusCode, Uri};
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 
 use crate::{
-    config::{Secret, shown_url},
-    outbound::{self, Connector},
+    config::{Config, ConfigError, Secret, shown_url},
+    outbound::{self, Authorities, Connector},
 };
 
 /// How long an answer may take, connecting included.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// The largest answer, bytes.
 const MAX_ANSWER: usize = 1 << 20;
+
+/// The authorities of `auth.tls_ca`, where it is set.
+pub(super) fn trusted(config: &Config) -> Result<Option<Authorities>, ConfigError> {
+    let read = |path: &PathBuf| {
+        outbound::authorities(path).map_err(|problem| {
+            let what = format!("is {}, which is not a PEM file that can be used: {problem}", path.display());
+            config.complaint("auth.tls_ca", what)
+        })
+    };
+    config.auth.tls_ca.as_ref().map(read).transpose()
+}
 
 /// A place that can be asked.
 #[derive(Debug)]
@@ -28,11 +39,12 @@ pub(super) struct Remote {
 }
 
 impl Remote {
-    /// A place by its URL. Fails on a bad URL, and for https where this machine has no certificate authorities.
-    pub(super) fn new(url: &Secret) -> Result<Self, String> {
+    /// A place by its URL. `trusted` are the authorities for https, in place of this machine's. Fails on a bad URL, and
+    /// where there are neither.
+    pub(super) fn new(url: &Secret, trusted: Option<Authorities>) -> Result<Self, String> {
         let shown = shown_url(url.expose());
         let uri: Uri = url.expose().parse().map_err(|error| format!("is not a URL: {error}"))?;
-        let client = Client::builder(TokioExecutor::new()).build(outbound::connector(&uri)?);
+        let client = Client::builder(TokioExecutor::new()).build(outbound::connector(&uri, trusted)?);
         Ok(Self { client, uri, shown })
     }
 

@@ -29,7 +29,10 @@ use super::{
     fetch::Remote,
     token::quoted,
 };
-use crate::config::{Algorithm, Secret};
+use crate::{
+    config::{Algorithm, Secret},
+    outbound::Authorities,
+};
 
 /// Reads within [`SPAN`], at most.
 const READS: usize = 5;
@@ -197,8 +200,8 @@ impl Jwks {
     }
 
     /// A URL, which is read when the first token comes: the CMS may start after us.
-    pub(super) fn url(url: &Secret) -> Result<Self, String> {
-        Ok(Self::new(Place::Url(Box::new(Remote::new(url)?))))
+    pub(super) fn url(url: &Secret, trusted: Option<Authorities>) -> Result<Self, String> {
+        Ok(Self::new(Place::Url(Box::new(Remote::new(url, trusted)?))))
     }
 
     fn new(place: Place) -> Self {

@@ -36,6 +36,19 @@ pub struct Credentials {
     pub cookies: Option<Vec<u8>>,
     /// The request's `Authorization` header, for mode `callback`: bytes, as they came.
     pub authorization: Option<Vec<u8>>,
+    /// What the CMS is told besides, in mode `callback`.
+    pub told: Told,
+}
+
+/// What the CMS is told besides the credentials: a CMS with several sites asks itself which of them it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Told {
+    /// `http` or `https`, as the client sees the node.
+    pub scheme: Option<String>,
+    /// The host that the client asked, with its port where one is written.
+    pub host: Option<String>,
+    /// The topics that are asked for, as they were written. Empty: they are not known yet.
+    pub topics: Vec<String>,
 }
 
 impl Credentials {
@@ -52,7 +65,15 @@ impl Credentials {
             token: bearer.or_else(from_cookie).map(Into::into),
             authorization: authorization.map(Into::into),
             cookies,
+            told: Told::default(),
         }
+    }
+
+    /// The same, with what the CMS is told besides.
+    #[must_use]
+    pub fn telling(mut self, told: Told) -> Self {
+        self.told = told;
+        self
     }
 
     /// The same with a token that came in a message or in the query.
@@ -143,7 +164,8 @@ impl Authenticator {
         let mode = match config.auth_mode()? {
             AuthMode::Jwt(jwt) => Mode::Jwt(Verifier::new(jwt, config)?),
             AuthMode::Callback(callback) => Mode::Callback(Box::new(
-                Callback::new(&callback.url).map_err(|what| config.complaint("auth.callback_url", what))?,
+                Callback::new(&callback.url, fetch::trusted(config)?)
+                    .map_err(|what| config.complaint("auth.callback_url", what))?,
             )),
             AuthMode::None => Mode::None,
         };

@@ -15,6 +15,7 @@ use serde_json::{Map, Value};
 use super::{
     AuthError,
     crypto::{self, MODULUS},
+    fetch,
     jwks::{Jwks, Key},
 };
 use crate::{
@@ -101,7 +102,8 @@ impl Verifier {
                 Keys::Set(Box::new(Jwks::file(path.clone()).map_err(complaint)?))
             }
             KeySource::JwksUrl(url) => Keys::Set(Box::new(
-                Jwks::url(url).map_err(|what: String| config.complaint("auth.jwks", what))?,
+                Jwks::url(url, fetch::trusted(config)?)
+                    .map_err(|what: String| config.complaint("auth.jwks", what))?,
             )),
         };
         let (issuer, audience) = (jwt.issuer.clone(), jwt.audience.clone());

@@ -18,6 +18,8 @@ pub struct Auth {
     pub cookie: Option<String>,
     /// Topics for those whose token or callback answer names none.
     pub default_topics: Vec<String>,
+    /// Authorities (PEM) for the https of [`KeySource::JwksUrl`] and [`Callback`], in place of the system's.
+    pub tls_ca: Option<PathBuf>,
     /// How long after its issue a token counts at most.
     pub max_token: Duration,
 }
@@ -127,6 +129,7 @@ impl Auth {
             mode: None,
             cookie: reader.parsed("auth.cookie", "a cookie's name (letters, digits, - and _)", cookie),
             default_topics: reader.list("auth.default_topics"),
+            tls_ca: reader.file("auth.tls_ca"),
             max_token: reader.seconds("auth.max_token_seconds", 60..=31_536_000),
         };
         let mode = match word {

@@ -29,9 +29,10 @@ pub(super) async fn events(
     let count = |problem: &Problem| public.refused(problem.code);
     let Wish { topics, start, carriage, token } =
         Wish::read(request, public.sessions.message_bytes).await.inspect_err(count)?;
-    let (place, caller) = enter(&public, public.settings.sse, "sse-disabled", peer, &headers, token, true)
-        .await
-        .inspect_err(count)?;
+    let (place, caller) =
+        enter(&public, public.settings.sse, "sse-disabled", peer, &headers, (token, &topics), true)
+            .await
+            .inspect_err(count)?;
     let common = Arc::clone(&public.sessions);
     let session = session::serve_events(common, place, caller, topics, (start, carriage), &public.tasks);
     let body = session.await.map_err(|closing| refusal(&closing)).inspect_err(count)?;
@@ -59,9 +60,10 @@ pub(super) async fn poll(
     let Wish { topics, start, carriage, token } =
         Wish::read(request, public.sessions.message_bytes).await.inspect_err(count)?;
     let new = !matches!(start, Start::GoOn(_));
-    let (place, caller) = enter(&public, public.settings.poll, "poll-disabled", peer, &headers, token, new)
-        .await
-        .inspect_err(count)?;
+    let (place, caller) =
+        enter(&public, public.settings.poll, "poll-disabled", peer, &headers, (token, &topics), new)
+            .await
+            .inspect_err(count)?;
     let (asker, answer) = oneshot::channel();
     let common = Arc::clone(&public.sessions);
     public.tasks.spawn(session::serve_poll(common, place, caller, topics, (start, carriage), asker));
@@ -83,7 +85,7 @@ async fn enter(
     disabled: &'static str,
     peer: Peer,
     headers: &HeaderMap,
-    token: Option<String>,
+    (token, topics): (Option<String>, &[String]),
     new: bool,
 ) -> Result<(Place, Caller), Problem> {
     if !enabled {
@@ -93,7 +95,7 @@ async fn enter(
     public.check_draining()?;
     public.settings.origins.check(headers, peer)?;
     let place = public.enter(headers, peer)?;
-    let caller = public.caller(headers, token, new).await?;
+    let caller = public.caller(headers, token, new, public.told(headers, peer, topics)).await?;
     if caller.identity.is_none() {
         public.count(false)?;
         let detail = "Send a token in `Authorization: Bearer`, in the configured cookie or as token=.";

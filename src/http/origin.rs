@@ -65,7 +65,7 @@ impl Origins {
     }
 
     /// The scheme (where it is certain) and host under which the client sees this node.
-    fn own(&self, headers: &HeaderMap, peer: Peer) -> (Option<String>, String) {
+    pub(crate) fn own(&self, headers: &HeaderMap, peer: Peer) -> (Option<String>, String) {
         let host = headers.get(header::HOST).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let forwarded = self.forwarded(headers, peer);
         let secure = peer.secure.then(|| "https".to_owned());

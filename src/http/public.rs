@@ -23,7 +23,7 @@ use super::{
     upgrade,
 };
 use crate::{
-    auth::{AuthError, Credentials},
+    auth::{AuthError, Credentials, Told},
     metrics::ReasonLabel,
     protocol::Problem,
     session::{Caller, Common, Full, Place},
@@ -105,6 +105,21 @@ impl Public {
         self.sessions.roll.count(known).map_err(full)
     }
 
+    /// What a CMS is told about a request. `topics` are those that it asks for; empty where they come later.
+    pub(super) fn told(&self, headers: &HeaderMap, peer: Peer, topics: &[String]) -> Told {
+        if !self.sessions.auth.can_renew() {
+            return Told::default();
+        }
+        let (scheme, host) = self.settings.origins.own(headers, peer);
+        // No proxy has said anything else: the client came as the connection did.
+        let scheme = scheme.unwrap_or_else(|| "http".into());
+        Told {
+            scheme: Some(scheme),
+            host: Some(host).filter(|host| !host.is_empty()),
+            topics: topics.to_vec(),
+        }
+    }
+
     /// Who is at the door. A token that is presented and bad is refused; none at all is not, here. `new`: in mode
     /// `callback` the CMS is asked and not remembered, so that whoever it shut out stays out.
     pub(super) async fn caller(
@@ -112,6 +127,7 @@ impl Public {
         headers: &HeaderMap,
         token: Option<String>,
         new: bool,
+        told: Told,
     ) -> Result<Caller, Problem> {
         let auth = &self.sessions.auth;
         let authorization = single(headers, &header::AUTHORIZATION)?.map(HeaderValue::as_bytes);
@@ -122,15 +138,18 @@ impl Public {
         if let Some(token) = token {
             credentials = credentials.with_token(token);
         }
+        // A token that comes later is asked about in the same place.
+        let later = auth.can_renew().then(|| Box::new(Told { topics: Vec::new(), ..told.clone() }));
+        credentials = credentials.telling(told);
         let verdict =
             if new { auth.renew(&credentials).await } else { auth.authenticate(&credentials).await };
         match verdict {
             Ok(identity) => {
                 let credentials = auth.can_renew().then(|| Box::new(credentials));
-                Ok(Caller { identity: Some(Box::new(identity)), credentials })
+                Ok(Caller { identity: Some(Box::new(identity)), credentials, told: later })
             }
             // `connect` may bring the token.
-            Err(AuthError::Missing(_)) => Ok(Caller::default()),
+            Err(AuthError::Missing(_)) => Ok(Caller { told: later, ..Caller::default() }),
             Err(AuthError::Away(why)) => {
                 Err(Problem::new(503, "auth-away", "Nobody can be let in at the moment", why).retry_after(5))
             }

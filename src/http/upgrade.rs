@@ -69,7 +69,7 @@ async fn enter(
     let headers = &request.headers;
     public.settings.origins.check(headers, peer)?;
     let place = public.enter(headers, peer)?;
-    let caller = public.caller(headers, None, true).await?;
+    let caller = public.caller(headers, None, true, public.told(headers, peer, &[])).await?;
     public.count(caller.identity.is_some())?;
     Ok((place, caller, answer, upgrade))
 }

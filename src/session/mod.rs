@@ -31,7 +31,7 @@ use machine::{Input, Output};
 use pulse::Errand;
 
 use crate::{
-    auth::{AuthError, Authenticator, Credentials, Identity},
+    auth::{AuthError, Authenticator, Credentials, Identity, Told},
     hub::{Closing, Notice, Outbox},
     metrics::{CodeLabel, Metrics, ReasonLabel, TransportLabel},
     protocol::{ClientMessage, Refused, RefusedCode, time::now_ms},
@@ -67,6 +67,8 @@ pub struct Caller {
     pub identity: Option<Box<Identity>>,
     /// What proved it, where it is asked for again (`auth.mode = "callback"`).
     pub credentials: Option<Box<Credentials>>,
+    /// What the CMS is told about where they came to, where it is asked about a token that comes later.
+    pub told: Option<Box<Told>>,
 }
 
 /// A session and what it is made of.
@@ -76,6 +78,7 @@ pub(crate) struct Session {
     pulse: Arc<Pulse>,
     machine: Machine,
     credentials: Option<Box<Credentials>>,
+    told: Option<Box<Told>>,
 }
 
 impl Session {
@@ -88,7 +91,7 @@ impl Session {
     ) -> Self {
         let pulse = place.begin(transport, outbox);
         let machine = Machine::new(Arc::clone(&common.terms), transport, caller.identity);
-        Self { common, place, pulse, machine, credentials: caller.credentials }
+        Self { common, place, pulse, machine, credentials: caller.credentials, told: caller.told }
     }
 
     /// Its client brings its positions back so.
@@ -112,8 +115,12 @@ impl Session {
 
     /// Does what an input leads to. `Some`: the session ends so.
     pub(crate) async fn take(&mut self, input: Input) -> Option<Closing> {
-        if let Input::Message(ClientMessage::Connect(_)) = &input {
+        let mut topics = Vec::new();
+        if let Input::Message(ClientMessage::Connect(connect)) = &input {
             self.pulse.introduced();
+            if self.told.is_some() && connect.token.is_some() {
+                topics.clone_from(&connect.topics);
+            }
         }
         let mut outputs = self.machine.take(input, now_ms());
         while !outputs.is_empty() {
@@ -121,7 +128,9 @@ impl Session {
             for output in outputs {
                 match output {
                     Output::End(closing) => return Some(closing),
-                    Output::Check(token) => answer = Some(Input::Checked(self.check(token).await)),
+                    Output::Check(token) => {
+                        answer = Some(Input::Checked(self.check(token, std::mem::take(&mut topics)).await));
+                    }
                     Output::Admit { user } => answer = Some(Input::Admitted(self.place.admit(&user))),
                     output => self.perform(output).await,
                 }
@@ -131,14 +140,18 @@ impl Session {
         None
     }
 
-    async fn check(&mut self, token: String) -> Result<Box<Identity>, String> {
+    /// Whose token this is. `topics`: what `connect` asks for.
+    async fn check(&mut self, token: String, topics: Vec<String>) -> Result<Box<Identity>, String> {
         if !self.place.renew() {
             return Err("too many tokens and sessions of this user (limits.editor_requests_per_second): try again in a moment".into());
         }
         // In mode `callback`, the cookies of the handshake do not vouch for a token that came after them.
-        let credentials = Credentials::default().with_token(token);
+        let place = self.told.as_deref().cloned().unwrap_or_default();
+        let mut credentials = Credentials::default().with_token(token).telling(Told { topics, ..place });
         match self.common.auth.renew(&credentials).await {
             Ok(identity) => {
+                // What is followed changes by and by: renewals name no topics.
+                credentials.told.topics.clear();
                 self.credentials = self.common.auth.can_renew().then(|| Box::new(credentials));
                 Ok(Box::new(identity))
             }

@@ -171,7 +171,7 @@ impl Span {
 fn target(endpoint: &Secret) -> Result<(String, Connector), String> {
     let url = whole(endpoint.expose());
     let uri = url.parse().map_err(|error| format!("is not a URL: {error}"))?;
-    let connector = outbound::connector(&uri)?;
+    let connector = outbound::connector(&uri, None)?;
     Ok((url, connector))
 }
 

@@ -1,15 +1,25 @@
 //! `auth.mode = "callback"` in a running node: the CMS is asked on every transport, again before its answer ends, and
 //! not for every poll. The CMS is a stand-in that remembers what it was asked.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    path::Path,
+    sync::{Arc, Mutex},
+};
 
-use crate::support::node::{Node, Ws, until};
-use crate::support::ways::{ALL, COOKIE, Way};
+use crate::support::{
+    node::{Node, Ws, config, until},
+    redis::certificates,
+    ways::{ALL, COOKIE, Carrier, Way},
+};
+use carillon::{auth::Authenticator, protocol::Areas};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
 use serde_json::{Value, json};
+use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
 };
+use tokio_rustls::{TlsAcceptor, rustls};
 
 /// A CMS that answers with what was last put into it.
 #[derive(Clone)]
@@ -172,4 +182,117 @@ async fn a_revoked_editor_is_asked_about_anew() {
     let stream = TcpStream::connect(node.public).await.unwrap();
     let again = Ws::open(stream, "/realtime", &cookie).await;
     assert_eq!(again.err().unwrap().problem(), (401, "unauthenticated".into()));
+}
+
+#[tokio::test]
+async fn the_cms_is_told_which_of_its_sites_was_asked_and_for_what() {
+    const TOLD: [&str; 3] = ["x-forwarded-host", "x-forwarded-proto", "x-carillon-topics"];
+    let cms = Cms::start(anna(900, &["*"])).await;
+    let trusting = Node::start(&[
+        ("auth.mode", "callback"),
+        ("auth.secret", ""),
+        ("auth.callback_url", &cms.url),
+        ("auth.cookie", COOKIE),
+        ("http.trusted_proxies", "127.0.0.1"),
+    ])
+    .await;
+    let plain = cms.node().await;
+    let proxied = [("X-Forwarded-Host", "evil, CMS.example.com:8443"), ("X-Forwarded-Proto", "wss")];
+    // What every client of these tests writes as Host.
+    let direct = "node.test";
+    for (node, host, scheme) in [(&trusting, "cms.example.com:8443", "https"), (&plain, direct, "http")] {
+        for (number, way) in ALL.into_iter().enumerate() {
+            way.enter(node, &format!("{scheme}-{number}"), &["comments:a%2Cb", "projects"], &proxied)
+                .await
+                .unwrap();
+            let asked = cms.asked.lock().unwrap().last().unwrap().clone();
+            let told = TOLD.map(|name| {
+                let line = asked.lines().filter_map(|line| line.split_once(": "));
+                line.filter(|(found, _)| found.eq_ignore_ascii_case(name))
+                    .map(|(_, value)| value)
+                    .collect::<Vec<_>>()
+            });
+            // A handshake does not say yet what will be followed.
+            let shakes = matches!(way, Way::Bearer(Carrier::WebSocket) | Way::Cookie(Carrier::WebSocket));
+            let topics = if shakes { vec![] } else { vec!["comments:a%2Cb,projects"] };
+            assert_eq!(told, [vec![host], vec![scheme], topics], "{way:?}");
+        }
+    }
+    let key = "0123456789".repeat(15);
+    let many = (0..60).map(|n| format!("comments:{key}{n}")).collect::<Vec<_>>().join(",");
+    let answer = plain.public_get(&format!("/realtime/poll?topics={many}"), &[("Cookie", "sid=many")]).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let asked = cms.asked.lock().unwrap().last().unwrap().to_lowercase();
+    assert!(asked.contains("sid=many") && !asked.contains(TOLD[2]), "too many to be told: {asked}");
+}
+
+#[tokio::test]
+async fn an_answer_for_one_site_or_topic_is_not_believed_for_another() {
+    let cms = Cms::start(anna(900, &["comments:*"])).await;
+    let node = cms.node().await;
+    let cursor = node.public_get("/realtime/poll?topics=comments:1", &[("Cookie", "sid=a")]).await.json();
+    let cursor = cursor["cursor"].as_str().unwrap().to_owned();
+    cms.answer(403, json!({}));
+    let go_on = |host: &'static str| {
+        let (node, path) = (&node, format!("/realtime/poll?topics=comments:1&cursor={cursor}"));
+        async move { node.public_get(&path, &[("Cookie", "sid=a"), ("Host", host)]).await.status }
+    };
+    assert_eq!(go_on("other.example.com").await, 401);
+}
+
+/// A server with TLS whose certificate `authority` signed; it answers everything with this JSON.
+async fn secure_server(authority: &Path, body: &'static str) -> String {
+    let certificates = CertificateDer::pem_file_iter(authority.join("server.pem")).unwrap();
+    let key = PrivateKeyDer::from_pem_file(authority.join("server.key")).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let config = config.unwrap().with_no_client_auth();
+    let config = config.with_single_cert(certificates.map(Result::unwrap).collect(), key).unwrap();
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    #[allow(clippy::disallowed_methods, reason = "it ends with the test")]
+    tokio::spawn(async move {
+        while let Ok((socket, _)) = listener.accept().await {
+            let Ok(mut socket) = acceptor.accept(socket).await else { continue };
+            let mut request = Vec::new();
+            while !request.ends_with(b"\r\n\r\n") && socket.read_buf(&mut request).await.unwrap_or(0) > 0 {}
+            let answer = format!(
+                "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
+                body.len()
+            );
+            let _ = socket.write_all(answer.as_bytes()).await;
+            let _ = socket.shutdown().await;
+        }
+    });
+    format!("https://{address}/")
+}
+
+#[tokio::test]
+async fn the_server_that_decides_must_be_the_one_that_auth_tls_ca_signed() {
+    let (ours, others) = (certificates(), certificates());
+    let pem = |dir: &TempDir| dir.path().join("ca.pem").display().to_string();
+    let url = secure_server(ours.path(), r#"{"sub":"anna","topics":["*"],"expires_in":900,
+        "keys":[{"kty":"OKP","crv":"Ed25519","kid":"another","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#).await;
+    // No key of the set fits this token: 401 where the set could be read.
+    let foreign = "Bearer eyJhbGciOiJSUzI1NiIsImtpZCI6IngifQ.eyJzdWIiOiJhbm5hIn0.AAAA";
+    for (mode, key, good) in [("callback", "auth.callback_url", 200), ("jwt", "auth.jwks", 401)] {
+        for (authority, expected) in [(pem(&ours), good), (pem(&others), 503), (String::new(), 503)] {
+            let settings =
+                [("auth.mode", mode), ("auth.secret", ""), (key, &url), ("auth.tls_ca", &authority)];
+            let node = Node::start(&settings).await;
+            let answer =
+                node.public_get("/realtime/poll?topics=projects", &[("Authorization", foreign)]).await;
+            assert_eq!(answer.status, expected, "{mode} {authority}: {answer:?}");
+            if expected == 503 {
+                assert!(!answer.text().contains("127.0.0.1"), "where it is asked is told nobody: {answer:?}");
+            }
+        }
+        let not_pem = ours.path().join("ca.key").display().to_string();
+        let wrong =
+            config(&[("auth.mode", mode), ("auth.secret", ""), (key, &url), ("auth.tls_ca", &not_pem)]);
+        let areas = Areas::new(&wrong.areas.names, &wrong.areas.private, &wrong.areas.recorded_only).unwrap();
+        let error = Authenticator::new(&wrong, &areas).unwrap_err().to_string();
+        assert!(error.contains("auth.tls_ca (test)") && error.contains("no certificate"), "{error}");
+    }
 }

@@ -157,7 +157,7 @@ async fn a_set_of_keys_behind_a_url_may_come_late_and_go_away() {
     refusal(&door, &rsa(Some("one"))).await;
     assert_eq!(cms.times_asked(), 1, "a source that fails is left alone for a while");
 
-    let jwks = Jwks::url(&Secret::new(cms.url.as_str())).unwrap().eager();
+    let jwks = Jwks::url(&Secret::new(cms.url.as_str()), None).unwrap().eager();
     let find = async |id| jwks.find(Some(id), crate::config::Algorithm::Rs256).await.map(|keys| keys.len());
     assert!(matches!(find("one").await, Err(AuthError::Away(_))));
     cms.answer(200, &json!({"keys": [jwk("rsa", "one")]}));

@@ -11,7 +11,7 @@ use rustls::{
 };
 
 use super::Target;
-use crate::bus::StartError;
+use crate::{bus::StartError, outbound};
 
 /// The connector for a target.
 pub(super) fn connector(target: &Target) -> Result<TlsConnector, StartError> {
@@ -42,11 +42,7 @@ pub(super) fn connector(target: &Target) -> Result<TlsConnector, StartError> {
 }
 
 fn trusted(path: &Path) -> Result<RootCertStore, StartError> {
-    let mut roots = RootCertStore::empty();
-    for certificate in certificates(path, "redis.tls_ca")? {
-        roots.add(certificate).map_err(|e| unreadable("redis.tls_ca", path, &e))?;
-    }
-    Ok(roots)
+    outbound::authorities(path).map_err(|problem| unreadable("redis.tls_ca", path, &problem))
 }
 
 fn system() -> Result<RootCertStore, StartError> {
