@@ -30,7 +30,11 @@ fn places_are_limited_and_given_back() {
     assert_eq!((roll.len(), roll.editors()), (1, 1));
     drop(second);
     let inner = roll.lock();
-    assert!(inner.places.is_empty() && inner.editors.is_empty() && inner.addresses.is_empty());
+    assert!(inner.places.is_empty() && inner.addresses.is_empty());
+    assert!(
+        inner.editors.values().all(|editor| editor.sessions == 0),
+        "what they have used up is remembered"
+    );
 }
 
 #[test]

@@ -193,8 +193,13 @@ async fn tail_ends_where_going_on_makes_no_sense() {
     let url = format!("http://{}/realtime", node.public);
     let signed = [("CARILLON__AUTH__MODE", "jwt"), ("CARILLON__AUTH__SECRET", SECRET)];
     for (arguments, variables, code, part) in [
-        (&["tail", "nothing:1", "--url", &url][..], &signed[..], 1, "nothing:1 (bad-topic)"),
-        (&["tail", "notifications:bob", "--url", &url], &signed, 1, "notifications:bob (forbidden)"),
+        (&["tail", "nothing:1", "--url", &url][..], &signed[..], 1, "nothing:1 (there is no area nothing"),
+        (
+            &["tail", "notifications:bob", "--url", &url],
+            &signed,
+            1,
+            "notifications:bob (this token does not allow it",
+        ),
         (&["tail", "comments:1", "--url", &url], &[], 1, "no token"),
         (&["tail", "comments:1", "--url", "nonsense"], &signed, 2, "not an address"),
     ] {

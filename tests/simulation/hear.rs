@@ -29,8 +29,14 @@ impl World {
         view.live.clear();
         view.changing.clear();
         view.follows.retain(|topic, _| wanted.contains(topic));
-        if me.way == Way::Poll && me.cursor.is_some() {
-            view.started.retain(|topic| me.positions.contains_key(topic));
+        if let Some(cursor) = me.cursor.as_deref().filter(|_| me.way == Way::Poll).and_then(Cursor::read) {
+            // What is followed anew goes on as well, where the cursor still knows it.
+            for (topic, position) in cursor.resume().positions {
+                if let (true, Ok(position)) = (wanted.contains(&topic), position.parse()) {
+                    me.positions.entry(topic).or_insert(position);
+                }
+            }
+            view.started = me.positions.keys().cloned().collect();
         } else {
             view.started.clear();
         }
