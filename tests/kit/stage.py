@@ -382,7 +382,9 @@ class Site:
     def log(self, topic):
         """The log of a topic: `[(id, event), …]`."""
         with self.redis.client() as client:
-            entries = client.xrange(f"carillon:{topic}")
+            # Until its first event, a log is a string that holds its epoch.
+            quiet = client.type(f"carillon:{topic}") == b"string"
+            entries = [] if quiet else client.xrange(f"carillon:{topic}")
         return [(key.decode(), readable(fields.get(b"event"))) for key, fields in entries]
 
     def log_epoch(self, topic):

@@ -70,12 +70,12 @@ export function screen(page) {
     /** The raw messages of a kind. */
     raw: (type) => page.evaluate((type) => [...document.querySelectorAll('#messages pre')].map((p) => JSON.parse(p.textContent)).filter((m) => m.type === type), type),
     /** Waits until the bar says live, by this transport: live('WebSocket'). The transport is for who hovers over it, not in its text. */
-    live: (transport, ms = 10_000) => until(`the bar says Live${transport ? `, by ${transport}` : ''}`, async () => {
+    live: (transport, ms = 30_000) => until(`the bar says Live${transport ? `, by ${transport}` : ''}`, async () => {
       const [shown, by] = await badge.evaluate((b) => [b.innerText.trim(), b.dataset.transport]);
       if (shown.startsWith('Live') && (!transport || by === transport)) return true;
       throw new Error(`it says “${shown}”, by ${by}`);
     }, ms),
-    becomes: (state, ms = 10_000) => until(`the badge is ${state}`, async () => (await badge.getAttribute('data-state')) === state, ms),
+    becomes: (state, ms = 30_000) => until(`the badge is ${state}`, async () => (await badge.getAttribute('data-state')) === state, ms),
     unread: () => page.locator('#unread').evaluate((bell) => (bell.hidden ? 0 : Number(bell.textContent))),
     comments: () => page.locator('#comments .entry').allInnerTexts(),
     statusOf: (item) => page.locator('#items tr', { hasText: item }).locator('select').inputValue(),

@@ -108,7 +108,7 @@ export const becomes = (page, state, more = {}, ms = 15_000) => until(`the state
   throw new Error(JSON.stringify(now));
 }, ms);
 /** Publishes, and waits until the page has it. */
-export async function arrives(page, node, topic = 'comments:42', ms = 10_000) {
+export async function arrives(page, node, topic = 'comments:42', ms = 30_000) {
   const n = Math.random();
   await node.publish(topic, { type: 'comment.created', data: { n } });
   await until(`an event on ${topic} arrives`, async () => (await noted(page)).events.some((e) => e.n === n), ms);

@@ -5,7 +5,7 @@ let current = '';
 export const file = (name) => { current = name; };
 
 /** Waits for a condition with a deadline, and says what was awaited. */
-export async function until(what, check, ms = 10_000) {
+export async function until(what, check, ms = 30_000) {
   const end = Date.now() + ms;
   for (let last; ;) {
     try { const value = await check(); if (value) return value; last = undefined; } catch (error) { last = error; }

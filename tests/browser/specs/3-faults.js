@@ -22,7 +22,7 @@ test('the node is killed under an open tab, and comes back', async (t) => {
   const seen = Date.now();
   await picture(anna.page, 'fault-node-killed');
   assert.match(await anna.text('#badge-text'), /^Not live since \d/);
-  assert.equal(await anna.page.getByText('It catches up by itself.').isVisible(), true);
+  assert.equal(await anna.page.getByText('May be behind; catches up by itself.').isVisible(), true);
   for (let n = 1; n <= 5; n++) await cms.api('projects/42/comments', { editor: 'bilal', text: `Missed ${n}` });
   await cms.api('projects/42/items/i1/approve', { editor: 'bilal' });
   assert.equal((await anna.comments()).some((c) => c.includes('Missed')), false);
