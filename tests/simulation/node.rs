@@ -231,7 +231,7 @@ impl World {
     pub(crate) fn enter(&self, node: usize) -> Option<(Arc<Common>, Place, Caller, Tasks)> {
         let running = self.nodes[node].running.as_ref()?;
         let place = running.common.roll.enter(IpAddr::from([127, 0, 0, 1])).ok()?;
-        let caller = Caller { identity: Some(Box::new(self.identity.clone())), credentials: None };
+        let caller = Caller { identity: Some(Box::new(self.identity.clone())), ..Caller::default() };
         Some((Arc::clone(&running.common), place, caller, running.tasks.clone()))
     }
 }
