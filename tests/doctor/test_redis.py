@@ -50,7 +50,7 @@ def test_no_function_and_no_right_to_load_it(node, doctor, new_redis):
     assert said.code == 1 and said.bad() == ["library"], said.text
     line = said.line("library")
     assert "Not loaded, and this user has no right to load it." in line
-    assert "ACL SETUSER <user> +function|load" in line and "carillon redis-function | redis-cli -x FUNCTION LOAD" in line
+    assert "ACL SETUSER <user> +function|load" in line and "carillon redis-function --config FILE | redis-cli -x FUNCTION LOAD" in line
 
 
 def test_no_function_yet(node, doctor, new_redis):

@@ -169,7 +169,8 @@ async def test_a_node_without_redis(witness, site):
     assert witness.internal(node, "GET", "/readyz")[0] == 503
     assert witness.internal(node, "POST", "/publish", ELEMENT, PUBLISHER)[0] == 503
     assert witness.internal(node, "POST", "/publish?live=1", ELEMENT, PUBLISHER)[0] == 503
-    assert witness.internal(node, "POST", "/disconnect", {"user": "anna"}, PUBLISHER)[0] == 503
+    for order in ("/disconnect", "/refresh"):
+        assert witness.internal(node, "POST", order, {"user": "anna"}, PUBLISHER)[0] == 503
     assert witness.internal(node, "GET", "/status")[0] == 200
     await asyncio.to_thread(site.redis.start)
     for each in (editor, stream):
@@ -228,7 +229,7 @@ def test_what_everybody_may_read(witness, site):
     assert witness.public(node, method="POST")[0] == 405
     for port in (node.port, node.internal_port):
         assert witness.ask(port, "GET", "/nowhere")[0] == 404
-    for path in ("/publish", "/disconnect"):
+    for path in ("/publish", "/disconnect", "/refresh"):
         assert witness.internal(node, "GET", path)[0] == 405
     asked = {"Accept": "application/openmetrics-text; version=1.0.0"}
     assert "openmetrics" in witness.internal(node, "GET", "/metrics", headers=asked)[1]["Content-Type"]
@@ -328,7 +329,7 @@ async def test_a_cms_that_is_asked(witness, site):
     stranger = {"Authorization": "Bearer of-somebody"}
     for path, base in (("", UPGRADE), ("/events", {}), ("/poll", {})):
         assert witness.public(node, path, {**base, **stranger})[0] == 503
-    for path, body in (("/publish", ELEMENT), ("/disconnect", {"user": "anna"})):
+    for path, body in (("/publish", ELEMENT), ("/disconnect", {"user": "anna"}), ("/refresh", {"user": "anna"})):
         assert witness.internal(node, "POST", path, body, {**JSON, **stranger})[0] == 503
 
 
@@ -400,18 +401,19 @@ def test_positions(witness, site):
     assert positions("comments:1", claim)[0] == 403
 
 
-def test_disconnecting(witness, site):
-    """Done, and every refusal."""
+def test_orders(witness, site):
+    """Sessions that end, and rights that are fetched anew: done, and every refusal."""
     node = site.node()
-
-    def disconnect(body, headers=PUBLISHER):
-        return witness.internal(node, "POST", "/disconnect", body, headers)[0]
-
-    assert disconnect({"user": "anna"}) == 200
-    assert disconnect("nonsense") == 400
-    assert disconnect({"user": "anna"}, JSON) == 401
-    assert disconnect({"user": "anna"}, {**JSON, "Authorization": "Bearer " + token("cms", publish=["comments:*"])}) == 403
-    assert disconnect(" " * (9 << 20)) == 413
+    elsewhere = {**JSON, "Authorization": "Bearer " + token("cms", publish=["comments:*"])}
+    for path in ("/disconnect", "/refresh"):
+        for body, headers, expected in (
+            ({"user": "anna"}, PUBLISHER, 200),
+            ("nonsense", PUBLISHER, 400),
+            ({"user": "anna"}, JSON, 401),
+            ({"user": "anna"}, elsewhere, 403),
+            (" " * (9 << 20), PUBLISHER, 413),
+        ):
+            assert witness.internal(node, "POST", path, body, headers)[0] == expected, (path, expected)
 
 
 # What is documented and cannot be brought about here, and why.
@@ -420,6 +422,7 @@ UNSEEN_WORDS = {
 }
 UNSEEN_ANSWERS = {
     ("post", "/disconnect", "503", "redis-refuses"): "Redis refuses a PUBLISH only to a user without the right to it",
+    ("post", "/refresh", "503", "redis-refuses"): "as for /disconnect",
 }
 
 
