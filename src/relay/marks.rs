@@ -175,6 +175,15 @@ impl LiveMarks {
         }
     }
 
+    /// A proof: a mark that lies before it holds no more, whatever this node's clock says (Redis' was set ahead).
+    pub(super) fn prove(&mut self, at: u64) {
+        for (name, area) in &mut self.areas {
+            if area.until.is_some() && self.known.get(name).is_none_or(|mark| mark <= at) {
+                area.until = None;
+            }
+        }
+    }
+
     /// Whether live events are withheld somewhere: then nobody was told everything.
     pub(super) fn withhold(&self) -> bool {
         self.areas.values().any(|area| area.lost || !area.held.is_empty())

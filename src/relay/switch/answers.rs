@@ -41,14 +41,17 @@ impl Switch {
             return;
         }
         let latest = self.questions.latest();
-        let mut opened = Vec::new();
+        let (mut opened, mut refused) = (Vec::new(), Vec::new());
         for (subject, head) in results {
             let Some(room) = self.hub.find(&subject) else { continue };
             if let Err(error) = &head {
                 tracing::warn!(topic = %subject, %error, "a topic cannot be followed; trying again");
             }
+            let failed = head.is_err();
             if self.feeds.opened(room, head, latest) {
                 opened.push((room, subject));
+            } else if failed {
+                refused.push(room);
             }
         }
         for (room, subject) in opened {
@@ -56,6 +59,10 @@ impl Switch {
                 Subject::Topic(topic) => self.release(room, &topic),
                 Subject::Every(_) => self.wake(room),
             }
+        }
+        // Who has an answer already goes on without these.
+        for room in refused {
+            self.wake(room);
         }
     }
 
@@ -157,6 +164,9 @@ impl Switch {
             self.resyncs.owe_all(&mut self.hub, room, Reason::Gap);
             self.owe_live(room, &marks);
             self.wake(room);
+        }
+        for room in &again {
+            self.wake(*room);
         }
         if !again.is_empty() {
             self.link.look_again(again.into_iter(), now);

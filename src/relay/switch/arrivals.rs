@@ -110,6 +110,7 @@ impl Switch {
 
     /// A probe has come back: everything before it was handed over.
     fn prove(&mut self, at: u64) {
+        self.marks.prove(at);
         self.link.prove(at);
         if self.link.is_live() {
             self.turn.metrics.proof().renew();
