@@ -29,46 +29,44 @@ use self::round::Pace;
 #[command(after_help = "\
 Examples:
   carillon bench --spawn 1 --sessions 1000 --pace 20
-  carillon bench --spawn 2 --redis redis://127.0.0.1:6379 --sessions 10000 --floor --rounds 5
-  carillon bench --node ws://10.0.0.5:8080/realtime --internal http://10.0.0.5:9090 --token TOKEN --pace flat --json
+  carillon bench --spawn 2 --redis redis://127.0.0.1:6379 --sessions 10000 --floor
 
-Sessions are checked for order, loss and duplicates; the exit code is 1 where anything was not as it must be.
-Each process holds at most as many sockets as `ulimit -n` allows: --readers spreads them over more.")]
+Sessions are checked for order, loss and duplicates; the exit code is 1 where anything was wrong.")]
 pub(super) struct Bench {
     #[command(flatten)]
     file: super::settings::ConfigFile,
-    /// Measure these nodes (ws://host:port/realtime); repeat for several
+    /// Measure this node, ws://host:port/realtime; may be repeated
     #[arg(long = "node", value_name = "URL", conflicts_with = "spawn")]
     nodes: Vec<String>,
-    /// Internal listeners of the nodes: for publishing by HTTP, and for their CPU time and memory
+    /// Internal listener of a node: publish there, read CPU and memory
     #[arg(long, value_name = "URL")]
     internal: Vec<String>,
-    /// Processes of the nodes on this machine, for their CPU time and memory
-    #[arg(long = "pid")]
+    /// Processes of the nodes on this machine, for CPU and memory
+    #[arg(long = "pid", value_name = "PID")]
     pids: Vec<u32>,
-    /// Start so many nodes for the bench; more than one need --redis
+    /// Start so many nodes; more than one need --redis
     #[arg(long, value_name = "N")]
     spawn: Option<u32>,
-    /// Settings of the nodes that are started: section.key=value
+    /// A setting of the nodes that are started: section.key=value
     #[arg(long = "set", value_name = "SETTING", requires = "spawn")]
     settings: Vec<String>,
-    /// Publish here instead of by HTTP, and let nodes that are started use it
+    /// Publish here instead of by HTTP; nodes that are started use it
     #[arg(long, value_name = "URL", default_value = "", hide_default_value = true)]
     redis: String,
-    /// How events are published
-    #[arg(long, value_enum)]
+    /// How to publish: recorded or live (Redis), http or http-live
+    #[arg(long, value_enum, hide_possible_values = true)]
     by: Option<By>,
     /// Token of all sessions
-    #[arg(long)]
+    #[arg(long, value_name = "TOKEN")]
     token: Option<String>,
-    /// File with the token that authorises publishing by HTTP
+    /// File with the token for publishing by HTTP
     #[arg(long, value_name = "FILE")]
     publish_token_file: Option<PathBuf>,
     /// Sessions in all
-    #[arg(long, default_value_t = 1000)]
+    #[arg(long, value_name = "N", default_value_t = 1000)]
     sessions: u32,
     /// Topics in all
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     topics: u32,
     /// Topics that a session follows
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
@@ -79,31 +77,31 @@ pub(super) struct Bench {
     /// Bytes of an event
     #[arg(long, value_name = "BYTES", default_value_t = 200)]
     payload: usize,
-    /// lone (the next event when everybody has the last), flat (as fast as can be), or events per second
+    /// lone (one by one), flat (as fast as can be), or events a second
     #[arg(long, default_value = "lone")]
     pace: Pace,
     /// With --pace flat: events that may be on their way
-    #[arg(long, value_name = "EVENTS", default_value_t = 256)]
+    #[arg(long, value_name = "N", default_value_t = 256)]
     window: u64,
-    /// Events in a round [default: 20 lone, 2000 flat, or what is due in 10 seconds]
-    #[arg(long)]
+    /// Events in a round [default: 20 lone, 2000 flat, else 10 seconds]
+    #[arg(long, value_name = "N")]
     events: Option<u64>,
     /// Rounds; the least, the middle and the most are told
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, value_name = "N", default_value_t = 5)]
     rounds: u32,
-    /// Before each round the bare loop: one send(2) per socket of the same frame to as many sockets
+    /// Before each round the bare loop of send(2) on as many sockets
     #[arg(long)]
     floor: bool,
-    /// Each round twice: once with so many sessions that do not read
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    /// Each round once more, with so many sessions that do not read
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     slow: u32,
-    /// Before the rounds: measure for so long what idle sessions cost
-    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+    /// Before the rounds: what idle sessions cost, for so long
+    #[arg(long, value_name = "SECONDS", default_value_t = 0, hide_default_value = true)]
     idle: u64,
-    /// Connect and leave so many times, and tell the memory after each
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    /// Connect and leave so many times; tells the memory after each
+    #[arg(long, value_name = "N", default_value_t = 1, hide_default_value = true, value_parser = clap::value_parser!(u32).range(1..))]
     cycles: u32,
-    /// Processes that hold the sessions [default: as few as their sockets allow]
+    /// Processes that hold the sessions [default: as `ulimit -n` asks]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     readers: Option<u32>,
     /// Handshakes that are under way at a time

@@ -14,7 +14,7 @@ use crate::{
 /// The option that names the configuration file.
 #[derive(Debug, Args)]
 pub(super) struct ConfigFile {
-    /// Configuration file (TOML); the environment (CARILLON__SECTION__KEY) wins over it
+    /// Configuration file (TOML); CARILLON__SECTION__KEY wins over it
     #[arg(long = "config", short = 'c', value_name = "FILE", env = "CARILLON_CONFIG")]
     path: Option<PathBuf>,
 }

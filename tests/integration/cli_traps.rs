@@ -248,3 +248,34 @@ fn a_door_that_stands_open_is_said_by_the_check_and_by_a_node() {
         assert!(missing.is_empty(), "not said: {missing:?}");
     }
 }
+
+/// The commands that a help text lists, with those below them.
+fn commands(of: &[&str]) -> Vec<Vec<String>> {
+    let (_, help, _) = ran(&[of, &["--help"]].concat(), &[]);
+    let listed =
+        help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
+    // Names stand behind two blanks, the rest of a long description behind more.
+    let names = listed.filter_map(|line| line.strip_prefix("  ")?.split(' ').next());
+    let names = names.filter(|name| !["", "help"].contains(name));
+    let mut all = Vec::new();
+    for name in names {
+        let path = [of, &[name]].concat();
+        all.extend(commands(&path));
+        all.push(path.iter().map(ToString::to_string).collect());
+    }
+    all
+}
+
+/// A window of 100 columns and 42 rows, as on a laptop.
+#[test]
+fn every_help_text_fits_one_screen() {
+    let all = commands(&[]);
+    assert!(all.len() > 12, "the commands are read from the help: {all:?}");
+    for path in std::iter::once(Vec::new()).chain(all) {
+        let arguments: Vec<&str> = path.iter().map(String::as_str).chain(["--help"]).collect();
+        let (code, help, _) = ran(&arguments, &[("COLUMNS", "100")]);
+        assert_eq!(code, 0, "{arguments:?}");
+        assert!(help.lines().count() <= 42, "{arguments:?}: {} lines\n{help}", help.lines().count());
+        assert!(help.lines().all(|line| line.chars().count() <= 100), "{arguments:?} is too wide\n{help}");
+    }
+}
