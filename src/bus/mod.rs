@@ -39,6 +39,9 @@ pub enum BusEvent {
     /// Messages of one subject may be missing although the link is up (its subscription was lost, or our own queue
     /// overflowed: then `None`, for all subjects).
     Doubt(Option<Subject>),
+    /// Redis refuses to go on with a subscription that it had confirmed. The subject is wanted no longer: nothing of it
+    /// arrives until it is subscribed to again, and what was published meanwhile may be missing.
+    Refused(Subject),
     /// What an operator has revoked; may come again.
     Revoked(Vec<Revocation>),
     /// Redis cannot be used as configured (found out after the start): the node must stop.

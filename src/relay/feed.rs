@@ -74,6 +74,16 @@ pub struct Feed {
     reading: Option<Reading>,
     /// The latest question when the feed was found to be in step with Redis: its subscription is older than any later one.
     confirmed: Option<Stamp>,
+    refusal: Option<Refusal>,
+}
+
+/// Redis has refused the subscription, and has not confirmed it since.
+#[derive(Debug)]
+struct Refusal {
+    /// The latest question then: a confirmation that was asked for before is void.
+    latest: Stamp,
+    /// Whether it was followed before: then it may lack something when it is open again.
+    followed: bool,
 }
 
 impl Feed {
@@ -88,6 +98,7 @@ impl Feed {
             unheld: None,
             reading: None,
             confirmed: None,
+            refusal: None,
         }
     }
 
@@ -148,6 +159,28 @@ impl Feed {
             None => self.state = State::Live,
         }
         self.confirmed = Some(latest);
+    }
+
+    /// Redis refuses the subscription that it had: it must be subscribed to again.
+    pub fn refuse(&mut self, latest: Stamp) {
+        let followed = self.state != State::Opening || self.refusal.as_ref().is_some_and(|r| r.followed);
+        self.interrupt();
+        self.state = State::Opening;
+        self.refusal = Some(Refusal { latest, followed });
+    }
+
+    /// Whether Redis has refused it after this question was asked: its answer is void.
+    pub fn was_refused_since(&self, question: Stamp) -> bool {
+        self.refusal.as_ref().is_some_and(|refusal| question <= refusal.latest)
+    }
+
+    /// It is subscribed to once more. Where it was followed before it is in doubt from now on, and `true` comes back.
+    pub fn reopen(&mut self) -> bool {
+        let followed = self.refusal.take().is_some_and(|refusal| refusal.followed);
+        if followed {
+            self.state = State::Doubt;
+        }
+        followed
     }
 
     /// Messages may be missing: what arrives is held until the head was compared.

@@ -3,6 +3,8 @@
 //! One read per log is under way at a time, whoever waits for it, and only so many in all: what a lost link costs is
 //! bounded. Must not know sessions or the hub.
 
+mod opening;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},
@@ -10,6 +12,7 @@ use std::{
 
 use rustc_hash::FxHashMap;
 
+pub(super) use self::opening::Opened;
 use super::{
     feed::{Arrival, Feed, State},
     log::{Entry, Resumed},
@@ -108,11 +111,6 @@ impl Feeds {
         self.behind.iter().copied()
     }
 
-    /// Feeds that are not yet subscribed to.
-    pub(super) fn opening(&self) -> impl Iterator<Item = RoomId> {
-        self.behind().filter(|room| self.get(*room).is_some_and(|feed| feed.state() == State::Opening))
-    }
-
     /// Whether a room's feed can be relied on; a room without one lacks nothing.
     pub(super) fn is_live(&self, room: RoomId) -> bool {
         self.by_room.get(&room).is_none_or(Feed::is_live)
@@ -140,42 +138,12 @@ impl Feeds {
         self.by_room.get(&room)?.position()
     }
 
-    /// Makes a feed for a room that has none; whether it did.
-    pub(super) fn open(&mut self, room: RoomId) -> bool {
-        if self.by_room.contains_key(&room) {
-            return false;
-        }
-        self.by_room.insert(room, Feed::opening(self.longest));
-        self.behind.insert(room);
-        true
-    }
-
     /// Forgets a room.
     pub(super) fn close(&mut self, room: RoomId) {
         self.by_room.remove(&room);
         self.behind.remove(&room);
         self.failed.remove(&room);
         self.wanted.remove(&room);
-    }
-
-    /// A subscription was confirmed or refused; whether the feed is live with it.
-    pub(super) fn opened(
-        &mut self,
-        room: RoomId,
-        head: Result<Option<Head>, BusError>,
-        latest: Stamp,
-    ) -> bool {
-        let Some(feed) = self.by_room.get_mut(&room).filter(|feed| feed.state() == State::Opening) else {
-            return false;
-        };
-        if let Ok(head) = head {
-            feed.open(head, latest);
-            self.behind.remove(&room);
-            self.failed.remove(&room);
-            return true;
-        }
-        self.failed.insert(room, Failed::Alone);
-        false
     }
 
     /// Takes a recorded message of a room that has a feed.

@@ -223,7 +223,10 @@ impl Redis {
                             let head = self.head(topic).map(Some);
                             (subject, head)
                         }
-                        Subject::Every(_) => (subject, Ok(None)),
+                        Subject::Every(_) => {
+                            let refuses = self.refused.contains(&subject.to_string().as_str());
+                            (subject, if refuses { Err(refused()) } else { Ok(None) })
+                        }
                     })
                     .collect(),
             ),

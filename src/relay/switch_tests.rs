@@ -185,6 +185,52 @@ fn who_follows_the_area_is_told_of_what_a_look_finds_missing() {
 }
 
 #[test]
+fn a_topic_that_is_refused_after_a_lost_link_holds_up_no_other_and_lacks_nothing_when_it_is_back() {
+    let mut rig = Rig::live();
+    let anna = rig.join(&["comments:1", "projects:1"]);
+    let bo = rig.join(&["comments:2", "comments:*"]);
+    rig.event(BusEvent::Link(BusLink::Down { reason: "x".into(), lineage_changed: false }));
+    for subject in ["projects:1", "comments:*"] {
+        rig.event(BusEvent::Refused(Subject::parse(subject, &rig.areas).unwrap()));
+    }
+    rig.event(BusEvent::Link(BusLink::Up));
+    rig.redis.refused = vec!["projects:1", "comments:*"];
+    rig.prove();
+    rig.serve();
+    assert!(rig.switch.is_live());
+    rig.publish("comments:1", false);
+    rig.publish("projects:1", true);
+    rig.publish("comments:2", true);
+    assert_eq!(told(&anna), ["status false", "comments:1 1"], "not complete, and not stopped");
+    assert_eq!(told(&bo), ["status false"]);
+    // The right is back.
+    rig.redis.refused.clear();
+    rig.tick();
+    rig.serve();
+    rig.prove();
+    rig.tick();
+    assert_eq!(told(&anna), ["projects:1 1", "status true"]);
+    assert_eq!(told(&bo)[0], "resync gap comments:*");
+}
+
+#[test]
+fn a_confirmation_that_was_asked_for_before_a_refusal_is_void() {
+    let mut rig = Rig::live();
+    let anna = rig.connect(&["comments:1"], None, 100_000);
+    let open = rig.keep(|question| matches!(question, Question::Open(_)));
+    rig.event(BusEvent::Refused(Subject::parse("comments:1", &rig.areas).unwrap()));
+    rig.answer(open);
+    rig.pass(6000);
+    rig.tick();
+    let again = rig.keep(|question| matches!(question, Question::Open(_)));
+    rig.serve();
+    assert_eq!(told(&anna), ["welcome away comments=0"]);
+    rig.answer(again);
+    rig.serve();
+    assert_eq!(told(&anna).last().unwrap(), "status true");
+}
+
+#[test]
 fn heads_are_those_of_the_topics_that_they_name() {
     let mut rig = Rig::live();
     let zed = rig.join(&["comments:a", "comments:b"]);

@@ -90,9 +90,15 @@ impl Ledger {
         }
     }
 
-    /// What Redis refuses, with its words.
-    pub(super) fn refused(&self) -> Option<(&Channel, &str)> {
-        self.entries.iter().find_map(|(channel, entry)| Some((channel, entry.refused.as_deref()?)))
+    /// What Redis refuses, with its words; none of it is wanted any longer.
+    pub(super) fn take_refused(&mut self) -> Vec<(Channel, String)> {
+        let refused = self.entries.iter_mut().filter(|(_, entry)| entry.wanted);
+        let refused = refused.filter_map(|(channel, entry)| Some((channel.clone(), entry.refused.take()?)));
+        let refused = refused.collect::<Vec<_>>();
+        for (channel, _) in &refused {
+            self.release(channel);
+        }
+        refused
     }
 
     /// The next piece of work, of at most `size` channels; `None` when everything is settled that can be. `places`: where

@@ -100,12 +100,28 @@ fn a_refusal_is_told_once_and_can_be_tried_again() {
     assert!(ledger.work(at_one, 9).is_some());
     ledger.refuse(&one, "NOPERM".into());
     assert_eq!(ledger.work(at_one, 9), None, "no second try of its own");
-    assert_eq!(ledger.refused(), Some((&one, "NOPERM")));
     assert_eq!(ledger.outcome(&one), Some(Err("NOPERM".into())));
     assert_eq!(ledger.outcome(&one), None);
     ledger.want(one.clone());
     assert_eq!(settle(&mut ledger, at_one).len(), 1);
     assert_eq!(ledger.outcome(&one), Some(Ok(())));
+}
+
+#[test]
+fn what_a_new_connection_is_refused_is_wanted_no_longer() {
+    let mut ledger = Ledger::default();
+    let (one, two) = (channel("comments:1"), channel("comments:2"));
+    ledger.want(one.clone());
+    ledger.want(two.clone());
+    settle(&mut ledger, at_one);
+    ledger.begin();
+    ledger.refuse(&one, "NOPERM".into());
+    assert_eq!(settle(&mut ledger, at_one).len(), 1);
+    assert_eq!(ledger.take_refused(), [(one.clone(), "NOPERM".to_owned())]);
+    assert_eq!(ledger.take_refused(), []);
+    ledger.begin();
+    assert_eq!(settle(&mut ledger, at_one).len(), 1, "the other one");
+    assert_eq!((ledger.outcome(&one), ledger.outcome(&two)), (None, Some(Ok(()))));
 }
 
 #[test]

@@ -30,7 +30,7 @@ use super::{
 use crate::{
     bus::{BusEvent, Link, Settings, arrivals::Arrivals, keys::Keys},
     mutant,
-    protocol::Lineage,
+    protocol::{Lineage, Subject},
     shutdown::Tasks,
 };
 
@@ -144,19 +144,28 @@ impl Upkeep {
 
     async fn prove(&self, link: &mut Built) -> Result<(), Obstacle> {
         let attached = self.subscriptions.attach(link.subscriber.clone(), self.fixed(link)).await;
-        attached.map_err(|error| {
+        let refused = attached.map_err(|error| {
             if is_trouble(&error) {
                 Obstacle::Passing(describe(&error))
             } else {
                 Obstacle::answered(error.into(), &self.place)
             }
         })?;
+        self.tell_refused(refused).await;
         // The control channel is listened to by now, and nothing is delivered yet: no order falls in between.
         self.learn_revocations(&link.line, true)
             .await
             .map_err(|fault| Obstacle::answered(fault, &self.place))?;
         self.line.send_replace(Some(link.line.clone()));
         link.probe(&self.board).await.map_err(|fault| Obstacle::answered(fault, &self.place))
+    }
+
+    /// Tells of what Redis refuses to go on with: before `Up`, so that nobody relies on it.
+    async fn tell_refused(&self, refused: Vec<(Subject, String)>) {
+        for (subject, text) in refused {
+            warn!(topic = %subject, "Redis refuses a topic that was followed before; trying again: {text}");
+            self.arrivals.tell(BusEvent::Refused(subject)).await;
+        }
     }
 
     /// Tells of what was revoked while this node did not listen.
@@ -271,6 +280,21 @@ impl Upkeep {
         self.subscriptions.detach(&fixed).await;
     }
 
+    /// Tells of subjects whose events may be lost.
+    fn doubt(&self, subjects: Vec<Subject>) {
+        let count = subjects.len();
+        if count == 0 {
+            return;
+        }
+        warn!(count, "Redis had lost subscriptions of this node, or slots have moved; subscribed again");
+        if count > NAMED {
+            return self.arrivals.push(BusEvent::Doubt(None));
+        }
+        for subject in subjects {
+            self.arrivals.push(BusEvent::Doubt(Some(subject)));
+        }
+    }
+
     /// Probes and compares subscriptions until something is wrong.
     async fn rounds(&mut self, link: &mut Built) -> String {
         let interval = self.settings.probe_interval;
@@ -295,19 +319,9 @@ impl Upkeep {
             }
             match self.subscriptions.reconcile().await {
                 Ok(Agreement::Agrees) => {}
-                Ok(Agreement::Mended(subjects)) => {
-                    let count = subjects.len();
-                    warn!(
-                        count,
-                        "Redis had lost subscriptions of this node, or slots have moved; subscribed again"
-                    );
-                    if count > NAMED {
-                        self.arrivals.push(BusEvent::Doubt(None));
-                        continue;
-                    }
-                    for subject in subjects {
-                        self.arrivals.push(BusEvent::Doubt(Some(subject)));
-                    }
+                Ok(Agreement::Mended { doubtful, refused }) => {
+                    self.tell_refused(refused).await;
+                    self.doubt(doubtful);
                 }
                 Ok(Agreement::Unknown(text)) => {
                     if !std::mem::replace(&mut self.blind, true) {

@@ -4,6 +4,8 @@
 //! Redis knows of our connection are compared with the [`Ledger`]. Subscribing is confirmed by an answer that Redis gives
 //! behind it on the same connection. Must not know what arrives.
 
+mod compare;
+
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use fred::prelude::{Error, ErrorKind};
@@ -12,6 +14,7 @@ use tokio::{
     time::{Duration, Instant, sleep},
 };
 
+pub(super) use self::compare::Agreement;
 use super::{
     connection::{Change, Connection, PATIENCE},
     fault::{describe, is_trouble},
@@ -27,9 +30,6 @@ use crate::{
 
 /// Channels in one SUBSCRIBE, or SSUBSCRIBEs that leave together: enough to be quick, few enough not to hold up Redis.
 const BATCH: usize = 500;
-
-/// Channels in one SUBSCRIBE while it is found out which of them Redis has lost: so many are doubted where one is.
-const MENDED: usize = 100;
 
 /// The wait before channels are subscribed to where Redis has sent us.
 const REDIRECTED: Duration = Duration::from_millis(20);
@@ -52,17 +52,6 @@ pub(super) struct Subscriptions {
     /// The link's connection while there is one; held while anything is said over it, because a refusal is known by its
     /// place only.
     wire: AsyncMutex<Option<Arc<Connection>>>,
-}
-
-/// What a comparison with Redis brought.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Agreement {
-    /// The numbers agree.
-    Agrees,
-    /// They did not, or slots have moved; what was missing was subscribed to once more. Events of these may be lost.
-    Mended(Vec<Subject>),
-    /// This user may not look.
-    Unknown(String),
 }
 
 impl Subscriptions {
@@ -110,9 +99,14 @@ impl Subscriptions {
         }
     }
 
-    /// Takes a new connection into use and subscribes to the `fixed` channels and everything wanted on it. An error leaves
-    /// the subscriptions without a connection.
-    pub(super) async fn attach(&self, connection: Arc<Connection>, fixed: Vec<String>) -> Result<(), Error> {
+    /// Takes a new connection into use and subscribes to the `fixed` channels and everything wanted on it. Returns the
+    /// subjects that Redis refuses, with its words: they are wanted no longer, and hold up no other. An error leaves the
+    /// subscriptions without a connection.
+    pub(super) async fn attach(
+        &self,
+        connection: Arc<Connection>,
+        fixed: Vec<String>,
+    ) -> Result<Vec<(Subject, String)>, Error> {
         let mut wire = self.wire.lock().await;
         *wire = None;
         {
@@ -123,16 +117,19 @@ impl Subscriptions {
             }
         }
         self.flush(&connection).await?;
-        let refused = self.ledger().refused().map(|(channel, text)| match channel {
-            Channel::Subject(subject) => format!("{subject} cannot be followed: {text}"),
-            // Without these there is no link.
-            Channel::Fixed(_) => text.to_owned(),
-        });
-        if let Some(text) = refused {
-            return Err(Error::new(ErrorKind::Unknown, text));
-        }
+        let refused = self.take_refused()?;
         *wire = Some(connection);
-        Ok(())
+        Ok(refused)
+    }
+
+    /// The subjects that Redis refuses by now, with its words. An error where it is a channel without which there is no
+    /// link.
+    fn take_refused(&self) -> Result<Vec<(Subject, String)>, Error> {
+        let refused = self.ledger().take_refused().into_iter().map(|(channel, text)| match channel {
+            Channel::Subject(subject) => Ok((subject, text)),
+            Channel::Fixed(_) => Err(Error::new(ErrorKind::Unknown, text)),
+        });
+        refused.collect()
     }
 
     /// Gives the connection up, with its `fixed` channels. It must have failed, so that nobody holds the wire for long.
@@ -294,93 +291,5 @@ impl Subscriptions {
             connection.look_around().await?;
         }
         Ok(began)
-    }
-
-    /// Compares what Redis says about the connection with the ledger, and subscribes once more to what is missing.
-    pub(super) async fn reconcile(&self) -> Result<Agreement, Error> {
-        let wire = self.wire.lock().await;
-        let Some(connection) = &*wire else { return Ok(Agreement::Agrees) };
-        let mut doubtful = if self.sharded { self.follow(connection).await? } else { Vec::new() };
-        for socket in connection.sockets() {
-            let counted = match self.counted(&socket).await {
-                Err(error) if !is_trouble(&error) => return Ok(Agreement::Unknown(describe(&error))),
-                counted => counted?,
-            };
-            let expected = self.ledger().count(socket.server());
-            if counted.is_some_and(|counted| counted != expected) {
-                doubtful.extend(self.mend(connection, &socket, expected).await?);
-            }
-        }
-        let subjects = doubtful.into_iter().filter_map(|channel| match channel {
-            Channel::Subject(subject) => Some(subject),
-            Channel::Fixed(_) => None,
-        });
-        let subjects = subjects.collect::<Vec<_>>();
-        Ok(if subjects.is_empty() { Agreement::Agrees } else { Agreement::Mended(subjects) })
-    }
-
-    /// Follows slots to where they lie by now; what has moved.
-    async fn follow(&self, connection: &Connection) -> Result<Vec<Channel>, Error> {
-        let moved = self.ledger().moved(|channel| self.places(connection, channel));
-        self.flush(connection).await?;
-        Ok(moved)
-    }
-
-    /// Channels and patterns that Redis knows of this connection; `None` where it does not say (sharded ones, before 7).
-    async fn counted(&self, socket: &Socket) -> Result<Option<(usize, usize)>, Error> {
-        let answer = reply::text(socket.send("CLIENT", vec!["INFO".into()], PATIENCE).await?);
-        let number = |name: &str| {
-            answer.split_whitespace().find_map(|field| field.strip_prefix(name)?.parse::<usize>().ok())
-        };
-        let counted = if self.sharded {
-            number("ssub=").map(|channels| (channels, 0))
-        } else {
-            number("sub=").zip(number("psub="))
-        };
-        Ok(counted)
-    }
-
-    /// Subscribes to everything at a server once more, and finds out what of it was missing.
-    async fn mend(
-        &self,
-        connection: &Connection,
-        socket: &Socket,
-        expected: (usize, usize),
-    ) -> Result<Vec<Channel>, Error> {
-        let mut missing = Vec::new();
-        let mut before = self.counted(socket).await?;
-        let (patterns, channels): (Vec<_>, Vec<_>) =
-            self.ledger().at(socket.server()).into_iter().partition(Channel::is_pattern);
-        let batches = channels.chunks(MENDED).chain(patterns.chunks(MENDED));
-        for batch in batches {
-            if self.sharded {
-                let place = Place { server: socket.server().clone(), asking: false };
-                let work = Work { place, subscribe: true, channels: batch.to_vec() };
-                let mut known = before.map(|(channels, _)| channels);
-                for (channel, count) in self.begin_shards(connection, socket, work).await?.counts {
-                    // The number goes up where the channel was not there.
-                    if count != known {
-                        missing.push(channel);
-                    }
-                    known = count;
-                }
-                before = known.map(|channels| (channels, 0));
-            } else {
-                self.begin_together(socket, batch).await?;
-                let now = self.counted(socket).await?;
-                if now != before {
-                    missing.extend_from_slice(batch);
-                }
-                before = now;
-            }
-        }
-        if before.is_some_and(|counted| counted != expected) {
-            // What Redis has too much is not ours to know; a fresh start is.
-            return Err(Error::new(
-                ErrorKind::Protocol,
-                "Redis has other subscriptions than this node wants",
-            ));
-        }
-        Ok(missing)
     }
 }

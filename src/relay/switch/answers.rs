@@ -7,7 +7,7 @@ use crate::{
     protocol::{EntryId, Reason, Subject, Topic},
     relay::{
         feed::Arrival,
-        feeds::Read,
+        feeds::{Opened, Read},
         question::{Answer, Place, Stamp},
     },
 };
@@ -47,11 +47,11 @@ impl Switch {
             if let Err(error) = &head {
                 tracing::warn!(topic = %subject, %error, "a topic cannot be followed; trying again");
             }
-            let failed = head.is_err();
-            if self.feeds.opened(room, head, latest) {
-                opened.push((room, subject));
-            } else if failed {
-                refused.push(room);
+            match self.feeds.opened(room, head, (stamp, latest)) {
+                Opened::Live => opened.push((room, subject)),
+                Opened::Doubtful => self.link.doubt(room, &mut self.feeds),
+                Opened::Refused => refused.push(room),
+                Opened::Nothing => {}
             }
         }
         for (room, subject) in opened {

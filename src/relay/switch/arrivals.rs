@@ -34,6 +34,7 @@ impl Switch {
                         BusEvent::Link(bus::Link::Down { reason, .. }) => self.lose_link(&reason),
                         BusEvent::Link(bus::Link::Up) => self.regain_link(),
                         BusEvent::Doubt(subject) => self.doubt(subject.as_ref()),
+                        BusEvent::Refused(subject) => self.refuse(&subject),
                         BusEvent::Revoked(revocations) => {
                             for member in self.last_look.revoke(&revocations, &self.hub) {
                                 self.dismiss(member);
@@ -146,6 +147,20 @@ impl Switch {
         for room in rooms {
             self.link.doubt(room, &mut self.feeds);
         }
+    }
+
+    /// Redis goes on with everything but this. Who follows it is told, and has the rest.
+    fn refuse(&mut self, subject: &Subject) {
+        let Some(room) = self.hub.find(subject) else { return };
+        if !self.feeds.refuse(room, self.questions.latest()) {
+            return;
+        }
+        self.link.forget(room);
+        for member in self.hub.followers(room) {
+            self.resyncs.look_at(member);
+            status::tell(member, false, &mut self.hub, &self.link);
+        }
+        self.wake(room);
     }
 
     fn lose_link(&mut self, reason: &str) {

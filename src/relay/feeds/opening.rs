@@ -1,0 +1,81 @@
+//! How feeds come to be in step for the first time, and what a refused subscription means for one.
+//!
+//! What Redis refuses stays behind alone and is asked for again; a feed that was followed before it was refused is in doubt
+//! when it is open again. Must not know who waits for it.
+
+use super::{Failed, Feeds};
+use crate::{
+    bus::{BusError, Head},
+    hub::RoomId,
+    relay::{
+        feed::{Feed, State},
+        question::Stamp,
+    },
+};
+
+/// What an answer to a subscription means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::relay) enum Opened {
+    /// The feed is in step.
+    Live,
+    /// It was followed before: its head must be compared.
+    Doubtful,
+    /// It cannot be followed now.
+    Refused,
+    /// Nobody waits for it.
+    Nothing,
+}
+
+impl Feeds {
+    /// Feeds that are not yet subscribed to.
+    pub(in crate::relay) fn opening(&self) -> impl Iterator<Item = RoomId> {
+        self.behind().filter(|room| self.get(*room).is_some_and(|feed| feed.state() == State::Opening))
+    }
+
+    /// Makes a feed for a room that has none; whether it did.
+    pub(in crate::relay) fn open(&mut self, room: RoomId) -> bool {
+        if self.by_room.contains_key(&room) {
+            return false;
+        }
+        self.by_room.insert(room, Feed::opening(self.longest));
+        self.behind.insert(room);
+        true
+    }
+
+    /// A subscription was confirmed or refused, as `asked`.
+    pub(in crate::relay) fn opened(
+        &mut self,
+        room: RoomId,
+        head: Result<Option<Head>, BusError>,
+        (asked, latest): (Stamp, Stamp),
+    ) -> Opened {
+        let Some(feed) = self.by_room.get_mut(&room).filter(|feed| feed.state() == State::Opening) else {
+            return Opened::Nothing;
+        };
+        match head {
+            Ok(head) if !feed.was_refused_since(asked) => {
+                self.failed.remove(&room);
+                if feed.reopen() {
+                    return Opened::Doubtful;
+                }
+                feed.open(head, latest);
+                self.behind.remove(&room);
+                Opened::Live
+            }
+            _ => {
+                self.failed.insert(room, Failed::Alone);
+                Opened::Refused
+            }
+        }
+    }
+
+    /// Redis refuses a subscription that it had confirmed. Whether the room has a feed.
+    pub(in crate::relay) fn refuse(&mut self, room: RoomId, latest: Stamp) -> bool {
+        let Some(feed) = self.by_room.get_mut(&room) else { return false };
+        feed.refuse(latest);
+        self.behind.insert(room);
+        self.failed.insert(room, Failed::Alone);
+        self.wanted.remove(&room);
+        true
+    }
+}
