@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     metrics::Metrics,
-    protocol::{EntryId, Event, Kind, Lineage, Revocation, Subject, Topic, Whom, time::now_ms},
+    protocol::{EntryId, Event, Heard, Kind, Lineage, Revocation, Subject, Topic, Whom, time::now_ms},
     shutdown::Tasks,
 };
 
@@ -214,9 +214,9 @@ impl MemoryBus {
     /// See [`super::Bus::revoke`].
     #[allow(clippy::unused_async)] // the same signature as over Redis
     pub async fn revoke(&self, kind: Kind, whom: Whom) -> Result<u64, BusError> {
-        let mut state = self.state();
-        let at = state.now();
-        self.inner.arrivals.push(BusEvent::Revoked(vec![Revocation { kind, whom, at }]));
+        let at = self.inner.settings.revocations.next(kind, &whom, now_ms());
+        let orders = vec![Revocation { kind, whom, at }];
+        self.inner.arrivals.push(BusEvent::Revoked { orders, heard: Heard::AtOnce });
         Ok(at)
     }
 

@@ -19,7 +19,9 @@ use tokio::sync::mpsc;
 pub use self::check::RecordedOnly;
 use crate::{
     metrics::Metrics,
-    protocol::{EntryId, Event, EventError, Kind, Lineage, Revocation, Revocations, Subject, Topic, Whom},
+    protocol::{
+        EntryId, Event, EventError, Heard, Kind, Lineage, Revocation, Revocations, Subject, Topic, Whom,
+    },
     shutdown::Tasks,
 };
 
@@ -43,7 +45,12 @@ pub enum BusEvent {
     /// arrives until it is subscribed to again, and what was published meanwhile may be missing.
     Refused(Subject),
     /// What an operator has revoked; may come again.
-    Revoked(Vec<Revocation>),
+    Revoked {
+        /// The orders.
+        orders: Vec<Revocation>,
+        /// When this node heard of them.
+        heard: Heard,
+    },
     /// Redis cannot be used as configured (found out after the start): the node must stop.
     Fatal(String),
 }
@@ -266,7 +273,7 @@ impl Bus {
     }
 
     /// Revokes, as of now: kept for nodes that are away or start later, and told to every node (this one too, as
-    /// [`BusEvent::Revoked`]). The result is when, ms of Redis' clock. An error: it is not certain that all will know.
+    /// [`BusEvent::Revoked`]). The result is when, ms of this node's clock. An error: it is not certain that all will know.
     pub async fn revoke(&self, kind: Kind, whom: Whom) -> Result<u64, BusError> {
         either!(self.revoke(kind, whom))
     }

@@ -78,7 +78,7 @@ fn read<T: DeserializeOwned>(body: Result<Bytes, BytesRejection>, shape: &str) -
     Ok(request)
 }
 
-/// The answer, and when it was ordered (ms of Redis' clock).
+/// The answer, and when it was ordered (ms of this node's clock).
 async fn revoke(
     internal: &Internal,
     right: &Right,

@@ -16,7 +16,7 @@ use super::{Public, listener::Peer, refusal::Refusal, wish::Wish};
 use crate::{
     hub::Closing,
     protocol::{CloseCode, Problem},
-    session::{self, Caller, Place, Start},
+    session::{self, Caller, Place},
 };
 
 /// `GET <base>/events`, `POST <base>/events`
@@ -59,7 +59,7 @@ pub(super) async fn poll(
     let count = |problem: &Problem| public.refused(problem.code);
     let Wish { topics, start, carriage, token } =
         Wish::read(request, public.sessions.message_bytes).await.inspect_err(count)?;
-    let new = !matches!(start, Start::GoOn(_));
+    let new = !start.goes_on();
     let (place, caller) =
         enter(&public, public.settings.poll, "poll-disabled", peer, &headers, (token, &topics), new)
             .await

@@ -19,5 +19,5 @@ pub use event::{Event, EventError};
 pub use message::{ClientMessage, NodeMessage, Reason, Refused, RefusedCode, Resume};
 pub use position::{EntryId, Lineage, Position};
 pub use problem::Problem;
-pub use revocation::{Kind, Made, Proof, Revocation, Revocations, Whom};
+pub use revocation::{Heard, Kind, Made, Proof, Revocation, Revocations, Whom};
 pub use topic::{Areas, Subject, Topic, TopicError};

@@ -6,14 +6,19 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, PoisonError, RwLock, RwLockReadGuard},
+    sync::{
+        Arc, PoisonError, RwLock, RwLockReadGuard,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
-use super::Topic;
+use super::{Topic, time::now_ms};
 
 /// How far clocks may be apart, seconds.
 pub const LEEWAY: u64 = 30;
+/// How long an order may have been under way when it is heard at once, and how far clocks are apart where they are kept, ms.
+const UNDER_WAY: u64 = 5_000;
 /// The longest name of a session or token that can be revoked, bytes.
 pub const MAX_NAME: usize = 256;
 
@@ -44,7 +49,7 @@ pub struct Revocation {
     pub kind: Kind,
     /// To whom.
     pub whom: Whom,
-    /// When it was ordered, ms since 1970 on the clock of Redis.
+    /// When it was ordered, ms since 1970 on the clock of the node that took the order.
     pub at: u64,
 }
 
@@ -131,20 +136,59 @@ impl Proof {
     }
 }
 
-#[derive(Debug, Clone, Copy)]
+/// How a node came to know of an order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Heard {
+    /// The moment it was given.
+    AtOnce,
+    /// Some time later, from what Redis keeps.
+    Later,
+}
+
+#[derive(Debug)]
 struct Known {
+    /// When it was given, ms since 1970 on this node's clock.
     at: u64,
     /// How many were known with it.
     number: u64,
+    heard: Heard,
+    /// Seconds of the half minute after the order in which tokens claim to be issued that were here before: one bit each.
+    ahead: AtomicU32,
 }
 
 impl Known {
-    fn covers(&self, kind: Kind, made: Made) -> bool {
-        let leeway = if kind == Kind::Disconnect { LEEWAY } else { 0 };
+    fn covers(&self, kind: Kind, made: Made, now: u64) -> bool {
+        match (made, kind) {
+            (Made::At(issued), Kind::Disconnect) => issued <= self.at / 1000 + LEEWAY,
+            (Made::At(issued), Kind::Refresh) => self.is_old(issued, now / 1000),
+            (Made::Asked { .. }, _) => self.is_in_doubt(made),
+        }
+    }
+
+    /// Whether a token is older than an order to renew, as far as can be known by now. Editors are to go on at once, so
+    /// what says that it is newer counts as newer, if it can be: no token is issued in the future, but by a clock that
+    /// is ahead. When the half minute is over, nothing that was issued in it counts any more.
+    fn is_old(&self, issued: u64, now: u64) -> bool {
+        let Some(after) = issued.checked_sub(self.at / 1000).filter(|after| *after > 0) else { return true };
+        if after > LEEWAY {
+            return false;
+        }
+        let bit = 1 << after;
+        if issued > now {
+            self.ahead.fetch_or(bit, Relaxed);
+        }
+        now > self.at / 1000 + LEEWAY || self.ahead.load(Relaxed) & bit != 0
+    }
+
+    /// Whether it may be older, however well the clocks are kept.
+    fn is_in_doubt(&self, made: Made) -> bool {
         match made {
-            Made::At(issued) => issued <= self.at / 1000 + leeway,
+            Made::At(issued) => issued <= self.at / 1000 + LEEWAY,
             // Asked long after an order of which this node heard late: the answer knew of it.
-            Made::Asked { known, at } => self.number > known && at <= self.at.saturating_add(LEEWAY * 1000),
+            Made::Asked { known, at } => {
+                self.number > known
+                    && (self.heard == Heard::AtOnce || at <= self.at.saturating_add(LEEWAY * 1000))
+            }
         }
     }
 }
@@ -186,39 +230,69 @@ impl Revocations {
         self.read().number
     }
 
-    /// The clock of the latest order; 0 without any.
-    pub fn newest(&self) -> u64 {
-        self.read().known.values().map(|(known, _)| known.at).max().unwrap_or(0)
-    }
-
-    /// All that are kept.
+    /// All that may still concern somebody.
     pub fn all(&self) -> Vec<Revocation> {
-        self.read().known.values().map(|(_, revocation)| revocation.clone()).collect()
+        let first = now_ms().saturating_sub(self.window.as_millis() as u64);
+        let store = self.read();
+        let kept = store.known.values().filter(|(known, _)| known.at >= first);
+        kept.map(|(_, revocation)| revocation.clone()).collect()
     }
 
     /// Whether it is known already, or a later one of the same.
     pub fn knows(&self, revocation: &Revocation) -> bool {
-        let known =
-            self.read().known.get(&(revocation.kind, revocation.whom.key())).map(|(known, _)| known.at);
-        known.is_some_and(|at| at >= revocation.at)
+        self.last(revocation.kind, &revocation.whom).is_some_and(|at| at >= revocation.at)
+    }
+
+    /// The time of an order that is given `now` (ms since 1970): later than the last of the same, whose clock may have
+    /// been ahead.
+    pub fn next(&self, kind: Kind, whom: &Whom, now: u64) -> u64 {
+        self.last(kind, whom).map_or(now, |last| now.max(last + 1))
+    }
+
+    /// When the last order of this kind was given to the same, as it says itself.
+    fn last(&self, kind: Kind, whom: &Whom) -> Option<u64> {
+        self.read().known.get(&(kind, whom.key())).map(|(_, order)| order.at)
     }
 
     /// Learns one; `false`: it was known. What concerns nothing any more is forgotten.
-    pub fn learn(&self, revocation: &Revocation) -> bool {
+    pub fn learn(&self, revocation: &Revocation, heard: Heard) -> bool {
+        self.learn_by(revocation, heard, now_ms())
+    }
+
+    fn learn_by(&self, revocation: &Revocation, heard: Heard, now: u64) -> bool {
         if self.knows(revocation) {
             return false;
         }
+        // No order was given after it was heard of, and one that is heard at once was given now: where the clock of the
+        // node that took it says something else, this node's own counts, as it does for all that is let in here.
+        let at = match heard {
+            Heard::AtOnce if now.abs_diff(revocation.at) > UNDER_WAY => now,
+            Heard::AtOnce => revocation.at,
+            Heard::Later => revocation.at.min(now),
+        };
         let mut store = self.store.write().unwrap_or_else(PoisonError::into_inner);
-        let kept = revocation.at.saturating_sub(self.window.as_millis() as u64);
+        let kept = at.min(now).saturating_sub(self.window.as_millis() as u64);
         store.known.retain(|_, (known, _)| known.at >= kept);
         store.number += 1;
-        let known = Known { at: revocation.at, number: store.number };
+        let known = Known { at, number: store.number, heard, ahead: AtomicU32::new(0) };
         store.known.insert((revocation.kind, revocation.whom.key()), (known, revocation.clone()));
         true
     }
 
     /// Whether somebody is let in no more by this proof; `session`: the name of the session that it opened.
     pub fn covers(&self, proof: &Proof, session: Option<&str>) -> Option<Kind> {
+        self.covers_by(proof, session, now_ms())
+    }
+
+    /// Whether a session has to bring a newer proof, because it may be older than an order to renew.
+    pub fn must_renew(&self, proof: &Proof) -> bool {
+        let user = Whom::User(Topic::own_key(&proof.user));
+        let store = self.read();
+        let known = store.known.get(&(Kind::Refresh, user));
+        known.is_some_and(|(known, _)| known.is_in_doubt(proof.made))
+    }
+
+    fn covers_by(&self, proof: &Proof, session: Option<&str>, now: u64) -> Option<Kind> {
         let store = self.read();
         if store.known.is_empty() {
             return None;
@@ -232,7 +306,7 @@ impl Revocations {
         }
         let user = Whom::User(Topic::own_key(&proof.user));
         let covers =
-            |kind: &Kind| find(*kind, user.clone()).is_some_and(|known| known.covers(*kind, proof.made));
+            |kind: &Kind| find(*kind, user.clone()).is_some_and(|known| known.covers(*kind, proof.made, now));
         [Kind::Disconnect, Kind::Refresh].into_iter().find(covers)
     }
 
@@ -243,94 +317,5 @@ impl Revocations {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn proof(user: &str, made: Made) -> Proof {
-        Proof { user: user.into(), sid: Some("browser 1".into()), jti: Some("token 1".into()), made }
-    }
-
-    fn order(kind: Kind, whom: Whom, at: u64) -> Revocation {
-        Revocation { kind, whom, at }
-    }
-
-    fn anna() -> Whom {
-        Whom::User("anna".into())
-    }
-
-    #[test]
-    fn a_token_from_before_the_order_is_covered_and_for_a_while_a_later_one() {
-        let all = Revocations::default();
-        let covers = |user: &str, issued| all.covers(&proof(user, Made::At(issued)), None);
-        assert_eq!(covers("anna", 1), None);
-        assert!(all.learn(&order(Kind::Disconnect, anna(), 1_000_999)));
-        for issued in [0, 999, 1000, 1030] {
-            assert_eq!(covers("anna", issued), Some(Kind::Disconnect), "{issued}");
-        }
-        assert_eq!((covers("anna", 1031), covers("bo", 1)), (None, None));
-        assert!(all.learn(&order(Kind::Refresh, Whom::User("bo".into()), 1_000_999)));
-        assert_eq!(
-            (covers("bo", 1000), covers("bo", 1001)),
-            (Some(Kind::Refresh), None),
-            "a new one counts at once"
-        );
-    }
-
-    #[test]
-    fn an_answer_counts_as_of_when_it_was_asked_for() {
-        let all = Revocations::default();
-        let asked = |known, at| all.covers(&proof("anna", Made::Asked { known, at }), None);
-        let before = all.latest();
-        all.learn(&order(Kind::Disconnect, anna(), 1_000_000));
-        assert_eq!(
-            asked(before, 1_000_000),
-            Some(Kind::Disconnect),
-            "the answer may be older than the order"
-        );
-        assert_eq!(asked(all.latest(), 1_000_000), None, "it was asked for afterwards");
-        assert_eq!(asked(before, 1_030_001), None, "this node heard of the order late");
-        all.learn(&order(Kind::Refresh, anna(), 1_000_000));
-        assert_eq!(asked(before + 1, 1_000_000), Some(Kind::Refresh));
-    }
-
-    #[test]
-    fn one_session_and_one_token_can_be_named() {
-        let all = Revocations::default();
-        let token = proof("anna", Made::At(2_000));
-        all.learn(&order(Kind::Disconnect, Whom::Session("abc".into()), 1_000_000));
-        assert_eq!((all.covers(&token, None), all.covers(&token, Some("abd"))), (None, None));
-        assert_eq!(all.covers(&token, Some("abc")), Some(Kind::Disconnect));
-        for whom in [Whom::Session("browser 1".into()), Whom::Token("token 1".into())] {
-            let all = Revocations::default();
-            all.learn(&order(Kind::Disconnect, whom, 1_000_000));
-            assert_eq!(all.covers(&token, None), Some(Kind::Disconnect));
-        }
-    }
-
-    #[test]
-    fn what_concerns_nothing_any_more_is_forgotten_and_the_latest_wins() {
-        let all = Revocations::new(Duration::from_secs(100));
-        assert!(all.learn(&order(Kind::Disconnect, anna(), 5_000)));
-        assert!(
-            !all.learn(&order(Kind::Disconnect, anna(), 5_000))
-                && !all.learn(&order(Kind::Disconnect, anna(), 4_000))
-        );
-        assert!(all.learn(&order(Kind::Disconnect, anna(), 6_000)));
-        assert_eq!((all.all().len(), all.newest(), all.latest()), (1, 6_000, 2));
-        assert!(all.learn(&order(Kind::Disconnect, Whom::User("bo".into()), 6_001 + 220_000)));
-        assert_eq!(all.all().len(), 1, "all that it concerned has ended");
-    }
-
-    #[test]
-    fn names_are_read_as_they_are_written() {
-        for kind in [Kind::Disconnect, Kind::Refresh] {
-            for whom in [Whom::User("a b\n c".into()), Whom::Session(" x".into()), Whom::Token("ü".into())] {
-                let written = order(kind, whom, 7);
-                assert_eq!(Revocation::parse(&written.name(), 7), Some(written));
-            }
-        }
-        for bad in ["", "disconnect", "disconnect user", "eat user anna", "disconnect cat tom"] {
-            assert_eq!(Revocation::parse(bad, 7), None);
-        }
-    }
-}
+#[path = "revocation_tests.rs"]
+mod tests;

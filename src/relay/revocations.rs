@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::{
     hub::{Closing, Hub, MemberId, Outbox},
-    protocol::{CloseCode, Kind, Proof, Revocation, Revocations},
+    protocol::{CloseCode, Heard, Kind, Proof, Revocation, Revocations},
 };
 
 /// What is revoked, looked at where sessions are taken in.
@@ -37,8 +37,8 @@ impl LastLook {
 
     /// Operators have revoked something: closes the sessions that must end, and returns them to be dismissed, so that
     /// nothing more is delivered, however long saying goodbye takes. Whoever has to renew is told by the roll.
-    pub(super) fn revoke(&self, revocations: &[Revocation], hub: &Hub) -> Vec<MemberId> {
-        let news = revocations.iter().filter(|revocation| self.known.learn(revocation)).count();
+    pub(super) fn revoke(&self, orders: &[Revocation], heard: Heard, hub: &Hub) -> Vec<MemberId> {
+        let news = orders.iter().filter(|order| self.known.learn(order, heard)).count();
         if news == 0 {
             return Vec::new();
         }

@@ -70,6 +70,11 @@ pub enum Start {
 }
 
 impl Start {
+    /// Whether an earlier session goes on; a cursor that says nothing, or cannot be read, begins a new one.
+    pub fn goes_on(&self) -> bool {
+        matches!(self, Self::GoOn(cursor) if *cursor != Cursor::default())
+    }
+
     /// The cursor to begin with, and what the relay resumes from.
     pub(super) fn split(self, topics: &[String]) -> (Cursor, Option<Resume>) {
         let (Self::Resume(mut cursor) | Self::GoOn(mut cursor)) = self else {

@@ -41,7 +41,7 @@ pub async fn serve(
         session.leave(Some(&closing)).await;
         return Err(closing);
     }
-    tasks.spawn(Line { session, cursor, carriage, sender, text: Vec::new(), due: false }.run());
+    tasks.spawn(Line { session, cursor, carriage, sender, text: Vec::new(), due: false, owes: false }.run());
     Ok(body)
 }
 
@@ -53,6 +53,8 @@ struct Line {
     text: Vec<u8>,
     /// There is something to take from the outbox.
     due: bool,
+    /// A `resync` was owed, and the connection has not taken everything since.
+    owes: bool,
 }
 
 impl Line {
@@ -65,6 +67,17 @@ impl Line {
                 permit = self.sender.reserve(), if !self.text.is_empty() => {
                     let Ok(permit) = permit else { break None };
                     permit.send(std::mem::take(&mut self.text).into());
+                    if self.owes {
+                        self.session.owe(true);
+                    }
+                    None
+                }
+                taken = self.sender.reserve_many(CHUNKS), if self.owes && self.text.is_empty() => {
+                    if taken.is_err() {
+                        break None;
+                    }
+                    self.owes = false;
+                    self.session.owe(false);
                     None
                 }
             };
@@ -72,6 +85,11 @@ impl Line {
                 self.fill();
                 continue;
             };
+            // The `resync` that is owed comes next, and waits here if the client does not read.
+            if notice == Notice::Drained {
+                self.owes = true;
+                self.session.owe(true);
+            }
             if notice == Notice::Work {
                 self.due = true;
                 if self.session.beat_is_due() {

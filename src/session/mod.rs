@@ -108,6 +108,11 @@ impl Session {
         self.place.heard();
     }
 
+    /// Whether an owed `resync` waits behind the connection, which has just taken something.
+    pub(crate) fn owe(&self, waits: bool) {
+        self.place.owe(waits);
+    }
+
     /// Whether a sign of life is due.
     pub(crate) fn beat_is_due(&self) -> bool {
         self.pulse.take(Errand::Beat)

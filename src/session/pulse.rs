@@ -64,6 +64,13 @@ pub(super) enum Due {
     Close(CloseCode, &'static str),
 }
 
+impl Due {
+    /// Whether it is due because nothing was heard or written, which may be the fault of the node itself.
+    pub(super) fn is_silence(self) -> bool {
+        matches!(self, Self::Close(CloseCode::TimedOut | CloseCode::TooSlow, _))
+    }
+}
+
 /// The facts.
 #[derive(Debug)]
 pub struct Pulse {
@@ -76,6 +83,8 @@ pub struct Pulse {
     open: AtomicBool,
     beaten: AtomicBool,
     errands: AtomicU8,
+    /// When something of an owed `resync` was last taken by the connection, roll's clock; 0 where none waits there.
+    stuck: AtomicU32,
     /// Whether the identity is asked for again by the node itself.
     renewable: AtomicBool,
     /// When the identity ends, ms since 1970.
@@ -109,6 +118,7 @@ impl Pulse {
             open: AtomicBool::new(false),
             beaten: AtomicBool::new(false),
             errands: AtomicU8::new(0),
+            stuck: AtomicU32::new(0),
             renewable: AtomicBool::new(false),
             until: AtomicU64::new(u64::MAX),
             warn: AtomicU64::new(u64::MAX),
@@ -145,6 +155,22 @@ impl Pulse {
         }
         self.heard.store(clock, Relaxed);
         self.beaten.store(false, Relaxed);
+    }
+
+    /// A `resync` that was owed has left the outbox and waits behind the connection, which last took something at `clock`;
+    /// `None`: it has taken everything.
+    pub(super) fn owe(&self, clock: Option<u32>) {
+        // 0 stands for nothing, and a millisecond does not matter.
+        self.stuck.store(clock.map_or(0, |clock| clock | 1), Relaxed);
+    }
+
+    /// Whether an owed `resync` could not be written for too long.
+    fn is_too_slow(&self, clock: u32) -> bool {
+        let stuck = self.stuck.load(Relaxed);
+        let waited =
+            Duration::from_millis(clock.wrapping_sub(stuck).cast_signed().max(0).unsigned_abs().into());
+        stuck > 0 && waited >= OWED_WITHIN
+            || self.outbox.owed_since().is_some_and(|since| since.elapsed() >= OWED_WITHIN)
     }
 
     /// `connect` came in time.
@@ -219,7 +245,7 @@ impl Pulse {
             let why = if self.refreshing.load(Relaxed) { NOT_REFRESHED } else { "the token has expired" };
             return Some(Due::Close(CloseCode::Unauthenticated, why));
         }
-        if self.outbox.owed_since().is_some_and(|since| since.elapsed() >= OWED_WITHIN) {
+        if self.is_too_slow(clock) {
             return Some(Due::Close(
                 CloseCode::TooSlow,
                 "too slow: a resync could not be written within 10 s",
@@ -314,6 +340,21 @@ mod tests {
         pulse.heard(50_999);
         assert_eq!(pulse.due(51_000, 0, BEAT), None);
         assert_eq!(pulse.due(50_000, 0, BEAT), None, "heard after the clock was read");
+    }
+
+    #[test]
+    fn a_resync_that_the_connection_does_not_take_ends_the_session() {
+        let pulse = pulse();
+        pulse.open();
+        let ends = |clock| matches!(pulse.due(clock, 0, BEAT), Some(Due::Close(CloseCode::TooSlow, _)));
+        assert!(!ends(20_000));
+        pulse.owe(Some(2_001));
+        assert!(!ends(12_000) && ends(12_001));
+        assert!(!ends(2_000), "said after the clock was read");
+        pulse.owe(Some(5_001));
+        assert!(!ends(15_000), "the connection took some");
+        pulse.owe(None);
+        assert!(!ends(20_000), "and the rest");
     }
 
     #[test]

@@ -22,11 +22,15 @@ use super::{
 use crate::{
     hub::{Closing, Outbox},
     metrics::{Metrics, TransportLabel},
-    protocol::{CloseCode, Kind, Revocations, Subject, time::now_ms},
+    protocol::{CloseCode, Revocations, Subject, revocation::LEEWAY, time::now_ms},
 };
 
 /// A second of sweeping is cut into so many pieces, so that the work is spread.
 const PIECES: usize = 10;
+/// The sweep comes by so much late only where the whole node stood still.
+const STOOD_STILL: Duration = Duration::from_secs(2);
+/// For how many pieces of a second nobody is called silent or slow after that: what they said lies unread.
+const CATCHING_UP: usize = 3 * PIECES;
 /// When a session that begins during a drain comes back at the latest, ms.
 const LATECOMER: u64 = 1_000;
 /// How long a session that a drain closes waits at most before it comes back: it is away for little longer than this,
@@ -189,36 +193,43 @@ impl Roll {
 
     /// Looks after all sessions until it is dropped.
     pub async fn sweep(self: Arc<Self>, revocations: Revocations) {
-        let (mut seen, mut due) = (revocations.latest(), None);
+        let (mut seen, mut looks) = (revocations.latest(), Vec::new());
         let mut ticks = tokio::time::interval(Duration::from_secs(1) / PIECES as u32);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let (mut last, mut catching_up) = (Instant::now(), 0_usize);
         for piece in (0..PIECES).cycle() {
             ticks.tick().await;
+            let late = std::mem::replace(&mut last, Instant::now()).elapsed() > STOOD_STILL;
+            catching_up = if late { CATCHING_UP } else { catching_up.saturating_sub(1) };
             let (clock, now) = (self.clock(), now_ms());
             if piece == 0 {
                 self.lock().editors.retain(|_, editor| !editor.is_forgotten(now));
             }
             for (pulse, due) in self.due(piece, clock, now) {
-                pulse.act(due, clock, now);
+                if catching_up == 0 || !due.is_silence() {
+                    pulse.act(due, clock, now);
+                }
             }
             let latest = revocations.latest();
             if latest != seen {
                 seen = latest;
-                due = Some(Instant::now() + NEXT_SECOND);
+                let begin = Instant::now() + NEXT_SECOND;
+                looks.extend([begin, begin + Duration::from_secs(LEEWAY)]);
             }
-            if due.is_some_and(|due| due <= Instant::now()) {
-                due = None;
+            let awaited = looks.len();
+            looks.retain(|look| *look > Instant::now());
+            if looks.len() < awaited {
                 self.refresh(&revocations, now);
             }
         }
     }
 
-    /// Tells those whose rights have changed.
+    /// Tells those whose rights have changed: at once, and when the half minute is over in which clocks that are not
+    /// quite right could have made an older token look new.
     fn refresh(&self, revocations: &Revocations, now: u64) {
         let pulses: Vec<_> = self.lock().places.iter().filter_map(|(_, pulse)| pulse.clone()).collect();
         for pulse in pulses {
-            let proof = pulse.proof();
-            if proof.is_some_and(|proof| revocations.covers(&proof, None) == Some(Kind::Refresh)) {
+            if pulse.proof().is_some_and(|proof| revocations.must_renew(&proof)) {
                 pulse.refresh(now);
             }
         }
@@ -315,6 +326,13 @@ impl Place {
     /// Whose budgets the session uses.
     fn editor(&self, roll: &Roll, user: &str) -> Box<str> {
         if roll.limits.by_address { self.address.to_string().into() } else { user.into() }
+    }
+
+    /// See [`Pulse::owe`].
+    pub(super) fn owe(&self, waits: bool) {
+        if let (Some(roll), Some(pulse)) = (self.roll.upgrade(), &self.pulse) {
+            pulse.owe(waits.then(|| roll.clock()));
+        }
     }
 
     /// Something was heard of the session.

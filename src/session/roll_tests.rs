@@ -100,3 +100,32 @@ async fn nobody_is_away_for_a_second_window() {
         assert!(closing.reconnect_after_ms.unwrap() <= 2_000);
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn whom_the_node_could_not_hear_while_it_stood_still_is_not_called_silent() {
+    let roll = roll(Limits::default());
+    let mut place = roll.enter(HOME).unwrap();
+    let pulse = place.begin(Transport::WebSocket, Outbox::pulled(1));
+    pulse.open();
+    let ended = || {
+        let notice = futures_util::FutureExt::now_or_never(pulse.outbox().notice());
+        matches!(notice, Some(crate::hub::Notice::Closing(_)))
+    };
+    let sweep = Arc::clone(&roll).sweep(Revocations::default());
+    let life = async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        // The whole process stands still, for longer than two heartbeats.
+        tokio::time::advance(Duration::from_secs(60)).await;
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        assert!(!ended(), "what it said may lie unread");
+        place.heard();
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        assert!(!ended(), "it was there");
+        tokio::time::sleep(Duration::from_secs(25)).await;
+        assert!(ended(), "and now it is silent");
+    };
+    tokio::select! {
+        () = sweep => {}
+        () = life => {}
+    }
+}

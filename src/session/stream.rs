@@ -14,7 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use super::{
     Caller, Common, Place, Session, Transport,
     intake::{Heard, Intake, too_many_frames},
-    websocket::{End, FAREWELL, input},
+    websocket::{End, FAREWELL, LAST_BYTES, input},
 };
 use crate::{
     hub::{
@@ -230,7 +230,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
         self.out.extend_from_slice(last);
         self.flush().await?;
         self.stream.shutdown().await.ok()?;
-        loop {
+        for _ in 0..LAST_BYTES / CHUNK {
             match std::future::poll_fn(|cx| self.poll_turn(cx)).await {
                 Turn::Gone | Turn::Notice(Notice::Broken) => return None,
                 Turn::Heard(heard) if heard.iter().any(|heard| matches!(heard, Heard::Closed(_))) => {
@@ -239,6 +239,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
                 _ => {}
             }
         }
+        // A flood: what is not read stays with its sender until the connection ends.
+        std::future::pending().await
     }
 
     async fn flush(&mut self) -> Option<()> {

@@ -29,6 +29,8 @@ pub(super) const FAREWELL: Duration = Duration::from_secs(2);
 const CHUNK: usize = 4096;
 /// Chunks that are read before others get their turn.
 const CHUNKS: usize = 4;
+/// Bytes that are still read of a client after the node's goodbye: room for what was under way, not for a flood.
+pub(super) const LAST_BYTES: usize = 1 << 20;
 
 /// What the task was woken for.
 enum Turn {
@@ -223,14 +225,19 @@ impl Line {
                 socket.shutdown(std::net::Shutdown::Write);
             }
         }
+        let mut turns = LAST_BYTES / (CHUNK * CHUNKS);
         loop {
+            if turns == 0 {
+                // A flood: what is not read stays with its sender until the connection ends.
+                std::future::pending::<()>().await;
+            }
             match std::future::poll_fn(|cx| self.poll_turn(cx)).await {
                 Turn::Notice(Notice::Broken) => return,
                 Turn::Notice(_) => {}
                 Turn::Writable => self.session.outbox().unblock(),
                 Turn::Readable => match self.read() {
                     Ok(heard) if heard.iter().any(|heard| matches!(heard, Heard::Closed(_))) => return,
-                    Ok(_) => {}
+                    Ok(_) => turns -= 1,
                     Err(_) => return,
                 },
             }

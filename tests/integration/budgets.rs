@@ -66,6 +66,44 @@ async fn a_cursor_exempts_from_nothing() {
 }
 
 #[tokio::test]
+async fn a_cursor_that_cannot_be_read_begins_anew_and_counts_so() {
+    let node = Node::start(&[("limits.accepts_per_second", "2")]).await;
+    let anna = token("anna", &["*"]);
+    for cursor in ["x", "~", "eyJ9", "%00", "a.b.c"] {
+        let mut refused = false;
+        for _ in 0..10 {
+            let path = format!("/realtime/poll?topics=projects&cursor={cursor}&token={anna}");
+            refused |= node.public_get(&path, &[]).await.status == 503;
+        }
+        assert!(refused, "10 polls at once with cursor={cursor}");
+    }
+}
+
+/// After the cut nothing more than what was under way is taken, however long its sender goes on.
+#[tokio::test]
+async fn a_flood_is_not_read_on_after_it_was_cut() {
+    let node = Node::start(&[("limits.messages_per_second", "20")]).await;
+    let frames = client_frame(0x89, b"").repeat(10_000);
+    for introduced in [false, true] {
+        let mut ws =
+            Ws::open(TcpStream::connect(node.public).await.unwrap(), "/realtime", &[]).await.unwrap();
+        if introduced {
+            ws.send(&json!({"type": "connect", "token": token("anna", &["*"])})).await;
+            assert_eq!(ws.message().await["type"], "welcome");
+        }
+        // Room for what the kernel holds on both sides, and for the last bytes that are read.
+        let (mut sent, room) = (0, 32 << 20);
+        within("the end of the flood", async {
+            while sent < room && ws.stream.write_all(&frames).await.is_ok() {
+                sent += frames.len();
+            }
+        })
+        .await;
+        assert!(sent < room, "{sent} bytes were taken, introduced: {introduced}");
+    }
+}
+
+#[tokio::test]
 async fn frames_without_a_message_count_as_messages_before_connect_too() {
     let node = Node::start(&[("limits.messages_per_second", "20")]).await;
     let start = client_frame(0x01, b" ");

@@ -192,7 +192,7 @@ both! {
         ] {
             let at = bus.bus.revoke(kind, whom.clone()).await.unwrap();
             let told = bus.until(|event| match event {
-                BusEvent::Revoked(told) => Some(told),
+                BusEvent::Revoked { orders: told, .. } => Some(told),
                 _ => None,
             });
             assert_eq!(told.await, [Revocation { kind, whom, at }]);

@@ -44,7 +44,7 @@ async fn a_node_and_a_publisher_work_with_exactly_the_rights_that_are_printed() 
     bus.bus.announce("{}".into()).await.unwrap();
     assert_eq!(bus.bus.nodes().await.unwrap().len(), 1);
     bus.bus.revoke(Kind::Disconnect, Whom::User("anna".into())).await.unwrap();
-    bus.until(|event| matches!(event, BusEvent::Revoked(_)).then_some(())).await;
+    bus.until(|event| matches!(event, BusEvent::Revoked { .. }).then_some(())).await;
     bus.bus.unsubscribe(vec![subject("projects:*")]).await;
 
     let cli = |args: &[&str]| {

@@ -126,7 +126,7 @@ async fn a_cluster_does_what_one_server_does() {
     bus.bus.announce("{}".into()).await.unwrap();
     assert_eq!(bus.bus.nodes().await.unwrap().len(), 1);
     bus.bus.revoke(Kind::Disconnect, Whom::User("anna".into())).await.unwrap();
-    bus.until(|event| matches!(event, BusEvent::Revoked(_)).then_some(())).await;
+    bus.until(|event| matches!(event, BusEvent::Revoked { .. }).then_some(())).await;
     bus.until(|event| matches!(event, BusEvent::Proof { .. }).then_some(())).await;
 
     let refused = bus.bus.subscribe(vec![subject("comments:*")]).await.remove(0);

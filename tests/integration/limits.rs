@@ -2,7 +2,7 @@
 
 use std::{path::Path, process::Command, sync::Arc, time::Duration};
 
-use crate::support::node::{Node, Ws, client_frame, config, token, until, within};
+use crate::support::node::{Node, PATIENCE, Ws, client_frame, config, read_head, token, until, within};
 use rustls_pki_types::{CertificateDer, ServerName, pem::PemObject};
 use serde_json::{Value, json};
 use tokio::{
@@ -128,6 +128,52 @@ async fn a_session_that_reads_nothing_at_all_is_closed_with_4409() {
         let _ = stuck.stream.read_to_end(&mut rest).await;
     })
     .await;
+}
+
+/// The `resync` that is owed to a stream has left the outbox and waits behind the connection: in silence, too, it must
+/// be taken in time.
+#[tokio::test]
+async fn a_stream_that_stops_before_its_resync_is_closed_with_4409_though_nothing_happens() {
+    let node = Node::start(&[("limits.outbox_bytes", "20000")]).await;
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let mut slow = socket.connect(node.public).await.unwrap();
+    let anna = token("anna", &["*"]);
+    let head =
+        format!("GET /realtime/events?topics=comments:1&token={anna} HTTP/1.1\r\nHost: node.test\r\n\r\n");
+    slow.write_all(head.as_bytes()).await.unwrap();
+    assert_eq!(within("an answer", read_head(&mut slow)).await.unwrap().0.status, 200);
+    let figure = async |name: &str| {
+        let text = node.get("/metrics").await.text();
+        text.lines().filter(|line| line.starts_with(name)).any(|line| !line.ends_with(" 0"))
+    };
+    let fill = "x".repeat(10_000);
+    let mut published = 0;
+    while !figure("carillon_outbox_overflows_total").await {
+        assert!(published < 3000, "the kernel takes everything");
+        node.publish("comments:1", &json!({"type": "a.b", "fill": fill})).await;
+        published += 1;
+    }
+    let mut some = [0; 4096];
+    while !figure("carillon_resyncs_total{reason=\"slow\"}").await {
+        assert!(within("the stream", slow.read(&mut some)).await.unwrap() > 0);
+    }
+    let closed = async || {
+        let text = node.get("/metrics").await.text();
+        text.contains("carillon_sessions_closed_total{code=\"4409\"} 1")
+    };
+    // Two patiences: the wait of ten seconds begins anew with what the kernel takes.
+    for last in [false, true] {
+        let ended = tokio::time::timeout(PATIENCE, async {
+            while !closed().await {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        });
+        if ended.await.is_ok() {
+            return;
+        }
+        assert!(!last, "the stream is still there");
+    }
 }
 
 /// A certificate of its own for `node.test`.

@@ -220,11 +220,88 @@ async fn a_node_that_was_away_closes_whom_it_did_not_hear_about() {
     let node = node_on(&redis, "one").await;
     let (mut anna, _) = connected(&node, &token("anna", -5, &json!({}))).await;
     let (mut later, _) = connected(&node, &token("bo", -5, &json!({}))).await;
-    // As an order leaves it that reached Redis while this node did not listen.
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis().to_string();
-    redis.command(&["HSET", "carillon:revoked:{carillon}", "disconnect user anna", &now, "latest", &now]);
+    keep_unheard(&redis, "anna", "1");
     assert_eq!(anna.closed().await.0, 4403);
     later.nothing_comes().await;
+}
+
+/// As an order leaves it that reached Redis while nobody listened; `change`: another number each time.
+fn keep_unheard(redis: &RedisServer, user: &str, change: &str) {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis().to_string();
+    let order = format!("disconnect user {user}");
+    redis.command(&["HSET", "carillon:revoked:{carillon}", &order, &now, "change", change]);
+}
+
+#[tokio::test]
+async fn an_order_whose_message_was_lost_is_learned_although_later_ones_were_heard() {
+    let redis = RedisServer::start();
+    let nodes = [node_on(&redis, "one").await, node_on(&redis, "two").await];
+    let mut sessions = Vec::new();
+    for node in &nodes {
+        sessions.push(connected(node, &token("anna", -5, &json!({}))).await.0);
+        sessions.push(connected(node, &token("cleo", -5, &json!({}))).await.0);
+    }
+    keep_unheard(&redis, "anna", "1");
+    disconnect(&nodes[0], &json!({"user": "bo"})).await;
+    keep_unheard(&redis, "cleo", "2");
+    disconnect(&nodes[1], &json!({"user": "bo"})).await;
+    for session in &mut sessions {
+        assert_eq!(session.closed().await.0, 4403);
+    }
+    // What was lost with FLUSHALL in the same moment as an order came is written back too.
+    redis.command(&["FLUSHALL"]);
+    disconnect(&nodes[0], &json!({"user": "dora"})).await;
+    let kept = || redis.command(&["HGETALL", "carillon:revoked:{carillon}"]);
+    until("everything to be written back", || async {
+        ["anna", "bo", "cleo", "dora"].iter().all(|user| kept().contains(&format!("disconnect user {user}")))
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_clock_of_redis_has_no_say() {
+    for clock in ["-60s", "+60s"] {
+        let redis = RedisServer::with_clock(clock);
+        let nodes = [node_on(&redis, "one").await, node_on(&redis, "two").await];
+        let old = token("anna", -5, &json!({}));
+        let mut sessions = Vec::new();
+        for node in &nodes {
+            sessions.push(connected(node, &old).await.0);
+        }
+        for node in &nodes {
+            disconnect(node, &json!({"user": "anna"})).await;
+        }
+        for session in &mut sessions {
+            assert_eq!(session.closed().await.0, 4403, "{clock}");
+        }
+        let third = node_on(&redis, "three").await;
+        for node in nodes.iter().chain([&third]) {
+            assert_eq!(Way::Connect.enter(node, &old, &[], &[]).await, Err(4401), "{clock}");
+        }
+        let (mut bo, _) = connected(&third, &token("bo", -5, &json!({}))).await;
+        assert_eq!(nodes[0].post("/refresh", br#"{"user":"bo"}"#).await.status, 200);
+        assert_eq!(bo.message_of("token-expiring").await["expires_in"], 0, "{clock}");
+        bo.send(&json!({"type": "token", "token": token("bo", 0, &json!({}))})).await;
+        bo.message_of("token-accepted").await;
+    }
+}
+
+#[tokio::test]
+async fn rights_do_not_come_back_with_a_token_whose_clock_is_ahead() {
+    let node = Node::start(&[("auth.cookie", COOKIE)]).await;
+    let (old, unseen) = (token("anna", 15, &json!({})), token("anna", 20, &json!({})));
+    let (mut session, _) = connected(&node, &old).await;
+    assert_eq!(node.post("/refresh", br#"{"user":"anna"}"#).await.status, 200);
+    assert_eq!(session.message_of("token-expiring").await["expires_in"], 0);
+    for token in [&old, &unseen] {
+        session.send(&json!({"type": "token", "token": token})).await;
+        assert_eq!(session.message_of("error").await["code"], "bad-token");
+        for way in ALL {
+            assert_eq!(way.enter(&node, token, &[], &[]).await, out(way), "{way:?}");
+        }
+    }
+    session.send(&json!({"type": "token", "token": token("anna", 0, &json!({}))})).await;
+    session.message_of("token-accepted").await;
 }
 
 #[tokio::test]

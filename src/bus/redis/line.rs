@@ -8,7 +8,7 @@ use std::{
     collections::HashSet,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -55,6 +55,8 @@ pub(super) struct Line {
     pub(super) sharded: bool,
     lineages: HashSet<Lineage>,
     lineage_changed: AtomicBool,
+    /// The change of the revocations up to which they were read over this line; 0: none.
+    pub(super) revocations_read: AtomicU64,
 }
 
 impl Line {
@@ -69,7 +71,19 @@ impl Line {
         let sharded = settings.redis.as_ref().is_some_and(super::Target::is_sharded);
         let (first_pages, long_logs) = (Semaphore::new(FIRST_PAGES), Semaphore::new(LONG_LOGS));
         let lineage_changed = AtomicBool::new(false);
-        Self { connection, reads, first_pages, long_logs, keys, settings, sharded, lineages, lineage_changed }
+        let revocations_read = AtomicU64::new(0);
+        Self {
+            connection,
+            reads,
+            first_pages,
+            long_logs,
+            keys,
+            settings,
+            sharded,
+            lineages,
+            lineage_changed,
+            revocations_read,
+        }
     }
 
     pub(super) fn connection(&self) -> &Connection {

@@ -30,7 +30,7 @@ use super::{
 use crate::{
     bus::{BusEvent, Link, Settings, arrivals::Arrivals, keys::Keys},
     mutant,
-    protocol::{Lineage, Subject},
+    protocol::{Heard, Lineage, Subject},
     shutdown::Tasks,
 };
 
@@ -172,7 +172,7 @@ impl Upkeep {
     async fn learn_revocations(&self, line: &Line, all: bool) -> Result<(), Fault> {
         let unknown = line.compare_revocations(all).await?;
         if !unknown.is_empty() {
-            self.arrivals.tell(BusEvent::Revoked(unknown)).await;
+            self.arrivals.tell(BusEvent::Revoked { orders: unknown, heard: Heard::Later }).await;
         }
         Ok(())
     }

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     bus::{BusEvent, Content, Delivery, Link, QUEUE, Settings, arrivals::Arrivals, keys::Keys, message},
-    protocol::Topic,
+    protocol::{Heard, Topic},
 };
 
 /// What the reader of one link needs.
@@ -158,7 +158,7 @@ impl Reader {
 
     fn push(&mut self, event: BusEvent) {
         match (&mut self.held, event) {
-            // `Up` makes every head be compared, which finds whatever does not fit here.
+            // `Up` makes every head be compared, which finds whatever does not fit here; orders are in Redis as well.
             (Some(held), event) if held.len() < QUEUE => held.push(event),
             (Some(_), _) => {}
             (None, BusEvent::Delivery(delivery)) => self.arrivals.deliver(delivery),
@@ -193,7 +193,7 @@ impl Reader {
 
     fn order(&mut self, payload: &[u8]) {
         match read_order(payload) {
-            Ok(revocation) => self.push(BusEvent::Revoked(vec![revocation])),
+            Ok(order) => self.push(BusEvent::Revoked { orders: vec![order], heard: Heard::AtOnce }),
             Err(error) => self.arrivals.reject("bad-order", &self.control, &error),
         }
     }

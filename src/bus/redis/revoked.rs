@@ -1,20 +1,21 @@
 //! What operators have revoked, as Redis keeps it: a hash that no node needs a function for, and the order that tells
 //! every node at once.
 //!
-//! A field is the name of a revocation, its value the time of the order (ms of Redis' clock); the field `latest` has the
-//! latest time, so that a look at one field shows whether a node knows everything. What a node knows and Redis has lost
-//! (it was emptied, or is another one) is written back. Must not know who is concerned.
+//! A field is the name of a revocation, its value the time of the order (ms, on the clock of the node that took it). The
+//! field `change` has a random number, another with every change, so that a look at one field shows whether a node has
+//! read everything: whatever messages were lost, and whichever clock was set. What a node knows and Redis has lost (it
+//! was emptied, or is another one) is written back. Must not know who is concerned.
 
-use std::time::Duration;
+use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 
 use bytes::Bytes;
 use serde::Deserialize;
 
 use super::{connection::PATIENCE, fault::Fault, line::Line, reply};
-use crate::protocol::{Kind, Revocation, Revocations, Whom, time::now_ms};
+use crate::protocol::{Kind, Revocation, Whom, time::now_ms};
 
-/// The field with the time of the latest order.
-const LATEST: &str = "latest";
+/// The field that is another after every change.
+const CHANGE: &str = "change";
 /// Fields in one command.
 const FIELDS: usize = 500;
 
@@ -25,7 +26,7 @@ struct Order {
     disconnect: Option<String>,
     /// Any other revocation, by its name.
     revoke: Option<String>,
-    /// When, ms of Redis' clock; nodes of before did not say.
+    /// When, ms; nodes of before did not say.
     at: Option<u64>,
 }
 
@@ -54,35 +55,22 @@ fn order(revocation: &Revocation) -> Bytes {
 impl Line {
     /// Revokes as of now: kept first, then told.
     pub(super) async fn revoke(&self, kind: Kind, whom: Whom, timeout: Duration) -> Result<u64, Fault> {
-        let at = self.clock().await?;
+        let at = self.settings().revocations.next(kind, &whom, now_ms());
         let revocation = Revocation { kind, whom, at };
         self.keep(std::slice::from_ref(&revocation)).await?;
         self.send(&self.keys().control(), order(&revocation), timeout).await?;
         Ok(at)
     }
 
-    /// Redis' clock, ms.
-    async fn clock(&self) -> Result<u64, Fault> {
-        let time =
-            self.connection().command("TIME", &self.keys().revocations(), Vec::new(), PATIENCE).await?;
-        let mut parts = reply::items(time).into_iter().map(|part| reply::text(part).parse().unwrap_or(0));
-        let (seconds, micros) = (parts.next().unwrap_or(0_u64), parts.next().unwrap_or(0_u64));
-        Ok(seconds * 1000 + micros / 1000)
-    }
-
     async fn keep(&self, revocations: &[Revocation]) -> Result<(), Fault> {
         let key = self.keys().revocations();
         for piece in revocations.chunks(FIELDS) {
-            let mut args = vec![key.as_str().into()];
+            // In one command: nobody reads one without the other. 0 stands for none.
+            let change = rand::random_range(1..=u64::MAX);
+            let mut args = vec![key.as_str().into(), CHANGE.into(), change.to_string().into()];
             for revocation in piece {
                 args.extend([revocation.name().into(), revocation.at.to_string().into()]);
             }
-            self.connection().command("HSET", &key, args, PATIENCE).await?;
-        }
-        let kept = self.newest().await?;
-        if let Some(newest) = revocations.iter().map(|revocation| revocation.at).max().filter(|at| *at > kept)
-        {
-            let args = vec![key.as_str().into(), LATEST.into(), newest.to_string().into()];
             self.connection().command("HSET", &key, args, PATIENCE).await?;
         }
         let life = self.settings().revocations.window().as_millis() as i64;
@@ -90,54 +78,67 @@ impl Line {
         Ok(())
     }
 
-    /// When the latest order was given, as Redis has it; 0 without any.
-    async fn newest(&self) -> Result<u64, Fault> {
-        let key = self.keys().revocations();
-        let args = vec![key.as_str().into(), LATEST.into()];
-        let latest = self.connection().command("HGET", &key, args, PATIENCE).await?;
-        Ok(reply::text(latest).parse().unwrap_or(0))
-    }
-
-    /// What Redis has and this node does not know; and what Redis has lost is written back. `all`: whatever the latest
-    /// order is.
+    /// What Redis has and this node does not know; and what Redis has lost is written back. `all`: even where nothing
+    /// has changed since this line read it.
     pub(super) async fn compare_revocations(&self, all: bool) -> Result<Vec<Revocation>, Fault> {
-        let known = self.settings().revocations.clone();
-        let latest = self.newest().await?;
-        if !all && latest == known.newest() {
+        let (known, key) = (self.settings().revocations.clone(), self.keys().revocations());
+        let args = vec![key.as_str().into(), CHANGE.into()];
+        let change = self.connection().command("HGET", &key, args, PATIENCE).await?;
+        let change = reply::text(change).parse().unwrap_or(0);
+        let is_emptied = change == 0 && !known.all().is_empty();
+        if !all && !is_emptied && change == self.revocations_read.load(Relaxed) {
             return Ok(Vec::new());
         }
-        let (kept, over) = self.read_revocations(&known).await?;
-        let key = self.keys().revocations();
+        let Kept { change, orders, over } = self.read_revocations(known.window()).await?;
         for piece in over.chunks(FIELDS) {
             let mut args = vec![key.as_str().into()];
             args.extend(piece.iter().map(|name| name.as_str().into()));
             self.connection().command("HDEL", &key, args, PATIENCE).await?;
         }
-        let lost: Vec<_> = known.all().into_iter().filter(|mine| !has(&kept, mine)).collect();
-        if !lost.is_empty() {
-            match self.keep(&lost).await {
-                // It takes no writes now; the next look tries again.
-                Err(Fault::NoWrites(_) | Fault::Refused(_)) => {}
-                done => done?,
-            }
+        let lost: Vec<_> = known.all().into_iter().filter(|mine| !has(&orders, mine)).collect();
+        let written = if lost.is_empty() { Ok(()) } else { self.keep(&lost).await };
+        match written {
+            // What was written makes for another look, which finds nothing more to write.
+            Ok(()) => self.revocations_read.store(change, Relaxed),
+            // It takes no writes now; the next look tries again.
+            Err(Fault::NoWrites(_) | Fault::Refused(_)) => self.revocations_read.store(0, Relaxed),
+            Err(fault) => return Err(fault),
         }
-        Ok(kept.into_iter().filter(|theirs| !known.knows(theirs)).collect())
+        Ok(orders.into_iter().filter(|theirs| !known.knows(theirs)).collect())
     }
 
-    /// All that Redis keeps, and the names of what concerns nothing any more.
-    async fn read_revocations(&self, known: &Revocations) -> Result<(Vec<Revocation>, Vec<String>), Fault> {
+    async fn read_revocations(&self, window: Duration) -> Result<Kept, Fault> {
         let key = self.keys().revocations();
         let fields = self.connection().command("HGETALL", &key, vec![key.as_str().into()], PATIENCE).await?;
-        let first = self.clock().await?.saturating_sub(known.window().as_millis() as u64);
-        let (mut kept, mut over) = (Vec::new(), Vec::new());
-        for (name, at) in reply::pairs(fields).into_iter().filter(|(name, _)| name != LATEST) {
-            match at.parse().ok().filter(|at| *at >= first).and_then(|at| Revocation::parse(&name, at)) {
-                Some(revocation) => kept.push(revocation),
-                None => over.push(name),
+        let window = window.as_millis() as u64;
+        let first = now_ms().saturating_sub(window);
+        let mut kept = Kept::default();
+        for (name, value) in reply::pairs(fields) {
+            let Ok(number) = value.parse::<u64>() else { continue };
+            if name == CHANGE {
+                kept.change = number;
+            } else if let Some(order) = Revocation::parse(&name, number) {
+                if number >= first {
+                    kept.orders.push(order);
+                } else if number < first.saturating_sub(window) {
+                    // Later than it could be: this node's clock may be ahead of others, to which it still matters.
+                    kept.over.push(name);
+                }
             }
         }
-        Ok((kept, over))
+        Ok(kept)
     }
+}
+
+/// All that Redis keeps.
+#[derive(Debug, Default)]
+struct Kept {
+    /// The number of the last change; 0 without any.
+    change: u64,
+    /// What may still concern somebody.
+    orders: Vec<Revocation>,
+    /// The names of what concerns nobody any more.
+    over: Vec<String>,
 }
 
 fn has(kept: &[Revocation], mine: &Revocation) -> bool {

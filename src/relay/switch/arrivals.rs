@@ -35,8 +35,8 @@ impl Switch {
                         BusEvent::Link(bus::Link::Up) => self.regain_link(),
                         BusEvent::Doubt(subject) => self.doubt(subject.as_ref()),
                         BusEvent::Refused(subject) => self.refuse(&subject),
-                        BusEvent::Revoked(revocations) => {
-                            for member in self.last_look.revoke(&revocations, &self.hub) {
+                        BusEvent::Revoked { orders, heard } => {
+                            for member in self.last_look.revoke(&orders, heard, &self.hub) {
                                 self.dismiss(member);
                             }
                         }

@@ -25,6 +25,8 @@ pub(crate) struct RedisServer {
     program: &'static str,
     config: PathBuf,
     tls: bool,
+    /// By how much its clock is wrong, as faketime reads it.
+    clock: Option<&'static str>,
 }
 
 impl Drop for RedisServer {
@@ -42,6 +44,11 @@ impl RedisServer {
     /// A plain server without persistence.
     pub(crate) fn start() -> Self {
         Self::with("save \"\"\n")
+    }
+
+    /// A server whose clock is wrong, for example by `-60s`.
+    pub(crate) fn with_clock(clock: &'static str) -> Self {
+        Self::run_by("redis-server", "save \"\"\n", false, Some(clock))
     }
 
     /// A server with these lines in its configuration. `{dir}` stands for its directory, `{port}` for its port.
@@ -79,6 +86,10 @@ impl RedisServer {
     }
 
     fn run(program: &'static str, lines: &str, tls: bool) -> Self {
+        Self::run_by(program, lines, tls, None)
+    }
+
+    fn run_by(program: &'static str, lines: &str, tls: bool, clock: Option<&'static str>) -> Self {
         for _ in 0..20 {
             let dir = tempfile::Builder::new().prefix("carillon-redis-").tempdir().expect("a directory");
             let port = free_port();
@@ -97,8 +108,8 @@ impl RedisServer {
                 .replace("{port}", &port.to_string());
             let config = dir.path().join("redis.conf");
             fs::write(&config, text + &lines).expect("a configuration");
-            let child = spawn(program, &config, dir.path());
-            let mut server = Self { child, port, dir, program, config, tls };
+            let child = spawn(program, &config, dir.path(), clock);
+            let mut server = Self { child, port, dir, program, config, tls, clock };
             if server.wait_until_listening() {
                 return server;
             }
@@ -181,7 +192,7 @@ impl RedisServer {
 
     /// Starts it again on the same port, with what it had saved.
     pub(crate) fn revive(&mut self) {
-        self.child = spawn(self.program, &self.config, self.dir.path());
+        self.child = spawn(self.program, &self.config, self.dir.path(), self.clock);
         assert!(self.wait_until_listening(), "redis-server did not come back on its port");
     }
 
@@ -196,14 +207,17 @@ impl RedisServer {
     }
 }
 
-fn spawn(program: &str, config: &Path, dir: &Path) -> Child {
+fn spawn(program: &str, config: &Path, dir: &Path, clock: Option<&str>) -> Child {
     let log = fs::OpenOptions::new().create(true).append(true).open(dir.join("log")).expect("a log");
-    let spawned = Command::new(program)
-        .arg(config)
-        .stdin(Stdio::null())
-        .stdout(log.try_clone().expect("a log"))
-        .stderr(log)
-        .spawn();
+    let mut command = Command::new(program);
+    if let Some(clock) = clock {
+        // Redis' own allocator asks for the time before libfaketime is ready to answer: glibc's takes its place.
+        let lib = format!("/usr/lib/{}-linux-gnu/faketime/libfaketimeMT.so.1", std::env::consts::ARCH);
+        assert!(Path::new(&lib).exists(), "{lib} is missing: install faketime");
+        command.env("LD_PRELOAD", format!("libc_malloc_debug.so.0:{lib}")).env("FAKETIME", clock);
+    }
+    let spawned =
+        command.arg(config).stdin(Stdio::null()).stdout(log.try_clone().expect("a log")).stderr(log).spawn();
     spawned.unwrap_or_else(|error| {
         panic!("{program} could not be started ({error}): the tests need Redis 7 or later, on Debian: apt-get install redis-server redis-sentinel")
     })
