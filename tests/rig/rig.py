@@ -224,11 +224,15 @@ class Rig:
             browser = await play.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu", "--disable-quic"])
             try:
                 pages = {}
-                for number in range(12):  # round robin over whatever a page asks for: two may land on the same node
+                for number in range(12):
+                    # Round robin over whatever a page asks for, which may be as many requests as there are nodes.
+                    http(f"{self.stack.origin}/realtime/config")
                     page = await (await browser.new_context()).new_page()
                     await page.goto(f"{self.stack.origin}/demo/pane.html?editor={EDITORS[number % 3]}")
-                    await page.locator("#badge", has_text="Live · WebSocket").wait_for(timeout=15_000)
-                    pages.setdefault((await page.locator("#badge").get_attribute("title")).split(",")[0], page)
+                    badge = page.locator("#badge[data-transport=WebSocket]", has_text="Live")
+                    await badge.wait_for(timeout=15_000)
+                    # "By WebSocket, node node-1, since 12:00:01"
+                    pages.setdefault((await badge.get_attribute("title")).split(", ")[1], page)
                     if len(pages) == 3:
                         break
                 assert len(pages) == 3, f"pages on {sorted(pages)} only"
