@@ -15,6 +15,7 @@ mod bus_logs;
 mod bus_reach;
 mod bus_reads;
 mod bus_refused;
+mod bus_reshard;
 mod bus_rights;
 mod bus_slots;
 mod bus_topologies;

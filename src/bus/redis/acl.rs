@@ -11,6 +11,8 @@ use crate::bus::Settings;
 /// What the functions do with logs on behalf of publishers ...
 const PUBLISHED: [&str; 8] =
     ["getrange", "set", "del", "xadd", "xrevrange", "xinfo|stream", "pttl", "pexpire"];
+/// ... with logs and ids together ...
+const BOTH: [&str; 1] = ["exists"];
 /// ... with the ids of events that were seen ...
 const SEEN: [&str; 5] = ["hget", "hmget", "hset", "del", "pexpireat"];
 /// ... and with the sources that are vouched for.
@@ -59,10 +61,11 @@ fn publisher(settings: &Settings, areas: &[&str]) -> String {
     };
     format!(
         "ACL SETUSER {prefix}-publisher on >CHANGE-ME clearselectors resetkeys resetchannels{channels} -@all +{}{} \
-         +hello +auth +ping +select +client|setname{cluster} (-@all{logs}{ids} +fcall) (-@all{logs}{}) (-@all{ids}{}) \
+         +hello +auth +ping +select +client|setname{cluster} (-@all{logs}{ids} +fcall{}) (-@all{logs}{}) (-@all{ids}{}) \
          (-@all ~{prefix}:sources +fcall{})",
         publish(settings),
         rights(&SERVER),
+        rights(&BOTH),
         rights(&PUBLISHED),
         rights(&SEEN),
         rights(&VOUCHED),
@@ -81,7 +84,7 @@ fn node(settings: &Settings) -> String {
     for area in settings.areas.names() {
         let _ = write!(patterns, " &{prefix}:{area}:*");
     }
-    let mut commands = [&PUBLISHED[..], &SEEN, &VOUCHED, &FOLLOWED, &SERVER].concat();
+    let mut commands = [&PUBLISHED[..], &BOTH, &SEEN, &VOUCHED, &FOLLOWED, &SERVER].concat();
     commands.sort_unstable();
     commands.dedup();
     format!(
@@ -110,7 +113,7 @@ mod tests {
                 used.insert(if name == "xinfo" { format!("{name}|{sub}") } else { name });
             }
         }
-        let lists = [&PUBLISHED[..], &SEEN, &VOUCHED, &FOLLOWED, &SERVER].concat();
+        let lists = [&PUBLISHED[..], &BOTH, &SEEN, &VOUCHED, &FOLLOWED, &SERVER].concat();
         let allowed = lists.into_iter().map(str::to_owned).collect::<BTreeSet<_>>();
         assert_eq!(used, allowed);
     }

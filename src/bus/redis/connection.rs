@@ -191,6 +191,8 @@ impl Connection {
         let deadline = Instant::now() + timeout;
         let mut heir = None;
         let mut tries = 0;
+        // Why it is to be tried again, where Redis has said more than where to ask.
+        let mut why = None;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             let (server, asking) = match (heir.take(), self.layout.owner(key)) {
@@ -216,14 +218,14 @@ impl Connection {
                         self.look_around().await?;
                     }
                 }
-                None if text.starts_with("TRYAGAIN") => {}
+                None if text.starts_with("TRYAGAIN") => why = Some(error.clone()),
                 None => return Err(error),
             }
             tries += 1;
             if tries > 1 {
                 let wait = AGAIN * tries;
                 if Instant::now() + wait >= deadline {
-                    return Err(error);
+                    return Err(why.unwrap_or(error));
                 }
                 sleep(wait).await;
             }

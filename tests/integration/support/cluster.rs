@@ -120,20 +120,43 @@ impl RedisCluster {
 
     /// Moves the keys of a slot, and leaves it half moved: it belongs to the one, and its keys lie with the other.
     pub(crate) fn move_keys(&self, slot: u64, from: usize, to: usize) {
-        let (source, target, slot) = (&self.servers[from], &self.servers[to], slot.to_string());
-        let ids = [source.command(&["CLUSTER", "MYID"]), target.command(&["CLUSTER", "MYID"])];
-        target.command(&["CLUSTER", "SETSLOT", &slot, "IMPORTING", ids[0].trim()]);
-        source.command(&["CLUSTER", "SETSLOT", &slot, "MIGRATING", ids[1].trim()]);
+        self.open_slot(slot, from, to);
+        let (source, slot) = (&self.servers[from], slot.to_string());
         loop {
             let keys = source.command(&["CLUSTER", "GETKEYSINSLOT", &slot, "100"]);
             let keys = keys.lines().collect::<Vec<_>>();
             if keys.is_empty() {
                 break;
             }
-            let port = target.port().to_string();
-            let migrate =
-                [&["MIGRATE", "127.0.0.1", &port, "", "0", "5000", "KEYS"], keys.as_slice()].concat();
-            assert_eq!(source.command(&migrate).trim(), "OK");
+            self.migrate(&keys, from, to);
         }
+    }
+
+    /// Begins to move a slot.
+    pub(crate) fn open_slot(&self, slot: u64, from: usize, to: usize) {
+        let (source, target, slot) = (&self.servers[from], &self.servers[to], slot.to_string());
+        let ids = [source.command(&["CLUSTER", "MYID"]), target.command(&["CLUSTER", "MYID"])];
+        target.command(&["CLUSTER", "SETSLOT", &slot, "IMPORTING", ids[0].trim()]);
+        source.command(&["CLUSTER", "SETSLOT", &slot, "MIGRATING", ids[1].trim()]);
+    }
+
+    /// Moves keys of a slot that is being moved.
+    pub(crate) fn migrate(&self, keys: &[&str], from: usize, to: usize) {
+        let port = self.servers[to].port().to_string();
+        let migrate = [&["MIGRATE", "127.0.0.1", &port, "", "0", "5000", "KEYS"], keys].concat();
+        assert_eq!(self.servers[from].command(&migrate).trim(), "OK", "{keys:?}");
+    }
+
+    /// Moves so many slots the way operators do.
+    pub(crate) fn reshard(&self, slots: u64, from: usize, to: usize) {
+        let [from, to] = [from, to].map(|n| self.servers[n].command(&["CLUSTER", "MYID"]).trim().to_owned());
+        let output = Command::new("redis-cli")
+            .args(["--cluster", "reshard", &format!("127.0.0.1:{}", self.servers[0].port())])
+            .args(["--cluster-from", &from, "--cluster-to", &to, "--cluster-slots", &slots.to_string()])
+            .arg("--cluster-yes")
+            .output()
+            .expect("redis-cli");
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && !said.contains("[ERR]"), "{said}");
     }
 }
