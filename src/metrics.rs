@@ -1,7 +1,7 @@
 //! The figures that a node keeps about itself, in Prometheus' terms (`GET /metrics`).
 //!
 //! All families are registered once, at the start; the delivery path touches plain atomics. Labels are bounded: an
-//! area, a transport or a reason, never a topic, a user or an address. Must not know who counts.
+//! area, a transport, a reason or one of 64 sources, never a topic, a user or an address. Must not know who counts.
 
 pub mod busiest;
 pub mod history;
@@ -41,6 +41,13 @@ pub struct AreaLabels {
     pub area: String,
     /// `recorded` or `live`.
     pub kind: &'static str,
+}
+
+/// Label: a source that publishers vouch for; at most 64 are known.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct SourceLabel {
+    /// Its name.
+    pub source: String,
 }
 
 /// Label: the close code of a session.
@@ -122,6 +129,10 @@ figures! {
     link_up: Gauge = Gauge::default(), "link_up";
     /// Times that the link to Redis was lost.
     link_losses: Counter = Counter::default(), "link_losses";
+    /// Whether changes made through a source may be late: 1 or 0.
+    source_late: Family<SourceLabel, Gauge> = Family::default(), "source_late";
+    /// Age of the oldest event that waits at a source to be published; 0: none waits.
+    source_oldest: Family<SourceLabel, Seconds> = Family::default(), "source_oldest", Unit::Seconds;
     /// Round trip of the last probe.
     probe_round_trip: Seconds = Seconds::default(), "probe_round_trip", Unit::Seconds;
     /// Gaps found in the stream of a topic.

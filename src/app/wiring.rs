@@ -54,6 +54,7 @@ pub(crate) fn relay(config: &Config, revocations: Revocations, traces: Traces) -
         log_ttl: config.log.ttl,
         refetches_per_second: config.resync.refetches_per_second.into(),
         linger: LINGER,
+        forget_sources: config.sources.forget,
         revocations,
         traces,
     }

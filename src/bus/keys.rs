@@ -6,7 +6,7 @@
 
 use crate::protocol::{Subject, Topic};
 
-/// The names under one prefix. The functions' own companions (`ids`, `sources`) are named in `publish.lua`.
+/// The names under one prefix. The functions' own companions (`ids`) are named in `publish.lua`.
 #[derive(Debug, Clone)]
 pub struct Keys {
     prefix: String,
@@ -52,6 +52,11 @@ impl Keys {
     /// Hash: until when each area has had live events.
     pub fn marks(&self) -> String {
         self.companion("live")
+    }
+
+    /// Hash: the sources that publishers vouch for. Publishers write this name, so it has no braces.
+    pub fn sources(&self) -> String {
+        format!("{}:sources", self.prefix)
     }
 
     /// Hash: what operators have revoked, and when.

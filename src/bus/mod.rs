@@ -10,13 +10,17 @@ pub mod keys;
 pub mod memory;
 pub(crate) mod message;
 pub mod redis;
+mod source;
 
 use std::{collections::BTreeMap, time::Duration};
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
-pub use self::check::RecordedOnly;
+pub use self::{
+    check::RecordedOnly,
+    source::{LostSource, MAY_WAIT_MS, Source, Sources},
+};
 use crate::{
     metrics::Metrics,
     protocol::{
@@ -294,6 +298,14 @@ impl Bus {
     /// The states of all nodes that announced themselves lately, by node name.
     pub async fn nodes(&self) -> Result<BTreeMap<String, Bytes>, BusError> {
         either!(self.nodes())
+    }
+
+    /// All sources, read now; `lost` are put back first where Redis has lost them. A node without Redis has none.
+    pub async fn sources(&self, lost: Vec<LostSource>) -> Result<Sources, BusError> {
+        match self {
+            Self::Memory(_) => Ok(Sources::default()),
+            Self::Redis(bus) => bus.sources(lost).await,
+        }
     }
 
     /// How well Redis is at this moment.

@@ -1,5 +1,5 @@
--- What nodes keep in Redis for each other: probes, the marks of live events, and the board on which they say how they are;
--- and the sources that publishers vouch for. Part of the library in publish.lua.
+-- What nodes keep in Redis for each other: probes, the marks of live events, and the board on which they say how they are.
+-- Part of the library in publish.lua.
 
 -- KEYS: a probe channel. ARGS: what to send back through it. -> lineage, now, the library's version.
 local function probe(keys, args)
@@ -47,55 +47,6 @@ local function nodes(keys)
       reply[#reply + 1] = state
     else
       call('HDEL', keys[1], all[i])
-    end
-  end
-  return reply
-end
-
--- KEYS: the hash of sources. ARGS: a name, for how many seconds it is vouched for (5 to 300; 0 says good-bye), perhaps the
--- age of the oldest event that waits to be published, ms.
-local function source(keys, args)
-  local key, name, seconds, oldest = keys[1], args[1], tonumber(args[2]), tonumber(args[3] or 0)
-  if #keys ~= 1 or not name or #args > 3 then
-    return redis.error_reply('ERR usage: FCALL ' .. PREFIX .. '_source 1 ' .. PREFIX .. ':sources <name> <seconds> [<oldest ms>]')
-  elseif key ~= PREFIX .. ':sources' then
-    return redis.error_reply('SOURCE the key of sources is ' .. PREFIX .. ':sources')
-  elseif #name > 64 or not find(name, '^[%w._:/@-]+$') then
-    return redis.error_reply('SOURCE the name of a source has 1 to 64 letters, digits and . _ : / @ -')
-  elseif not seconds or seconds ~= 0 and not (seconds >= 5 and seconds <= 300) then
-    return redis.error_reply('SOURCE a source is vouched for 5 to 300 seconds; 0 says good-bye')
-  elseif not oldest or not (oldest >= 0 and oldest < 1e15) then
-    return redis.error_reply('SOURCE the age of the oldest event that waits is a number of milliseconds')
-  end
-  if seconds == 0 then
-    call('HDEL', key, name)
-    return 'OK'
-  end
-  local now = now_ms()
-  if not call('HGET', key, name) and call('HLEN', key) >= SOURCES then
-    -- Room is made by the one that ended first, if that was an hour ago.
-    local all, ended, first = call('HGETALL', key), now - SOURCES_MS, nil
-    for i = 1, #all, 2 do
-      local till = tonumber(string.match(all[i + 1], '^%d+')) or 0
-      if till < ended then ended, first = till, all[i] end
-    end
-    if not first then return redis.error_reply('SOURCE there are ' .. SOURCES .. ' sources: say good-bye (0 seconds) to one') end
-    call('HDEL', key, first)
-  end
-  local since = oldest > 0 and now - oldest or 0
-  call('HSET', key, name, integer(now + seconds * 1000) .. ' ' .. integer(math.max(since, 0)))
-  call('PEXPIRE', key, 24 * SOURCES_MS)
-  return 'OK'
-end
-
--- KEYS: the hash of sources. -> now, then name, until when it is vouched for, and since when its oldest event waits (0: none
--- does) of each.
-local function sources(keys)
-  local all, reply = call('HGETALL', keys[1]), { integer(now_ms()) }
-  for i = 1, #all, 2 do
-    local till, since = string.match(all[i + 1], '^(%d+) (%d+)$')
-    if till then
-      for _, part in ipairs({ all[i], till, since }) do reply[#reply + 1] = part end
     end
   end
   return reply

@@ -320,6 +320,7 @@ local function positions(keys)
 end
 
 @NODES@
+@SOURCES@
 local function settings()
   return { 'version', tostring(VERSION), 'areas', AREAS, 'private', PRIVATE, 'fold_subject', tostring(FOLD_SUBJECT),
     'log_length', integer(LOG_LENGTH), 'log_ttl_ms', integer(LOG_TTL_MS), 'event_bytes', integer(EVENT_BYTES),

@@ -15,6 +15,7 @@ mod publish;
 mod redis_function;
 mod serve;
 mod settings;
+mod source;
 mod tail;
 #[cfg(test)]
 mod tests;
@@ -80,6 +81,8 @@ enum Command {
     #[command(subcommand)]
     Config(config::ConfigCommand),
     RedisFunction(redis_function::RedisFunction),
+    #[command(subcommand)]
+    Source(source::SourceCommand),
     Health(health::Health),
     Doctor(doctor::Doctor),
     Bench(bench::Bench),
@@ -98,6 +101,7 @@ impl Cli {
             Command::Token(command) => wait_for(command.run()),
             Command::Config(command) => wait_for(command.run()),
             Command::RedisFunction(command) => command.run(),
+            Command::Source(command) => wait_for(command.run()),
             Command::Health(command) => wait_for(command.run()),
             Command::Doctor(command) => wait_for(command.run()),
             Command::Bench(command) => wait_for(command.run()),

@@ -18,6 +18,7 @@ use super::{
     publish::{is_listening, reachable, read_token},
     say,
     settings::{self, ConfigFile},
+    source,
     token::shared_secret,
 };
 use crate::{
@@ -113,7 +114,7 @@ impl Log {
                 self.started = true;
             }
             "status" if message["live"] == false => say("the node has lost sight of Redis"),
-            "status" => say("the node sees Redis again"),
+            "status" => say(source::sight(&message["late"])),
             _ => {}
         }
         Ok(self.is_enough())
@@ -319,6 +320,7 @@ impl Tail {
             positions: Positions::default(),
             refused: Vec::new(),
             live: false,
+            late: None,
         };
         let proof = std::sync::Arc::new(Proof::lasting(&welcome.user));
         relay.connect(&outbox, Box::new(welcome), proof, Request { subjects, ..Request::default() }).await;

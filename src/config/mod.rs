@@ -24,7 +24,7 @@ pub use self::{
     doors::{Http, Internal, KeepAlive},
     layers::{Layers, Source},
     rooms::{
-        Areas, Demo, Drain, Heartbeat, Limits, Log, LogFormat, LogLevel, Node, Probe, Redis, Resync,
+        Areas, Demo, Drain, Heartbeat, Limits, Log, LogFormat, LogLevel, Node, Probe, Redis, Resync, Sources,
         Telemetry, Transports,
     },
     secret::{Secret, shown_url},
@@ -70,11 +70,13 @@ pub struct Config {
     pub drain: Drain,
     /// The proof that events arrive.
     pub probe: Probe,
+    /// Publishers that vouch for themselves.
+    pub sources: Sources,
     /// Logs of the program.
     pub telemetry: Telemetry,
     /// The demo.
     pub demo: Demo,
-    sources: BTreeMap<String, Source>,
+    written: BTreeMap<String, Source>,
     literals: BTreeMap<String, String>,
 }
 
@@ -99,21 +101,22 @@ impl Config {
             limits: Limits::read(reader),
             drain: Drain::read(reader),
             probe: Probe::read(reader),
+            sources: Sources::read(reader),
             telemetry: Telemetry::read(reader),
             demo: Demo::read(reader),
-            sources: reader.sources(),
+            written: reader.sources(),
             literals: reader.literals(),
         }
     }
 
     /// Where the value of a key was written.
     pub fn source(&self, key: &str) -> Option<&Source> {
-        self.sources.get(key)
+        self.written.get(key)
     }
 
     /// A complaint about a key that only a higher rung could find; `what` continues «areas.names (carillon.toml) …».
     pub fn complaint(&self, key: &str, what: impl std::fmt::Display) -> ConfigError {
-        let source = self.sources.get(key).map(ToString::to_string).unwrap_or_default();
+        let source = self.written.get(key).map(ToString::to_string).unwrap_or_default();
         ConfigError(vec![format!("{key} ({source}) {what}")])
     }
 }

@@ -268,6 +268,14 @@ room! {
     }
 }
 
+room! {
+    /// `[sources]`
+    Sources {
+        /// How long a source that fell silent is late before it is forgotten.
+        forget: Duration = seconds("sources.forget_seconds", 1..=86_400),
+    }
+}
+
 /// How much is logged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the usual five")]

@@ -21,6 +21,7 @@ use crate::{
         Reason,
         time::{now_ms, rfc3339},
     },
+    relay::SourceState,
     session::Transport,
 };
 
@@ -87,6 +88,7 @@ impl Internal {
             "in_step": self.relay.is_live(),
             "at": self.relay.at(),
             "proof_age_seconds": metrics.proof().age().as_secs_f64(),
+            "sources": self.sources(),
             "sessions": { "total": self.roll.len(), "by_transport": by_transport },
             "editors": self.roll.editors(),
             "topics": metrics.topics.get(),
@@ -97,6 +99,22 @@ impl Internal {
             "history_reads": metrics.history_reads.get(),
             "outbox_overflows": metrics.overflows.get(),
         })
+    }
+}
+
+impl Internal {
+    /// The sources that publishers vouch for.
+    fn sources(&self) -> Vec<Value> {
+        let source = |source: SourceState| {
+            json!({
+                "source": source.name,
+                "late": source.late.is_some(),
+                "since": source.late.map(rfc3339),
+                "vouched_seconds": source.left_ms as f64 / 1000.0,
+                "oldest_ms": source.oldest_ms,
+            })
+        };
+        self.relay.sources().into_iter().map(source).collect()
     }
 }
 

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize, Serializer, ser::SerializeMap};
 use std::collections::BTreeMap;
 
 use super::{
-    CloseCode, Position, Subject, Topic,
+    CloseCode, Late, Position, Subject, Topic,
     object::{self, Object},
 };
 
@@ -88,8 +88,7 @@ struct Type {
 }
 
 impl ClientMessage {
-    /// Reads a message. The error is a sentence for the developer of the client; it never repeats the message itself,
-    /// which may hold a token.
+    /// Reads a message. The error is for the client's developer; it never repeats the message, which may hold a token.
     pub fn parse(text: &str) -> Result<Self, String> {
         let kind = read::<Type>(text, "a message is a JSON object with a string \"type\"")?.kind;
         Ok(match kind.as_str() {
@@ -245,12 +244,15 @@ pub enum NodeMessage {
         /// The new starting points.
         positions: Positions,
     },
-    /// The node has lost sight of Redis, or has it again.
+    /// The node has lost sight of Redis, or has it again; or other sources are late.
     Status {
         /// Whether events arrive.
         live: bool,
         /// Since when, RFC 3339.
         since: String,
+        /// Sources whose changes may be late; absent where publishers vouch for none.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        late: Option<Late>,
     },
     /// Send a fresh token.
     TokenExpiring {
@@ -308,6 +310,9 @@ pub struct Welcome {
     pub refused: Vec<Refused>,
     /// Whether the node sees Redis.
     pub live: bool,
+    /// Sources whose changes may be late; absent where publishers vouch for none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub late: Option<Late>,
 }
 
 impl NodeMessage {

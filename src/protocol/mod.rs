@@ -6,6 +6,7 @@
 mod claim;
 pub mod close;
 pub mod event;
+mod late;
 pub mod message;
 pub(crate) mod object;
 pub mod position;
@@ -16,6 +17,7 @@ pub mod topic;
 
 pub use close::CloseCode;
 pub use event::{Event, EventError};
+pub use late::Late;
 pub use message::{ClientMessage, NodeMessage, Reason, Refused, RefusedCode, Resume};
 pub use position::{EntryId, Lineage, Position};
 pub use problem::Problem;

@@ -4,7 +4,7 @@
 
 use std::{sync::Arc, time::Instant};
 
-use super::{feeds::Feeds, log::Resumed, marks::LiveMarks, question::Stamp};
+use super::{feeds::Feeds, log::Resumed, marks::LiveMarks, question::Stamp, sources::LateSources};
 use crate::{
     bus::Marks,
     hub::{Hub, Outbox, Replay, RoomId},
@@ -187,12 +187,19 @@ impl Join {
     }
 
     /// Writes the answer that is due, if one is. Returns whether it was the `welcome`.
-    pub(super) fn answer(&mut self, at: u64, positions: Positions, live: bool) -> bool {
+    pub(super) fn answer(
+        &mut self,
+        at: u64,
+        positions: Positions,
+        live: bool,
+        sources: &LateSources,
+    ) -> bool {
         let welcomes = match std::mem::replace(&mut self.reply, Reply::Given) {
             Reply::Welcome(mut welcome) => {
                 welcome.at = at;
                 welcome.positions = positions;
                 welcome.live = live;
+                welcome.late = sources.told();
                 self.outbox.message(NodeMessage::Welcome(welcome));
                 true
             }

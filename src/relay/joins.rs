@@ -22,6 +22,7 @@ use super::{
     marks::LiveMarks,
     question::{Question, Questions, Stamp},
     resyncs::PendingResyncs,
+    sources::LateSources,
     status,
 };
 use crate::{
@@ -59,6 +60,7 @@ pub(super) struct Around<'a> {
     pub(super) feeds: &'a mut Feeds,
     pub(super) link: &'a Link,
     pub(super) marks: &'a LiveMarks,
+    pub(super) sources: &'a LateSources,
     pub(super) resyncs: &'a mut PendingResyncs,
     pub(super) metrics: &'a Metrics,
 }
@@ -225,7 +227,7 @@ impl Joins {
         let back = join.resume_at.map_or(told, |at| frozen.map_or(at, |frozen| frozen.min(at)));
         let at = if caught_up { around.link.at() } else { back };
         let live = around.link.is_live() && later.is_empty();
-        if join.answer(at, Positions(positions), live) {
+        if join.answer(at, Positions(positions), live, around.sources) {
             welcomed(member, live, around.hub);
         }
         if pending {
@@ -240,7 +242,7 @@ impl Joins {
         if around.link.is_live() {
             let complete = status::is_complete(member, around.hub, around.feeds);
             if complete || !later.is_empty() {
-                status::tell(member, complete, around.hub, around.link);
+                status::tell(member, complete, around.hub, around.link, around.sources);
             }
         }
         if !later.is_empty() {
@@ -279,7 +281,7 @@ impl Joins {
         for join in self.by_id.values_mut().filter(|join| !join.is_given() && due(join)) {
             let Some(member) = around.hub.member_of(&join.outbox) else { continue };
             let at = join.resume_at.unwrap_or_else(|| around.hub.at_of(member, around.link.at()));
-            if join.answer(at, Positions::default(), false) {
+            if join.answer(at, Positions::default(), false, around.sources) {
                 welcomed(member, false, around.hub);
             }
             join.wishes.iter_mut().for_each(|wish| wish.asked.unanswered());

@@ -18,6 +18,7 @@ mod marks;
 mod question;
 mod resyncs;
 mod revocations;
+mod sources;
 mod status;
 mod switch;
 mod tail;
@@ -38,6 +39,7 @@ pub use self::{
     log::{Entry, Resumed},
     marks::KnownMarks,
     question::{Answer, Input, Now, Out, Place, Question, Stamp},
+    sources::{KnownSources, SourceState},
     switch::{BATCH, Switch},
 };
 use crate::{
@@ -63,6 +65,8 @@ pub struct Settings {
     pub refetches_per_second: u64,
     /// How long a subject stays subscribed after its last follower left.
     pub linger: Duration,
+    /// How long after its vouching has ended a source is forgotten (`sources.forget_seconds`).
+    pub forget_sources: Duration,
     /// What is revoked, as all who let somebody in on this node know it.
     pub revocations: Revocations,
     /// Where spans of what is delivered go.
@@ -136,6 +140,7 @@ pub struct Relay {
     commands: mpsc::Sender<Command>,
     shared: Arc<Shared>,
     marks: KnownMarks,
+    sources: KnownSources,
 }
 
 impl Relay {
@@ -151,10 +156,10 @@ impl Relay {
         let (fatal, stopped) = tokio::sync::oneshot::channel();
         let shared = Arc::new(Shared::default());
         let switch = Switch::new(settings, Hub::new(hub::writers()), metrics.clone(), Now::read());
-        let marks = switch.known_marks();
+        let (marks, sources) = (switch.known_marks(), switch.known_sources());
         let task = task::Task { switch, bus, metrics, shared: Arc::clone(&shared), tasks: tasks.clone() };
         tasks.spawn_until_end(task.run(events, inbox, fatal));
-        (Self { commands, shared, marks }, stopped)
+        (Self { commands, shared, marks, sources }, stopped)
     }
 
     /// Welcomes a session: fills in `at`, `positions`, `refused` and `live` of `welcome` and writes it into the outbox
@@ -216,6 +221,11 @@ impl Relay {
         self.marks.get(area)
     }
 
+    /// The sources that publishers vouch for, as this node last read them.
+    pub fn sources(&self) -> Vec<SourceState> {
+        self.sources.all()
+    }
+
     async fn ask(&self, command: Command) {
         // The relay is gone only when the node ends, and then sessions end as well.
         let _ = self.commands.send(command).await;
@@ -228,7 +238,8 @@ impl Relay {
     /// The relay of a switch that somebody else drives, and what sessions ask of it.
     pub fn of(switch: &Switch) -> (Self, mpsc::Receiver<Command>) {
         let (commands, inbox) = mpsc::channel(QUEUE);
-        (Self { commands, shared: Arc::default(), marks: switch.known_marks() }, inbox)
+        let (marks, sources) = (switch.known_marks(), switch.known_sources());
+        (Self { commands, shared: Arc::default(), marks, sources }, inbox)
     }
 
     /// Shows everybody what the switch knows after a turn.

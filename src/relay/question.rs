@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::Command;
 use crate::{
-    bus::{BusError, BusEvent, Head, History, Marks},
+    bus::{BusError, BusEvent, Head, History, LostSource, Marks, Sources},
     protocol::{EntryId, Subject, Topic},
 };
 
@@ -85,6 +85,8 @@ pub enum Question {
     Look(Vec<Place>),
     /// The heads of these topics.
     Heads(Vec<Place>),
+    /// All sources; these are put back first where Redis has lost them.
+    Sources(Vec<LostSource>),
 }
 
 /// What the bus has answered. Each names what it is about.
@@ -121,6 +123,8 @@ pub enum Answer {
     },
     /// A head for each topic that was asked for.
     Heads(Vec<(Place, Result<Head, BusError>)>),
+    /// Sources were read.
+    Sources(Result<Sources, BusError>),
 }
 
 /// What a turn of the switch leaves to do.

@@ -1,8 +1,9 @@
-//! What sessions are told of the node's sight of Redis: `live:true` only where everything they follow is in step.
+//! What sessions are told of the node's sight of Redis: `live:true` only where everything they follow is in step; and which
+//! sources are late.
 //!
 //! Must not know how that came about.
 
-use super::{feeds::Feeds, link::Link};
+use super::{feeds::Feeds, link::Link, sources::LateSources};
 use crate::{
     hub::{Hub, MemberId, Standing},
     protocol::{NodeMessage, time},
@@ -16,27 +17,40 @@ pub(super) fn is_complete(member: MemberId, hub: &Hub, feeds: &Feeds) -> bool {
 }
 
 /// Tells a member whether it is served with everything, unless it knows.
-pub(super) fn tell(id: MemberId, live: bool, hub: &mut Hub, link: &Link) {
+pub(super) fn tell(id: MemberId, live: bool, hub: &mut Hub, link: &Link, sources: &LateSources) {
     let since = link.since();
     if let Some(member) = hub.member_mut(id).filter(|member| member.welcomed && member.live != live) {
         member.live = live;
-        member.outbox.message(NodeMessage::Status { live, since: time::rfc3339(since) });
+        member.outbox.message(NodeMessage::Status {
+            live,
+            since: time::rfc3339(since),
+            late: sources.told(),
+        });
     }
 }
 
 /// Tells everyone that Redis is out of sight.
-pub(super) fn tell_all_away(hub: &mut Hub, link: &Link) {
+pub(super) fn tell_all_away(hub: &mut Hub, link: &Link, sources: &LateSources) {
     for member in hub.members().map(|(id, _)| id).collect::<Vec<_>>() {
-        tell(member, false, hub, link);
+        tell(member, false, hub, link, sources);
     }
 }
 
 /// Tells those who do not know it that they are served with everything; the others are told when they are.
-pub(super) fn tell_complete(hub: &mut Hub, feeds: &Feeds, link: &Link) {
+pub(super) fn tell_complete(hub: &mut Hub, feeds: &Feeds, link: &Link, sources: &LateSources) {
     let untold = hub.members().filter(|(_, member)| member.welcomed && !member.live);
     for member in untold.map(|(id, _)| id).collect::<Vec<_>>() {
         if is_complete(member, hub, feeds) {
-            tell(member, true, hub, link);
+            tell(member, true, hub, link, sources);
         }
+    }
+}
+
+/// Tells everyone which sources are late now.
+pub(super) fn tell_late(hub: &Hub, link: &Link, sources: &LateSources) {
+    let (since, late) = (time::rfc3339(link.since()), sources.late());
+    for (_, member) in hub.members().filter(|(_, member)| member.welcomed) {
+        let (live, since) = (member.live, since.clone());
+        member.outbox.message(NodeMessage::Status { live, since, late: Some(late.clone()) });
     }
 }

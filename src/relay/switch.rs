@@ -21,6 +21,7 @@ use super::{
     question::{Input, Now, Out, Questions},
     resyncs::PendingResyncs,
     revocations::LastLook,
+    sources::{KnownSources, LateSources},
     status,
 };
 use crate::{
@@ -52,6 +53,7 @@ pub struct Switch {
     resyncs: PendingResyncs,
     head_check: HeadCheck,
     last_look: LastLook,
+    sources: LateSources,
     deliveries: Deliveries,
     questions: Questions,
     turn: Turn,
@@ -70,6 +72,7 @@ impl Switch {
             resyncs: PendingResyncs::new(settings.refetches_per_second),
             head_check: HeadCheck::new(settings.log_ttl, now.instant),
             last_look: LastLook::new(settings.revocations),
+            sources: LateSources::new(settings.forget_sources, metrics.clone(), now.instant),
             deliveries: Deliveries::new(settings.traces, metrics.clone(), now),
             questions: Questions::default(),
             turn: Turn { now, metrics, fatal: None },
@@ -120,6 +123,11 @@ impl Switch {
     /// Until when areas have had live events, as far as this node knows; for those who look without asking.
     pub fn known_marks(&self) -> KnownMarks {
         self.marks.known().clone()
+    }
+
+    /// The sources as this node last read them; for those who look without asking.
+    pub fn known_sources(&self) -> KnownSources {
+        self.sources.shared().clone()
     }
 
     /// What follows from a verdict on a log: the only place where it does.
@@ -183,6 +191,7 @@ impl Switch {
             feeds: &mut self.feeds,
             link: &self.link,
             marks: &self.marks,
+            sources: &self.sources,
             resyncs: &mut self.resyncs,
             metrics: &self.turn.metrics,
         };
@@ -215,7 +224,7 @@ impl Switch {
         self.advance();
         self.resyncs.pay_all(&mut self.hub, &self.feeds, &self.link, &self.turn.metrics);
         tracing::info!(topics = self.feeds.len(), "Redis is in sight and all topics are in step");
-        status::tell_complete(&mut self.hub, &self.feeds, &self.link);
+        status::tell_complete(&mut self.hub, &self.feeds, &self.link, &self.sources);
         let ids = self.joins.all();
         self.attempt(ids);
     }
@@ -244,6 +253,7 @@ impl Switch {
         self.joins.tick(&self.hub);
         if self.link.is_settled() {
             self.marks.retry(now, &mut self.questions);
+            self.sources.tick(&mut self.questions, now);
             if !self.interest.is_asking() {
                 self.interest.open(self.feeds.opening());
             }
@@ -254,7 +264,7 @@ impl Switch {
         }
         self.with_joins(|joins, around| joins.give_up(now, around));
         if self.link.is_live() {
-            status::tell_complete(&mut self.hub, &self.feeds, &self.link);
+            status::tell_complete(&mut self.hub, &self.feeds, &self.link, &self.sources);
         }
         self.turn.metrics.topics.set(self.feeds.len() as i64);
     }

@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 
 use crate::{
-    bus::{BusError, BusEvent, Content, Delivery, Head, History, Link as BusLink, Marks},
+    bus::{BusError, BusEvent, Content, Delivery, Head, History, Link as BusLink, Marks, Source, Sources},
     hub::{Hub, Item, Outbox},
     metrics::Metrics,
     protocol::{
@@ -31,6 +31,9 @@ pub(super) struct Redis {
     pub(super) marks: BTreeMap<String, u64>,
     pub(super) refused: Vec<&'static str>,
     pub(super) marks_refused: bool,
+    /// Name, until when, since when.
+    pub(super) sources: Vec<(&'static str, u64, u64)>,
+    pub(super) sources_refused: bool,
 }
 
 /// A switch, the questions that it has asked, and what they are answered from.
@@ -60,6 +63,7 @@ impl Rig {
             log_ttl: Duration::from_secs(86_400),
             refetches_per_second: 200,
             linger: Duration::from_secs(30),
+            forget_sources: Duration::from_secs(3600),
             revocations: Revocations::default(),
             traces: Traces::off(),
         };
@@ -71,6 +75,8 @@ impl Rig {
             marks: BTreeMap::new(),
             refused: Vec::new(),
             marks_refused: false,
+            sources: Vec::new(),
+            sources_refused: false,
         };
         Self {
             switch: Switch::new(settings, Hub::new(None), Metrics::new(), now),
@@ -151,6 +157,7 @@ impl Rig {
             positions: Positions::default(),
             refused: Vec::new(),
             live: false,
+            late: None,
         });
         let request = Request { subjects, refused: Vec::new(), resume };
         self.take(Input::Command(Command::Connect {
@@ -213,6 +220,18 @@ impl Redis {
         Ok(Marks { now: self.now, marks: self.marks.clone() })
     }
 
+    fn sources(&self) -> Result<Sources, BusError> {
+        if self.sources_refused {
+            return Err(BusError::Refused("NOREPLICAS".into()));
+        }
+        let source = |(name, until, since): &(&str, u64, u64)| Source {
+            name: (*name).into(),
+            until: *until,
+            since: *since,
+        };
+        Ok(Sources { now: self.now, list: self.sources.iter().map(source).collect() })
+    }
+
     pub(super) fn answer(&mut self, question: Question) -> Answer {
         match question {
             Question::Open(subjects) => Answer::Opened(
@@ -249,6 +268,7 @@ impl Redis {
             }
             Question::Look(places) => Answer::Looked { heads: self.heads(places), marks: self.marks() },
             Question::Heads(places) => Answer::Heads(self.heads(places)),
+            Question::Sources(_) => Answer::Sources(self.sources()),
         }
     }
 
@@ -282,7 +302,9 @@ pub(super) fn told(outbox: &Outbox) -> Told {
         Item::Message(NodeMessage::Resync { topics, reason, .. }) => {
             format!("resync {}{}", reason.name(), list(&topics))
         }
-        Item::Message(NodeMessage::Status { live, .. }) => format!("status {live}"),
+        Item::Message(NodeMessage::Status { live, late, .. }) => {
+            format!("status {live}{}", late.map(|late| format!(" {late:?}")).unwrap_or_default())
+        }
         Item::Message(NodeMessage::Pong { at }) => format!("pong {at}"),
         Item::Message(other) => other.json(),
     };

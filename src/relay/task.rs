@@ -115,6 +115,7 @@ async fn ask(bus: &Bus, question: Question) -> Answer {
             Answer::Looked { heads, marks: renew_marks(bus).await }
         }
         Question::Heads(places) => Answer::Heads(heads(bus, places).await),
+        Question::Sources(lost) => Answer::Sources(bus.sources(lost).await),
     }
 }
 

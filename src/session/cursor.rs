@@ -4,7 +4,8 @@
 //! anew each time. So it is not signed, and an unreadable one is like none at all: `resync` (`no-position`).
 //!
 //! Layout before base64 (URL-safe, no padding): version 1, flags, `at`, lineages (count; length and text each), topics
-//! (length and text, index of the lineage, epoch, seq; until the end). Numbers are LEB128.
+//! (length and text, index of the lineage, epoch, seq; until the end). Numbers are LEB128. Which sources the client knows
+//! to be late stands behind the lineages as one that no topic is of, `!` and a digest: earlier releases pass over it.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +14,7 @@ use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use crate::{
     hub::Frame,
     mutant,
-    protocol::{EntryId, Lineage, NodeMessage, Position, Reason, Resume, Subject, message::Positions},
+    protocol::{EntryId, Late, Lineage, NodeMessage, Position, Reason, Resume, Subject, message::Positions},
 };
 
 /// Characters of a cursor.
@@ -28,6 +29,8 @@ const ENTRY: usize = 14;
 const VERSION: u8 = 1;
 /// Flag: the client was told that the node does not see Redis.
 const AWAY: u8 = 1;
+/// Before the digest of the sources that are late.
+const LATE: &str = "!";
 
 /// How a client brings its positions back, which bounds what it can follow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +58,8 @@ pub struct Cursor {
     pub at: u64,
     /// Whether the client was told that the node does not see Redis.
     pub away: bool,
+    /// Which sources the client was told to be late ([`crate::protocol::Late::digest`]).
+    pub late: u32,
     positions: BTreeMap<String, Position>,
 }
 
@@ -91,7 +96,7 @@ impl Cursor {
     pub fn from_resume(resume: &Resume) -> Self {
         let read = |(topic, position): (&String, &String)| Some((topic.clone(), position.parse().ok()?));
         let positions = resume.positions.iter().filter_map(read).collect();
-        Self { at: resume.at.unwrap_or(0), away: false, positions }
+        Self { at: resume.at.unwrap_or(0), positions, ..Self::default() }
     }
 
     /// What the relay resumes from.
@@ -117,9 +122,13 @@ impl Cursor {
         }
         let away = byte(&mut rest)? & AWAY != 0;
         let at = number(&mut rest)?;
-        let mut lineages = Vec::new();
+        let (mut lineages, mut late) = (Vec::new(), 0);
         for _ in 0..byte(&mut rest)? {
-            lineages.push(Lineage::new(piece(&mut rest)?));
+            let text = piece(&mut rest)?;
+            if let Some(digest) = text.strip_prefix(LATE) {
+                late = u32::from_str_radix(digest, 16).ok()?;
+            }
+            lineages.push(Lineage::new(text));
         }
         let mut positions = BTreeMap::new();
         while !rest.is_empty() {
@@ -128,7 +137,7 @@ impl Cursor {
             let id = EntryId { epoch: number(&mut rest)?, seq: number(&mut rest)? };
             positions.insert(topic, Position { lineage, id });
         }
-        Some(Self { at, away, positions })
+        Some(Self { at, away, late, positions })
     }
 
     /// The cursor as text for an address, at most [`MAX_LENGTH`] characters. A position that does not fit is left out:
@@ -141,7 +150,8 @@ impl Cursor {
     pub fn text_by(&self, carriage: Carriage) -> String {
         let mut lineages: Vec<&Lineage> = Vec::new();
         let mut topics = Vec::new();
-        let mut size = 2 + 10 + 1;
+        let late = (self.late != 0).then(|| format!("{LATE}{:08x}", self.late));
+        let mut size = 2 + 10 + 1 + late.as_ref().map_or(0, |late| late.len() + 1);
         for (topic, Position { lineage, id }) in &self.positions {
             let known = lineages.iter().position(|known| *known == lineage);
             let index = known.unwrap_or(lineages.len());
@@ -163,9 +173,9 @@ impl Cursor {
         }
         let mut bytes = vec![VERSION, if self.away { AWAY } else { 0 }];
         put_number(&mut bytes, self.at);
-        bytes.push(lineages.len() as u8);
-        for lineage in lineages {
-            put_piece(&mut bytes, lineage.as_str());
+        bytes.push(lineages.len() as u8 + u8::from(late.is_some()));
+        for text in lineages.into_iter().map(Lineage::as_str).chain(late.as_deref()) {
+            put_piece(&mut bytes, text);
         }
         bytes.extend_from_slice(&topics);
         BASE64_URL_SAFE_NO_PAD.encode(bytes)
@@ -203,6 +213,7 @@ impl Cursor {
         match message {
             NodeMessage::Welcome(welcome) => {
                 self.away = !welcome.live;
+                self.late = welcome.late.as_ref().map_or(0, Late::digest);
                 self.start(welcome.at, &welcome.positions);
             }
             NodeMessage::Subscribed { at, positions, .. } => self.start(*at, positions),
@@ -222,7 +233,10 @@ impl Cursor {
                 }
             }
             NodeMessage::Pong { at } => self.at = self.at.max(*at),
-            NodeMessage::Status { live, .. } => self.away = !live,
+            NodeMessage::Status { live, late, .. } => {
+                self.away = !live;
+                self.late = late.as_ref().map_or(0, Late::digest);
+            }
             _ => {}
         }
     }
@@ -326,16 +340,16 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_left_out() {
         let positions = (0..500).map(|n| (format!("comments:{n}"), position(n))).collect();
-        let cursor = Cursor { at: 7, away: true, positions };
+        let cursor = Cursor { at: 7, away: true, late: 9, positions };
         let read = Cursor::read(&cursor.text()).unwrap();
         assert!(cursor.text().len() <= MAX_LENGTH && read.positions.len() > 100);
-        assert!(read.away && read.at == 7);
+        assert!(read.away && read.at == 7 && read.late == 9);
     }
 
     #[test]
     fn in_a_body_everything_fits() {
         let positions = (0..500).map(|n| (format!("comments:{n:0>200}"), position(n))).collect();
-        let cursor = Cursor { at: 7, away: false, positions };
+        let cursor = Cursor { at: 7, positions, ..Cursor::default() };
         let text = cursor.text_by(Carriage::Body);
         assert_eq!(Cursor::read_by(&text, Carriage::Body).as_ref(), Some(&cursor));
         assert_eq!(Cursor::read(&text), None, "an address has no room for it");
@@ -366,11 +380,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn cursors_survive_the_way(at: u64, away: bool, topics in proptest::collection::btree_map("[a-zä:%]{0,30}", any::<(u64, u64)>(), 0..20)) {
+        fn cursors_survive_the_way(at: u64, away: bool, late: u32, topics in proptest::collection::btree_map("[a-zä:%]{0,30}", any::<(u64, u64)>(), 0..20)) {
             let positions = topics.into_iter().map(|(topic, (epoch, seq))| {
                 (topic, Position { lineage: Lineage::new("0123456789abcdef"), id: EntryId { epoch, seq } })
             });
-            let cursor = Cursor { at, away, positions: positions.collect() };
+            let cursor = Cursor { at, away, late, positions: positions.collect() };
             prop_assert_eq!(Cursor::read(&cursor.text()), Some(cursor));
         }
 

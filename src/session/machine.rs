@@ -259,6 +259,7 @@ impl Machine {
             positions: Positions::default(),
             refused: Vec::new(),
             live: false,
+            late: None,
         });
         self.state = State::Open(Box::new(open));
         vec![Output::Until(until), Output::Connect(welcome, proof, request)]

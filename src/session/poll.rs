@@ -8,7 +8,7 @@ use super::{Caller, Carriage, Common, Cursor, Place, Session, Start, Transport, 
 use crate::{
     hub::{Closing, Item, Notice, Outbox},
     protocol::{
-        ClientMessage, NodeMessage, Reason, Subject,
+        ClientMessage, Late, NodeMessage, Reason, Subject,
         message::{Connect, Welcome},
         time::{now_ms, rfc3339},
     },
@@ -170,8 +170,11 @@ impl Poll {
         if !topics.is_empty() {
             self.put(&NodeMessage::Unsubscribed { topics });
         }
-        if self.answer.cursor.away == welcome.live {
-            self.put(&NodeMessage::Status { live: welcome.live, since: rfc3339(now_ms()) });
+        let late = welcome.late.as_ref().map_or(0, Late::digest);
+        if self.answer.cursor.away == welcome.live || self.answer.cursor.late != late {
+            // Who was told that sources are late is told that none is, also by a node that knows of no sources.
+            let told = welcome.late.clone().or_else(|| (self.answer.cursor.late != 0).then(Late::default));
+            self.put(&NodeMessage::Status { live: welcome.live, since: rfc3339(now_ms()), late: told });
         }
         self.answer.cursor.note(&NodeMessage::Welcome(Box::new(welcome.clone())));
         self.other |= !self.answer.messages.is_empty();

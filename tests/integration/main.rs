@@ -37,6 +37,7 @@ mod revocation;
 mod rfc6455;
 mod security;
 mod simulated_redis;
+mod sources;
 mod terminals;
 #[cfg(feature = "otlp")]
 mod traces;

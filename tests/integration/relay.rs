@@ -46,6 +46,7 @@ impl Rig {
             log_ttl: Duration::from_secs(60),
             refetches_per_second: 200,
             linger: Duration::from_secs(30),
+            forget_sources: Duration::from_secs(3600),
             revocations: Revocations::default(),
             traces: Traces::off(),
         };
@@ -76,6 +77,7 @@ impl Rig {
             positions: Positions::default(),
             refused: Vec::new(),
             live: false,
+            late: None,
         };
         let request = Request { subjects, refused: Vec::new(), resume };
         let proof = Arc::new(Proof::lasting(&welcome.user));

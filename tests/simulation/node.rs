@@ -79,6 +79,7 @@ impl World {
             log_ttl: Duration::from_millis(self.plan.log_ttl),
             refetches_per_second: 200,
             linger: Duration::from_millis(self.plan.linger),
+            forget_sources: Duration::from_secs(3600),
             revocations: self.auth.revocations().clone(),
             traces: Traces::off(),
         };

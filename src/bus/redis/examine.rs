@@ -18,7 +18,7 @@ use super::{
     reply,
 };
 use crate::{
-    bus::{Settings, keys::Keys},
+    bus::{Settings, Source, keys::Keys},
     shutdown::Tasks,
 };
 
@@ -78,6 +78,7 @@ async fn look(settings: &Settings, tasks: &Tasks, findings: &mut Vec<Finding>) -
         memory(&info, findings);
         persistence(&commands, master.as_ref(), &info, findings).await;
     }
+    findings.extend(sources(&commands, settings).await);
     let subscriber = commands.another(Purpose::Subscriptions).await.map_err(unreachable)?;
     findings.push(round_trip(&commands, &subscriber, settings, &target).await?);
     findings.push(own_connection(&subscriber).await);
@@ -205,6 +206,31 @@ async fn persistence(
         );
         findings.push(finding("output buffer", Weight::Advice, text));
     }
+}
+
+/// Who vouches for themselves, and whether one is late. Nothing where nobody does, or where it cannot be asked: what is
+/// wrong then is said already.
+async fn sources(commands: &Connection, settings: &Settings) -> Option<Finding> {
+    let keys = Keys::new(&settings.prefix);
+    let args = vec![keys.function("sources").into(), 1.into(), keys.sources().into()];
+    let answer = commands.command("FCALL", &keys.sources(), args, PATIENCE).await.ok()?;
+    let mut sources = super::sources::read(reply::items(answer));
+    sources.list.retain(Source::is_present);
+    let late = sources.list.iter().filter(|source| source.is_late(sources.now));
+    let late: Vec<_> =
+        late.map(|source| format!("{} ({})", source.name, source.in_words(sources.now))).collect();
+    Some(match (sources.list.len(), late.is_empty()) {
+        (0, _) => return None,
+        (_, true) => finding("sources", Weight::Good, "every publisher that vouches for itself is well"),
+        _ => {
+            let text = format!(
+                "changes made through {} may be late. See whether it runs and reaches Redis; if it is gone for good: carillon \
+                 source forget NAME",
+                late.join(", ")
+            );
+            finding("sources", Weight::Advice, text)
+        }
+    })
 }
 
 /// Publishes to a channel of our own and waits for it.

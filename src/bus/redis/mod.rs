@@ -24,6 +24,7 @@ mod revoked;
 mod sentinel;
 mod slots;
 mod socket;
+mod sources;
 mod subscriptions;
 mod target;
 mod tls;
@@ -57,8 +58,8 @@ use self::{
     subscriptions::Subscriptions,
 };
 use super::{
-    BusError, BusEvent, Head, Health, History, Marks, Settings, StartError, arrivals::Arrivals, check,
-    keys::Keys,
+    BusError, BusEvent, Head, Health, History, LostSource, Marks, Settings, Sources, StartError,
+    arrivals::Arrivals, check, keys::Keys,
 };
 use crate::{
     metrics::Metrics,
@@ -264,6 +265,16 @@ impl RedisBus {
     pub async fn nodes(&self) -> Result<BTreeMap<String, Bytes>, BusError> {
         let nodes = self.over_line(true, |line, _| async move { line.nodes().await }).await?;
         Ok(nodes.into_iter().collect())
+    }
+
+    /// See [`super::Bus::sources`].
+    pub async fn sources(&self, lost: Vec<LostSource>) -> Result<Sources, BusError> {
+        // Not once more over the next line: what comes after an interruption is judged as such.
+        self.over_line(false, |line, _| {
+            let lost = lost.clone();
+            async move { line.sources(&lost).await }
+        })
+        .await
     }
 
     /// See [`super::Bus::health`].

@@ -10,7 +10,7 @@ use super::{
     line::Line,
 };
 use crate::{
-    bus::{BusError, Settings, StartError, check},
+    bus::{BusError, Settings, Sources, StartError, check},
     protocol::{EntryId, Event, Topic},
     shutdown::Tasks,
 };
@@ -51,6 +51,16 @@ impl Publisher {
     pub async fn publish_live(&self, topic: &Topic, event: &Event) -> Result<(), BusError> {
         check::live(&self.settings, topic, event)?;
         Ok(self.line()?.publish_live(topic, event, PATIENCE).await?)
+    }
+
+    /// All sources.
+    pub async fn sources(&self) -> Result<Sources, BusError> {
+        Ok(self.line()?.sources(&[]).await?)
+    }
+
+    /// Says good-bye for a source: nodes forget it.
+    pub async fn forget_source(&self, name: &str) -> Result<(), BusError> {
+        Ok(self.line()?.forget_source(name).await?)
     }
 
     fn line(&self) -> Result<&Line, BusError> {

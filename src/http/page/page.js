@@ -53,6 +53,14 @@ function trouble(text, calm) {
   $('trouble').classList.toggle('calm', !text);
 }
 
+/** Sources that are late, and why. */
+function drawLate(sources) {
+  const late = sources.filter((source) => source.late);
+  const why = ({ source, since, vouched_seconds, oldest_ms }) => `${source} since ${clock(Date.parse(since))} (${oldest_ms > 10_000 ? `its oldest event waits for ${span(oldest_ms / 1000)}` : vouched_seconds < 0 ? `silent for ${span(-vouched_seconds)}` : 'it reports again'})`;
+  $('late').hidden = !late.length;
+  put('late', late.length ? `Changes made through these sources may be late: ${late.map(why).join(', ')}.` : '');
+}
+
 function drawNode(own) {
   const memory = isMemory(own);
   put('node', own.node);
@@ -60,6 +68,7 @@ function drawNode(own) {
   put('state', own.ready ? 'ready' : own.draining ? 'draining' : 'not ready');
   $('state').className = `badge ${own.ready ? 'good' : 'bad'}`;
   trouble(own.ready ? '' : own.trouble, memory ? 'Nothing is wrong now.' : `Nothing is wrong now: in step with Redis since ${clock(Date.parse(own.redis.since))}.`);
+  drawLate(own.sources ?? []);
   put('sessions', short(own.sessions.total));
   put('sessions-note', `${plural(own.editors, 'editor')}, ${plural(own.topics, 'topic')} followed`);
   put('events-note', `${short(sum(own.events))} since the start, ${span(own.uptime_seconds)} ago`);

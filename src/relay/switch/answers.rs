@@ -9,6 +9,7 @@ use crate::{
         feed::Arrival,
         feeds::{Opened, Read},
         question::{Answer, Place, Stamp},
+        status,
     },
 };
 
@@ -24,6 +25,11 @@ impl Switch {
             }
             Answer::Marked { area, marks } => self.take_marked(stamp, &area, marks),
             Answer::Looked { heads, marks } => self.take_looked(stamp, heads, marks),
+            Answer::Sources(read) => {
+                if self.sources.take(stamp, read, self.turn.now.instant) {
+                    status::tell_late(&self.hub, &self.link, &self.sources);
+                }
+            }
             Answer::Heads(heads) => {
                 for (room, head) in self.head_check.take(stamp, heads, &self.hub, &self.feeds) {
                     self.feeds.restart(room, head);

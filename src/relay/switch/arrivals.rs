@@ -158,7 +158,7 @@ impl Switch {
         self.link.forget(room);
         for member in self.hub.followers(room) {
             self.resyncs.look_at(member);
-            status::tell(member, false, &mut self.hub, &self.link);
+            status::tell(member, false, &mut self.hub, &self.link, &self.sources);
         }
         self.wake(room);
     }
@@ -171,6 +171,7 @@ impl Switch {
         self.joins.interrupt();
         self.head_check.interrupt(now.instant);
         self.marks.interrupt();
+        self.sources.interrupt();
         for room in self.feeds.rooms().collect::<Vec<_>>() {
             if matches!(self.hub.subject(room), Some(Subject::Every(_))) {
                 self.resyncs.owe_all(&mut self.hub, room, Reason::Gap);
@@ -178,7 +179,7 @@ impl Switch {
         }
         if was_live {
             tracing::warn!(reason, "Redis is out of sight: sessions stay connected and are told");
-            status::tell_all_away(&mut self.hub, &self.link);
+            status::tell_all_away(&mut self.hub, &self.link, &self.sources);
         }
         self.with_joins(Joins::answer_all_without_redis);
     }

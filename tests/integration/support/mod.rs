@@ -7,4 +7,5 @@ pub(crate) mod frames;
 pub(crate) mod node;
 pub(crate) mod proxy;
 pub(crate) mod redis;
+pub(crate) mod streams;
 pub(crate) mod ways;
