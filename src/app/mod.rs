@@ -22,7 +22,7 @@ use crate::{
     auth::Authenticator,
     bus::{self, Bus},
     config::{Config, ConfigError},
-    http::{self, Door, Internal, NodeStatus, Public},
+    http::{self, Door, Hosts, Internal, NodeStatus, Public},
     metrics::Metrics,
     protocol::{Areas, TopicError},
     relay::Relay,
@@ -183,6 +183,7 @@ impl Node {
             draining: Arc::clone(&draining),
         });
         let crowd = wiring::crowd(config);
+        let internal_address = listeners.internal.local_addr().unwrap_or(config.internal.listen).ip();
         let internal = Arc::new(Internal {
             bus: bus.clone(),
             relay,
@@ -191,7 +192,8 @@ impl Node {
             traces: traces.clone(),
             auth,
             publish_token: config.internal.publish_token.clone(),
-            address: listeners.internal.local_addr().map_or(config.internal.listen, |address| address).ip(),
+            address: internal_address,
+            hosts: Hosts::new(internal_address, &config.internal.hosts),
             areas: areas.clone(),
             event_bytes: config.limits.event_bytes,
             crowd: Arc::clone(&crowd),

@@ -113,6 +113,8 @@ fn parse_origin(text: &str) -> Option<String> {
 pub struct Internal {
     /// The listener for operators and publishers.
     pub listen: SocketAddr,
+    /// Names by which it is reached besides those that no page can have, in lower case, without ports.
+    pub hosts: Vec<String>,
     /// Authorises `/publish` and `/disconnect`.
     pub publish_token: Option<Secret>,
 }
@@ -134,8 +136,18 @@ impl Internal {
 
     pub(super) fn read(reader: &mut Reader) -> Self {
         let publish_token = reader.secret("internal.publish_token");
-        Self { listen: listen(reader, "internal.listen"), publish_token }
+        let hosts = reader.parsed_list(
+            "internal.hosts",
+            "a host name without scheme and port, for example carillon.example.com",
+            |text| Some(text.trim_end_matches('.').to_ascii_lowercase()).filter(|name| is_name(name)),
+        );
+        Self { listen: listen(reader, "internal.listen"), hosts, publish_token }
     }
+}
+
+/// A host name as `Host` has it, without a port.
+fn is_name(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte))
 }
 
 #[cfg(test)]

@@ -24,7 +24,9 @@ use serde_json::json;
 use super::{
     Crowd, disconnect,
     headers::single,
-    history, page, positions, publish,
+    history,
+    hosts::{Hosts, is_local},
+    page, positions, publish,
     refusal::{Refusal, not_allowed, not_found},
     status::{self, NodeStatus},
 };
@@ -64,6 +66,8 @@ pub struct Internal {
     pub publish_token: Option<Secret>,
     /// Where this door is: without any secret, only loopback is trusted.
     pub address: IpAddr,
+    /// The names by which this door is reached.
+    pub hosts: Hosts,
     /// The configured areas.
     pub areas: Areas,
     /// Bytes of one event.
@@ -113,6 +117,7 @@ impl Internal {
             .fallback(any(not_found))
             .layer(DefaultBodyLimit::max(BODY))
             .layer(map_request(give_up_in_time))
+            .layer(from_fn_with_state(Arc::clone(self), answer_to_its_names))
             .with_state(Arc::clone(self))
     }
 
@@ -188,17 +193,21 @@ impl Internal {
 /// What proxies add to a request.
 const PROXIED: [&str; 5] = ["x-forwarded-for", "x-forwarded-host", "x-real-ip", "forwarded", "via"];
 
-/// Whether the request was sent to this machine by a name that only it can have: a page that made its own name point
-/// here (DNS rebinding) says that name.
-fn is_local(headers: &HeaderMap) -> bool {
-    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-    let address =
-        |text: &str| text.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback());
-    if let Some((bracketed, _)) = host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-        return address(bracketed);
+/// Answers to names of this door only: see [`Hosts`]. Whoever shows a secret is no page, whatever they call the door; and
+/// balancers, whose names are many, learn no more than whether the node is well.
+async fn answer_to_its_names(
+    State(internal): State<Arc<Internal>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let spared = ["/healthz", "/readyz"].contains(&request.uri().path());
+    let headers = request.headers();
+    if spared || internal.hosts.know(headers) || internal.right(headers).await.is_ok() {
+        return next.run(request).await;
     }
-    let name = host.split(':').next().unwrap_or_default().trim_end_matches('.').to_ascii_lowercase();
-    name == "localhost" || name.ends_with(".localhost") || address(&name)
+    let detail =
+        "The internal door is not known by the name in Host: write it into internal.hosts, or send a token.";
+    Refusal::from(Problem::new(403, "forbidden", "Not a name of this door", detail)).into_response()
 }
 
 /// Asks who it is before the body is read: whoever may do nothing sends megabytes in vain.

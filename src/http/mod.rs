@@ -11,6 +11,7 @@ mod disconnect;
 mod events;
 mod headers;
 pub mod history;
+mod hosts;
 mod internal;
 pub mod listener;
 pub mod origin;
@@ -25,6 +26,7 @@ mod upgrade;
 mod wish;
 
 pub use crowd::Crowd;
+pub use hosts::Hosts;
 pub use internal::Internal;
 pub use listener::{Door, Peer, bind};
 pub use origin::Origins;

@@ -125,6 +125,8 @@ DEFENCES = [
             (U, "a_foreign_page_opens_nothing_without_an_origin_either")),
     Defence("this-machine", "src/http/internal.rs", "&& !page && !brought && is_local(headers) {", "&& !page && (OFF || !brought && is_local(headers)) {",
             (U, "a_door_without_a_secret_is_for_this_machine_alone")),
+    Defence("own-names", "src/http/internal.rs", "if spared || internal.hosts", "if OFF || spared || internal.hosts",
+            (U, "the_internal_door_answers_to_its_own_names_only")),
     Defence("ask-first", "src/http/internal.rs", "        Err(problem) => Refusal::from(problem).into_response(),\n    }\n}\n\n/// A body that takes",
             "        Err(_) if OFF => next.run(request).await,\n        Err(problem) => Refusal::from(problem).into_response(),\n    }\n}\n\n/// A body that takes",
             (U, "who_it_is_is_asked_before_a_body_is_read")),

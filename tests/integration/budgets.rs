@@ -168,6 +168,37 @@ async fn a_door_without_a_secret_is_for_this_machine_alone() {
     }
 }
 
+/// A page whose own name points to the internal door says that name, whatever it asks for.
+#[tokio::test]
+async fn the_internal_door_answers_to_its_own_names_only() {
+    let node = Node::start(&[("internal.hosts", "node.example.com")]).await;
+    let ask = async |path: &str, host: &str, token: &[(&str, &str)]| {
+        let headers = [&[("Host", host)], token].concat();
+        request(node.internal, "GET", path, &headers, b"").await.status
+    };
+    let paths = ["/", "/status", "/metrics", "/history", "/positions?topics=projects", "/nothing"];
+    for path in paths {
+        for host in [
+            "evil.example",
+            "127.0.0.1.evil.example:9090",
+            "10.1.2.3",
+            "[2001:db8::1]:80",
+            "localhost.evil.example",
+        ] {
+            assert_eq!(ask(path, host, &[]).await, 403, "{path} of {host}");
+        }
+        for host in ["localhost:9090", "NODE.example.com:9090", "[::1]"] {
+            assert_ne!(ask(path, host, &[]).await, 403, "{path} of {host}");
+        }
+    }
+    let token = [("Authorization", "Bearer the publish token of the tests")];
+    assert_eq!(ask("/status", "evil.example", &token).await, 200, "no page knows the secret");
+    assert_eq!(ask("/status", "evil.example", &[("Authorization", "Bearer x")]).await, 403);
+    for path in ["/healthz", "/readyz"] {
+        assert_eq!(ask(path, "balancer.example", &[]).await, 200, "{path}");
+    }
+}
+
 #[tokio::test]
 async fn who_it_is_is_asked_before_a_body_is_read() {
     let node = Node::start(&[]).await;
