@@ -14,7 +14,7 @@ const ALIVE = 20_000;
 /** Does the browser keep a SharedWorker for the next page? Asked of a constructor that then fails. */
 const lasts = () => {
   let asked = false;
-  try { new SharedWorker('https://:', /** @type {any} */ ({ get extendedLifetime() { asked = true; return true; } })); } catch { /* as meant */ }
+  try { new SharedWorker('https://:', /** @type {any} */ ({ get extendedLifetime() { return asked = true; } })); } catch { /* as meant */ }
   return asked;
 };
 

@@ -10,7 +10,7 @@ const GRACE = 10_000;
 const SILENCE = 180_000;
 
 export class Hub {
-  /** port → {topics: Map of topic → {gen, from}, tap, alive, answers} */
+  /** port → {topics: Map of topic → {topic, gen, from}, tap, alive, answers} */
   tabs = new Map();
   link = /** @type {Link} */ (null);
   handed = /** @type {string | null | undefined} */ (undefined);    // a token that came with a tab
@@ -79,11 +79,11 @@ export class Hub {
 
   topics(port, tab, topics) {
     const before = tab.topics;
-    tab.topics = new Map(topics.map(({ topic, gen, from }) => [topic, { gen, from }]));
+    tab.topics = new Map(topics.map((record) => [record.topic, record]));
     const fresh = topics.filter(({ topic, gen }) => before.get(topic)?.gen !== gen).map(({ topic }) => topic);
     this.follow(fresh);
     for (const topic of fresh) {
-      const record = this.link.topics.records.get(topic);
+      const record = this.link.subscriptions.byName.get(topic);
       if (record.state === 'followed') this.tell(port, tab, topic);
       else if (record.state === 'refused') port.postMessage({ t: 'refused', topic, gen: tab.topics.get(topic).gen, code: record.code });
     }
@@ -98,7 +98,7 @@ export class Hub {
   /** From now on the tab misses nothing. A page that a server rendered may have missed nothing until now, either. */
   tell(port, tab, topic) {
     const record = tab.topics.get(topic);
-    const resumed = Boolean(record.from && this.link.topics.isCurrent(topic, record.from));
+    const resumed = Boolean(record.from && this.link.subscriptions.isCurrent(topic, record.from));
     record.from = undefined;
     port.postMessage({ t: 'followed', topic, gen: record.gen, resumed });
   }

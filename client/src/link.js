@@ -25,7 +25,7 @@ const FIRST_TRY = { websocket: 2000, sse: 1600, poll: 4000 };
 
 export class Link extends Timers {
   state = 'idle';
-  topics = new Topics();
+  subscriptions = new Topics();
   session = /** @type {Session} */ (null);
   run = new AbortController();
   status = beginning();
@@ -90,7 +90,7 @@ export class Link extends Timers {
     this.step(this.kinds.length ? 'ready' : 'end', { off: 'disabled' });
   }
 
-  kindsOf(config) { return this.o.transports.filter((k) => config[k] !== false && (k !== 'websocket' || this.env !== WORLD || typeof WebSocket === 'function')); }
+  kindsOf(config) { return this.o.transports.filter((k) => config[k] !== false && this.env.open[k]); }
 
   climb() {
     const kind = this.kinds[this.rung];
@@ -104,7 +104,7 @@ export class Link extends Timers {
     const { welcomed } = session;
     this.moving = Boolean(end.planned && (welcomed || this.moving));
     if (this.moving) this.later('unseen', UNSEEN, () => this.seen());
-    if (end.token) this.tokens.forget();
+    if (end.token) this.tokens.forget(!welcomed);
     if (welcomed && !end.planned) this.lived(session, end, this.env.since(session.born));
     const told = end.token || end.after >= 0;
     if (!end.planned && !end.off && !welcomed && !told) {
@@ -165,9 +165,9 @@ export class Link extends Timers {
   // -- what tabs want
 
   follow(wanted, again = []) {
-    const { added, gone } = this.topics.follow(wanted);
+    const { added, gone } = this.subscriptions.follow(wanted);
     this.session?.change(added, gone);
-    if (again.some((t) => this.topics.is(t, 'refused'))) for (const code of ['forbidden', 'too-many']) this.session?.askAgain(code);
+    if (again.some((t) => this.subscriptions.is(t, 'refused'))) for (const code of ['forbidden', 'too-many']) this.session?.askAgain(code);
   }
 
   poke(why) {

@@ -111,7 +111,7 @@ export const endOf = (code, after) => ({
 /** A 403 is final only in the node's own words: a firewall may mean this way alone. @returns {End} */
 export const endOfHttp = (answer) => answer?.status === 401 ? endOf(4401)
   : answer?.status === 403 && /problem/.test(answer.headers.get('content-type')) ? endOf(4403)
-    : endOf(0, answer?.headers.has('retry-after') ? answer.headers.get('retry-after') * 1000 : undefined);
+    : endOf(0, parseFloat(answer?.headers.get('retry-after')) * 1000);
 
 // -------- status
 

@@ -23,13 +23,13 @@ export class Session extends Timers {
     this.link = link;
     this.kind = kind;
     this.below = below;
-    this.topics = link.topics;
+    this.subscriptions = link.subscriptions;
     this.born = this.heard = this.sent = this.env.stamp();
-    const all = [...this.topics.records.keys()];
-    const [first, rest] = this.topics.split(all);
+    const all = [...this.subscriptions.byName.keys()];
+    const [first, rest] = this.subscriptions.split(all);
     this.rest = rest;
-    this.resume = this.topics.resume(first);
-    this.first = this.topics.asked(first);
+    this.resume = this.subscriptions.resume(first);
+    this.first = this.subscriptions.asked(first);
   }
 
   async open(patience, signal) {
@@ -57,7 +57,7 @@ export class Session extends Timers {
     this.over = true;
     this.cancelAll();
     this.pipe?.close();
-    this.topics.lost();
+    this.subscriptions.lost();
     this.link.ended(this, end);
   }
 
@@ -73,12 +73,12 @@ export class Session extends Timers {
   change(added, gone) {
     if (!this.welcomed) return;    // the answer to `connect` is compared with what is wanted then
     if (!this.pipe.send) {
-      const room = gone.length && this.topics.named('refused').some((t) => this.topics.records.get(t).code === 'too-many');
+      const room = gone.length && this.subscriptions.named('refused').some((t) => this.subscriptions.byName.get(t).code === 'too-many');
       if (added.length || room) this.later('reopen', Math.max(30, REOPEN - this.env.since(this.born)), () => this.end({ planned: true }));
       return;
     }
     for (let batch, rest = gone; rest.length;) {
-      [batch, rest] = this.topics.split(rest);
+      [batch, rest] = this.subscriptions.split(rest);
       this.question({ type: 'unsubscribe', topics: batch }, { topics: batch, drop: true });
     }
     if (gone.length) this.askAgain('too-many', 0);
@@ -87,9 +87,9 @@ export class Session extends Timers {
 
   ask(topics) {
     for (let batch, rest = topics; rest.length;) {
-      [batch, rest] = this.topics.split(rest);
-      const resume = this.topics.resume(batch);
-      this.question({ type: 'subscribe', topics: batch, ...(resume && { resume }) }, { topics: this.topics.asked(batch), resume });
+      [batch, rest] = this.subscriptions.split(rest);
+      const resume = this.subscriptions.resume(batch);
+      this.question({ type: 'subscribe', topics: batch, ...(resume && { resume }) }, { topics: this.subscriptions.asked(batch), resume });
     }
   }
 
@@ -101,7 +101,7 @@ export class Session extends Timers {
 
   /** Answers come, and what a node owes comes while it sees Redis; else another connection is tried. */
   expect() {
-    this.later('answer', ANSWER, () => { if (this.asked.length || (this.link.nodeLive && this.topics.named('owed').length)) this.end({}); });
+    this.later('answer', ANSWER, () => { if (this.asked.length || (this.link.nodeLive && this.subscriptions.named('owed').length)) this.end({}); });
   }
 
   answer() {
@@ -112,12 +112,12 @@ export class Session extends Timers {
   /** Rights may have come back, or room. */
   askAgain(code, wait = AGAIN) {
     if (!this.welcomed || !this.pipe?.send) return;
-    this.later(`again ${code}`, wait, () => this.ask(this.topics.named('refused').filter((t) => this.topics.records.get(t).code === code)));
+    this.later(`again ${code}`, wait, () => this.ask(this.subscriptions.named('refused').filter((t) => this.subscriptions.byName.get(t).code === code)));
   }
 
   told(asked, resume, m) {
     this.refuse(m.refused ?? []);
-    const { followed, skipped } = this.topics.answered(asked, resume, m, this.link.nodeLive);
+    const { followed, skipped } = this.subscriptions.answered(asked, resume, m, this.link.nodeLive);
     if (followed.length) this.link.emit({ t: 'followed', topics: followed });
     this.expect();
     // A node that starts elsewhere than it was asked to would leave a hole: then everything is read again.
@@ -125,14 +125,14 @@ export class Session extends Timers {
   }
 
   refuse(refused) {
-    for (const { topic, code } of refused) if (this.topics.refused(topic, code)) this.link.emit({ t: 'refused', topic, code });
+    for (const { topic, code } of refused) if (this.subscriptions.refused(topic, code)) this.link.emit({ t: 'refused', topic, code });
     this.link.tokens.refused(refused);
   }
 
   unsubscribed(m) {
     const head = this.asked[0];
     if (head?.drop && m.topics.every((t) => head.topics.includes(t))) return void this.answer();
-    this.refuse(m.topics.filter((t) => this.topics.is(t, 'followed')).map((topic) => ({ topic, code: 'forbidden' })));
+    this.refuse(m.topics.filter((t) => this.subscriptions.is(t, 'followed')).map((topic) => ({ topic, code: 'forbidden' })));
   }
 
   // -- messages
@@ -152,7 +152,7 @@ export class Session extends Timers {
       }
       case 'event': this.event(m); break;
       case 'resync': {
-        const { fresh, rest } = this.topics.resynced(m);
+        const { fresh, rest } = this.subscriptions.resynced(m);
         if (fresh.length) link.emit({ t: 'followed', topics: fresh });
         if (rest.length) link.emit({ t: 'resync', topics: rest, reason: m.reason, spread: m.spread_ms ?? 0 });
         break;
@@ -167,12 +167,13 @@ export class Session extends Timers {
         if (m.code === 'bad-token') link.tokens.bad();
         else link.say(m.code, 'warn', m.detail);
     }
-    if (m.at > this.topics.at) this.topics.at = m.at;
+    // Of another Redis, whose clock may be behind, or of a time that this one has not reached: what was proven before says nothing there.
+    if (m.at > this.subscriptions.at || m.at && /^(redis-changed|live)$/.test(m.reason)) this.subscriptions.at = m.at;
   }
 
   welcome(m) {
     if (this.welcomed) return;
-    const { link, topics } = this;
+    const { link, subscriptions } = this;
     this.cancel('patience');
     this.welcomed = true;
     this.heartbeat = Math.max(1, m.heartbeat ?? 25) * 1000;
@@ -186,13 +187,13 @@ export class Session extends Timers {
     this.catchUp();
     if (!this.pipe.send) this.refuse(this.rest.map((topic) => ({ topic, code: 'too-many' })));
     // What came and went between the question and its answer, and what found no room in it.
-    const gone = this.first.filter(([t, gen]) => topics.records.get(t)?.gen !== gen).map(([t]) => t);
-    const rest = this.pipe.send ? this.rest.filter((t) => topics.is(t, 'followed')) : [];
-    this.change([...topics.named('wanted'), ...rest], gone);
+    const gone = this.first.filter(([t, gen]) => subscriptions.byName.get(t)?.gen !== gen).map(([t]) => t);
+    const rest = this.pipe.send ? this.rest.filter((t) => subscriptions.is(t, 'followed')) : [];
+    this.change([...subscriptions.named('wanted'), ...rest], gone);
   }
 
   event(m) {
-    if (!this.topics.event(m)) return;
+    if (!this.subscriptions.event(m)) return;
     const { topic, position, event } = m;
     // Not by `at`: what was missed is sent with the node's present proof, which has moved on while the page was away.
     const replayed = Boolean(position && this.replaying && this.resume?.positions[topic]);

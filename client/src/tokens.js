@@ -34,7 +34,7 @@ const MARGIN = 60_000;
 export class Tokens {
   token = /** @type {string | null} */ (null);
   until = -1;    // good until then
-  topics = new Set();    // what it was asked for
+  askedFor = new Set();    // the topics that it was asked for
   askedAt = -Infinity;
 
   /** @param {import('./link.js').Link} link */
@@ -47,7 +47,7 @@ export class Tokens {
   async fresh(signal) {
     const { link, env } = this;
     if (this.until > env.now()) return true;
-    const asked = [...link.topics.records.keys()];
+    const asked = [...link.subscriptions.byName.keys()];
     this.askedAt = env.now();
     let token, wrong;
     try {
@@ -62,7 +62,7 @@ export class Tokens {
       link.say('token', token ? 'error' : 'warn', `token() ${wrong}. Live updates begin when it works.`);
       return false;
     }
-    this.topics = new Set(asked);
+    this.askedFor = new Set(asked);
     this.token = token;
     const { exp, iat } = claims(token ?? '') ?? {};
     this.lasts(exp > iat ? (exp - iat) * 1000 : MARGIN);    // a node says better how long
@@ -71,8 +71,10 @@ export class Tokens {
 
   lasts(ms) { this.until = this.env.now() + ms - Math.min(MARGIN, ms / 10); }
 
-  forget() {
-    if (this.token && !claims(this.token)) this.link.say('opaque', 'error', 'The node refuses the token, which is no JWT');
+  /** @param {boolean} [refused]  by the node, and it had not come to its end in a connection */
+  forget(refused) {
+    const what = !this.token ? 'cookie' : claims(this.token) ? 'token' : 'token, which is no JWT';
+    if (refused) this.link.say('refused', 'error', `The node refuses the ${what}.`);
     this.token = null;
     this.until = -1;
   }
@@ -92,7 +94,7 @@ export class Tokens {
 
   /** What was refused may be allowed by a token that is asked for with these topics in mind. */
   refused(refused) {
-    if (refused.some(({ topic, code }) => code === 'forbidden' && !this.topics.has(topic) && this.link.topics.records.has(topic))) this.renew();
+    if (refused.some(({ topic, code }) => code === 'forbidden' && !this.askedFor.has(topic) && this.link.subscriptions.byName.has(topic))) this.renew();
   }
 
   /** Before the token ends. A stream has no way up, so it opens again. */
@@ -112,7 +114,7 @@ export class Tokens {
       this.until = until;
       this.renewIn(Math.max(KEPT, (until - env.now()) / 2));
     } else if (session.pipe.send) session.send({ type: 'token', token: this.token });
-    else if (session.kind === 'sse' || link.topics.named('refused').length) session.end({ planned: true });
+    else if (session.kind === 'sse' || link.subscriptions.named('refused').length) session.end({ planned: true });
     else this.renewIn(this.until - env.now());
   }
 }

@@ -15,33 +15,33 @@ const LIVE_DOUBT = 30_000;
  */
 
 export class Topics {
-  records = /** @type {Map<string, Topic>} */ (new Map());
+  byName = /** @type {Map<string, Topic>} */ (new Map());
   positions = /** @type {Record<string, string>} */ ({});
   at = 0;
   gen = 0;
   seen = new Set();
   liveAt = /** @type {Record<string, number>} */ ({});
 
-  is(topic, state) { return this.records.get(topic)?.state === state; }
+  is(topic, state) { return this.byName.get(topic)?.state === state; }
 
-  named(state) { return [...this.records].filter(([, r]) => r.state === state).map(([topic]) => topic); }
+  named(state) { return [...this.byName].filter(([, r]) => r.state === state).map(([topic]) => topic); }
 
   /** @param {Map<string, From | undefined>} wanted */
   follow(wanted) {
     const added = [], gone = [];
-    for (const [topic, { state }] of [...this.records]) {
+    for (const [topic, { state }] of [...this.byName]) {
       if (wanted.has(topic)) continue;
-      this.records.delete(topic);
+      this.byName.delete(topic);
       delete this.positions[topic];
       if (state !== 'refused') gone.push(topic);
     }
     for (const [topic, from] of wanted) {
-      if (this.records.has(topic)) continue;
-      this.records.set(topic, { gen: ++this.gen, state: 'wanted', from });
+      if (this.byName.has(topic)) continue;
+      this.byName.set(topic, { gen: ++this.gen, state: 'wanted', from });
       for (const t of from ? [topic, areaOf(topic)] : []) this.positions[t] ??= from.positions[t];
       added.push(topic);
     }
-    const areas = new Set([...this.records.keys()].map(areaOf));
+    const areas = new Set([...this.byName.keys()].map(areaOf));
     for (const t of Object.keys(this.positions)) if (!areas.has(areaOf(t))) delete this.positions[t];
     return { added, gone };
   }
@@ -55,21 +55,21 @@ export class Topics {
 
   asked(topics) {
     return topics.map((topic) => {
-      const record = this.records.get(topic);
+      const record = this.byName.get(topic);
       if (record.state !== 'followed') record.state = 'asked';
       return [topic, record.gen];
     });
   }
 
   /** The connection is gone, and with it the questions that were under way. */
-  lost() { for (const r of this.records.values()) if (r.state === 'asked' || r.state === 'owed') r.state = 'wanted'; }
+  lost() { for (const r of this.byName.values()) if (r.state === 'asked' || r.state === 'owed') r.state = 'wanted'; }
 
   /** Where to go on with these; undefined: from now on. */
   resume(topics) {
     const positions = {};
     let { at } = this;
     for (const topic of topics) {
-      const { from, state } = this.records.get(topic);
+      const { from, state } = this.byName.get(topic);
       if (from && state !== 'followed') at = Math.min(at || from.at, from.at);
       for (const t of [topic, areaOf(topic)]) if (this.positions[t]) positions[t] = this.positions[t];
     }
@@ -85,7 +85,7 @@ export class Topics {
       this.positions[topic] = position;
     }
     for (const [topic, gen] of asked) {
-      const record = this.records.get(topic);
+      const record = this.byName.get(topic);
       if (record?.gen !== gen || record.state !== 'asked') continue;
       // What a resumed answer leaves out is owed a resync: that one begins it.
       const owed = live && resume && !m.positions?.[topic] && !isWhole(topic);
@@ -102,14 +102,14 @@ export class Topics {
       delete this.positions[t];
       if (m.positions?.[t]) this.positions[t] = m.positions[t];
     }
-    for (const t of fresh) this.records.get(t).state = 'followed';
+    for (const t of fresh) this.byName.get(t).state = 'followed';
     // An area that is followed only by keys that begin just now has nobody yet who could have missed anything.
-    const covered = (t) => !this.records.has(t) && [...this.records.keys()].every((own) => areaOf(own) !== t || fresh.includes(own));
+    const covered = (t) => !this.byName.has(t) && [...this.byName.keys()].every((own) => areaOf(own) !== t || fresh.includes(own));
     return { fresh, rest: m.topics.filter((t) => !fresh.includes(t) && (m.reason !== 'no-position' || !covered(t))) };
   }
 
   refused(topic, code) {
-    const record = this.records.get(topic);
+    const record = this.byName.get(topic);
     if (!record) return false;
     record.state = 'refused';
     record.code = code;

@@ -8,18 +8,14 @@ const POLL_PACE = 400;
 const POLL_PATIENCE = 35_000;
 
 function openWebSocket(wire) {
-  let socket = /** @type {WebSocket} */ (null);
-  const open = () => {
-    socket = new WebSocket(wire.url.replace(/^http/, 'ws'));
-    socket.onopen = () => {
-      const token = wire.token();
-      send({ type: 'connect', client: wire.client, topics: wire.topics, ...(token && { token }), ...(wire.resume && { resume: wire.resume }) });
-    };
-    socket.onmessage = (e) => { wire.heard(); wire.message(parse(e.data)); };
-    socket.onclose = (e) => wire.down(endOf(e.code));
+  const socket = new WebSocket(wire.url.replace(/^http/, 'ws'));
+  const send = (m) => { if (socket.readyState === 1) socket.send(JSON.stringify(m)); };
+  socket.onopen = () => {
+    const token = wire.token();
+    send({ type: 'connect', client: wire.client, topics: wire.topics, ...(token && { token }), ...(wire.resume && { resume: wire.resume }) });
   };
-  const send = (m) => { if (socket?.readyState === 1) socket.send(JSON.stringify(m)); };
-  open();
+  socket.onmessage = (e) => { wire.heard(); wire.message(parse(e.data)); };
+  socket.onclose = (e) => wire.down(endOf(e.code));
   return { send, close: () => { socket.onopen = socket.onmessage = socket.onclose = null; socket.close(1000); } };
 }
 
@@ -96,7 +92,7 @@ const openPoll = requests(async (wire, signal) => {
   }
 });
 
-const OPEN = { websocket: openWebSocket, sse: openSse, poll: openPoll };
+const OPEN = { websocket: globalThis.WebSocket && openWebSocket, sse: openSse, poll: openPoll };    // Node.js has none before 22
 
 /** What a link has of the world; tests have another one. */
 export const WORLD = {

@@ -189,7 +189,7 @@ export class FakeNode {
 }
 
 /** Waits for a condition with a deadline, and says what was awaited. */
-export async function until(what, test, ms = 8000) {
+export async function until(what, test, ms = 30_000) {
   const end = Date.now() + ms;
   for (;;) {
     const value = await test();

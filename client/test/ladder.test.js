@@ -94,8 +94,10 @@ test('from WebSocket down to long-poll by position: nothing lost or doubled', as
   await live('poll');
   await new Promise((go) => setTimeout(go, 50));
   rt.simulate({ block: ['websocket'], drop: true });
-  await live('sse').catch(() => {});
+  await until('not live', () => rt.status.state === 'stale');
+  await live();
   rt.simulate({ drop: true });
+  await until('not live again', () => rt.status.state === 'stale');
   await live();
   await new Promise((go) => setTimeout(go, 50));
   clearInterval(publishing);

@@ -177,8 +177,8 @@ async function sequence(seed) {
     await quiet(world, link, wanted);
   }
   if (link.status.state !== 'live') return `all is well, and the link is ${link.status.state}/${link.status.reason} (${link.state})`;
-  for (const t of wanted.keys()) if (!world.told.has(t)) return `live, and ${t} is neither followed nor refused (${JSON.stringify(link.topics.records.get(t))})`;
-  if (world.told.get('projects') === 'refused' && wanted.has('projects') && link.topics.is('projects', 'followed')) return 'followed, and told refused';
+  for (const t of wanted.keys()) if (!world.told.has(t)) return `live, and ${t} is neither followed nor refused (${JSON.stringify(link.subscriptions.byName.get(t))})`;
+  if (world.told.get('projects') === 'refused' && wanted.has('projects') && link.subscriptions.is('projects', 'followed')) return 'followed, and told refused';
   return world.trouble;
 }
 
