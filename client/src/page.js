@@ -42,7 +42,7 @@ export class Realtime extends EventTarget {
     this.status = beginning();
     this.url = String(options.url ?? '/realtime').replace(/\/+$/, '');
     const { location, document } = globalThis;
-    try { this.url = new URL(this.url, /^http/.test(location?.protocol) ? location.href : document?.baseURI).href; } catch { this.say('url', 'error', `Not a URL: ${options.url}`); }
+    try { this.url = new URL(this.url, /^http/.test(location?.protocol) ? location.href : document?.baseURI).href; } catch { this.say('url', 'error', `Not a URL: ${this.url}`); }
     const kinds = options.transports ?? KINDS;
     this.transports = kinds.filter((k) => KINDS.includes(k));
     if (this.transports.length < kinds.length) this.say('transports', 'error', `Transports: ${KINDS}; not [${kinds}]`);
