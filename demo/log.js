@@ -40,7 +40,7 @@ export function keepLog(rt) {
     else if (message.type === 'subscribed') start(message.positions, true);
     else if (message.type === 'welcome') start(message.positions, false);
     Object.assign($('audit').dataset, { events: audit.events, holes: audit.holes, doubles: audit.doubles, resyncs: audit.resyncs });
-    $('audit').textContent = `${count(audit.events, 'event')} · ${count(audit.holes, 'hole')} · ${count(audit.doubles, 'double')} · ${count(audit.resyncs, 'resync')}`;
+    $('audit').textContent = `· ${count(audit.events, 'event')} · ${count(audit.holes, 'hole')} · ${count(audit.doubles, 'double')} · ${count(audit.resyncs, 'resync')}`;
     $('messages').prepend(line(raw));
     while ($('messages').children.length > KEPT) $('messages').lastChild.remove();
   });

@@ -28,15 +28,16 @@ function avatar(id) {
 
 // ---- the connection
 
-/** What the one bar says: a word, and a sentence where the page may be behind. */
-function say(state, word, sentence = '') {
+/** What the one bar says: a word, and where the page may be behind a sentence, whose second half needs room. */
+function say(state, word, sentence = '', half = '') {
   $('badge').dataset.state = state;
   $('badge-text').textContent = word;
   $('notice').hidden = !sentence;
-  $('notice-text').textContent = $('notice').title = sentence;
+  $('notice-text').replaceChildren(sentence, h('span', { className: 'wide' }, half), sentence && '.');
+  $('notice').title = $('notice-text').textContent;
 }
 const { Realtime } = await import(`${setup.realtime}/realtime.js`).catch((error) => {
-  say('off', 'Off', `${setup.realtime}/realtime.js cannot be loaded: no live updates.`);
+  say('off', 'Off', `${setup.realtime}/realtime.js cannot be loaded`, ': no live updates');
   throw error;
 });
 const rt = new Realtime({
@@ -49,11 +50,11 @@ const rt = new Realtime({
 rt.onStatus(({ state, since, transport, node, reason }) => {
   if (state === 'live') say('live', 'Live');
   else if (state === 'connecting') say('connecting', 'Connecting…');
-  else if (state === 'stale') say('stale', `Not live since ${time(since)}`, 'May be behind; catches up by itself.');
-  else say('off', 'Off', `${reason === 'disabled' ? 'Live updates are switched off on the server.' : 'Live updates are off.'} What others change shows after a manual refresh.`);
+  else if (state === 'stale') say('stale', `Not live since ${time(since)}`, 'May be behind', '; catches up by itself');
+  else say('off', 'Off', reason === 'disabled' ? 'Live updates are switched off on the server' : 'Live updates are off', '. What others change shows after a manual refresh');
   // How it is connected is for whoever asks: on hover, and in the log.
   $('badge').dataset.transport = transport ? NAMES[transport] : '';
-  $('badge').title = [transport && `By ${NAMES[transport]}`, node && `node ${node}`, `since ${time(since)}`, reason].filter(Boolean).join(', ');
+  $('badge').title = $('log-how').textContent = [transport && `By ${NAMES[transport]}`, node && `node ${node}`, `since ${time(since)}`, reason].filter(Boolean).join(', ');
   if (state !== 'live') $('caught-up').textContent = '';
   document.title = `${state === 'live' ? '' : '⚠ '}${editor(me).name} · Carillon`;
 });
@@ -244,7 +245,7 @@ function fill(content) {
   $('detail-heading').textContent = content.title;
   $('detail-title').value = content.title;
   $('detail-teaser').value = content.teaser;
-  $('detail-meta').textContent = `${content.language}, version ${content.version}${content.published_version ? `, version ${content.published_version} is published` : ', not published'}, last changed by ${editor(content.modified_by).name}`;
+  $('detail-meta').textContent = `${content.language.toUpperCase()}, version ${content.version}${content.published_version ? `, version ${content.published_version} is published` : ', not published'}, last changed by ${editor(content.modified_by).name}`;
   $('detail-notice').hidden = true;
 }
 const loadDetail = loader(async () => {

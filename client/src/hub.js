@@ -10,7 +10,7 @@ const GRACE = 10_000;
 const SILENCE = 180_000;
 
 export class Hub {
-  /** port → {topics: Map of topic → {topic, gen, from}, tap, alive, answers} */
+  /** port → {topics: Map of topic → {topic, gen, from}, tap, breaks, alive, answers} */
   tabs = new Map();
   link = /** @type {Link} */ (null);
   handed = /** @type {string | null | undefined} */ (undefined);    // a token that came with a tab
@@ -35,7 +35,7 @@ export class Hub {
       case 'topics': this.topics(port, tab, m.topics); break;
       case 'token': tab.answers.get(m.id)?.(m); break;
       case 'poke': this.link.poke(m.why); break;
-      case 'simulate': this.link.simulate(m.faults); break;
+      case 'simulate': tab.breaks = true; this.link.simulate(m.faults); break;
       case 'tap': tab.tap = true; break;
       case 'alive': port.postMessage(m);
     }
@@ -64,6 +64,7 @@ export class Hub {
     if (!tab) return;
     this.tabs.delete(port);
     for (const answer of tab.answers.values()) answer({});
+    if (tab.breaks) this.link.simulate({});    // who broke it for a try is gone, perhaps by a reload
     if (this.tabs.size) return this.follow();
     if (maybeBack) this.grace = setTimeout(() => this.end(), GRACE);
     else this.end();

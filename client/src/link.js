@@ -2,7 +2,7 @@
 //! transitions, and each run from one wait to the next has an AbortSignal that is looked at after every await.
 //! Knows no tabs.
 
-import { Timers, beginning, iso, isSame, random, textOf, within } from './protocol.js';
+import { Timers, beginning, iso, isSame, parse, random, textOf, within } from './protocol.js';
 import { Session } from './session.js';
 import { Budget, Tokens } from './tokens.js';
 import { Topics } from './topics.js';
@@ -62,7 +62,7 @@ export class Link extends Timers {
     if (!next) return false;
     const { session } = this;
     this.state = next;
-    if (event !== 'ready' && event !== 'welcome' && event !== 'descend') this.run.abort(/** @type {any} */ ('over'));
+    if (!/^(ready|welcome|descend)$/.test(event)) this.run.abort(/** @type {any} */ ('over'));
     if (next !== 'open') { this.session = null; session?.end(end); }
     if (next === 'preparing') this.prepare((this.run = new AbortController()).signal);
     else if (next === 'opening') this.climb();
@@ -167,7 +167,10 @@ export class Link extends Timers {
   follow(wanted, again = []) {
     const { added, gone } = this.subscriptions.follow(wanted);
     this.session?.change(added, gone);
-    if (again.some((t) => this.subscriptions.is(t, 'refused'))) for (const code of ['forbidden', 'too-many']) this.session?.askAgain(code);
+    if (again.some((t) => this.subscriptions.is(t, 'refused'))) {
+      this.session?.askAgain('forbidden');
+      this.session?.askAgain('too-many');
+    }
   }
 
   poke(why) {
@@ -261,10 +264,12 @@ export class Link extends Timers {
     if (this.faults.offline) throw new Error('offline');
     const url = `${this.o.url}/config`;
     await this.budget.spend(signal);
-    const answer = await within(this.env.config(url, signal), 4000, this.env).catch((error) => ({ status: textOf(error) }));
-    if (answer.ok) return Object(await answer.json().catch(() => ({})));
-    if (answer.status < 500) return {};
-    throw new Error(`${url} cannot be read (${answer.status}); is it up, is this origin allowed?`);
+    const read = async () => {
+      const answer = await this.env.config(url, signal);
+      if (answer.status >= 500) throw answer.status;
+      return answer.ok ? parse(await answer.text()) : {};
+    };
+    return within(read(), 4000, this.env).catch((error) => { throw new Error(`${url} cannot be read (${textOf(error)}); is it up, is this origin allowed?`); });
   }
 
   // -- what is told

@@ -20,7 +20,7 @@ export const WORKER = 'carillon: ';
 
 export function serve(scope) {
   const hub = new Hub();
-  const life = `carillon-worker-${Math.random()}`;
+  const life = WORKER + Math.random();
   // Pages wait for this lock: they get it when the worker has died.
   if (scope.navigator?.locks) hub.born = new Promise((held) => { scope.navigator.locks.request(life, () => { held(life); return new Promise(() => {}); }); });
   scope.onconnect = (e) => hub.add(e.ports[0]);

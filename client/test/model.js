@@ -46,7 +46,7 @@ class World {
   }
 
   config() {
-    if (!this.faulty || this.rnd() < 0.8) return Promise.resolve({ status: 200, ok: true, json: async () => (this.faulty && this.rnd() < 0.1 ? { websocket: false } : {}) });
+    if (!this.faulty || this.rnd() < 0.8) return Promise.resolve({ status: 200, ok: true, text: this.faulty && this.rnd() < 0.02 ? () => new Promise(() => {}) : async () => (this.faulty && this.rnd() < 0.1 ? '{"websocket":false}' : '{}') });
     return this.pick([() => Promise.reject(new Error('away')), () => Promise.resolve({ status: 503 }), () => Promise.resolve({ status: 404, ok: false }), () => new Promise(() => {})])();
   }
 

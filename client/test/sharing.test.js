@@ -88,6 +88,19 @@ test('ready() waits until what was asked for is followed, or refused', async (t)
   assert.equal(node.counts.websocket, 1);
 });
 
+test('a tab that breaks the connection for a try mends it by leaving', async (t) => {
+  workers(t);
+  const node = await new FakeNode().listen();
+  const make = () => new Realtime({ url: node.url, token: () => mint('anna') });
+  const first = make(), second = make();
+  t.after(async () => { first.close(); second.close(); await node.kill(); });
+  await Promise.all([first.ready(), second.ready()]);
+  first.simulate({ offline: true });
+  await until('felt by both', () => first.status.state === 'stale' && second.status.state === 'stale');
+  first.close();
+  await until('live again', () => second.status.state === 'live');
+});
+
 test('a flood: 20,000 events come in order, and what is kept of them is bounded', async (t) => {
   workers(t);
   const { node, rt, live } = await setup(t, {}, { shared: true });
