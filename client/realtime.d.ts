@@ -126,7 +126,7 @@ export declare class Realtime extends EventTarget {
   /** `<tab>.<view>`: the first part lasts across page loads of the tab. Send it to the CMS as `origin`; the echo of your own change is dropped here. */
   readonly id: string;
   readonly status: Status;
-  /** Encodes a key as topics want it: `Realtime.topic('notifications', user.toLowerCase())`. */
+  /** Encodes a key as topics want it: `Realtime.topic('notifications', user)`, with the user as in the token's `sub`. */
   static topic(area: string, key: string | number): string;
   /** Follows a topic (`area`, `area:key`, `area:*`). A key covers its area too. Returns a function that ends it. */
   on<D = any>(topic: string, handler: Callback<[event: CarillonEvent<D>, about: EventAbout]>, options?: HandlerOptions): () => void;

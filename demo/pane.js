@@ -232,7 +232,7 @@ function open(project) {
 }
 rt.on('projects', loadProjects);
 rt.onResync('projects', loadProjects);
-const own = Realtime.topic('notifications', me.toLowerCase());
+const own = Realtime.topic('notifications', me);
 rt.on(own, loadNotifications);
 rt.onResync(own, loadNotifications);
 

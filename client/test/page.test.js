@@ -129,6 +129,16 @@ test('topics encode their keys', () => {
   assert.equal(Realtime.topic('comments', 42), 'comments:42');
 });
 
+test('private topics are named as nodes name them', () => {
+  const { editors } = JSON.parse(readFileSync(new URL('../../docs/private-keys.json', import.meta.url), 'utf8'));
+  assert.ok(editors.length > 30);
+  const folded = (user) => [...user].map((c) => [...c.toLowerCase()][0]).join('');    // as README.md has it
+  for (const { name, key, folded: lower } of editors) {
+    assert.equal(Realtime.topic('notifications', name), `notifications:${key}`);
+    assert.equal(Realtime.topic('notifications', folded(name)), `notifications:${lower}`);
+  }
+});
+
 test('in Node, without a page: no WebSocket before Node 22 is no fault of a proxy, and close() lets the process end', async (t) => {
   const node = await new FakeNode().listen();
   t.after(() => node.kill());

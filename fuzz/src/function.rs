@@ -60,7 +60,6 @@ fn load() -> Server {
         prefix: "carillon".into(),
         node: String::new(),
         areas: areas(),
-        fold_subject: true,
         log_length: 10,
         log_ttl: Duration::from_secs(1),
         event_bytes: EVENT_BYTES,

@@ -24,7 +24,6 @@ use crate::{
     config::{Config, ConfigError},
     http::{self, Door, Hosts, Internal, NodeStatus, Public},
     metrics::Metrics,
-    protocol::{Areas, TopicError},
     relay::Relay,
     session::{Common, Roll},
     shutdown::Tasks,
@@ -46,9 +45,6 @@ pub enum AppError {
     /// The configuration cannot be used.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// The areas cannot be used.
-    #[error("areas: {0}")]
-    Areas(#[from] TopicError),
     /// The bus cannot start, or found out later that it cannot go on.
     #[error("{0}")]
     Bus(String),
@@ -144,11 +140,7 @@ struct Node {
 
 impl Node {
     async fn start(config: &Config, listeners: Listeners) -> Result<Self, AppError> {
-        let areas = Areas::new(
-            config.areas.names.clone(),
-            config.areas.private.clone(),
-            config.areas.recorded_only.clone(),
-        )?;
+        let areas = wiring::areas(config)?;
         let auth = Authenticator::new(config, &areas)?;
         let tls = config.http.tls.clone().map(http::Certificates::load).transpose().map_err(AppError::Tls)?;
         let (house, visitors, metrics) = (Tasks::new(), Tasks::new(), Metrics::new());

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use crate::{
-    auth::token::NewToken,
+    auth::{self, token::NewToken},
     bus,
     config::{Algorithm, AuthMode, Config, ConfigError, KeySource},
     http::{self, demo::Minted},
@@ -17,6 +17,15 @@ use crate::{
 
 /// How long a topic stays subscribed after its last follower left: long enough for a page that is reloaded.
 const LINGER: Duration = Duration::from_secs(30);
+
+/// The areas, and how editors are named in the private ones.
+pub(crate) fn areas(config: &Config) -> Result<Areas, ConfigError> {
+    let own = &config.areas;
+    let areas = Areas::new(own.names.iter(), own.private.iter(), own.recorded_only.iter());
+    let areas =
+        areas.map_err(|error| config.complaint("areas.names", format_args!("cannot be used: {error}")))?;
+    Ok(areas.with_naming(auth::naming(config)))
+}
 
 pub(crate) fn bus(config: &Config, areas: &Areas) -> bus::Settings {
     let redis = &config.redis;
@@ -38,12 +47,11 @@ pub(crate) fn bus(config: &Config, areas: &Areas) -> bus::Settings {
         prefix: redis.prefix.clone(),
         node: config.node.name.clone(),
         areas: areas.clone(),
-        fold_subject: true,
         log_length: config.log.length,
         log_ttl: config.log.ttl,
         event_bytes: config.limits.event_bytes,
         probe_interval: config.probe.interval,
-        revocations: Revocations::new(config.auth.max_token),
+        revocations: Revocations::new(config.auth.max_token, areas.naming()),
         redis: target,
     }
 }

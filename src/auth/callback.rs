@@ -21,7 +21,7 @@ use super::{AuthError, Credentials, Told, fetch::Remote, token::Claims};
 use crate::{
     config::Secret,
     outbound::Authorities,
-    protocol::{Made, Proof, time::now_ms},
+    protocol::{Made, Naming, Proof, time::now_ms},
 };
 
 /// How long an answer is believed without asking again.
@@ -47,6 +47,7 @@ const MAX_LIFE: u64 = 86_400;
 #[derive(Debug)]
 pub(super) struct Callback {
     remote: Remote,
+    naming: Naming,
     /// Questions about those who were good lately, and about all others: strangers keep nobody waiting.
     turns: (Semaphore, Semaphore),
     /// Credentials that were good lately, and until when that is remembered; keys are two keyed hashes of them.
@@ -67,11 +68,12 @@ struct Answer {
 }
 
 impl Callback {
-    /// A URL to ask.
-    pub(super) fn new(url: &Secret, trusted: Option<Authorities>) -> Result<Self, String> {
+    /// A URL to ask about editors who are named so.
+    pub(super) fn new(url: &Secret, trusted: Option<Authorities>, naming: Naming) -> Result<Self, String> {
         let turns = (Semaphore::new(MAX_QUESTIONS), Semaphore::new(MAX_QUESTIONS));
         Ok(Self {
             remote: Remote::new(url, trusted)?,
+            naming,
             turns,
             met: Mutex::default(),
             logged: Mutex::default(),
@@ -92,8 +94,8 @@ impl Callback {
         let mut headers = headers(credentials)?;
         let who = self.hash(&[header::COOKIE, header::AUTHORIZATION], &headers);
         tell(&credentials.told, &mut headers);
-        let key = self.hash(&[header::COOKIE, header::AUTHORIZATION, HOST, PROTO, TOPICS], &headers);
-        if !fresh && let Some(claims) = self.remembered(key) {
+        let question = self.hash(&[header::COOKIE, header::AUTHORIZATION, HOST, PROTO, TOPICS], &headers);
+        if !fresh && let Some(claims) = self.remembered(question) {
             return Ok(claims);
         }
         // Where the CMS is asked is nobody's business at the door: the log has it.
@@ -132,15 +134,20 @@ impl Callback {
         if answer.sub.trim().is_empty() {
             return Err(away("the answer's `sub` is empty: it must name the editor".into()));
         }
+        let named = self.naming.key(&answer.sub);
+        let key = named.map_err(|why| {
+            AuthError::Refused(format!("the `sub` in the CMS' answer {why}: nobody can be called so"))
+        })?;
         if answer.expires_in < 1.0 {
             return Err(AuthError::Refused("the CMS answered with a session that has already ended".into()));
         }
         #[expect(clippy::cast_sign_loss, reason = "positive, as was just seen")]
         let life = (answer.expires_in as u64).min(MAX_LIFE);
         let exp = now_ms() / 1000 + life;
-        let proof = Arc::new(Proof { user: answer.sub.into(), sid: None, jti: None, made });
-        let claims = Claims { proof, exp, topics: answer.topics, publish: answer.publish };
-        self.remember(key, &claims, Duration::from_secs(life).min(CACHED));
+        let proof = Arc::new(Proof { user: key.into(), sid: None, jti: None, made });
+        let (topics, publish) = (answer.topics, answer.publish);
+        let claims = Claims { user: answer.sub, proof, exp, topics, publish };
+        self.remember(question, &claims, Duration::from_secs(life).min(CACHED));
         self.meet(who, Duration::from_secs(life).max(MET));
         Ok(claims)
     }

@@ -72,9 +72,9 @@ pub struct Grant {
 }
 
 impl Grant {
-    /// The grant of an editor, named as in the token's `sub`.
-    pub fn new<S: AsRef<str>>(user: &str, patterns: impl IntoIterator<Item = S>) -> Self {
-        Self { own_key: Topic::own_key(user), patterns: Patterns::new(patterns) }
+    /// The grant of an editor, by the key of their name (`Naming::key`).
+    pub fn new<S: AsRef<str>>(own_key: &str, patterns: impl IntoIterator<Item = S>) -> Self {
+        Self { own_key: own_key.into(), patterns: Patterns::new(patterns) }
     }
 
     /// Whether the editor may follow the subject.
@@ -106,6 +106,7 @@ impl Grant {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::{Naming, naming::folded};
 
     fn areas() -> Areas {
         Areas::new(["comments", "comments-x", "projects", "notifications"], ["notifications"], []).unwrap()
@@ -183,31 +184,59 @@ mod tests {
 
     #[test]
     fn private_topics_are_for_their_editor_alone_whatever_the_grant_says() {
-        let everything = ["*", "notifications:*", "notifications:bob", "notifications:Anna", "notifications"];
+        let everything = ["*", "notifications:*", "notifications:bob", "notifications:anna", "notifications"];
         for patterns in [&everything[..], &[]] {
-            assert!(allows("Anna", patterns, "notifications:anna"));
+            assert!(allows("Anna", patterns, "notifications:Anna"));
             assert!(allows("Anna", patterns, "notifications"), "the area-wide topic is open to every editor");
             for subject in [
                 "notifications:*",
                 "notifications:bob",
-                "notifications:Anna",
+                "notifications:anna",
                 "notifications:ANNA",
-                "notifications:%61nna",
-                "notifications:anna%20",
-                "notifications:anna:",
-                "notifications:anna:x",
-                "notifications:ann",
-                "notifications:annaa",
-                "notifications:а\u{301}nna",
+                "notifications:Anna%20",
+                "notifications:Anna:",
+                "notifications:Anna:x",
+                "notifications:Ann",
+                "notifications:Annaa",
+                "notifications:А\u{301}nna",
                 "notifications:%2A",
             ] {
                 assert!(!allows("Anna", patterns, subject), "{subject}");
             }
         }
-        assert!(allows("DOM\\Jörg Ä*", &[], "notifications:dom\\jörg%20ä%2A"));
-        assert!(!allows("DOM\\Jörg Ä*", &[], "notifications:dom\\jörg%20ä%2a"));
-        assert!(!allows("*", &[], "notifications:*"));
-        assert!(!allows("", &["*"], "notifications:anna"));
+        assert!(allows("DOM\\Jörg%20Ä%2A", &[], "notifications:DOM\\Jörg%20Ä%2A"));
+        assert!(!allows("DOM\\Jörg%20Ä%2A", &[], "notifications:dom\\jörg%20ä%2A"));
+        assert!(!allows("%2A", &[], "notifications:*"));
+    }
+
+    #[test]
+    fn two_names_that_look_alike_are_two_editors_where_case_counts_and_one_where_it_does_not() {
+        let names = [
+            "anna",
+            "Anna",
+            "ANNA",
+            "\u{212A}ai",
+            "kai",
+            "Kai",
+            "ΣΟΦΟΣ",
+            "σοφος",
+            "σοφοσ",
+            "İ",
+            "i",
+            "i\u{307}",
+            "é",
+            "e\u{301}",
+        ];
+        for naming in [Naming::Exact, Naming::Folded] {
+            let areas = areas().with_naming(naming);
+            for (one, other) in names.iter().flat_map(|one| names.map(|other| (*one, other))) {
+                let grant = Grant::new(&naming.key(one).unwrap(), ["*"]);
+                let theirs = Topic::parse_named(&format!("notifications:{other}"), &areas).unwrap();
+                let same = if naming == Naming::Exact { one == other } else { folded(one) == folded(other) };
+                assert_eq!(grant.allows(&Subject::Topic(theirs), &areas), same, "{one} {other} {naming:?}");
+            }
+        }
+        assert_eq!(folded("ΣΟΦΟΣ"), "σοφοσ");
     }
 
     #[test]

@@ -8,20 +8,22 @@ mod crypto;
 mod fetch;
 pub mod grant;
 mod jwks;
+mod names;
 #[cfg(test)]
 mod tests;
 pub mod token;
 
 use std::{fmt, sync::Arc};
 
-use self::callback::Callback;
+use self::{callback::Callback, names::CaseNotice};
 pub use self::{
     grant::{Grant, Patterns},
+    names::naming,
     token::{Claims, LEEWAY, NewToken, Verifier},
 };
 use crate::{
     config::{AuthMode, Config, ConfigError},
-    protocol::{Areas, Kind, Made, Proof, Revocations, Subject, time::now_ms},
+    protocol::{Areas, Kind, Made, Proof, Revocations, Subject, Topic, time::now_ms},
 };
 
 /// The user of every session in mode `none`.
@@ -147,6 +149,8 @@ pub enum AuthError {
 pub struct Authenticator {
     mode: Arc<Mode>,
     default_topics: Arc<[String]>,
+    areas: Areas,
+    notice: Arc<CaseNotice>,
     revocations: Revocations,
 }
 
@@ -164,7 +168,7 @@ impl Authenticator {
         let mode = match config.auth_mode()? {
             AuthMode::Jwt(jwt) => Mode::Jwt(Verifier::new(jwt, config)?),
             AuthMode::Callback(callback) => Mode::Callback(Box::new(
-                Callback::new(&callback.url, fetch::trusted(config)?)
+                Callback::new(&callback.url, fetch::trusted(config)?, naming(config))
                     .map_err(|what| config.complaint("auth.callback_url", what))?,
             )),
             AuthMode::None => Mode::None,
@@ -175,8 +179,9 @@ impl Authenticator {
             }
         }
         let default_topics = config.auth.default_topics.clone().into();
-        let revocations = Revocations::new(config.auth.max_token);
-        Ok(Self { mode: Arc::new(mode), default_topics, revocations })
+        let revocations = Revocations::new(config.auth.max_token, naming(config));
+        let areas = areas.clone().with_naming(naming(config));
+        Ok(Self { mode: Arc::new(mode), default_topics, areas, notice: Arc::default(), revocations })
     }
 
     /// Who it is. Mode `callback` may answer from a memory of a few seconds; for those who ask again and again.
@@ -233,14 +238,28 @@ impl Authenticator {
         if let Some(kind) = self.revoked(&claims.proof) {
             return Err(AuthError::Refused(why_revoked(kind).into()));
         }
+        self.notice(&claims.user);
         let topics = claims.topics.as_deref().unwrap_or(&self.default_topics);
+        let publish = claims.publish.iter().flatten().map(|pattern| self.spelled(pattern));
         Ok(Identity {
             grant: Grant::new(&claims.proof.user, topics),
-            publish: Patterns::new(claims.publish.iter().flatten()),
+            publish: Patterns::new(publish),
             expires: Some(claims.exp),
-            user: claims.proof.user.to_string(),
+            user: claims.user,
             proof: claims.proof,
         })
+    }
+
+    /// A pattern as topics are spelled here: in private areas it may name an editor otherwise.
+    fn spelled(&self, pattern: &str) -> String {
+        Topic::parse_named(pattern, &self.areas).map_or_else(|_| pattern.into(), |topic| topic.to_string())
+    }
+
+    /// Sees an editor's name: the operator is told where its case counts, and perhaps should not.
+    pub fn notice(&self, name: &str) {
+        if self.areas.naming().minds_case_of(name) {
+            self.notice.tell(name);
+        }
     }
 
     fn revoked(&self, proof: &Proof) -> Option<Kind> {

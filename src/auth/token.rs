@@ -17,11 +17,12 @@ use super::{
     crypto::{self, MODULUS},
     fetch,
     jwks::{Jwks, Key},
+    names::naming,
 };
 use crate::{
     config::{Algorithm, Config, ConfigError, Jwt, KeySource, Secret, shown_url},
     protocol::{
-        Made, Proof,
+        Made, Naming, Proof,
         time::{now_ms, rfc3339},
     },
 };
@@ -36,7 +37,9 @@ const END_OF_TIME: u64 = 253_402_300_799;
 /// What a good token says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claims {
-    /// Who it is, and what a revocation is compared with.
+    /// The editor, as the token's `sub` has it.
+    pub user: String,
+    /// Who that is, and what a revocation is compared with.
     pub proof: Arc<Proof>,
     /// When the token ends, seconds since 1970; at most `auth.max_token_seconds` after it was issued.
     pub exp: u64,
@@ -54,6 +57,7 @@ pub struct Verifier {
     issuer: Vec<String>,
     audience: Vec<String>,
     longest: u64,
+    naming: Naming,
 }
 
 #[derive(Debug)]
@@ -107,7 +111,8 @@ impl Verifier {
             )),
         };
         let (issuer, audience) = (jwt.issuer.clone(), jwt.audience.clone());
-        Ok(Self { keys, algorithms, issuer, audience, longest: config.auth.max_token.as_secs() })
+        let (longest, naming) = (config.auth.max_token.as_secs(), naming(config));
+        Ok(Self { keys, algorithms, issuer, audience, longest, naming })
     }
 
     /// Checks a token as of now.
@@ -168,10 +173,15 @@ impl Verifier {
             Some(_) => return Err("the token's `sub` is not a text: it must name the editor".into()),
             None => return Err("the token has no `sub`: it must name the editor".into()),
         };
+        let key = self
+            .naming
+            .key(&sub)
+            .map_err(|why| format!("the token's `sub` {why}: nobody can be called so"))?;
         let name = |claim| claims.get(claim).and_then(Value::as_str).map(Into::into);
         let (sid, jti) = (name("sid"), name("jti"));
-        let proof = Arc::new(Proof { user: sub.into(), sid, jti, made: Made::At(issued) });
-        Ok(Claims { proof, exp, topics: texts(claims, "topics")?, publish: texts(claims, "publish")? })
+        let proof = Arc::new(Proof { user: key.into(), sid, jti, made: Made::At(issued) });
+        let (topics, publish) = (texts(claims, "topics")?, texts(claims, "publish")?);
+        Ok(Claims { user: sub, proof, exp, topics, publish })
     }
 
     /// When it was issued and when it ends, seconds since 1970. A revocation is kept until all that it concerns has

@@ -127,13 +127,29 @@ local function encode(characters)
   return (gsub(characters, '.', function(c) return format('%%%02X', byte(c)) end))
 end
 
+-- The name in an editor's key, decoded.
+local function name_in(key)
+  return (gsub(key, '%%(%x%x)', function(code) return string.char(tonumber(code, 16)) end))
+end
+
 -- The one spelling of an editor's key in a private area: only what must be encoded is, with capital letters A to F. Where
 -- names are folded, nodes do it by Unicode, and A to Z is what can be refused here.
-local function own_key(key)
-  key = gsub(key, '%%(%x%x)', function(code) return string.char(tonumber(code, 16)) end)
-  if FOLD_SUBJECT then key = gsub(key, '%u', string.lower) end
-  key = gsub(key, '[%z\1-\32%%*,{}\127]', encode)
-  return (gsub(key, '\194[\128-\159]', encode))
+local function own_key(name)
+  if FOLD_SUBJECT then name = gsub(name, '%u', string.lower) end
+  return (gsub(name, '[ %%*,{}]', encode))
+end
+
+-- What is wrong with the key of a private area, or nil; `shown`: the topic, for the answer.
+local function check_own_key(area, key, shown)
+  local name = name_in(key)
+  local wrong = bad_utf8(name) and 'is not valid UTF-8'
+    or (find(name, '[%z\1-\31\127]') or find(name, '\194[\128-\159]')) and 'has a control character'
+  if wrong then return format('"%s" is in a private area, and no editor is called so: the name %s', shown, wrong) end
+  local right = own_key(name)
+  if right ~= key then
+    return format('"%s" is in a private area, whose keys have one spelling%s: write "%s:%s"', shown,
+      FOLD_SUBJECT and ', in lower case' or '', area, right)
+  end
 end
 
 -- What is wrong with the topic of this channel, or nil.
@@ -164,8 +180,5 @@ local function check_topic(channel)
   if find(gsub(key, '%%%x%x', ''), '%', 1, true) then
     return format('the key of "%s" has a %% that is not followed by two hexadecimal digits: write %%25 for a percent sign', shown)
   end
-  if IS_PRIVATE[area] and own_key(key) ~= key then
-    return format('"%s" is in a private area, whose keys have one spelling%s: write "%s:%s"', shown,
-      FOLD_SUBJECT and ', in lower case' or '', area, own_key(key))
-  end
+  if IS_PRIVATE[area] then return check_own_key(area, key, shown) end
 end

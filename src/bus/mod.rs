@@ -176,8 +176,6 @@ pub struct Settings {
     pub node: String,
     /// The configured areas.
     pub areas: crate::protocol::Areas,
-    /// Whether editors' names are in lower case in private keys (`auth.fold_subject`).
-    pub fold_subject: bool,
     /// Events that a log keeps at least.
     pub log_length: usize,
     /// How long a log lives after the last event or follower.

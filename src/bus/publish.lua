@@ -8,11 +8,11 @@
 -- provable place, and a short one. The first event makes it a stream whose entries are numbered <epoch>-1, -2, -3, ...
 -- without holes.
 
-local VERSION = 8 -- goes up with every change of this text
+local VERSION = 9 -- goes up with every change of this text
 local PREFIX = '@PREFIX@'
 local AREAS = '@AREAS@' -- comma-separated, like the next
 local PRIVATE = '@PRIVATE@' -- areas whose keys are editors' names
-local FOLD_SUBJECT = @FOLD_SUBJECT@ -- whether these are in lower case
+local FOLD_SUBJECT = @FOLD_SUBJECT@ -- whether these are in lower case, because their case does not count
 local LOG_LENGTH = @LOG_LENGTH@ -- events that a log keeps
 local LOG_TTL_MS = @LOG_TTL_MS@ -- how long it lives after the last event or follower, at least
 local EVENT_BYTES = @EVENT_BYTES@ -- the largest event

@@ -60,7 +60,7 @@ impl ConfigCommand {
             Self::Check { file, offline } => {
                 let config = file.load()?;
                 // Reads keys, areas, certificates and addresses as a node would.
-                let areas = settings::areas(&config)?;
+                let areas = wiring::areas(&config)?;
                 Authenticator::new(&config, &areas)?;
                 let bus = wiring::bus(&config, &areas);
                 if let Some(redis) = &bus.redis {

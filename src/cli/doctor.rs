@@ -34,12 +34,7 @@ use self::{
     report::{Finding, Part, Report},
     session::Session,
 };
-use super::{
-    Usage, is_written, print,
-    publish::read_token,
-    settings::{self, ConfigFile},
-    token::shared_secret,
-};
+use super::{Usage, is_written, print, publish::read_token, settings::ConfigFile, token::shared_secret};
 use crate::{
     app::wiring,
     auth::NewToken,
@@ -271,7 +266,7 @@ fn mint(config: &Config, ttl: Duration) -> anyhow::Result<Option<String>> {
 }
 
 async fn redis(config: &Config, tasks: &Tasks) -> anyhow::Result<Option<Part>> {
-    let settings = wiring::bus(config, &settings::areas(config)?);
+    let settings = wiring::bus(config, &wiring::areas(config)?);
     let Some(target) = &settings.redis else { return Ok(None) };
     let place = target.shown();
     Ok(Some(Part { name: "redis", place, findings: redis::examine(&settings, tasks).await }))

@@ -218,8 +218,8 @@ impl Door {
         if config.redis.url.is_none() {
             return Err(Usage("--redis needs an address, for example redis://127.0.0.1:6379".into()).into());
         }
-        let areas = settings::areas(config)?;
-        let topic = Topic::parse(topic, &areas)?.with_own_key(&areas);
+        let areas = wiring::areas(config)?;
+        let topic = Topic::parse_named(topic, &areas)?;
         let (tasks, limit) = (Tasks::new(), config.limits.event_bytes);
         let publisher = Publisher::open(wiring::bus(config, &areas), &tasks).await?;
         Ok(Self::Redis { publisher, topic, limit, tasks })

@@ -32,7 +32,7 @@ pub(super) struct RedisFunction {
 impl RedisFunction {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         let config = self.file.load()?;
-        let settings = wiring::bus(&config, &settings::areas(&config)?);
+        let settings = wiring::bus(&config, &wiring::areas(&config)?);
         let known = settings.areas.names().collect::<Vec<_>>();
         if let Some(unknown) = self.areas.iter().find(|area| !known.contains(&area.as_str())) {
             anyhow::bail!("--areas: {unknown:?} is not one of the configured areas ({})", known.join(", "));

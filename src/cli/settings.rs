@@ -6,10 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::dev_file;
-use crate::{
-    config::{Config, ConfigError, Layers, Source},
-    protocol::Areas,
-};
+use crate::config::{Config, ConfigError, Layers, Source};
 
 /// The option that names the configuration file.
 #[derive(Debug, Args)]
@@ -52,11 +49,4 @@ pub(super) fn beside_dev(layers: Layers) -> Result<Layers, ConfigError> {
     let config = layers.clone().load()?;
     let configured = |key: &str| config.source(key).is_some_and(|source| *source != Source::Default);
     Ok(if OWN.iter().any(|key| configured(key)) { layers } else { dev_file::add_to(layers) })
-}
-
-/// The areas as the protocol knows them.
-pub(super) fn areas(config: &Config) -> Result<Areas, ConfigError> {
-    let own = &config.areas;
-    Areas::new(own.names.iter(), own.private.iter(), own.recorded_only.iter())
-        .map_err(|error| config.complaint("areas.names", format_args!("cannot be used: {error}")))
 }

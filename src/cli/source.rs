@@ -94,7 +94,7 @@ impl Place {
                         --config";
             return Err(Usage(text.into()).into());
         }
-        Ok(Publisher::open(wiring::bus(&config, &settings::areas(&config)?), tasks).await?)
+        Ok(Publisher::open(wiring::bus(&config, &wiring::areas(&config)?), tasks).await?)
     }
 }
 

@@ -3,6 +3,8 @@
 //! A client like any other: it keeps the latest positions and resumes with them after a disconnect. `resync` is printed
 //! too, because a log with a hole in it must say so.
 
+mod log;
+
 use std::{collections::BTreeMap, process::ExitCode, time::Duration};
 
 use anyhow::{Context, bail};
@@ -13,12 +15,12 @@ use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_tungstenite::tungstenite::{self, Message, client::IntoClientRequest};
 
+use self::log::{Final, Log};
 use super::{
-    Usage, is_read,
+    Usage,
     publish::{is_listening, reachable, read_token},
     say,
     settings::{self, ConfigFile},
-    source,
     token::shared_secret,
 };
 use crate::{
@@ -29,7 +31,7 @@ use crate::{
     hub::{Item, Notice, Outbox},
     metrics::Metrics,
     protocol::{
-        Proof, Revocations, Subject,
+        Areas, Proof, Revocations, Subject, Topic, TopicError,
         message::{Positions, Welcome},
     },
     relay::{Relay, Request},
@@ -75,99 +77,8 @@ pub(super) struct Tail {
     count: Option<u64>,
 }
 
-/// What is remembered between connections, and how much was printed.
-#[derive(Default)]
-struct Log {
-    positions: BTreeMap<String, Value>,
-    at: Option<u64>,
-    started: bool,
-    printed: u64,
-    count: Option<u64>,
-    /// Topics that were asked for.
-    asked: Vec<String>,
-}
-
-impl Log {
-    /// Takes a message of the node in. `Ok(true)`: enough was printed.
-    fn take(&mut self, text: &str) -> anyhow::Result<bool> {
-        let message: Value =
-            serde_json::from_str(text).context("the node sent something that is not JSON")?;
-        if let Some(at) = message["at"].as_u64() {
-            self.at = Some(at);
-        }
-        if let Some(positions) = message["positions"].as_object() {
-            self.positions
-                .extend(positions.iter().map(|(topic, position)| (topic.clone(), position.clone())));
-        }
-        match message["type"].as_str().unwrap_or_default() {
-            "event" => {
-                if let (Some(topic), Some(_)) = (message["topic"].as_str(), message["position"].as_str()) {
-                    self.positions.insert(topic.to_owned(), message["position"].clone());
-                }
-                self.printed += 1;
-                return Ok(!is_passed_on(text)? || self.is_enough());
-            }
-            "resync" => return Ok(!is_passed_on(text)?),
-            "welcome" => {
-                self.complain(&message["refused"])?;
-                self.greet(&message["refused"]);
-                self.started = true;
-            }
-            "status" if message["live"] == false => say("the node has lost sight of Redis"),
-            "status" => say(source::sight(&message["late"])),
-            _ => {}
-        }
-        Ok(self.is_enough())
-    }
-
-    fn is_enough(&self) -> bool {
-        self.count.is_some_and(|count| self.printed >= count)
-    }
-
-    /// Says what is followed from now on.
-    fn greet(&self, refused: &Value) {
-        let is_refused = |topic: &&String| {
-            refused.as_array().into_iter().flatten().any(|refused| refused["topic"] == topic.as_str())
-        };
-        let followed: Vec<_> =
-            self.asked.iter().filter(|topic| !is_refused(topic)).map(String::as_str).collect();
-        let again = if self.started { " again" } else { "" };
-        say(format_args!("following{again} {}", followed.join(", ")));
-    }
-
-    /// Says what is refused. An error where that is everything.
-    fn complain(&self, refused: &Value) -> anyhow::Result<()> {
-        let each = |refused: &Value| {
-            let text = |name: &str| refused[name].as_str().unwrap_or_default().to_owned();
-            let (topic, code) = (text("topic"), text("code"));
-            let area = topic.split(':').next().unwrap_or_default();
-            match code.as_str() {
-                "bad-topic" => {
-                    format!("{topic} (there is no area {area} in its areas.names, or the key is misspelt)")
-                }
-                "forbidden" => format!("{topic} (this token does not allow it)"),
-                _ => format!("{topic} ({code})"),
-            }
-        };
-        let refused: Vec<_> = refused.as_array().into_iter().flatten().map(each).collect();
-        if refused.is_empty() {
-            return Ok(());
-        }
-        let sentence = format!("the node refuses {}", refused.join(", "));
-        if refused.len() >= self.asked.len().max(1) {
-            return Err(Final(sentence).into());
-        }
-        say(sentence);
-        Ok(())
-    }
-
-    fn resume(&self) -> Option<Value> {
-        self.started.then(|| json!({ "at": self.at, "positions": self.positions }))
-    }
-}
-
 impl Tail {
-    pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
+    pub(super) async fn run(mut self) -> anyhow::Result<ExitCode> {
         let layers = self.file.layers();
         let layers = match &self.redis {
             Some(url) => layers.set("redis.url", url, "--redis"),
@@ -175,7 +86,8 @@ impl Tail {
             None => layers,
         };
         let config = layers.load()?;
-        let mut log = Log { count: self.count, asked: self.topics.clone(), ..Log::default() };
+        let misspelt = self.spell(&wiring::areas(&config)?);
+        let mut log = Log::new(self.count, self.topics.clone(), misspelt);
         let mut terminate = signal(SignalKind::terminate()).context("SIGTERM cannot be listened for")?;
         tokio::select! {
             result = async {
@@ -189,6 +101,22 @@ impl Tail {
             _ = terminate.recv() => {}
         }
         Ok(ExitCode::SUCCESS)
+    }
+
+    /// Names editors as nodes of this configuration do. The result: topics whose key is misspelt, and why; whether that is
+    /// so, the node decides, which may have other areas.
+    fn spell(&mut self, areas: &Areas) -> BTreeMap<String, String> {
+        let mut misspelt = BTreeMap::new();
+        for topic in &mut self.topics {
+            match Topic::parse_named(topic, areas) {
+                Ok(named) => *topic = named.to_string(),
+                Err(why @ (TopicError::PrivateSpelling { .. } | TopicError::Nobody { .. })) => {
+                    misspelt.insert(topic.clone(), why.to_string());
+                }
+                Err(_) => {}
+            }
+        }
+        misspelt
     }
 
     async fn goes_to_redis(&self, config: &Config) -> bool {
@@ -296,7 +224,7 @@ impl Tail {
 
     /// A relay of its own, without a node: the same joins, replays and resyncs.
     async fn follow_redis(&self, config: &Config, log: &mut Log) -> anyhow::Result<()> {
-        let areas = settings::areas(config)?;
+        let areas = wiring::areas(config)?;
         let subjects = self.topics.iter().map(|topic| Subject::parse(topic, &areas));
         let subjects = subjects.collect::<Result<Vec<_>, _>>().map_err(|e| Usage(e.to_string()))?;
         let (tasks, metrics) = (Tasks::new(), Metrics::new());
@@ -360,40 +288,9 @@ fn goodbye(closing: &Value, minted: bool) -> anyhow::Result<Duration> {
     }
 }
 
-/// Prints a message of the node on a line of its own. `false`: nobody reads any more.
-fn is_passed_on(json: &str) -> anyhow::Result<bool> {
-    // Between the words of JSON the end of a line is as good as a space, and inside of them there is none.
-    is_read(&format!("{}\n", json.replace(['\r', '\n'], " ")))
-}
-
 enum Next {
     /// As many events as were asked for.
     Enough,
     /// Connect again after so long.
     Again(Duration),
-}
-
-/// Trying again would not help.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-struct Final(String);
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_latest_position_is_brought_back() {
-        let mut log = Log::default();
-        assert_eq!(log.resume(), None);
-        log.take(
-            r#"{"type":"welcome","at":5,"positions":{"comments:1":"a.1-1","comments":"a.1-0"},"refused":[]}"#,
-        )
-        .unwrap();
-        log.take(r#"{"type":"event","at":6,"topic":"comments:1","position":"a.1-2","event":{"type":"a.b"}}"#)
-            .unwrap();
-        log.take(r#"{"type":"resync","at":7,"topics":["comments"],"reason":"gap","positions":{"comments":"a.1-9"}}"#).unwrap();
-        let positions = json!({ "comments:1": "a.1-2", "comments": "a.1-9" });
-        assert_eq!(log.resume(), Some(json!({ "at": 7, "positions": positions })));
-    }
 }

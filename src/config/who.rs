@@ -22,6 +22,8 @@ pub struct Auth {
     pub tls_ca: Option<PathBuf>,
     /// How long after its issue a token counts at most.
     pub max_token: Duration,
+    /// Whether editors' names do not distinguish case.
+    pub fold_subject: bool,
 }
 
 /// Who may connect.
@@ -131,6 +133,7 @@ impl Auth {
             default_topics: reader.list("auth.default_topics"),
             tls_ca: reader.file("auth.tls_ca"),
             max_token: reader.seconds("auth.max_token_seconds", 60..=31_536_000),
+            fold_subject: reader.flag("auth.fold_subject"),
         };
         let mode = match word {
             Some(Word::Jwt) => jwt.map(AuthMode::Jwt),

@@ -112,7 +112,17 @@ fn problem(error: &BusError) -> Problem {
 fn check(internal: &Internal, right: &Right, whom: &Whom) -> Result<(), Problem> {
     let areas = &internal.areas;
     let mut topics: Vec<_> = match whom {
-        Whom::User(user) => areas.private().map(|area| Topic::private(area, user)).collect(),
+        Whom::User(user) => {
+            let key = areas.naming().key(user).map_err(|why| {
+                Problem::new(
+                    400,
+                    "bad-request",
+                    "Not a request",
+                    format!("Nobody can be called so: the name {why}."),
+                )
+            })?;
+            areas.private().map(|area| Topic::private(area, &key)).collect()
+        }
         Whom::Session(_) | Whom::Token(_) => Vec::new(),
     };
     if topics.is_empty() {

@@ -35,7 +35,7 @@ use crate::{
     bus::Bus,
     config::Secret,
     metrics::Metrics,
-    protocol::{Areas, Problem, Topic},
+    protocol::{Areas, Problem, Topic, TopicError},
     relay::Relay,
     session::Roll,
     telemetry::traces::Traces,
@@ -137,6 +137,15 @@ impl Internal {
             return Some("topics are being brought into step after Redis was lost".into());
         }
         self.crowd.trouble()
+    }
+
+    /// The topic that somebody at this door names.
+    pub(super) fn topic(&self, text: &str) -> Result<Topic, TopicError> {
+        let topic = Topic::parse_named(text, &self.areas)?;
+        if let Some(name) = topic.private_name(&self.areas) {
+            self.auth.notice(&name);
+        }
+        Ok(topic)
     }
 
     /// What the bearer of these headers may do.

@@ -36,9 +36,7 @@ pub(super) async fn positions(
     })?;
     let mut topics = Vec::new();
     for text in wish.0.topics.split(',').filter(|text| !text.is_empty()) {
-        let topic = Topic::parse(text, &internal.areas).map_err(|e| bad("bad-topic", e.to_string()))?;
-        let topic = Topic::parse(topic.with_own_key(&internal.areas).as_str(), &internal.areas)
-            .map_err(|e| bad("bad-topic", e.to_string()))?;
+        let topic = internal.topic(text).map_err(|e| bad("bad-topic", e.to_string()))?;
         if !right.covers(&topic, &internal.areas) {
             let detail = format!("The token's publish claim does not allow {topic}.");
             return Err(Problem::new(403, "forbidden", "Not allowed", detail).into());

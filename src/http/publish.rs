@@ -112,10 +112,7 @@ fn check(internal: &Internal, right: &Right, body: &[u8], live: bool) -> Result<
         };
         let mut topics = Vec::with_capacity(texts.len());
         for text in texts {
-            let topic = Topic::parse(&text, &internal.areas).map_err(|e| bad("bad-topic", e.to_string()))?;
-            // Some letters are longer in lower case.
-            let topic = Topic::parse(topic.with_own_key(&internal.areas).as_str(), &internal.areas)
-                .map_err(|e| bad("bad-topic", e.to_string()))?;
+            let topic = internal.topic(&text).map_err(|e| bad("bad-topic", e.to_string()))?;
             if live && internal.areas.is_recorded_only(topic.area()) {
                 return Err(bad("bad-topic", RecordedOnly(topic.area()).to_string()));
             }

@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Topic, time::now_ms};
+use super::{Naming, time::now_ms};
 
 /// How far clocks may be apart, seconds.
 pub const LEEWAY: u64 = 30;
@@ -94,9 +94,10 @@ impl Whom {
     }
 
     /// What is compared.
-    fn key(&self) -> Self {
+    fn key(&self, naming: Naming) -> Self {
         match self {
-            Self::User(name) => Self::User(Topic::own_key(name)),
+            // Whom nobody can be called like, nobody is compared with.
+            Self::User(name) => Self::User(naming.key(name).unwrap_or_default()),
             other => other.clone(),
         }
     }
@@ -119,7 +120,7 @@ pub enum Made {
 /// What a session was let in with, as far as a revocation can concern it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Proof {
-    /// The editor, as in the token's `sub`.
+    /// The editor: the [`Naming::key`] of the token's `sub`.
     pub user: Box<str>,
     /// The `sid` of the token.
     pub sid: Option<Box<str>>,
@@ -205,19 +206,21 @@ struct Store {
 pub struct Revocations {
     store: Arc<RwLock<Store>>,
     window: Duration,
+    naming: Naming,
 }
 
 impl Default for Revocations {
     fn default() -> Self {
-        Self::new(Duration::from_hours(24))
+        Self::new(Duration::from_hours(24), Naming::default())
     }
 }
 
 impl Revocations {
-    /// None yet. `longest`: how long anything that proves somebody can be good (`auth.max_token_seconds`).
-    pub fn new(longest: Duration) -> Self {
+    /// None yet. `longest`: how long anything that proves somebody can be good (`auth.max_token_seconds`). `naming`: how
+    /// the editors are named whom revocations concern.
+    pub fn new(longest: Duration, naming: Naming) -> Self {
         // Clocks may differ when it is issued, when it ends, and when its session ends.
-        Self { store: Arc::default(), window: longest + Duration::from_secs(4 * LEEWAY) }
+        Self { store: Arc::default(), window: longest + Duration::from_secs(4 * LEEWAY), naming }
     }
 
     /// How long a revocation is kept: until all that it concerns has ended.
@@ -251,7 +254,7 @@ impl Revocations {
 
     /// When the last order of this kind was given to the same, as it says itself.
     fn last(&self, kind: Kind, whom: &Whom) -> Option<u64> {
-        self.read().known.get(&(kind, whom.key())).map(|(_, order)| order.at)
+        self.read().known.get(&(kind, whom.key(self.naming))).map(|(_, order)| order.at)
     }
 
     /// Learns one; `false`: it was known. What concerns nothing any more is forgotten.
@@ -275,7 +278,7 @@ impl Revocations {
         store.known.retain(|_, (known, _)| known.at >= kept);
         store.number += 1;
         let known = Known { at, number: store.number, heard, ahead: AtomicU32::new(0) };
-        store.known.insert((revocation.kind, revocation.whom.key()), (known, revocation.clone()));
+        store.known.insert((revocation.kind, revocation.whom.key(self.naming)), (known, revocation.clone()));
         true
     }
 
@@ -286,7 +289,7 @@ impl Revocations {
 
     /// Whether a session has to bring a newer proof, because it may be older than an order to renew.
     pub fn must_renew(&self, proof: &Proof) -> bool {
-        let user = Whom::User(Topic::own_key(&proof.user));
+        let user = Whom::User(proof.user.to_string());
         let store = self.read();
         let known = store.known.get(&(Kind::Refresh, user));
         known.is_some_and(|(known, _)| known.is_in_doubt(proof.made))
@@ -304,7 +307,7 @@ impl Revocations {
         if named.chain(token).any(|whom| find(Kind::Disconnect, whom).is_some()) {
             return Some(Kind::Disconnect);
         }
-        let user = Whom::User(Topic::own_key(&proof.user));
+        let user = Whom::User(proof.user.to_string());
         let covers =
             |kind: &Kind| find(*kind, user.clone()).is_some_and(|known| known.covers(*kind, proof.made, now));
         [Kind::Disconnect, Kind::Refresh].into_iter().find(covers)

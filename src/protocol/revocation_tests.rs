@@ -105,7 +105,7 @@ fn one_session_and_one_token_can_be_named() {
 
 #[test]
 fn what_concerns_nothing_any_more_is_forgotten_and_the_latest_wins() {
-    let all = Revocations::new(Duration::from_secs(100));
+    let all = Revocations::new(Duration::from_secs(100), Naming::Exact);
     let first = now_ms();
     let of = |name: &str, at| order(Kind::Disconnect, Whom::User(name.into()), at);
     assert!(learn(&all, &of("anna", first)) && !learn(&all, &of("anna", first)));
@@ -115,7 +115,7 @@ fn what_concerns_nothing_any_more_is_forgotten_and_the_latest_wins() {
     assert_eq!(all.all().len(), 2, "the clock of another node makes nobody forget");
     assert!(learn(&all, &of("cleo", first + 221_001)));
     assert_eq!(all.read().known.len(), 1, "all that they concerned has ended");
-    let all = Revocations::new(Duration::from_secs(100));
+    let all = Revocations::new(Duration::from_secs(100), Naming::Exact);
     assert!(learn(&all, &of("anna", first - 230_000)) && all.all().is_empty());
 }
 
@@ -129,5 +129,24 @@ fn names_are_read_as_they_are_written() {
     }
     for bad in ["", "disconnect", "disconnect user", "eat user anna", "disconnect cat tom"] {
         assert_eq!(Revocation::parse(bad, 7), None);
+    }
+}
+
+#[test]
+fn an_editor_is_compared_by_the_key_of_their_name() {
+    for (naming, siblings) in [(Naming::Exact, None), (Naming::Folded, Some(Kind::Disconnect))] {
+        let all = Revocations::new(Duration::from_secs(100), naming);
+        learn(&all, &order(Kind::Disconnect, Whom::User("\u{212A}ai A".into()), 1_000_000));
+        let covers = |sub: &str| {
+            let key = naming.key(sub).unwrap();
+            all.covers(&proof(&key, Made::At(1)), None)
+        };
+        assert_eq!(covers("\u{212A}ai A"), Some(Kind::Disconnect));
+        for sibling in ["kai a", "Kai A", "\u{212A}AI a"] {
+            assert_eq!(covers(sibling), siblings, "{naming:?} {sibling}");
+        }
+        assert_eq!(covers("\u{212A}ai%20A"), None);
+        learn(&all, &order(Kind::Disconnect, Whom::User("bo\n".into()), 1_000_000));
+        assert_eq!((covers("bo"), covers("bo%0A")), (None, None), "nobody is called so");
     }
 }

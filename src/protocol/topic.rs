@@ -1,15 +1,16 @@
-//! Topics: `area` or `area:key`, and what a session may follow.
+//! Topics: `area` or `area:key`.
 //!
 //! A topic is compared byte by byte, so there is exactly one spelling of it: whoever builds a key encodes the
 //! reserved characters. Must not know who may follow what (that is `auth::grant`).
 
-use std::{collections::BTreeSet, fmt, sync::Arc};
+use std::{borrow::Cow, collections::BTreeSet, fmt, sync::Arc};
 
 use percent_encoding::percent_decode_str;
 use serde::{Serialize, Serializer};
 
-/// The longest key, in bytes as it stands in the topic.
-pub const MAX_KEY_BYTES: usize = 200;
+use super::naming::{NameError, Naming, encode_char, is_reserved};
+
+pub use super::naming::MAX_KEY_BYTES;
 
 /// Why a text is not a topic.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -44,12 +45,22 @@ pub enum TopicError {
     )]
     Escape(String),
     /// The key of a private area is not spelled as the editor's own key is.
-    #[error("{topic:?} is in a private area, whose keys are lower-cased: write {right:?}")]
+    #[error("{topic:?} is in a private area, whose keys have one spelling{}: write {right:?}", .naming.spelling())]
     PrivateSpelling {
         /// What was asked for.
         topic: String,
         /// The topic that was probably meant.
         right: String,
+        /// How editors are named here.
+        naming: Naming,
+    },
+    /// The key of a private area that no editor can have.
+    #[error("{topic:?} is in a private area, and no editor is called so: the name {why}")]
+    Nobody {
+        /// What was asked for.
+        topic: String,
+        /// What is wrong with the name.
+        why: NameError,
     },
 }
 
@@ -57,6 +68,7 @@ pub enum TopicError {
 #[derive(Debug, Clone)]
 pub struct Areas {
     inner: Arc<AreaSets>,
+    naming: Naming,
 }
 
 #[derive(Debug)]
@@ -81,11 +93,22 @@ impl Areas {
         if let Some(bad) = set.names.iter().find(|name| !is_area(name)) {
             return Err(TopicError::Area(bad.clone()));
         }
-        let areas = Self { inner: Arc::new(set) };
+        let areas = Self { inner: Arc::new(set), naming: Naming::default() };
         for name in areas.inner.private.iter().chain(&areas.inner.recorded_only) {
             areas.known(name)?;
         }
         Ok(areas)
+    }
+
+    /// The same areas, in whose private ones editors are named so.
+    #[must_use]
+    pub fn with_naming(self, naming: Naming) -> Self {
+        Self { naming, ..self }
+    }
+
+    /// How editors are named; [`Naming::Exact`] unless something else was said.
+    pub fn naming(&self) -> Naming {
+        self.naming
     }
 
     /// Every area, in alphabetical order.
@@ -147,37 +170,44 @@ impl Topic {
         Ok(Self(text.into()))
     }
 
-    /// Reads a topic as publishers write it: the key of a private area must be the editor's own
-    /// ([`Topic::own_key`]), else nobody would ever receive it.
+    /// Reads a topic as its followers spell it: a key of a private area must be an editor's own ([`Naming::key`]), else
+    /// nobody would ever follow it.
     pub fn parse_published(text: &str, areas: &Areas) -> Result<Self, TopicError> {
         let topic = Self::parse(text, areas)?;
-        let right = topic.clone().with_own_key(areas);
-        if right == topic {
-            return Ok(topic);
-        }
-        Err(TopicError::PrivateSpelling { topic: text.into(), right: right.to_string() })
+        let right = topic.own(areas)?;
+        if right == topic { Ok(topic) } else { Err(misspelt(text, &right, areas)) }
     }
 
-    /// The same topic with the key of a private area converted to the editor's own spelling; other topics unchanged.
-    #[must_use]
-    pub fn with_own_key(self, areas: &Areas) -> Self {
+    /// Reads a topic as people and programs outside name it: as [`Topic::parse_published`], but where editors' names do
+    /// not distinguish case, any will do.
+    pub fn parse_named(text: &str, areas: &Areas) -> Result<Self, TopicError> {
+        let topic = Self::parse(text, areas)?;
+        let (right, exact) = (topic.own(areas)?, areas.clone().with_naming(Naming::Exact));
+        // Letters may be any; what is encoded, and how, may not.
+        if topic.own(&exact)? == topic { Ok(right) } else { Err(misspelt(text, &right, areas)) }
+    }
+
+    /// The same topic with the key of a private area as the editor's own is; other topics unchanged.
+    fn own(&self, areas: &Areas) -> Result<Self, TopicError> {
         match self.key() {
             Some(key) if areas.is_private(self.area()) => {
-                let name = percent_decode_str(key).decode_utf8_lossy();
-                Self::private(self.area(), &name)
+                let nobody = |why| TopicError::Nobody { topic: self.to_string(), why };
+                let name = percent_decode_str(key).decode_utf8().map_err(|_| nobody(NameError::Utf8))?;
+                Ok(Self::private(self.area(), &areas.naming.key(&name).map_err(nobody)?))
             }
-            _ => self,
+            _ => Ok(self.clone()),
         }
     }
 
-    /// The private topic of an editor in a private area.
-    pub fn private(area: &str, user: &str) -> Self {
-        Self(format!("{area}:{}", Self::own_key(user)).into())
+    /// The editor's name in the key of a private area, as far as it can be read; `None` for other topics.
+    pub fn private_name(&self, areas: &Areas) -> Option<Cow<'_, str>> {
+        let key = self.key().filter(|_| areas.is_private(self.area()))?;
+        Some(percent_decode_str(key).decode_utf8_lossy())
     }
 
-    /// An editor's key in private areas: the name in lower case (Unicode), reserved characters encoded.
-    pub fn own_key(user: &str) -> String {
-        encode_key(&user.to_lowercase())
+    /// The topic of an editor in a private area, by their [`Naming::key`].
+    pub fn private(area: &str, key: &str) -> Self {
+        Self(format!("{area}:{key}").into())
     }
 
     /// Whether a text could be a key: within the grammar, reserved characters encoded, no escape cut in two.
@@ -212,23 +242,8 @@ impl Topic {
     }
 }
 
-/// Encodes the reserved characters of a raw key.
-pub fn encode_key(raw: &str) -> String {
-    let mut key = String::with_capacity(raw.len());
-    for c in raw.chars() {
-        if c == '%' || is_reserved(c) { key.push_str(&encode_char(c)) } else { key.push(c) }
-    }
-    key
-}
-
-/// Characters that never stand in a key as they are. A `%` does, but only as the start of an escape.
-fn is_reserved(c: char) -> bool {
-    matches!(c, ' ' | '*' | ',' | '{' | '}') || c.is_control()
-}
-
-fn encode_char(c: char) -> String {
-    let mut buffer = [0; 4];
-    c.encode_utf8(&mut buffer).bytes().fold(String::new(), |encoded, byte| encoded + &format!("%{byte:02X}"))
+fn misspelt(text: &str, right: &Topic, areas: &Areas) -> TopicError {
+    TopicError::PrivateSpelling { topic: text.into(), right: right.to_string(), naming: areas.naming }
 }
 
 fn split(text: &str) -> (&str, Option<&str>) {
@@ -278,55 +293,6 @@ impl Serialize for Topic {
     }
 }
 
-/// What a session may follow: one topic, or every key of an area (`area:*`).
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Subject {
-    /// One topic.
-    Topic(Topic),
-    /// Every key of the area whose area-wide topic this is; written `area:*`.
-    Every(Topic),
-}
-
-impl Subject {
-    /// Reads a topic or `area:*`.
-    pub fn parse(text: &str, areas: &Areas) -> Result<Self, TopicError> {
-        match text.strip_suffix(":*") {
-            Some(area) if !area.contains(':') => Topic::parse(area, areas).map(Self::Every),
-            _ => Topic::parse(text, areas).map(Self::Topic),
-        }
-    }
-
-    /// The area it lies in.
-    pub fn area(&self) -> &str {
-        match self {
-            Self::Topic(topic) | Self::Every(topic) => topic.area(),
-        }
-    }
-
-    /// The area-wide topic that is followed along with it.
-    pub fn wide(&self) -> Topic {
-        match self {
-            Self::Topic(topic) => topic.wide(),
-            Self::Every(area) => area.clone(),
-        }
-    }
-}
-
-impl fmt::Display for Subject {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Topic(topic) => topic.fmt(f),
-            Self::Every(area) => write!(f, "{area}:*"),
-        }
-    }
-}
-
-impl Serialize for Subject {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -366,28 +332,49 @@ mod tests {
     }
 
     #[test]
-    fn an_editors_own_key_is_lower_case_and_encoded() {
-        assert_eq!(Topic::own_key("Anna"), "anna");
-        assert_eq!(Topic::own_key("DOMAIN\\Anna@Example.COM"), "domain\\anna@example.com");
-        assert_eq!(Topic::own_key("Ärger Ö,*%{}\n"), "ärger%20ö%2C%2A%25%7B%7D%0A");
-        assert_eq!(Topic::own_key("a\u{85}b"), "a%C2%85b");
+    fn private_keys_have_one_spelling() {
+        let folding = areas().with_naming(Naming::Folded);
+        for (text, exact, folded) in [
+            ("notifications:Anna", "notifications:Anna", "notifications:anna"),
+            (
+                "notifications:DOM\\Anna%20Ä%2A",
+                "notifications:DOM\\Anna%20Ä%2A",
+                "notifications:dom\\anna%20ä%2A",
+            ),
+            ("notifications:İΣ", "notifications:İΣ", "notifications:iσ"),
+            ("comments:An%6Ea", "comments:An%6Ea", "comments:An%6Ea"),
+            ("notifications", "notifications", "notifications"),
+        ] {
+            for (areas, right) in [(&areas(), exact), (&folding, folded)] {
+                assert_eq!(Topic::parse_named(text, areas).unwrap().as_str(), right);
+                assert!(Topic::parse_published(right, areas).is_ok());
+                assert_eq!(Topic::parse_published(text, areas).is_ok(), text == right, "{text}");
+            }
+        }
+        let error = Topic::parse_published("notifications:ANNA", &folding).unwrap_err().to_string();
+        assert!(error.contains("in lower case: write \"notifications:anna\""), "{error}");
     }
 
     #[test]
-    fn publishers_are_told_the_right_private_key() {
-        let error = Topic::parse_published("notifications:Anna%2a", &areas()).unwrap_err();
-        assert!(error.to_string().contains("notifications:anna%2A"), "{error}");
-        assert!(Topic::parse_published("notifications:anna%2A", &areas()).is_ok());
-        assert!(Topic::parse_published("comments:Anna", &areas()).is_ok());
-    }
-
-    #[test]
-    fn an_area_can_be_followed_whole() {
-        let every = Subject::parse("comments:*", &areas()).unwrap();
-        assert_eq!(every.to_string(), "comments:*");
-        assert_eq!(every.wide().as_str(), "comments");
-        assert!(Subject::parse("comments:a*", &areas()).is_err());
-        assert!(Subject::parse("comments:a:*", &areas()).is_err());
-        assert!(Subject::parse("*", &areas()).is_err());
+    fn other_spellings_of_a_private_key_are_told_the_right_one() {
+        for areas in [areas(), areas().with_naming(Naming::Folded)] {
+            for (wrong, right) in [
+                ("notifications:%61nna", "\"notifications:anna\""),
+                ("notifications:a%2ab", "\"notifications:a%2Ab\""),
+                ("notifications:a%2Fb", "\"notifications:a/b\""),
+                ("notifications:%C3%A4", "\"notifications:ä\""),
+                ("notifications:a%FF", "is not valid UTF-8"),
+                ("notifications:a%00", "has a control character"),
+                ("notifications:%C2%85", "has a control character"),
+            ] {
+                for error in [Topic::parse_published(wrong, &areas), Topic::parse_named(wrong, &areas)] {
+                    let error = error.unwrap_err().to_string();
+                    assert!(error.contains(right), "{error}");
+                }
+            }
+        }
+        let long = format!("notifications:{}", "Ⱥ".repeat(100));
+        assert!(Topic::parse_named(&long, &areas()).is_ok());
+        assert!(Topic::parse_named(&long, &areas().with_naming(Naming::Folded)).is_err());
     }
 }

@@ -117,7 +117,8 @@ enum State {
 
 #[derive(Debug)]
 struct Open {
-    user: String,
+    /// Whose session it is: the key of their name.
+    key: Box<str>,
     grant: Grant,
     followed: Vec<Subject>,
 }
@@ -207,7 +208,7 @@ impl Machine {
     }
 
     fn admit(&mut self, connect: Connect, identity: Identity) -> Vec<Output> {
-        let user = identity.user.clone();
+        let user = identity.proof.user.to_string();
         self.state = State::Waiting(Box::new((connect, Some(identity))));
         vec![Output::Admit { user }]
     }
@@ -220,7 +221,7 @@ impl Machine {
             },
             State::Open(open) => {
                 let refusal = match &verdict {
-                    Ok(identity) if identity.user == open.user => None,
+                    Ok(identity) if identity.proof.user == open.key => None,
                     Ok(_) => Some("the token is somebody else's: a session belongs to one user".to_owned()),
                     Err(reason) => Some(reason.clone()),
                 };
@@ -246,13 +247,13 @@ impl Machine {
         };
         let (connect, Some(identity)) = *waiting else { return Vec::new() };
         let until = end(&identity, now);
-        let proof = identity.proof;
-        let mut open = Open { user: identity.user, grant: identity.grant, followed: Vec::new() };
+        let (user, proof) = (identity.user, identity.proof);
+        let mut open = Open { key: proof.user.clone(), grant: identity.grant, followed: Vec::new() };
         let request = open.follow(&self.terms, self.way, connect.topics, connect.resume);
         let welcome = Box::new(Welcome {
             session: format!("{:012x}", rand::random::<u64>() >> 16),
             node: self.terms.node.clone(),
-            user: open.user.clone(),
+            user,
             heartbeat: self.terms.heartbeat,
             expires_in: until.map(|until| until.saturating_sub(now) / 1000),
             at: 0,
@@ -269,7 +270,7 @@ impl Machine {
     fn renew(&mut self, identity: Identity, now: u64, tell: bool) -> Vec<Output> {
         let areas = self.terms.areas.clone();
         let State::Open(open) = &mut self.state else { return Vec::new() };
-        if identity.user != open.user {
+        if identity.proof.user != open.key {
             return self.end(CloseCode::Unauthenticated, "the session now belongs to somebody else", None);
         }
         let until = end(&identity, now);

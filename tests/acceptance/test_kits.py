@@ -145,7 +145,7 @@ async def test_a_kit_does_not_repeat_what_stays_refused(kit, guarded):
         # Redis itself refuses an area that the publisher's rights do not name.
         ("kitchen:1", note(1), "permission"),
         ("comments:42", {"type": "nonsense"}, "type"),
-        ("notifications:Anna", note(1), "anna"),
+        ("notifications:%41nna", note(1), "notifications:Anna"),
     ):
         wire.calls.clear()
         code, out, err = await publish(kit, "record", topic, event, wire.own_port)

@@ -92,7 +92,7 @@ async fn the_function_gives_the_verdict() {
     }
     // Rust's own sentence names the right spelling, and so does the function's.
     let error = fcall(&client, b"carillon:notifications:An%2aNA".to_vec(), b"{}").await.unwrap_err();
-    assert!(error.details().contains("\"notifications:an%2Ana\""), "{error}");
+    assert!(error.details().contains("\"notifications:An%2ANA\""), "{error}");
     bus.end().await;
 }
 

@@ -74,9 +74,9 @@ async fn a_batch_of_live_events_is_checked_whole_before_any_is_published() {
     let batch = json!([{"topic": "comments:1", "event": event}, {"topic": "content:1", "event": event}]);
     let answer = node.post("/publish?live=1", batch.to_string().as_bytes()).await;
     assert_eq!((answer.problem(), &answer.json()["element"]), ((400, "bad-topic".into()), &json!(1)));
-    let long = format!("notifications:{}", "İ".repeat(100));
-    let grows = json!([{"topic": "comments:1", "event": event}, {"topic": long, "event": event}]);
-    let answer = node.post("/publish", grows.to_string().as_bytes()).await;
+    let misspelt =
+        json!([{"topic": "comments:1", "event": event}, {"topic": "notifications:%61", "event": event}]);
+    let answer = node.post("/publish", misspelt.to_string().as_bytes()).await;
     assert_eq!((answer.problem(), &answer.json()["element"]), ((400, "bad-topic".into()), &json!(1)));
     anna.nothing_comes().await;
     assert_eq!(

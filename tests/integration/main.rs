@@ -31,6 +31,7 @@ mod internal;
 mod layering;
 mod levels;
 mod limits;
+mod private_keys;
 mod readme;
 mod relay;
 mod revocation;

@@ -31,7 +31,6 @@ impl Rig {
             prefix: "carillon".into(),
             node: "n1".into(),
             areas: areas.clone(),
-            fold_subject: true,
             log_length,
             log_ttl: Duration::from_secs(60),
             event_bytes: 65536,

@@ -137,9 +137,12 @@ async fn a_revoked_editor_does_not_come_back_with_the_old_token() {
     for way in ALL {
         let expected = if way == Way::Connect { 4401 } else { 401 };
         assert_eq!(way.enter(&node, &old, &[], &[]).await, Err(expected), "{way:?}");
-        let same = made("Anna", 10);
-        assert_eq!(way.enter(&node, &same, &[], &[]).await, Err(expected), "in capitals, {way:?}");
-        assert!(way.enter(&node, &made("bo", 10), &[], &[]).await.is_ok(), "somebody else, {way:?}");
+        for other in ["bo", "Anna"] {
+            assert!(
+                way.enter(&node, &made(other, 10), &[], &[]).await.is_ok(),
+                "somebody else: {other}, {way:?}"
+            );
+        }
         // Clocks may differ by half a minute: a new sign-in is late by that much, and never lost.
         assert_eq!(way.enter(&node, &made("anna", -5), &[], &[]).await, Err(expected), "too new, {way:?}");
     }

@@ -111,7 +111,10 @@ namespace Carillon
         public static string Comments(int project) => "comments:" + project;
         public static string ProjectItems(int project) => "project-items:" + project;
         public static string Content(ContentReference link) => "content:" + link.ID;
-        public static string Notifications(string user) => "notifications:" + Encode(user.ToLowerInvariant());
+
+        /// <summary>Optimizely's names do not distinguish case: the nodes have auth.fold_subject = true, and the key is in lower
+        /// case, letter by letter (an I with a dot becomes an i, which .NET leaves as it is).</summary>
+        public static string Notifications(string user) => "notifications:" + Encode(user.ToLowerInvariant().Replace('\u0130', 'i'));
 
         /// <summary>What must not stand in a key: space, % * , { } and control characters.</summary>
         private static string Encode(string key)

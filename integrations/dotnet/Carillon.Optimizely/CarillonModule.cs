@@ -67,8 +67,8 @@ namespace Carillon.Optimizely
         public static string ProjectItems(int project) => Topics.Of("project-items", project);
         public static string Content(ContentReference link) => Topics.Of("content", link.ID);
 
-        /// <summary>Private topics are named in lower case; Optimizely's names do not distinguish case.</summary>
-        public static string Notifications(string user) => Topics.Private(user.ToLowerInvariant());
+        /// <summary>Optimizely's names do not distinguish case: the nodes have <c>auth.fold_subject = true</c>.</summary>
+        public static string Notifications(string user) => Topics.Private(Topics.Folded(user));
     }
 
     [InitializableModule]

@@ -25,8 +25,18 @@ namespace Carillon
         /// <summary>The topic of one thing in an area: <c>Topics.Of("comments", 42)</c> is <c>comments:42</c>.</summary>
         public static string Of(string area, object key) => Of(area) + ":" + EncodeKey(Convert.ToString(key, CultureInfo.InvariantCulture) ?? "");
 
-        /// <summary>The topic of one editor in a private area. <paramref name="sub"/> is exactly what the editor's token says.</summary>
-        public static string Private(string sub, string area = "notifications") => Of(area, sub);
+        /// <summary>The topic of one editor in a private area. <paramref name="sub"/> is exactly what the editor's token says; where
+        /// nodes have <c>auth.fold_subject = true</c>, it is <see cref="Folded"/>.</summary>
+        public static string Private(string sub, string area = "notifications")
+        {
+            foreach (var c in sub)
+                if (char.IsControl(c)) throw new ArgumentException("an editor's name has no control characters", nameof(sub));
+            return Of(area, sub);
+        }
+
+        /// <summary>An editor's name in lower case, letter by letter, as nodes with <c>auth.fold_subject = true</c> compare it. .NET
+        /// leaves the I with a dot as it is; its lower case in Unicode's simple mapping is i.</summary>
+        public static string Folded(string sub) => sub.ToLowerInvariant().Replace('\u0130', 'i');
 
         /// <summary>Percent-encodes a key: only what must be, with upper-case hexadecimal.</summary>
         public static string EncodeKey(string value)

@@ -66,5 +66,11 @@ export class QueueFull extends Unavailable {}
 export function encodeKey(value: unknown): string;
 /** `topic('comments', 42)` is `comments:42`. */
 export function topic(area: string, key?: unknown): string;
-/** The topic of one editor in a private area. `sub` is exactly what the editor's token says. */
+/**
+ * The topic of one editor in a private area. `sub` is exactly what the editor's token says; where nodes have
+ * `auth.fold_subject = true`, it is `folded(sub)`.
+ */
 export function privateTopic(sub: unknown, area?: string): string;
+
+/** An editor's name in lower case, letter by letter, as nodes with `auth.fold_subject = true` compare it. */
+export function folded(sub: unknown): string;

@@ -6,4 +6,4 @@
 // Publish after your transaction has committed: editors refetch as soon as the event reaches them.
 export { Publisher } from './publisher.js';
 export { NotPublished, QueueFull, Refused, Unavailable } from './errors.js';
-export { encodeKey, privateTopic, topic } from './topics.js';
+export { encodeKey, folded, privateTopic, topic } from './topics.js';

@@ -28,5 +28,14 @@ export const topic = (area, key) => {
   return key === undefined ? area : `${area}:${encodeKey(key)}`;
 };
 
-/** The topic of one editor in a private area. `sub` is exactly what the editor's token says, in the same case. */
-export const privateTopic = (sub, area = 'notifications') => topic(area, sub);
+/**
+ * The topic of one editor in a private area. `sub` is exactly what the editor's token says, in the same case; where nodes have
+ * `auth.fold_subject = true`, it is `folded(sub)`.
+ */
+export const privateTopic = (sub, area = 'notifications') => {
+  if (/[\u0000-\u001f\u007f-\u009f]/.test(String(sub))) throw new RangeError(`${JSON.stringify(sub)} cannot be an editor: a name has no control characters`);
+  return topic(area, sub);
+};
+
+/** An editor's name in lower case, letter by letter, as nodes with `auth.fold_subject = true` compare it. */
+export const folded = (sub) => [...String(sub)].map((letter) => [...letter.toLowerCase()][0]).join('');

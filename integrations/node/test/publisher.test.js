@@ -7,7 +7,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { createClient } from 'redis';
-import { Publisher, QueueFull, Refused, Unavailable, encodeKey, privateTopic, topic } from '../src/index.js';
+import { Publisher, QueueFull, Refused, Unavailable, encodeKey, folded, privateTopic, topic } from '../src/index.js';
 
 const root = new URL('../../../', import.meta.url).pathname;
 const carillon = process.env.CARILLON_BIN ?? `${root}target/debug/carillon`;
@@ -55,6 +55,16 @@ test('topics are encoded as nodes expect them', () => {
     .filter((line) => line.verdict === 'good' && line.topic.includes(':') && !line.topic.includes('%'));
   assert.ok(good.length > 5);
   for (const { topic: name } of good) assert.equal(encodeKey(name.slice(name.indexOf(':') + 1)), name.slice(name.indexOf(':') + 1));
+});
+
+test('private topics are named as nodes name them', () => {
+  const { editors, nobody } = JSON.parse(readFileSync(`${root}docs/private-keys.json`, 'utf8'));
+  assert.ok(editors.length > 30 && nobody.length > 5);
+  for (const { name, key, folded: lower } of editors) {
+    assert.equal(privateTopic(name), `notifications:${key}`);
+    assert.equal(privateTopic(folded(name)), `notifications:${lower}`);
+  }
+  for (const { name } of nobody) assert.throws(() => privateTopic(name), RangeError, JSON.stringify(name));
 });
 
 test('an event is recorded once, however often it is sent', async (t) => {

@@ -6,7 +6,7 @@ import random
 import jwt
 import pytest
 import redis
-from carillon_notify import Refused, Unavailable, encode_key, mint, private_topic, topic
+from carillon_notify import Refused, Unavailable, encode_key, folded, mint, private_topic, topic
 from carillon_notify.connect import parse
 from carillon_notify.delivery import Delivery
 from carillon_notify.events import Message, in_rounds, message
@@ -20,6 +20,17 @@ def test_topics_are_encoded_as_nodes_expect_them() -> None:
     assert topic("content", "a b%c*d,e{f}") == "content:a%20b%25c%2Ad%2Ce%7Bf%7D"
     assert encode_key("a\u0085b\x7f\n") == "a%C2%85b%7F%0A"
     assert private_topic("Anna Ä\\x") == "notifications:Anna%20Ä\\x"
+
+
+def test_private_topics_are_named_as_nodes_name_them() -> None:
+    vectors = json.loads((ROOT / "docs/private-keys.json").read_text(encoding="utf-8"))
+    assert len(vectors["editors"]) > 30
+    for editor in vectors["editors"]:
+        assert private_topic(editor["name"]) == f"notifications:{editor['key']}"
+        assert private_topic(folded(editor["name"])) == f"notifications:{editor['folded']}"
+    for nobody in vectors["nobody"]:
+        with pytest.raises(ValueError, match="cannot be"):
+            private_topic(nobody["name"])
 
 
 def test_every_good_topic_of_the_corpus_is_its_own_encoding() -> None:

@@ -11,7 +11,10 @@ use super::{
     fault::{Fault, Obstacle},
     reply,
 };
-use crate::bus::{Settings, keys::Keys};
+use crate::{
+    bus::{Settings, keys::Keys},
+    protocol::Naming,
+};
 
 const SOURCE: &str = include_str!("../publish.lua");
 const CHECK: &str = include_str!("../check.lua");
@@ -42,7 +45,7 @@ fn baked(settings: &Settings) -> Vec<(&'static str, String)> {
     vec![
         ("areas", list(&mut settings.areas.names())),
         ("private", list(&mut settings.areas.private())),
-        ("fold_subject", settings.fold_subject.to_string()),
+        ("fold_subject", (settings.areas.naming() == Naming::Folded).to_string()),
         ("log_length", settings.log_length.max(1).to_string()),
         ("log_ttl_ms", settings.log_ttl.as_millis().max(1).to_string()),
         ("event_bytes", settings.event_bytes.to_string()),

@@ -27,7 +27,7 @@ use super::{
 use crate::{
     app::wiring,
     bus::Bus,
-    cli::{Usage, settings},
+    cli::Usage,
     metrics::{Metrics, process::Footprint},
     shutdown::Tasks,
 };
@@ -156,7 +156,7 @@ async fn publisher(bench: &Bench, internal: &[&str], http: &meter::Http, tasks: 
         .set("redis.url", &bench.redis, "--redis")
         .set("auth.mode", "none", "bench")
         .load()?;
-    let areas = settings::areas(&config)?;
+    let areas = wiring::areas(&config)?;
     let (bus, mut events) = Bus::start(wiring::bus(&config, &areas), Metrics::new(), tasks).await?;
     // Nothing is subscribed to, but the probes of the bus come back all the same.
     tasks.spawn_until_end(async move { while events.recv().await.is_some() {} });

@@ -330,7 +330,7 @@ impl Demo {
             event["origin"] = origin.as_str().into();
         }
         event["data"] = poke.data.clone();
-        let topic = Topic::parse_published(&poke.topic, &self.settings.areas).map_err(|e| e.to_string())?;
+        let topic = Topic::parse_named(&poke.topic, &self.settings.areas).map_err(|e| e.to_string())?;
         let event =
             Event::parse(event.to_string().into(), self.settings.event_bytes).map_err(|e| e.to_string())?;
         let id = self.settings.bus.publish(topic, event).await.map_err(|e| e.to_string())?;

@@ -30,7 +30,6 @@ pub(crate) fn settings(url: Option<&str>) -> Settings {
         prefix: "carillon".into(),
         node: format!("node-{}", NODES.fetch_add(1, Ordering::Relaxed)),
         areas: areas(),
-        fold_subject: true,
         log_length: 10,
         log_ttl: Duration::from_secs(3601),
         event_bytes: 65536,

@@ -13,7 +13,7 @@ from .errors import NotPublished, Refused, Result, Unavailable
 from .publisher import Publisher
 from .aio import AsyncPublisher
 from .tokens import mint
-from .topics import encode_key, private_topic, topic
+from .topics import encode_key, folded, private_topic, topic
 
 __all__ = [
     "AsyncPublisher",
@@ -23,6 +23,7 @@ __all__ = [
     "Result",
     "Unavailable",
     "encode_key",
+    "folded",
     "mint",
     "private_topic",
     "topic",

@@ -11,6 +11,7 @@ MAX_KEY_BYTES = 200
 # Space, percent, the characters that mean something in topic lists and channel names, and all control characters
 # (C0, DEL and C1). Everything else stands for itself.
 _ENCODED = re.compile("[ %*,{}\x00-\x1f\x7f-\x9f]")
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 
 
 def encode_key(value: object) -> str:
@@ -38,5 +39,16 @@ def topic(area: str, key: object = None) -> str:
 
 
 def private_topic(sub: object, area: str = "notifications") -> str:
-    """The topic of one editor in a private area. `sub` is exactly what the editor's token says, in the same case."""
+    """The topic of one editor in a private area.
+
+    `sub` is exactly what the editor's token says, in the same case; where nodes have `auth.fold_subject = true`, it is
+    `folded(sub)`. Raises ValueError where nobody can be called so.
+    """
+    if _CONTROL.search(str(sub)):
+        raise ValueError(f"{sub!r} cannot be an editor: a name has no control characters")
     return topic(area, sub)
+
+
+def folded(sub: object) -> str:
+    """An editor's name in lower case, letter by letter, as nodes with `auth.fold_subject = true` compare it."""
+    return "".join(letter.lower()[0] for letter in str(sub))

@@ -28,9 +28,21 @@ public final class Topics {
         return of(area) + ":" + encodeKey(String.valueOf(key));
     }
 
-    /** The topic of one editor in the private area {@code notifications}. {@code sub} is exactly what their token says. */
+    /**
+     * The topic of one editor in the private area {@code notifications}. {@code sub} is exactly what their token says; where nodes
+     * have {@code auth.fold_subject = true}, it is {@link #folded}.
+     */
     public static String ofEditor(String sub) {
+        if (sub.chars().anyMatch(Character::isISOControl)) {
+            throw new IllegalArgumentException("an editor's name has no control characters");
+        }
         return of("notifications", sub);
+    }
+
+    /** An editor's name in lower case, letter by letter, as nodes with {@code auth.fold_subject = true} compare it. */
+    public static String folded(String sub) {
+        return sub.codePoints().map(Character::toLowerCase)
+                .collect(StringBuilder::new, StringBuilder::appendCodePoint, StringBuilder::append).toString();
     }
 
     /** Percent-encodes a key: only what must be, with upper-case hexadecimal. */

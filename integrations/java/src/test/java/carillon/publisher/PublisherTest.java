@@ -113,6 +113,22 @@ class PublisherTest {
     }
 
     @Test
+    void privateTopicsAreNamedAsNodesNameThem() throws IOException {
+        JsonObject vectors = JsonParser.parseString(Files.readString(ROOT.resolve("docs/private-keys.json"))).getAsJsonObject();
+        assertTrue(vectors.getAsJsonArray("editors").size() > 30);
+        vectors.getAsJsonArray("editors").forEach(item -> {
+            JsonObject editor = item.getAsJsonObject();
+            String name = editor.get("name").getAsString();
+            assertEquals("notifications:" + editor.get("key").getAsString(), Topics.ofEditor(name));
+            assertEquals("notifications:" + editor.get("folded").getAsString(), Topics.ofEditor(Topics.folded(name)));
+        });
+        vectors.getAsJsonArray("nobody").forEach(item -> {
+            String name = item.getAsJsonObject().get("name").getAsString();
+            assertThrows(IllegalArgumentException.class, () -> Topics.ofEditor(name), name);
+        });
+    }
+
+    @Test
     void anEventIsRecordedOnceHoweverOftenItIsSent() {
         try (Publisher publisher = publisher()) {
             Event event = new Event("comment.created").id("once").data(Map.of("comment", 7));
