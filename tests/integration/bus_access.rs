@@ -8,12 +8,12 @@ use std::{
 };
 
 use crate::support::{
-    bus::{TestBus, numbered, settings, subject, topic},
+    bus::{TestBus, areas, numbered, settings, subject, topic},
     redis::{RedisServer, certificates},
 };
 use carillon::{
     bus::{BusError, BusEvent, Settings, redis},
-    protocol::Areas,
+    protocol::{Areas, Naming},
 };
 
 pub(super) async fn works(bus: &mut TestBus) {
@@ -153,6 +153,8 @@ async fn nodes_that_disagree_about_settings_do_not_start() {
     }
     assert!(other(|s| s.log_ttl = Duration::from_secs(1)).await.contains("log.ttl_seconds"));
     assert!(other(|s| s.event_bytes = 1).await.contains("limits.event_bytes"));
+    let folded = other(|s| s.areas = areas().with_naming(Naming::Folded)).await;
+    assert!(folded.contains("auth.fold_subject is \"false\" there and \"true\" here"), "{folded}");
     assert!(other(|s| s.areas = Areas::new(["a"], [], []).unwrap()).await.contains("areas.names"));
     assert!(
         other(|s| s.areas =

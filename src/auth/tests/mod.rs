@@ -163,7 +163,7 @@ async fn a_good_token_says_who_and_what() {
         identity.grant.allows(&Subject::parse(text, &areas()).unwrap(), &areas())
     };
     assert!(
-        allows(&anna, "comments:42") && allows(&anna, "notifications:anna") && !allows(&anna, "projects")
+        allows(&anna, "comments:42") && allows(&anna, "notifications:Anna") && !allows(&anna, "projects")
     );
     assert!(anna.publish.covers(&Topic::parse("projects", &areas()).unwrap(), &areas()));
     assert!(!anna.publish.covers(&Topic::parse("comments:42", &areas()).unwrap(), &areas()));
@@ -280,6 +280,8 @@ async fn claims_are_checked_and_refusals_are_precise() {
         ("sub", Value::Null, "has no `sub`"),
         ("sub", json!(""), "`sub` is empty"),
         ("sub", json!("  "), "`sub` is empty"),
+        ("sub", json!("anna\n"), "has a control character"),
+        ("sub", json!("ä".repeat(101)), "has 202 bytes"),
         ("sub", json!(7), "`sub` is not a text"),
         ("topics", json!({"comments": 42}), "`topics` is not a list of texts"),
         ("publish", json!([1]), "`publish` is not a list of texts"),
