@@ -3,7 +3,7 @@
 // in the browser only. Where there is none (a server renders), give null: then nothing is followed.
 import { useCallback, useEffect, useRef, useState, useSyncExternalStore } from 'react';
 
-const ON_A_SERVER = Object.freeze({ state: 'connecting', since: new Date(0).toISOString(), transport: null, node: null, user: null, reason: 'starting' });
+const ON_A_SERVER = Object.freeze({ state: 'connecting', since: new Date(0).toISOString(), transport: null, node: null, user: null, reason: 'starting', late: [] });
 
 /** The status, for a badge: const { state } = useRealtimeStatus(rt). */
 export function useRealtimeStatus(rt) {

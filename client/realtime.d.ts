@@ -25,7 +25,10 @@ export interface Status {
   user: string | null;
   /** Why it is not live; null while it is. */
   reason: Reason | null;
+  /** Publishers whose changes may be late, and since when (RFC 3339), where publishers vouch for themselves (contract, 3.1). The state stays `live`. */
+  late: readonly Late[];
 }
+export interface Late { source: string; since: string }
 
 export interface RealtimeOptions {
   /** Where the nodes are: a path on this host, or an address elsewhere. Default `/realtime`. */

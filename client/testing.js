@@ -20,7 +20,7 @@ export class FakeRealtime extends Realtime {
   /** What a badge shows. */
   playState(state, more = {}) {
     const transport = state === 'live' ? 'websocket' : null;
-    this.hear({ t: 'status', status: { state, since: new Date().toISOString(), transport, node: 'fake', user: 'anna', reason: state === 'live' ? null : 'lost', ...more } });
+    this.hear({ t: 'status', status: { state, since: new Date().toISOString(), transport, node: 'fake', user: 'anna', reason: state === 'live' ? null : 'lost', late: [], ...more } });
     if (state === 'live') this.#follow();
   }
 

@@ -2,7 +2,7 @@
 //
 // Worth reading for its order, which is the one for any page: subscribe, then load, then apply. An event only says that something
 // changed; what changed is read from the CMS, by the same function that loaded it first.
-import { $, api, count, h, loader, me, query, time, when } from './tools.js';
+import { $, api, count, h, loader, me, place, query, redraw, time, when } from './tools.js';
 import { follow, toast } from './toasts.js';
 import { keepLog, NAMES } from './log.js';
 
@@ -47,8 +47,9 @@ const rt = new Realtime({
   ...(query.get('transports') && { transports: query.get('transports').split(',') }),
 });
 
-rt.onStatus(({ state, since, transport, node, reason }) => {
-  if (state === 'live') say('live', 'Live');
+rt.onStatus(({ state, since, transport, node, reason, late }) => {
+  $('badge').toggleAttribute('data-late', late.length > 0);
+  if (state === 'live') say('live', 'Live', late.length ? `Changes made through ${late.map((l) => l.source).join(', ')} may be late` : '');
   else if (state === 'connecting') say('connecting', 'Connecting…');
   else if (state === 'stale') say('stale', `Not live since ${time(since)}`, 'May be behind', '; catches up by itself');
   else say('off', 'Off', reason === 'disabled' ? 'Live updates are switched off on the server' : 'Live updates are off', '. What others change shows after a manual refresh');
@@ -121,10 +122,7 @@ function row(i) {
 const loadItems = loader(async () => {
   const { project, items } = await api(`projects/${view.project}/items`);
   if (project.id !== view.project) return;
-  const focused = document.activeElement?.closest('#items tr')?.dataset.item;
-  const control = document.activeElement?.dataset?.act;
-  $('items').replaceChildren(...items.map(row));
-  if (focused) $('items').querySelector(`[data-item="${focused}"] ${control ? `[data-act="${control}"]` : 'button'}`)?.focus();
+  redraw($('items'), 'item', items.map(row));
   arrive();
 }, bad);
 
@@ -132,7 +130,7 @@ const loadComments = loader(async () => {
   const { project, comments } = await api(`projects/${view.project}/comments`);
   if (project !== view.project) return;
   const first = known.comments.size === 0;
-  $('comments').replaceChildren(...comments.map((c) => {
+  redraw($('comments'), 'comment', comments.map((c) => {
     const by = h('strong', {}, editor(c.author).name);
     const entry = c.kind === 'activity'
       ? h('li', { className: 'entry activity' }, avatar(c.author), h('p', {}, by, ` ${c.text} `, when(c.created), ' ', mark(c.id)))
@@ -182,7 +180,7 @@ const loadNotifications = loader(async () => {
   $('bell').setAttribute('aria-label', `Notifications, ${unread || 'none'} unread`);
   $('read-all').disabled = !unread;
   const groups = [notifications.filter((n) => !n.read), notifications.filter((n) => n.read)];
-  $('notifications').replaceChildren(...groups.flat().map(notification));
+  redraw($('notifications'), 'notification', groups.flat().map(notification));
   if (!notifications.length) $('notifications').append(h('li', { className: 'entry empty' }, 'Nothing yet.'));
   if (news.length) { $('bell').classList.remove('ring'); void $('bell').offsetWidth; $('bell').classList.add('ring'); }
   for (const n of news.reverse()) {
@@ -205,8 +203,7 @@ function arrive() {
   for (const other of document.querySelectorAll('.target')) other.classList.remove('target');
   found.classList.add('target');
   found.scrollIntoView({ block: 'nearest' });
-  found.tabIndex = -1;
-  found.focus({ preventScroll: true });
+  place(found);
 }
 
 /** After an own act: the echo is dropped, so this page reads again by itself. */

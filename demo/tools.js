@@ -12,6 +12,24 @@ export function h(tag, properties = {}, ...children) {
   return element;
 }
 
+/** Shows entries that carry `data-<key>` anew. What had the focus, or was led to, keeps it. */
+export function redraw(list, key, entries) {
+  const active = document.activeElement;
+  const focused = list.contains(active) ? active.closest(`[data-${key}]`) : null;
+  const target = list.querySelector('.target');
+  list.replaceChildren(...entries);
+  const again = (old) => old && list.querySelector(`[data-${key}="${CSS.escape(old.dataset[key])}"]`);
+  again(target)?.classList.add('target');
+  const entry = again(focused);
+  if (entry && focused === active) place(entry);
+  else entry?.querySelector(active.dataset.act ? `[data-act="${active.dataset.act}"]` : 'button, a')?.focus({ preventScroll: true });
+}
+/** Puts the focus on something that is no control. */
+export function place(element) {
+  element.tabIndex = -1;
+  element.focus({ preventScroll: true });
+}
+
 export const time = (iso) => new Date(iso).toLocaleTimeString([], { hour: '2-digit', minute: '2-digit', second: '2-digit', hourCycle: 'h23' });
 export const count = (n, noun) => `${n} ${noun}${n === 1 ? '' : 's'}`;
 

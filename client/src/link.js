@@ -33,6 +33,7 @@ export class Link extends Timers {
   why = 'starting';    // why it is not live
   attempt = 0;
   nodeLive = false;
+  late = /** @type {any} */ ([]);    // publishers whose changes may be late
   everWelcomed = false;
   moving = false;    // between two connections, as planned
   config = /** @type {any} */ (null);
@@ -199,6 +200,7 @@ export class Link extends Timers {
     this.moving = false;
     this.favourite = session.kind;
     this.nodeLive = m.live !== false;
+    this.late = m.late;
     this.lostAt = undefined;
     this.pingEvery = Math.min(this.pingEvery, heartbeat * 0.8);
     this.node = m.node ?? null;
@@ -208,8 +210,9 @@ export class Link extends Timers {
     this.step('welcome');
   }
 
-  sight(live, since) {
+  sight({ live, since, late }) {
     this.nodeLive = live;
+    this.late = late ?? this.late;
     this.lostAt = live ? undefined : since && Date.parse(since);
     this.update();
   }
@@ -285,7 +288,7 @@ export class Link extends Timers {
     const state = live ? 'live' : over ? 'off' : this.everWelcomed || reason === 'token' ? 'stale' : 'connecting';
     const was = this.status;
     const since = state === was.state ? was.since : iso((!live && this.lostAt) || this.env.wall());
-    const status = /** @type {any} */ (Object.freeze)({ state, since, transport: session?.kind ?? null, node: this.node ?? null, user: this.user ?? null, reason });
+    const status = /** @type {any} */ (Object.freeze)({ state, since, transport: session?.kind ?? null, node: this.node ?? null, user: this.user ?? null, reason, late: session && this.late || [] });
     if (isSame(status, was)) return;
     this.status = status;
     this.emit({ t: 'status', status });

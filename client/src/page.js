@@ -92,7 +92,7 @@ export class Realtime extends EventTarget {
     this.closed = true;
     this.connection.end();
     this.forget();
-    this.change({ ...this.status, state: 'off', transport: null, reason: 'closed' });
+    this.change({ ...this.status, state: 'off', transport: null, reason: 'closed', late: [] });
     this.handlers.clear();
     this.watchers.clear();
   }

@@ -116,7 +116,7 @@ export const endOfHttp = (answer) => answer?.status === 401 ? endOf(4401)
 // -------- status
 
 /** @returns {Status} */
-export const beginning = () => Object.freeze({ state: 'connecting', since: iso(wall()), transport: null, node: null, user: null, reason: 'starting' });
+export const beginning = () => Object.freeze({ state: 'connecting', since: iso(wall()), transport: null, node: null, user: null, reason: 'starting', late: [] });
 const bare = (status) => JSON.stringify({ ...status, since: 0 });
 /** All but since when. */
 export const isSame = (a, b) => bare(a) === bare(b);

@@ -158,7 +158,7 @@ export class Session extends Timers {
         break;
       }
       case 'unsubscribed': this.unsubscribed(m); break;
-      case 'status': link.sight(m.live, m.since); this.expect(); break;
+      case 'status': link.sight(m); this.expect(); break;
       case 'token-expiring': link.tokens.renew(); break;
       case 'token-accepted': link.tokens.expires(m.expires_in); this.askAgain('forbidden', 0); break;
       case 'pong': this.replaying = false; break;

@@ -97,6 +97,25 @@ test('status live:false is told, and taken back', async (t) => {
   await live();
 });
 
+test('publishers that are late are told, in a state that stays live, and forgotten with the link', async (t) => {
+  const { node, rt, live } = await setup(t, {}, { transports: ['websocket'] });
+  await live();
+  const lates = [];
+  rt.onStatus(({ state, late }) => lates.push(`${state} ${late.map((l) => l.source)}`));
+  const late = [{ source: 'cms', since: '2026-11-21T22:30:00Z' }];
+  node.tell({ type: 'status', live: true, since: '2026-11-21T22:30:09Z', late });
+  await until('told', () => rt.status.late.length === 1);
+  assert.deepEqual(rt.status.late, late);
+  node.tell({ type: 'status', live: true, since: '2026-11-21T22:30:09Z' });
+  node.tell({ type: 'status', live: true, since: '2026-11-21T22:31:09Z', late: [] });
+  await until('over', () => rt.status.late.length === 0);
+  node.tell({ type: 'status', live: true, since: '2026-11-21T22:31:09Z', late });
+  await until('told again', () => rt.status.late.length === 1);
+  rt.simulate({ drop: true });
+  await until('nothing in the new welcome', () => lates.length === 6);
+  assert.deepEqual(lates, ['live ', 'live cms', 'live ', 'live cms', 'stale ', 'live ']);
+});
+
 test('the first reconnect is spread too', async (t) => {
   const node = await new FakeNode().listen();
   const many = Array.from({ length: 30 }, () => new Realtime({ url: node.url, token: mint('anna'), shared: false }));

@@ -1,5 +1,7 @@
 // What breaks under an open page: the badge tells the truth at each moment, and afterwards the page equals the CMS.
 import assert from 'node:assert/strict';
+import { execFile } from 'node:child_process';
+import { promisify } from 'node:util';
 import { test, until, pause } from '../lib/harness.js';
 import { redis, node, nginx } from '../lib/rig.js';
 import { asleep, context, pane, picture, settled } from '../lib/browser.js';
@@ -35,6 +37,21 @@ test('the node is killed under an open tab, and comes back', async (t) => {
   const { resyncs, events } = await anna.audit();
   assert.equal(resyncs, 0);
   assert.ok(events >= 7, 'replayed, not reloaded');
+});
+
+test('a publisher that falls silent: the bar says whose changes may be late, and stays live', async (t) => {
+  const r = await redis(t);
+  const a = await node(t, 'a', { redis: r });
+  const vouch = (seconds) => promisify(execFile)('redis-cli', ['-p', String(r.port), 'FCALL', 'carillon_source', '1', 'carillon:sources', 'cms', String(seconds)]);
+  const anna = await pane(await context(t), a.base, 'anna');
+  await anna.live('WebSocket');
+  await vouch(5);
+  await until('it is told', async () => (await anna.text('#notice')) === 'Changes made through cms may be late.', 40_000);
+  assert.equal(await anna.state(), 'live');
+  await picture(anna.page, 'fault-publisher-late');
+  await vouch(300);
+  await until('it is over', async () => !await anna.page.locator('#notice').isVisible(), 40_000);
+  assert.equal(await anna.state(), 'live');
 });
 
 test('Redis stops for 20 s', async (t) => {
