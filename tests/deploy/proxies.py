@@ -498,12 +498,18 @@ def checks(site):
             async def counted():
                 return "carillon_events_invalid_total{" in await exposed()
 
-            await until(counted, 5, "what is no event is counted")
+            await until(counted, 30, "what is no event is counted")
             await socket_.send("no JSON")
             with contextlib.suppress(websockets.exceptions.ConnectionClosed):
                 while True:
                     await asyncio.wait_for(socket_.recv(), 5)
             assert socket_.close_code == 4400, f"close code {socket_.close_code}"
+
+        async def closed():
+            return "carillon_sessions_closed_total{" in await exposed()
+
+        # The client hears of its end a moment before the node has counted it.
+        await until(closed, 30, "the closed session is counted")
         text = await exposed()
         histograms = set(re.findall(r"^# TYPE (\w+) histogram$", text, re.MULTILINE))
         family = lambda name: next((one for one in histograms if re.fullmatch(rf"{one}_(bucket|count|sum)", name)), name)
