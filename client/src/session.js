@@ -176,7 +176,7 @@ export class Session extends Timers {
     const { link, subscriptions } = this;
     this.cancel('patience');
     this.welcomed = true;
-    this.heartbeat = Math.max(1, m.heartbeat ?? 25) * 1000;
+    this.heartbeat = Math.max(1, Number(m.heartbeat) || 25) * 1000;
     link.welcomed(this, m);
     if (this.over) return;
     if (this.below) link.say('fallback', 'info', `WebSocket does not get through (does a proxy drop "Connection: Upgrade"?). Live updates use ${NAMES[this.kind]} and try it again later.`);
