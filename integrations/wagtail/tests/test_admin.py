@@ -84,10 +84,21 @@ def test_the_hash_of_a_page_changes_with_its_content_and_not_with_comments(site:
     assert client.get(address).json()["hash"] != before["hash"]
 
 
+def test_the_hash_of_ones_own_autosave_is_told(site: Site, admin: Any) -> None:
+    mine = site.first.save_revision(user=admin)
+    site.first.body = "other words"
+    site.first.save_revision(user=admin)
+    address = f"/cms/admin/carillon/pages/{site.first.pk}/state/"
+    state = signed_in("Boss").get(f"{address}?mine={mine.pk}").json()
+    assert state["mine_hash"] and state["mine_hash"] != state["hash"]
+    assert signed_in("Boss").get(f"{address}?mine=999999").json()["mine_hash"] is None
+    assert "mine_hash" not in signed_in("Boss").get(f"{address}?mine=x").json()
+
+
 def test_comments_are_read_as_wagtails_editor_does(site: Site, admin: Any) -> None:
     Comment.objects.create(page=site.first, user=admin, text="A thought", contentpath="title")
-    found = signed_in("Boss").get(f"/cms/admin/carillon/pages/{site.first.pk}/comments/").json()
-    assert [comment["text"] for comment in found["comments"]] == ["A thought"]
+    found = signed_in("Boss").get(f"/cms/admin/carillon/pages/{site.first.pk}/state/?comments=1").json()
+    assert [comment["text"] for comment in found["comments"]["comments"]] == ["A thought"]
 
 
 def test_the_bell_lists_and_reads(site: Site, admin: Any, editor_of: Any, told: Any) -> None:

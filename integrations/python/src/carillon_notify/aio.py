@@ -17,23 +17,15 @@ from .publisher import DEFAULT_URL
 
 AsyncClient = Union["Redis", RedisCluster]
 
+_LIBRARY = connect.Library(Redis, RedisCluster, ClusterNode, Sentinel)
+
 
 def async_client_for(
     url: str, timeout: float = connect.TIMEOUT, sentinel_options: Mapping[str, Any] | None = None, **options: Any
 ) -> AsyncClient:
     """As `carillon_notify.publisher.client_for`, for asyncio."""
-    target = connect.parse(url)
-    settings = connect.options(target, timeout, options)
-    if target.scheme == "redis-cluster":
-        return RedisCluster(startup_nodes=[ClusterNode(host, port) for host, port in target.hosts], **settings)
-    if target.scheme == "redis-sentinel":
-        own = {"socket_timeout": timeout, "socket_connect_timeout": timeout, **(sentinel_options or {})}
-        master: Redis = Sentinel(list(target.hosts), sentinel_kwargs=own, **settings).master_for(target.path)
-        return master
-    if target.scheme == "rediss":
-        settings["ssl"] = True
-    host, port = target.hosts[0]
-    return Redis(host=host, port=port, db=int(target.path or 0), **settings)
+    made: AsyncClient = connect.client(_LIBRARY, url, timeout, sentinel_options, options)
+    return made
 
 
 class AsyncPublisher:

@@ -5,6 +5,7 @@
     redis-cluster://user:password@host1:6379,host2:6379
 """
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
@@ -55,9 +56,22 @@ def _host(place: str, default: int) -> tuple[str, int]:
     return name.strip("[]"), int(port)
 
 
-def options(target: Target, timeout: float, extra: dict[str, Any]) -> dict[str, Any]:
-    """What every client is given."""
-    return {
+@dataclass(frozen=True)
+class Library:
+    """The client library's classes, with or without asyncio: they are made alike."""
+
+    redis: Callable[..., Any]
+    cluster: Callable[..., Any]
+    cluster_node: Callable[..., Any]
+    sentinel: Callable[..., Any]
+
+
+def client(
+    library: Library, url: str, timeout: float, sentinel_options: Mapping[str, Any] | None, extra: Mapping[str, Any]
+) -> Any:
+    """A client of the library for a URL."""
+    target = parse(url)
+    settings: dict[str, Any] = {
         "username": target.username,
         "password": target.password,
         "socket_timeout": timeout,
@@ -65,3 +79,12 @@ def options(target: Target, timeout: float, extra: dict[str, Any]) -> dict[str, 
         "decode_responses": True,
         **extra,
     }
+    if target.is_cluster:
+        return library.cluster(startup_nodes=[library.cluster_node(host, port) for host, port in target.hosts], **settings)
+    if target.scheme == "redis-sentinel":
+        own = {"socket_timeout": timeout, "socket_connect_timeout": timeout, **(sentinel_options or {})}
+        return library.sentinel(list(target.hosts), sentinel_kwargs=own, **settings).master_for(target.path)
+    if target.scheme == "rediss":
+        settings["ssl"] = True
+    host, port = target.hosts[0]
+    return library.redis(host=host, port=port, db=int(target.path or 0), **settings)

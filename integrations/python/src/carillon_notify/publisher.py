@@ -15,6 +15,8 @@ from .events import Event, Message, Topics, complete, dumps, message
 
 Client = Union["redis.Redis", RedisCluster]
 
+_LIBRARY = connect.Library(redis.Redis, RedisCluster, ClusterNode, Sentinel)
+
 DEFAULT_URL = "redis://127.0.0.1:6379"
 
 
@@ -26,18 +28,8 @@ def client_for(
     `sentinel_options` (`username`, `password`, …) are for the sentinels themselves. Other options go to the client
     library as they are, `ssl_ca_certs` for example.
     """
-    target = connect.parse(url)
-    settings = connect.options(target, timeout, options)
-    if target.scheme == "redis-cluster":
-        return RedisCluster(startup_nodes=[ClusterNode(host, port) for host, port in target.hosts], **settings)
-    if target.scheme == "redis-sentinel":
-        own = {"socket_timeout": timeout, "socket_connect_timeout": timeout, **(sentinel_options or {})}
-        master: redis.Redis = Sentinel(list(target.hosts), sentinel_kwargs=own, **settings).master_for(target.path)
-        return master
-    if target.scheme == "rediss":
-        settings["ssl"] = True
-    host, port = target.hosts[0]
-    return redis.Redis(host=host, port=port, db=int(target.path or 0), **settings)
+    made: Client = connect.client(_LIBRARY, url, timeout, sentinel_options, options)
+    return made
 
 
 class Publisher:

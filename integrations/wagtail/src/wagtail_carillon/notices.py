@@ -7,13 +7,12 @@ from typing import Any
 from carillon_notify import private_topic
 from carillon_notify.django.outbox import event_of
 from django.contrib.auth import get_user_model
-from django.db.models import Q
 from wagtail.models import Comment, CommentReply, PageLogEntry, TaskState, WorkflowState
 
 from .models import Notification
 
 Kind = Notification.Kind
-Events = list[tuple[str, Any]]
+Events = list[tuple[str | list[str], Any]]
 
 _MENTION = re.compile(r"(?<![\w.@+-])@([\w.@+-]+)")
 
@@ -42,19 +41,37 @@ def about_comment(entry: PageLogEntry) -> Events:
 
 def about_task(state: TaskState, user: Any) -> Events:
     """Whoever may act on a task is asked to."""
+    page = _page_of(state.workflow_state)
+    return _tell(_reviewers(state), getattr(user, "pk", None), Kind.TASK, page) if page else []
+
+
+def about_panels(state: TaskState, user: Any) -> Events:
+    """A task has ended: it leaves the dashboards of its reviewers, and moves on in that of who asked for the review."""
+    page = _page_of(state.workflow_state)
+    people = {*_reviewers(state), state.workflow_state.requested_by_id} - {None}
+    event = event_of("workflow.changed", {"page": page}, actor=getattr(user, "pk", None))
+    # One event, many topics: it concerns all of them.
+    return [([private_topic(person) for person in sorted(people)], event)] if page and people else []
+
+
+def _page_of(state: WorkflowState | None) -> int | None:
+    found = str(getattr(state, "object_id", ""))
+    return int(found) if found.isdigit() else None
+
+
+def _reviewers(state: TaskState) -> set[Any]:
     groups = getattr(state.task.specific, "groups", None)
-    page = getattr(state.workflow_state, "object_id", None)
-    if groups is None or page is None or not str(page).isdigit():
-        return []
-    reviewers = get_user_model().objects.filter(Q(groups__in=groups.all()), is_active=True)
-    return _tell(set(reviewers.values_list("pk", flat=True)), getattr(user, "pk", None), Kind.TASK, int(page))
+    if groups is None:
+        return set()
+    return set(get_user_model().objects.filter(groups__in=groups.all(), is_active=True).values_list("pk", flat=True))
 
 
 def about_workflow(state: WorkflowState, kind: Notification.Kind, user: Any) -> Events:
     """Who asked for a review hears how it ended."""
-    if state.requested_by_id is None or not str(state.object_id).isdigit():
+    page = _page_of(state)
+    if state.requested_by_id is None or page is None:
         return []
-    return _tell({state.requested_by_id}, getattr(user, "pk", None), kind, int(state.object_id))
+    return _tell({state.requested_by_id}, getattr(user, "pk", None), kind, page)
 
 
 def read(user_id: Any) -> Events:

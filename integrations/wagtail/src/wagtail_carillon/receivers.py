@@ -14,7 +14,16 @@ from django.contrib.auth.models import Group
 from django.contrib.auth.signals import user_logged_out
 from django.db.models.signals import m2m_changed, post_delete, post_save, pre_save
 from wagtail.models import GroupPagePermission, ModelLogEntry, PageLogEntry, TaskState, WorkflowState
-from wagtail.signals import page_slug_changed, post_page_move, task_submitted, workflow_approved, workflow_rejected
+from wagtail.signals import (
+    page_slug_changed,
+    post_page_move,
+    task_approved,
+    task_cancelled,
+    task_rejected,
+    task_submitted,
+    workflow_approved,
+    workflow_rejected,
+)
 
 from . import notices, topics
 from .actions import ACTIONS, IN_LISTINGS, IN_SUBTREES
@@ -77,6 +86,11 @@ def snippet_logged(sender: type, instance: ModelLogEntry, **_: Any) -> None:
 def submitted(sender: type, instance: TaskState, user: Any, **_: Any) -> None:
     """A task waits for its reviewers."""
     emit_many(notices.about_task(instance, user))
+
+
+def task_ended(sender: type, instance: TaskState, user: Any = None, **_: Any) -> None:
+    """A task was approved, sent back or cancelled: dashboards change."""
+    emit_many(notices.about_panels(instance, user))
 
 
 def finished(kind: Any) -> Any:
@@ -147,6 +161,8 @@ def connect() -> None:
     post_page_move.connect(page_moved)
     page_slug_changed.connect(slug_changed)
     task_submitted.connect(submitted)
+    for ended in (task_approved, task_rejected, task_cancelled):
+        ended.connect(task_ended)
     workflow_approved.connect(approved)
     workflow_rejected.connect(rejected)
     user_logged_out.connect(signed_out)

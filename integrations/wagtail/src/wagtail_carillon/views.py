@@ -31,14 +31,18 @@ _BOOKKEEPING = {
 @never_cache
 @require_GET
 def state(request: HttpRequest, page_id: int) -> HttpResponse:
-    """Where a page stands. `hash` is of the content alone: equal hashes mean that only comments are new."""
+    """Where a page stands, with its comments where `?comments=1` asks for them: one answer for one change.
+
+    `hash` is of the content alone: equal hashes mean that only comments are new. `?mine=<revision>` asks for the hash of
+    the revision that the asking form has autosaved.
+    """
     page = Page.objects.filter(pk=page_id).first()
     if page is None:
         return JsonResponse({"exists": False})
     _may_edit(request, page)
     revision = page.get_latest_revision()
     lock = page.get_lock()
-    return JsonResponse({
+    answer: dict[str, Any] = {
         "exists": True,
         "topics": topics.followed(topics.chain_of(page)),
         "published": page.live,
@@ -50,7 +54,13 @@ def state(request: HttpRequest, page_id: int) -> HttpResponse:
         "hash": revision and content_hash(revision),
         "locked": bool(lock),
         "lock_message": str(lock.get_message(request.user) or "") if lock else "",
-    })
+    }
+    if (mine := request.GET.get("mine", "")).isdecimal():
+        own = page.revisions.filter(pk=mine).first()
+        answer["mine_hash"] = own and content_hash(own)
+    if request.GET.get("comments"):
+        answer["comments"] = _comments(request, page)
+    return JsonResponse(answer)
 
 
 @never_cache
@@ -61,20 +71,6 @@ def tree(request: HttpRequest, page_id: int) -> HttpResponse:
     if page is None:
         raise Http404
     return JsonResponse({"topics": topics.followed(topics.chain_of(page))["tree"]})
-
-
-@never_cache
-@require_GET
-def comments(request: HttpRequest, page_id: int) -> HttpResponse:
-    """The comments of a page, as Wagtail's own editor reads them."""
-    page = Page.objects.filter(pk=page_id).first()
-    if page is None:
-        raise Http404
-    _may_edit(request, page)
-    latest = page.get_latest_revision_as_object()
-    form_class = latest.get_edit_handler().get_form_class()
-    form = form_class(instance=latest, for_user=request.user, parent_page=latest.get_parent())
-    return JsonResponse(form.serialize_comments(request.user))
 
 
 @never_cache
@@ -106,6 +102,15 @@ def content_hash(revision: Revision) -> str:
     """A fingerprint of what an editor typed."""
     content = {name: value for name, value in revision.content.items() if name not in _BOOKKEEPING}
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def _comments(request: HttpRequest, page: Page) -> dict[str, Any]:
+    """The comments of a page, as Wagtail's own editor reads them."""
+    latest = page.get_latest_revision_as_object()
+    form_class = latest.get_edit_handler().get_form_class()
+    form = form_class(instance=latest, for_user=request.user, parent_page=latest.get_parent())
+    found: dict[str, Any] = form.serialize_comments(request.user)
+    return found
 
 
 def _may_edit(request: HttpRequest, page: Page) -> None:

@@ -26,7 +26,6 @@ def admin_urls() -> list[object]:
     patterns = [
         path("token/", admin_token, name="token"),
         path("pages/<int:page_id>/state/", views.state, name="state"),
-        path("pages/<int:page_id>/comments/", views.comments, name="comments"),
         path("pages/<int:page_id>/topics/", views.tree, name="tree"),
         path("bell/", views.bell, name="bell"),
     ]
@@ -57,3 +56,9 @@ def styles() -> SafeString | str:
     if not conf.get("ENABLED"):
         return ""
     return format_html('<link rel="stylesheet" href="{}">', static("wagtail_carillon/admin.css"))
+
+
+@hooks.register("register_icons")
+def icons(found: list[str]) -> list[str]:
+    """The bell's icon, in Wagtail's sprite."""
+    return [*found, "wagtail_carillon/bell.svg"]

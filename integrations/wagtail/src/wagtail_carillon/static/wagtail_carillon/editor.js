@@ -1,6 +1,6 @@
 // The page that is being edited: newer versions, moves, locks, deletion, and comments in place.
 
-import { ask, element, note, once } from './page-tools.js';
+import { ask, element, note, reader } from './page-tools.js';
 
 const reload = () => {
   window.addEventListener('w-unsaved:confirm', (event) => event.preventDefault(), { once: true });
@@ -19,28 +19,57 @@ class Editor {
   #following = new AbortController();
   #followed = '';
   #first = null;
+  #hash = null;
+  #wantsComments = true;
+  #refused = null;
 
   constructor(rt, page, form) {
     this.#rt = rt;
     this.#page = page;
     this.#form = form;
+    const { signal } = this.#following;
     form.append(element('input', { type: 'hidden', name: 'carillon_origin', value: rt.id }));
-    this.readState = once(() => this.#readState());
-    this.readComments = once(() => this.#readComments());
-    document.addEventListener('w-autosave:success', () => { this.readState(); this.readComments(); }, { signal: this.#following.signal });
+    this.read = reader(() => this.#read());
+    document.addEventListener('w-autosave:success', () => this.#saved(), { signal });
+    // Refused because somebody else saved meanwhile: if they only commented, it can be saved after all.
+    document.addEventListener('w-autosave:deactivated', ({ detail }) => { this.#refused = detail?.trigger ?? {}; this.read(); }, { signal });
   }
 
   leave() { this.#following.abort(); }
 
-  async #readState() {
-    const now = await ask(`pages/${this.#page}/state/`);
+  #saved() {
+    // What this form says now is what its own revision holds, which the next answer is compared with.
+    this.#hash = null;
+    if (this.#wantsComments) this.read();
+  }
+
+  async #read() {
+    const asked = new URLSearchParams();
+    if (this.#own) asked.set('mine', this.#own);
+    const withComments = this.#wantsComments && window.comments?.commentApp;
+    if (withComments) asked.set('comments', '1');
+    let now;
+    try {
+      now = await ask(`pages/${this.#page}/state/?${asked}`);
+    } catch (error) {
+      if (error.status === 404) note('carillon-gone', 'You may no longer edit this page.');
+      throw error;
+    }
     if (!now.exists) { note('carillon-gone', 'This page has been deleted.'); return; }
+    note('carillon-gone', '');
     this.#follow(now.topics);
     this.#first ??= now;
     this.#showVersion(now);
     note('carillon-moved', now.url_path !== this.#first.url_path && `This page has another address now: ${now.url_path}`, RELOAD);
     const locked = now.locked !== this.#first.locked;
     note('carillon-locked', locked && (now.locked ? now.lock_message || 'This page has been locked.' : 'This page is no longer locked.'), RELOAD);
+    if (withComments) this.#showComments(now.comments);
+  }
+
+  /** The revision that this form's autosave has made, and overwrites. */
+  get #own() {
+    const own = this.#form.dataset.wAutosaveRevisionIdValue;
+    return own && own !== '0' ? own : null;
   }
 
   /** Follows the page where it stands. After a move its topics are others. */
@@ -52,44 +81,68 @@ class Editor {
     this.stop = new AbortController();
     const { signal } = this.stop;
     this.#following.signal.addEventListener('abort', () => this.stop.abort(), { once: true });
-    for (const topic of [content, ...tree]) {
-      this.#rt.on(topic, this.readState, { signal });
-      this.#rt.onResync(topic, this.readState, { signal });
+    // Further up, only what happens to an ancestor itself concerns this page, and not what happens to its sisters.
+    const above = new Set(content.replace(/^.*?:/, '').split('/').slice(0, -1).map(Number));
+    for (const topic of tree) {
+      this.#rt.on(topic, ({ data }) => { if (above.has(data?.page)) this.read(); }, { signal });
+      this.#rt.onResync(topic, this.read, { signal });
     }
-    this.#rt.on(comments, this.readComments, { signal });
-    this.#rt.onResync(comments, this.readComments, { signal });
+    this.#rt.on(content, this.read, { signal });
+    this.#rt.onResync(content, this.read, { signal });
+    const readComments = () => { this.#wantsComments = true; this.read(); };
+    this.#rt.on(comments, readComments, { signal });
+    this.#rt.onResync(comments, readComments, { signal });
   }
 
   #showVersion(now) {
     const form = this.#form;
-    const autosaved = form.dataset.wAutosaveRevisionIdValue;
-    const mine = autosaved && autosaved !== '0' ? autosaved : form.elements.namedItem('loaded_revision_id')?.value;
-    let newer = now.revision && mine && String(now.revision) !== String(mine);
-    if (newer && now.hash === form.dataset.carillonHash) {
-      // Only comments are new. Wagtail saves them with the page, so this form goes on from that revision.
-      for (const place of [form, document.querySelector('form.w-editing-sessions')]) {
-        setField(place, 'loaded_revision_id', now.revision);
-        setField(place, 'loaded_revision_created_at', now.revision_created_at);
-        setField(place, 'revision_id', now.revision);
-        setField(place, 'revision_created_at', now.revision_created_at);
-      }
+    const loaded = form.elements.namedItem('loaded_revision_id')?.value;
+    const loadedAt = form.elements.namedItem('loaded_revision_created_at')?.value;
+    // An autosave of somebody else overwrites their revision: its number stays, its time does not.
+    const known = this.#own ?? loaded;
+    let newer = Boolean(now.revision && known) && (String(now.revision) !== String(known) ||
+      (!this.#own && Boolean(loadedAt) && loadedAt !== now.revision_created_at));
+    const hash = (this.#own && now.mine_hash) || this.#hash;
+    if (newer && now.hash === hash) {
+      this.#adopt(now);
       newer = false;
     }
-    if (!newer) form.dataset.carillonHash = now.hash;
+    if (!newer) this.#hash = now.hash;
     const verb = now.revision === now.live_revision ? 'published' : 'saved';
     note('carillon-newer', newer && `${now.by} ${verb} a new version.`, RELOAD);
   }
 
-  async #readComments() {
-    const app = window.comments?.commentApp;
-    if (!app) return;
-    const data = await ask(`pages/${this.#page}/comments/`);
+  /** Only comments are new. Wagtail saves them with the page, so this form goes on from that revision. */
+  #adopt(now) {
+    const form = this.#form;
+    // The next save makes a revision of its own instead of overwriting one that is no longer the newest.
+    if (this.#own) form.dataset.wAutosaveRevisionIdValue = '0';
+    for (const place of [form, document.querySelector('form.w-editing-sessions')]) {
+      setField(place, 'loaded_revision_id', now.revision);
+      setField(place, 'loaded_revision_created_at', now.revision_created_at);
+      setField(place, 'revision_id', now.revision);
+      setField(place, 'revision_created_at', now.revision_created_at);
+    }
+    if (!this.#refused) return;
+    form.dataset.wAutosaveActiveValue = 'true';
+    form.dispatchEvent(new CustomEvent('w-unsaved:add', { bubbles: true, cancelable: true, detail: this.#refused.detail ?? {} }));
+    this.#refused = null;
+  }
+
+  #showComments(data) {
+    const app = window.comments.commentApp;
     const shown = [...app.store.getState().comments.comments.values()];
     const isOpen = (comment) => comment.mode !== 'default' || comment.newReply || (comment.remoteId === null && !comment.deleted) ||
       [...comment.replies.values()].some((reply) => reply.remoteId === null || reply.mode !== 'default');
     if (shown.some(isOpen)) { note('carillon-comments', 'There are new comments. They show when yours is saved.'); return; }
     note('carillon-comments', '');
-    app.updateData({ ...data, comments: data.comments.filter((comment) => !comment.resolved) });
+    this.#wantsComments = false;
+    const comments = data.comments.filter((comment) => !comment.resolved);
+    const same = (mine, theirs) => JSON.stringify(mine) === JSON.stringify(theirs);
+    const have = shown.filter(({ deleted, resolved }) => !deleted && !resolved)
+      .map(({ remoteId, text, replies }) => [remoteId, text, [...replies.values()].filter(({ deleted }) => !deleted).map((reply) => [reply.remoteId, reply.text])]);
+    const want = comments.map(({ pk, text, replies }) => [pk, text, replies.map((reply) => [reply.pk, reply.text])]);
+    if (!same(have, want)) app.updateData({ ...data, comments });
   }
 }
 
@@ -104,7 +157,7 @@ export const watchEditor = (rt) => {
     editor?.leave();
     page = found;
     editor = new Editor(rt, page, form);
-    editor.readState();
+    editor.read();
   };
   look();
   document.addEventListener('w-autosave:success', look);

@@ -1,0 +1,86 @@
+"""One site for all tests, and editors in browsers of their own. Each test takes pages that no other test touches."""
+
+import re
+import shutil
+
+import pytest
+from playwright.sync_api import expect, sync_playwright
+
+from kit.wagtail_site import PASSWORD, WagtailSite
+
+PATIENCE = 30_000
+"""Milliseconds for what should be there at once: the machine may be busy."""
+expect.set_options(timeout=PATIENCE)
+PEOPLE = ("anna", "bert", "cleo")
+
+
+class Editor:
+    """Somebody in a browser of their own."""
+
+    def __init__(self, site, context, name, ids):
+        self.site, self.context, self.name, self.ids = site, context, name, ids
+        self.said, self.broken = [], []
+
+    def open(self, path):
+        """A new tab, once it is in sync."""
+        tab = self.context.new_page()
+        tab.on("pageerror", lambda error: self.broken.append(str(error)))
+        tab.on("console", lambda line: self.said.append(line.text))
+        tab.goto(self.site.url + path)
+        expect(tab.locator(".carillon-badge")).to_have_text("In sync")
+        return tab
+
+    def edit(self, page):
+        return self.open(f"/admin/pages/{page}/edit/")
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory):
+    found = WagtailSite(tmp_path_factory.mktemp("site"))
+    yield found
+    found.close()
+
+
+@pytest.fixture(scope="session")
+def pages(site):
+    """Ids: `home`, `section`, and `pages` below the section."""
+    return site.people(*PEOPLE, pages=12)
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    with sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-gpu", "--disable-quic"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def editors(site, pages, chromium):
+    """`editors("anna", "bert")`: signed in, each with a browser of their own. Nothing may break in their pages."""
+    made = []
+
+    def sign_in(*names):
+        found = []
+        for name in names:
+            context = chromium.new_context(viewport={"width": 1400, "height": 900})
+            context.set_default_timeout(PATIENCE)
+            editor = Editor(site, context, name, pages)
+            tab = context.new_page()
+            tab.goto(site.url + "/admin/login/")
+            tab.get_by_label("Username").fill(name)
+            tab.get_by_label("Password").fill(PASSWORD)
+            tab.get_by_role("button", name=re.compile("sign in", re.I)).click()
+            tab.wait_for_url("**/admin/")
+            tab.close()
+            made.append(editor)
+            found.append(editor)
+        return found
+
+    yield sign_in
+    broken = [(editor.name, message) for editor in made for message in editor.broken]
+    warnings = [(editor.name, line) for editor in made for line in editor.said if line.startswith("carillon:")]
+    for editor in made:
+        editor.context.close()
+    assert not broken, broken
+    assert not warnings, warnings
