@@ -19,6 +19,7 @@ from carillon_notify.django.checks import check_settings  # noqa: E402
 from carillon_notify.django.middleware import CarillonMiddleware, current_origin  # noqa: E402
 from carillon_notify.django.outbox import event_of  # noqa: E402
 from carillon_notify.django.views import token  # noqa: E402
+from django.db import connection  # noqa: E402
 from django.http import HttpRequest, HttpResponse  # noqa: E402
 from django.test import RequestFactory, override_settings  # noqa: E402
 
@@ -64,6 +65,25 @@ def test_wrong_settings_are_found(settings: Any, expected: list[str]) -> None:
         found = check_settings()
     assert [problem.id for problem in found] == expected
     assert SECRET not in " ".join(str(problem) for problem in found)
+
+
+@pytest.mark.parametrize(
+    ("options", "name", "expected"),
+    [
+        ({}, "site.sqlite3", ["carillon.E009"]),
+        ({"transaction_mode": "DEFERRED"}, "site.sqlite3", ["carillon.E009"]),
+        ({"transaction_mode": "immediate"}, "site.sqlite3", []),
+        ({}, ":memory:", []),
+    ],
+)
+def test_sqlite_must_begin_to_write_at_once(options: dict[str, str], name: str, expected: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "vendor", "sqlite")
+    monkeypatch.setitem(connection.settings_dict, "NAME", name)
+    monkeypatch.setitem(connection.settings_dict, "OPTIONS", options)
+    with override_settings(CARILLON={"SECRET": SECRET}):
+        found = check_settings()
+    assert [problem.id for problem in found] == expected
+    assert all('"IMMEDIATE"' in str(problem.hint) for problem in found)
 
 
 def test_a_missing_middleware_is_found() -> None:

@@ -7,6 +7,7 @@ import jwt
 from django.contrib.auth import get_user_model
 from django.test import Client, override_settings
 from wagtail.models import Comment
+from wagtail_carillon.checks import check_nodes
 
 from .conftest import Site
 
@@ -115,3 +116,11 @@ def test_the_bell_lists_and_reads(site: Site, admin: Any, editor_of: Any, told: 
     assert event["type"] == "notification.read_all" and event["data"] == {"unread": 0}
     client.post("/cms/admin/carillon/bell/")
     assert told() == [], "nothing was unread, so nothing is told"
+
+
+def test_missing_nodes_are_named() -> None:
+    with override_settings(CARILLON={"SECRET": SECRET}):
+        assert [problem.id for problem in check_nodes()] == ["wagtail_carillon.W001"]
+    for fine in ({"SECRET": SECRET, "NODES": ["http://carillon:9090"]}, {"ENABLED": False}):
+        with override_settings(CARILLON=fine):
+            assert check_nodes() == []

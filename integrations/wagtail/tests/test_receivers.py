@@ -9,6 +9,7 @@ from carillon_notify.django.models import OutboxRow
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Permission
 from django.db import connection, transaction
+from django.db.models.signals import post_save
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from wagtail.actions.move_page import MovePageAction
@@ -91,6 +92,24 @@ def test_deletes_unpublishing_and_slugs_are_told_to_the_pages_below(
     assert any(tree in topics for topics, event in events if event["data"].get("what") == "content.deleted")
     gone = {topics[0] for topics, event in events if event["type"] == "content.deleted"}
     assert gone == {f"content:{site.key(site.home, site.news, *rest)}" for rest in ((), (site.first,), (site.second,))}
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_deletion_is_told_when_the_page_is_gone() -> None:
+    """Without a transaction around it, as in a script: what is told is true by then."""
+    site, seen = Site(), []
+    OutboxRow.objects.all().delete()
+
+    def look(sender: type, instance: OutboxRow, **_: Any) -> None:
+        if "content.deleted" in instance.entries:
+            seen.append(transaction.get_connection().in_atomic_block and not Page.objects.filter(pk=site.first.pk).exists())
+
+    post_save.connect(look, sender=OutboxRow)
+    try:
+        Page.objects.get(pk=site.first.pk).delete()
+    finally:
+        post_save.disconnect(look, sender=OutboxRow)
+    assert seen == [True]
 
 
 def test_a_rollback_tells_nothing(site: Site, told: Told) -> None:

@@ -2,6 +2,9 @@
 
 from .topics import COMMENTS, CONTENT
 
+DELETE = "wagtail.delete"
+"""Logged before a page is deleted: for pages, the deletion itself is told."""
+
 # action -> (area, type of the event)
 ACTIONS: dict[str, tuple[str, str]] = {
     "wagtail.create": (CONTENT, "content.created"),
@@ -18,7 +21,7 @@ ACTIONS: dict[str, tuple[str, str]] = {
     "wagtail.schedule.cancel": (CONTENT, "content.scheduled"),
     "wagtail.unpublish": (CONTENT, "content.unpublished"),
     "wagtail.unpublish.scheduled": (CONTENT, "content.unpublished"),
-    "wagtail.delete": (CONTENT, "content.deleted"),
+    DELETE: (CONTENT, "content.deleted"),
     "wagtail.lock": (CONTENT, "content.locked"),
     "wagtail.unlock": (CONTENT, "content.unlocked"),
     "wagtail.reorder": (CONTENT, "content.reordered"),

@@ -12,8 +12,11 @@ class WagtailCarillonConfig(AppConfig):
 
     def ready(self) -> None:
         from carillon_notify.django import conf
+        from django.core import checks
 
         from . import receivers
+        from .checks import check_nodes
 
+        checks.register(check_nodes)
         if conf.get("ENABLED"):
             receivers.connect()

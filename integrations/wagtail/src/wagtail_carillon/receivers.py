@@ -12,8 +12,9 @@ from carillon_notify.django.outbox import emit_many, event_of
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Group
 from django.contrib.auth.signals import user_logged_out
-from django.db.models.signals import m2m_changed, post_delete, post_save, pre_save
-from wagtail.models import GroupPagePermission, ModelLogEntry, PageLogEntry, TaskState, WorkflowState
+from django.db.models.signals import m2m_changed, post_delete, post_save, pre_delete, pre_save
+from wagtail.log_actions import get_active_log_context
+from wagtail.models import GroupPagePermission, ModelLogEntry, Page, PageLogEntry, TaskState, WorkflowState
 from wagtail.signals import (
     page_slug_changed,
     post_page_move,
@@ -26,26 +27,43 @@ from wagtail.signals import (
 )
 
 from . import notices, topics
-from .actions import ACTIONS, IN_LISTINGS, IN_SUBTREES
+from .actions import ACTIONS, DELETE, IN_LISTINGS, IN_SUBTREES
 
 
 def page_logged(sender: type, instance: PageLogEntry, **_: Any) -> None:
     """A change of a page, or of its comments."""
-    if not instance._state.adding or instance.action not in ACTIONS:
+    if not instance._state.adding or instance.action not in ACTIONS or instance.action == DELETE:
         return
     area, kind = ACTIONS[instance.action]
-    chain = topics.chain_of(instance.page)
     data: dict[str, Any] = {"page": instance.page_id}
     if instance.revision_id:
         data["revision"] = instance.revision_id
     if comment := (instance.data or {}).get("comment"):
         data["comment"] = comment.get("id")
-    events = [(topics.topic(area, chain), event_of(kind, data, actor=instance.user_id))]
-    if trees := _trees(kind, chain):
-        events.append((trees, event_of("tree.changed", {"page": instance.page_id, "what": kind}, actor=instance.user_id)))
+    events = _events(area, kind, topics.chain_of(instance.page), data, instance.user_id)
     if comment:
         events += notices.about_comment(instance)
     emit_many(events)
+
+
+def page_deleting(sender: type, instance: Page, **_: Any) -> None:
+    """Remembers where a page stands: its ancestors may go with it."""
+    instance._carillon_chain = topics.chain_of(instance)
+
+
+def page_deleted(sender: type, instance: Page, **_: Any) -> None:
+    """A page is gone. Its log entry comes before the deletion: who read the page at once would still find it."""
+    user = get_active_log_context().user
+    events = _events(topics.CONTENT, "content.deleted", instance._carillon_chain, {"page": instance.pk}, getattr(user, "pk", None))
+    emit_many(events)
+
+
+def _events(area: str, kind: str, chain: tuple[int, ...], data: dict[str, Any], actor: Any) -> notices.Events:
+    """A change, for the page itself and for the listings and subtrees that it concerns."""
+    events: notices.Events = [(topics.topic(area, chain), event_of(kind, data, actor=actor))]
+    if trees := _trees(kind, chain):
+        events.append((trees, event_of("tree.changed", {"page": data["page"], "what": kind}, actor=actor)))
+    return events
 
 
 def _trees(kind: str, chain: tuple[int, ...]) -> list[str]:
@@ -158,6 +176,8 @@ def connect() -> None:
     user = get_user_model()
     pre_save.connect(page_logged, sender=PageLogEntry)
     pre_save.connect(snippet_logged, sender=ModelLogEntry)
+    pre_delete.connect(page_deleting, sender=Page)
+    post_delete.connect(page_deleted, sender=Page)
     post_page_move.connect(page_moved)
     page_slug_changed.connect(slug_changed)
     task_submitted.connect(submitted)

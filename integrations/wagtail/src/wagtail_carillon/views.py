@@ -2,12 +2,14 @@
 
 import hashlib
 import json
+from html import unescape
 from typing import Any
 
 from carillon_notify.django.outbox import emit_many
 from django.db import transaction
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.utils import timezone
+from django.utils.html import strip_tags
 from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_http_methods
@@ -53,7 +55,7 @@ def state(request: HttpRequest, page_id: int) -> HttpResponse:
         "by": get_user_display_name(revision.user) if revision and revision.user else _("The system"),
         "hash": revision and content_hash(revision),
         "locked": bool(lock),
-        "lock_message": str(lock.get_message(request.user) or "") if lock else "",
+        "lock_message": unescape(strip_tags(lock.get_message(request.user) or "")) if lock else "",
     }
     if (mine := request.GET.get("mine", "")).isdecimal():
         own = page.revisions.filter(pk=mine).first()

@@ -5,6 +5,7 @@ from typing import Any
 
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Warning
+from django.db import connections, router
 from django.utils.module_loading import import_string
 
 from .. import connect
@@ -27,7 +28,7 @@ def check_settings(app_configs: Sequence[Any] | None = None, **_: Any) -> list[C
     ]
     if not conf.get("ENABLED"):
         return problems
-    return problems + _redis() + _tokens() + _rest()
+    return problems + _redis() + _tokens() + _database() + _rest()
 
 
 def _redis() -> list[CheckMessage]:
@@ -57,6 +58,23 @@ def _tokens() -> list[CheckMessage]:
         except ImportError as error:
             problems.append(Error(f"CARILLON['GRANTS'] cannot be imported: {error}.", id="carillon.E005"))
     return problems
+
+
+def _database() -> list[CheckMessage]:
+    """SQLite's default ends a transaction with an error where it reads, another connection writes, and then it writes as well.
+
+    The drainer is such another connection, so a save would now and then answer 500. With IMMEDIATE the one waits for the other.
+    """
+    from .models import OutboxRow
+
+    alias = router.db_for_write(OutboxRow)
+    connection = connections[alias]
+    options: dict[str, Any] = connection.settings_dict.get("OPTIONS") or {}
+    in_memory = ":memory:" in str(connection.settings_dict.get("NAME", ""))
+    if connection.vendor != "sqlite" or in_memory or str(options.get("transaction_mode", "")).upper() in ("IMMEDIATE", "EXCLUSIVE"):
+        return []
+    line = f'DATABASES[{alias!r}].setdefault("OPTIONS", {{}})["transaction_mode"] = "IMMEDIATE"'
+    return [Error("With SQLite's default transactions, saves would fail with 'database is locked'.", hint=f"Add: {line}", id="carillon.E009")]
 
 
 def _rest() -> list[CheckMessage]:
