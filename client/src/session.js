@@ -1,7 +1,7 @@
 //! One connection to a node: what it was asked, what it says, and whether it is still alive. Browsers hide a WebSocket's
 //! Pings from scripts, so the client asks by itself.
 
-import { NAMES, Timers, around, endOf, random } from './protocol.js';
+import { NAMES, Timers, areaOf, around, endOf, random } from './protocol.js';
 
 /** ms that a question may stay unanswered. */
 const ANSWER = 15_000;
@@ -131,7 +131,8 @@ export class Session extends Timers {
 
   unsubscribed(m) {
     const head = this.asked[0];
-    if (head?.drop && m.topics.every((t) => head.topics.includes(t))) return void this.answer();
+    // With the last key of an area, the area-wide topic ends too.
+    if (head?.drop && m.topics.every((t) => head.topics.some((own) => own === t || areaOf(own) === t))) return void this.answer();
     this.refuse(m.topics.filter((t) => this.subscriptions.is(t, 'followed')).map((topic) => ({ topic, code: 'forbidden' })));
   }
 

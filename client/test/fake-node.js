@@ -124,7 +124,12 @@ export class FakeNode {
         s.close = close;
         if (m.type === 'connect') { if (!s.welcome(m.token, m.topics ?? [], m.resume)) close(4401); }
         else if (m.type === 'subscribe') { const { positions, refused, after } = s.follow(m.topics, m.resume)(); s.say({ type: 'subscribed', at: Date.now(), positions, refused }); after(); }
-        else if (m.type === 'unsubscribe') { for (const t of m.topics) s.topics.delete(t); s.say({ type: 'unsubscribed', topics: m.topics }); }
+        else if (m.type === 'unsubscribe') {
+          for (const t of m.topics) s.topics.delete(t);
+          // With the last key of an area, the area-wide topic ends too.
+          const areas = [...new Set(m.topics.map((t) => t.split(':')[0]))].filter((area) => ![...s.topics].some((t) => t.split(':')[0] === area));
+          s.say({ type: 'unsubscribed', topics: [...new Set([...m.topics, ...areas])] });
+        }
         else if (m.type === 'ping') { if (node.pongs !== false) s.say({ type: 'pong', at: node.proof() }); }
         else if (m.type === 'token') s.say({ type: 'token-accepted', expires_in: Math.round(claims(m.token).exp - Date.now() / 1000) });
         else s.say({ type: 'error', code: 'unknown-type', detail: m.type });

@@ -44,6 +44,19 @@ test('several handlers, AbortSignal, once, unsubscribe by function and by off()'
   assert.deepEqual(got, ['a1', 'b1', 'c1', 'd1', 'e1', 'b2', 'd2', 'e2']);
 });
 
+test('the last key of an area goes, and the next topic is followed at once', async (t) => {
+  const { node, rt, live } = await setup(t);
+  const stop = rt.on('comments:42', () => {});
+  await live();
+  await until('followed', () => rt.records.get('comments:42')?.state === 'followed');
+  stop();
+  const told = [];
+  rt.onResync('content:7', ({ reason }) => told.push(reason));
+  await until('the next one is followed', () => told.length === 1);
+  assert.ok(node.sent.some((m) => m.type === 'unsubscribe'));
+  assert.deepEqual(told, ['subscribed']);
+});
+
 test('nothing is thrown into the page: handlers, options, urls', async (t) => {
   const said = silence(t);
   const reported = [];
