@@ -60,6 +60,8 @@ fn load() -> Server {
         prefix: "carillon".into(),
         node: String::new(),
         areas: areas(),
+        generation: 0,
+        adopted: carillon::bus::Adopted::default(),
         log_length: 10,
         log_ttl: Duration::from_secs(1),
         event_bytes: EVENT_BYTES,

@@ -187,7 +187,6 @@ impl Node {
             address: internal_address,
             hosts: Hosts::new(internal_address, &config.internal.hosts),
             areas: areas.clone(),
-            event_bytes: config.limits.event_bytes,
             crowd: Arc::clone(&crowd),
             draining: Arc::clone(&draining),
             status: NodeStatus::new(config.node.name.clone()),

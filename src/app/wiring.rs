@@ -52,6 +52,8 @@ pub(crate) fn bus(config: &Config, areas: &Areas) -> bus::Settings {
         event_bytes: config.limits.event_bytes,
         probe_interval: config.probe.interval,
         revocations: Revocations::new(config.auth.max_token, areas.naming()),
+        generation: config.settings.generation,
+        adopted: bus::Adopted::default(),
         redis: target,
     }
 }

@@ -58,7 +58,7 @@ impl Arrivals {
         let counter =
             |area: &str, kind| metrics.events.get_or_create(&AreaLabels { area: area.into(), kind }).clone();
         let both = |area: &str| (area.to_owned(), (counter(area, "recorded"), counter(area, "live")));
-        let counters = settings.areas.names().map(both).collect();
+        let counters = settings.areas.names().map(|area| both(&area)).collect();
         let inner =
             Inner { sender, counters, areas: settings.areas.clone(), state: Mutex::default(), metrics };
         (Self { inner: Arc::new(inner) }, receiver)
@@ -66,14 +66,23 @@ impl Arrivals {
 
     /// Hands over a delivery and counts it.
     pub(super) fn deliver(&self, delivery: Delivery) {
-        if let Some((recorded, live)) = self.inner.counters.get(delivery.topic.area()) {
-            match delivery.content {
-                Content::Recorded(..) => recorded.inc(),
-                Content::Live(_) => live.inc(),
-                Content::Invalid(_) => 0,
-            };
-            self.note(&delivery);
+        let kind = match delivery.content {
+            Content::Recorded(..) => Some("recorded"),
+            Content::Live(_) => Some("live"),
+            Content::Invalid(_) => None,
+        };
+        match (self.inner.counters.get(delivery.topic.area()), kind) {
+            (Some((recorded, live)), Some(kind)) => {
+                if kind == "live" { live } else { recorded }.inc();
+            }
+            // An area that was adopted later.
+            (None, Some(kind)) => {
+                let labels = AreaLabels { area: delivery.topic.area().into(), kind };
+                self.inner.metrics.events.get_or_create(&labels).inc();
+            }
+            (_, None) => {}
         }
+        self.note(&delivery);
         self.push(BusEvent::Delivery(delivery));
     }
 

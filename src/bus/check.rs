@@ -25,7 +25,7 @@ pub(super) fn count<T>(metrics: &Metrics, kind: &'static str, result: &Result<T,
 /// Whether the event fits and the topic is spelled as its followers spell it.
 pub(super) fn recorded(settings: &Settings, topic: &Topic, event: &Event) -> Result<(), BusError> {
     Topic::parse_published(topic.as_str(), &settings.areas).map_err(|e| BusError::Event(e.to_string()))?;
-    let (bytes, limit) = (event.json().len(), settings.event_bytes);
+    let (bytes, limit) = (event.json().len(), settings.event_bytes());
     if bytes > limit {
         return Err(BusError::Event(EventError::TooLarge { bytes, limit }.to_string()));
     }

@@ -237,6 +237,11 @@ impl MemoryBus {
         Ok(alive.map(|(node, (_, json))| (node.clone(), json.clone())).collect())
     }
 
+    /// See [`super::Bus::event_bytes`].
+    pub fn event_bytes(&self) -> usize {
+        self.inner.settings.event_bytes()
+    }
+
     /// See [`super::Bus::health`].
     pub fn health(&self) -> Health {
         Health {

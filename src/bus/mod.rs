@@ -4,6 +4,7 @@
 //! set of subjects that are wanted, and sees to it that Redis agrees. It knows nothing of sessions; what to do about
 //! a gap is decided by `relay`.
 
+mod agreed;
 mod arrivals;
 mod check;
 pub mod keys;
@@ -18,6 +19,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 
 pub use self::{
+    agreed::Adopted,
     check::RecordedOnly,
     source::{LostSource, MAY_WAIT_MS, Source, Sources},
 };
@@ -54,6 +56,13 @@ pub enum BusEvent {
         orders: Vec<Revocation>,
         /// When this node heard of them.
         heard: Heard,
+    },
+    /// The library has settings of a higher generation, which count from now on.
+    Adopted {
+        /// The areas.
+        areas: Vec<String>,
+        /// How long logs live untouched.
+        log_ttl: Duration,
     },
     /// Redis cannot be used as configured (found out after the start): the node must stop.
     Fatal(String),
@@ -186,6 +195,10 @@ pub struct Settings {
     pub probe_interval: Duration,
     /// What is revoked, as far as this node knows: written back where Redis has lost it.
     pub revocations: Revocations,
+    /// Which settings replace which (`settings.generation`).
+    pub generation: u64,
+    /// What the library in Redis says instead, where it has a higher generation.
+    pub adopted: Adopted,
     /// How Redis is reached; `None` for the memory bus.
     pub redis: Option<redis::Target>,
 }
@@ -303,6 +316,14 @@ impl Bus {
         match self {
             Self::Memory(_) => Ok(Sources::default()),
             Self::Redis(bus) => bus.sources(lost).await,
+        }
+    }
+
+    /// The largest event, bytes.
+    pub fn event_bytes(&self) -> usize {
+        match self {
+            Self::Memory(bus) => bus.event_bytes(),
+            Self::Redis(bus) => bus.event_bytes(),
         }
     }
 

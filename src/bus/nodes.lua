@@ -1,11 +1,11 @@
 -- What nodes keep in Redis for each other: probes, the marks of live events, and the board on which they say how they are.
 -- Part of the library in publish.lua.
 
--- KEYS: a probe channel. ARGS: what to send back through it. -> lineage, now, the library's version.
+-- KEYS: a probe channel. ARGS: what to send back through it. -> lineage, now, the library's version and generation.
 local function probe(keys, args)
   local now = integer(now_ms())
   send(keys[1], now .. ' ' .. args[1])
-  return { lineage(), now, VERSION }
+  return { lineage(), now, VERSION, GENERATION }
 end
 
 -- KEYS: the hash of marks. -> now, area, mark, ...

@@ -1,14 +1,16 @@
 #!lua name=@PREFIX@
 -- Carillon's functions in Redis 7 and later (and Valkey), named after the prefix. Publishers call one of them:
 --   FCALL @PREFIX@_publish 1 @PREFIX@:<topic> '<event json>'   ->  <epoch>-<seq>
--- Nodes load this library when they connect. To replace it by hand (after a change of the settings below):
+-- This is the library of one configuration, whose settings stand below. Nodes load it when they connect, and replace it when
+-- theirs has a higher settings.generation. To replace it by hand:
 --   carillon redis-function | redis-cli -x FUNCTION LOAD REPLACE
 --
 -- A topic's log has the channel's name. It is opened as a string, the time in ms, which is its epoch: "nothing yet" is a
 -- provable place, and a short one. The first event makes it a stream whose entries are numbered <epoch>-1, -2, -3, ...
 -- without holes.
 
-local VERSION = 9 -- goes up with every change of this text
+local VERSION = 10 -- goes up with every change of this text
+local GENERATION = @GENERATION@ -- of the settings below: a higher one replaces a lower one, before VERSION counts
 local PREFIX = '@PREFIX@'
 local AREAS = '@AREAS@' -- comma-separated, like the next
 local PRIVATE = '@PRIVATE@' -- areas whose keys are editors' names
@@ -324,7 +326,7 @@ end
 local function settings()
   return { 'version', tostring(VERSION), 'areas', AREAS, 'private', PRIVATE, 'fold_subject', tostring(FOLD_SUBJECT),
     'log_length', integer(LOG_LENGTH), 'log_ttl_ms', integer(LOG_TTL_MS), 'event_bytes', integer(EVENT_BYTES),
-    'sharded', tostring(SHARDED) }
+    'sharded', tostring(SHARDED), 'generation', integer(GENERATION) }
 end
 
 local function register(name, callback, ...)

@@ -7,11 +7,12 @@ use clap::Args;
 use super::{print, settings};
 use crate::{app::wiring, bus::redis};
 
-/// Print the Redis function library, or with --acl the least-privilege users for nodes and publishers
+/// Print the Redis function library of this configuration, or with --acl the least-privilege users for nodes and publishers
 #[derive(Debug, Args)]
 #[command(after_help = "\
 --acl prints one user for publishers (recorded events with FCALL, live ones with PUBLISH) and one for nodes; put your
-passwords in the place of CHANGE-ME. Take +function|load from the node's user if you load the library by hand.
+passwords in the place of CHANGE-ME. The library has the settings of this configuration (areas, log, limits.event_bytes,
+settings.generation) and no other. Take +function|load from the node's user if you load the library by hand.
 
 Examples:
   carillon redis-function | redis-cli -x FUNCTION LOAD REPLACE
@@ -34,14 +35,13 @@ impl RedisFunction {
         let config = self.file.load()?;
         let settings = wiring::bus(&config, &wiring::areas(&config)?);
         let known = settings.areas.names().collect::<Vec<_>>();
-        if let Some(unknown) = self.areas.iter().find(|area| !known.contains(&area.as_str())) {
+        if let Some(unknown) = self.areas.iter().find(|area| !known.contains(area)) {
             anyhow::bail!("--areas: {unknown:?} is not one of the configured areas ({})", known.join(", "));
         }
-        let own = self.areas.iter().map(String::as_str).collect::<Vec<_>>();
-        let text = match (self.acl, own.is_empty()) {
+        let text = match (self.acl, self.areas.is_empty()) {
             (false, _) => redis::library(&settings),
             (true, true) => redis::acl(&settings, &known),
-            (true, false) => redis::acl(&settings, &own),
+            (true, false) => redis::acl(&settings, &self.areas),
         };
         print(&text)?;
         Ok(ExitCode::SUCCESS)

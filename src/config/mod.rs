@@ -24,8 +24,8 @@ pub use self::{
     doors::{Http, Internal, KeepAlive},
     layers::{Layers, Source},
     rooms::{
-        Areas, Demo, Drain, Heartbeat, Limits, Log, LogFormat, LogLevel, Node, Probe, Redis, Resync, Sources,
-        Telemetry, Transports,
+        Areas, Demo, Drain, Heartbeat, Limits, Log, LogFormat, LogLevel, Node, Probe, Redis, Resync,
+        Settings, Sources, Telemetry, Transports,
     },
     secret::{Secret, shown_url},
     surroundings::{is_coloured, user_state_dir},
@@ -56,6 +56,8 @@ pub struct Config {
     pub auth: Auth,
     /// The areas of the editing UI.
     pub areas: Areas,
+    /// Which settings count where nodes differ.
+    pub settings: Settings,
     /// Which transports are switched on.
     pub transports: Transports,
     /// Liveness of sessions.
@@ -94,6 +96,7 @@ impl Config {
             redis: Redis::read(reader),
             auth: Auth::read(reader),
             areas: Areas::read(reader),
+            settings: Settings::read(reader),
             transports: Transports::read(reader),
             heartbeat: Heartbeat::read(reader),
             log: Log::read(reader),

@@ -203,6 +203,14 @@ room! {
 }
 
 room! {
+    /// `[settings]`
+    Settings {
+        /// Which settings count for all nodes where they differ: those of the higher one.
+        generation: u64 = number("settings.generation", 0..=1_000_000_000),
+    }
+}
+
+room! {
     /// `[resync]`
     Resync {
         /// Refetches that the CMS can take in a second.

@@ -121,12 +121,12 @@ fn check(internal: &Internal, right: &Right, whom: &Whom) -> Result<(), Problem>
                     format!("Nobody can be called so: the name {why}."),
                 )
             })?;
-            areas.private().map(|area| Topic::private(area, &key)).collect()
+            areas.private().map(|area| Topic::private(&area, &key)).collect()
         }
         Whom::Session(_) | Whom::Token(_) => Vec::new(),
     };
     if topics.is_empty() {
-        topics = areas.names().filter_map(|area| Topic::parse(area, areas).ok()).collect();
+        topics = areas.names().filter_map(|area| Topic::parse(&area, areas).ok()).collect();
     }
     match topics.iter().find(|topic| !right.covers(topic, areas)) {
         None => Ok(()),

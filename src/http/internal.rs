@@ -70,8 +70,6 @@ pub struct Internal {
     pub hosts: Hosts,
     /// The configured areas.
     pub areas: Areas,
-    /// Bytes of one event.
-    pub event_bytes: usize,
     /// Who is connected at the public door.
     pub crowd: Arc<Crowd>,
     /// Whether the node is about to stop.

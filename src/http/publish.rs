@@ -123,7 +123,7 @@ fn check(internal: &Internal, right: &Right, body: &[u8], live: bool) -> Result<
             topics.push(topic);
         }
         let raw = Bytes::copy_from_slice(element.event.get().as_bytes());
-        let event = Event::parse(raw, internal.event_bytes).map_err(|e| {
+        let event = Event::parse(raw, internal.bus.event_bytes()).map_err(|e| {
             let status = if matches!(e, crate::protocol::EventError::TooLarge { .. }) { 413 } else { 400 };
             named(index, Problem::new(status, "bad-event", "Not published", e.to_string()))
         })?;

@@ -66,7 +66,7 @@ impl Internal {
         let events = |kind: &'static str| -> u64 {
             let count =
                 |area: &str| metrics.events.get_or_create(&AreaLabels { area: area.into(), kind }).get();
-            self.areas.names().map(count).sum()
+            self.areas.names().map(|area| count(&area)).sum()
         };
         json!({
             "node": self.status.node,

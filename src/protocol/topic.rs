@@ -5,6 +5,7 @@
 
 use std::{borrow::Cow, collections::BTreeSet, fmt, sync::Arc};
 
+use arc_swap::ArcSwap;
 use percent_encoding::percent_decode_str;
 use serde::{Serialize, Serializer};
 
@@ -64,10 +65,10 @@ pub enum TopicError {
     },
 }
 
-/// The configured areas. Cheap to clone.
+/// The areas: the configured ones, until others are adopted. Cheap to clone; clones change together.
 #[derive(Debug, Clone)]
 pub struct Areas {
-    inner: Arc<AreaSets>,
+    inner: Arc<ArcSwap<AreaSets>>,
     naming: Naming,
 }
 
@@ -93,8 +94,9 @@ impl Areas {
         if let Some(bad) = set.names.iter().find(|name| !is_area(name)) {
             return Err(TopicError::Area(bad.clone()));
         }
-        let areas = Self { inner: Arc::new(set), naming: Naming::default() };
-        for name in areas.inner.private.iter().chain(&areas.inner.recorded_only) {
+        let areas = Self { inner: Arc::new(ArcSwap::from_pointee(set)), naming: Naming::default() };
+        let set = areas.inner.load_full();
+        for name in set.private.iter().chain(&set.recorded_only) {
             areas.known(name)?;
         }
         Ok(areas)
@@ -111,36 +113,49 @@ impl Areas {
         self.naming
     }
 
+    /// Other areas take the place of these, in all clones. What was recorded only stays so where it is still there.
+    pub fn adopt<S: Into<String>>(
+        &self,
+        names: impl IntoIterator<Item = S>,
+        private: impl IntoIterator<Item = S>,
+    ) -> Result<(), TopicError> {
+        let names: Vec<String> = names.into_iter().map(Into::into).collect();
+        let recorded: Vec<String> = self.recorded_only().filter(|area| names.contains(area)).collect();
+        let other = Self::new(names, private.into_iter().map(Into::into), recorded)?;
+        self.inner.store(other.inner.load_full());
+        Ok(())
+    }
+
     /// Every area, in alphabetical order.
-    pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.inner.names.iter().map(String::as_str)
+    pub fn names(&self) -> impl Iterator<Item = String> {
+        self.inner.load().names.clone().into_iter()
     }
 
     /// The private areas, in alphabetical order.
-    pub fn private(&self) -> impl Iterator<Item = &str> {
-        self.inner.private.iter().map(String::as_str)
+    pub fn private(&self) -> impl Iterator<Item = String> {
+        self.inner.load().private.clone().into_iter()
     }
 
     /// The areas in which a bare `PUBLISH` is refused, in alphabetical order.
-    pub fn recorded_only(&self) -> impl Iterator<Item = &str> {
-        self.inner.recorded_only.iter().map(String::as_str)
+    pub fn recorded_only(&self) -> impl Iterator<Item = String> {
+        self.inner.load().recorded_only.clone().into_iter()
     }
 
     /// Whether keys of this area are editors' names.
     pub fn is_private(&self, area: &str) -> bool {
-        self.inner.private.contains(area)
+        self.inner.load().private.contains(area)
     }
 
     /// Whether a bare `PUBLISH` into this area is refused.
     pub fn is_recorded_only(&self, area: &str) -> bool {
-        self.inner.recorded_only.contains(area)
+        self.inner.load().recorded_only.contains(area)
     }
 
     fn known(&self, area: &str) -> Result<(), TopicError> {
         if !is_area(area) {
             return Err(TopicError::Area(area.into()));
         }
-        if self.inner.names.contains(area) {
+        if self.inner.load().names.contains(area) {
             return Ok(());
         }
         let known = self.names().collect::<Vec<_>>().join(", ");

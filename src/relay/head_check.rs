@@ -63,6 +63,11 @@ impl HeadCheck {
         *self = Self::new(self.log_ttl, now);
     }
 
+    /// Logs live so long untouched from now on.
+    pub(super) fn keep_alive(&mut self, log_ttl: Duration) {
+        self.log_ttl = log_ttl;
+    }
+
     /// Asks for all heads, where it is time. `chance`: a random number from 0 to 1.
     pub(super) fn tick(
         &mut self,

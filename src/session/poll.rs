@@ -8,7 +8,7 @@ use super::{Caller, Carriage, Common, Cursor, Place, Session, Start, Transport, 
 use crate::{
     hub::{Closing, Item, Notice, Outbox},
     protocol::{
-        ClientMessage, Late, NodeMessage, Reason, Subject,
+        Areas, ClientMessage, Late, NodeMessage, Reason, Subject,
         message::{Connect, Welcome},
         time::{now_ms, rfc3339},
     },
@@ -163,10 +163,7 @@ impl Poll {
     fn welcomed_again(&mut self, welcome: &Welcome) {
         let known: Vec<_> = self.answer.cursor.topics().map(str::to_owned).collect();
         let lost: Vec<_> = welcome.refused.iter().filter(|refused| known.contains(&refused.topic)).collect();
-        let topics: Vec<_> = lost
-            .iter()
-            .filter_map(|refused| Subject::parse(&refused.topic, &self.session.common.terms.areas).ok())
-            .collect();
+        let topics: Vec<_> = lost.iter().filter_map(|refused| subject(&refused.topic)).collect();
         if !topics.is_empty() {
             self.put(&NodeMessage::Unsubscribed { topics });
         }
@@ -201,4 +198,10 @@ impl Poll {
         self.bytes += json.len();
         self.answer.messages.push(json);
     }
+}
+
+/// A topic that the client followed, perhaps of an area that is there no longer.
+fn subject(topic: &str) -> Option<Subject> {
+    let area = topic.split(':').next()?;
+    Subject::parse(topic, &Areas::new([area], [], []).ok()?).ok()
 }

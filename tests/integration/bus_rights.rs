@@ -99,7 +99,7 @@ async fn a_publisher_of_some_areas_reaches_no_other() {
     let redis = RedisServer::start();
     let ours = settings(Some(&redis.url()));
     let bus = TestBus::start(ours.clone()).await;
-    let lines = redis::acl(&ours, &["comments", "content"]);
+    let lines = redis::acl(&ours, &["comments", "content"].map(str::to_owned));
     let line = lines.lines().next().unwrap().replace(">CHANGE-ME", ">pw");
     assert_eq!(redis.command(&line.split_whitespace().collect::<Vec<_>>()).trim(), "OK", "{line}");
     let cli = |args: &[&str]| {

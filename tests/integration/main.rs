@@ -11,6 +11,7 @@ mod bus_access;
 mod bus_corpus;
 mod bus_doctor;
 mod bus_faults;
+mod bus_generations;
 mod bus_logs;
 mod bus_reach;
 mod bus_reads;

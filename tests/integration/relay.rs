@@ -36,6 +36,8 @@ impl Rig {
             event_bytes: 65536,
             probe_interval: Duration::from_millis(50),
             revocations: Revocations::default(),
+            generation: 0,
+            adopted: bus::Adopted::default(),
             redis: None,
         };
         let (tasks, metrics) = (Tasks::new(), Metrics::new());

@@ -24,7 +24,7 @@ const SERVER: [&str; 2] = ["time", "info"];
 
 /// Two `ACL SETUSER` lines, for a publisher and for a node, with placeholders for the passwords; nothing else, so that
 /// they can go straight to `redis-cli`. The publisher is one of `areas`, which are configured ones.
-pub fn acl(settings: &Settings, areas: &[&str]) -> String {
+pub fn acl(settings: &Settings, areas: &[String]) -> String {
     format!("{}\n{}\n", publisher(settings, areas), node(settings))
 }
 
@@ -43,7 +43,7 @@ fn publish(settings: &Settings) -> &'static str {
     if is_sharded(settings) { "spublish" } else { "publish" }
 }
 
-fn publisher(settings: &Settings, areas: &[&str]) -> String {
+fn publisher(settings: &Settings, areas: &[String]) -> String {
     let prefix = &settings.prefix;
     let (mut channels, mut logs, mut ids) = (String::new(), String::new(), String::new());
     for area in areas {

@@ -122,6 +122,12 @@ async fn library_state(
         Loaded::Older => {
             finding("library", Weight::Advice, "loaded in an older version: the next node replaces it")
         }
+        Loaded::Behind => {
+            let text =
+                "loaded with settings of a lower generation: the next node of this configuration replaces it";
+            finding("library", Weight::Advice, text)
+        }
+        Loaded::Ahead(theirs) => finding("library", Weight::Advice, library::ahead(&theirs, settings)),
         Loaded::Missing if !may_load(commands, master, settings).await => {
             let text = "not loaded, and this user has no right to load it: allow it with ACL SETUSER <user> +function|load, \
                         or load it as an administrator with carillon redis-function --config FILE | redis-cli -x FUNCTION LOAD, with this node's FILE";

@@ -1,7 +1,11 @@
 //! The function library: its text with the settings baked in, and how a node gets it into Redis.
 //!
-//! A newer library is never replaced by an older one, and never one with other settings: two nodes that disagree about
-//! areas or the length of logs would each be wrong for the other's sessions. Must not know links.
+//! Two nodes that disagree about areas or the length of logs would each be wrong for the other's sessions. So the settings of
+//! the higher generation count for all, in whatever order nodes come: a library of a lower one is replaced, that of a higher
+//! one is adopted, and with equal generations other settings are refused. After that, the newer text counts. Must not know
+//! links.
+
+use std::{cmp::Ordering, time::Duration};
 
 use fred::{prelude::Server, types::Value};
 use tracing::{info, warn};
@@ -12,7 +16,7 @@ use super::{
     reply,
 };
 use crate::{
-    bus::{Settings, keys::Keys},
+    bus::{Settings, agreed::Agreed, keys::Keys},
     protocol::Naming,
 };
 
@@ -38,9 +42,16 @@ pub(super) fn version() -> u64 {
     line.and_then(|rest| rest.split(' ').next()?.parse().ok()).unwrap_or(0)
 }
 
-/// The settings in the library, by the names that it reports them under.
+/// The settings of a library that this node loads, by the names that it reports them under: the adopted ones, where there
+/// are some.
 fn baked(settings: &Settings) -> Vec<(&'static str, String)> {
-    let list = |names: &mut dyn Iterator<Item = &str>| names.collect::<Vec<_>>().join(",");
+    let adopted = |(name, own)| (name, settings.adopted.baked(name).unwrap_or(own));
+    configured(settings).into_iter().map(adopted).collect()
+}
+
+/// The settings of this node's own configuration.
+fn configured(settings: &Settings) -> Vec<(&'static str, String)> {
+    let list = |names: &mut dyn Iterator<Item = String>| names.collect::<Vec<_>>().join(",");
     let sharded = settings.redis.as_ref().is_some_and(super::Target::is_sharded);
     vec![
         ("areas", list(&mut settings.areas.names())),
@@ -50,6 +61,7 @@ fn baked(settings: &Settings) -> Vec<(&'static str, String)> {
         ("log_ttl_ms", settings.log_ttl.as_millis().max(1).to_string()),
         ("event_bytes", settings.event_bytes.to_string()),
         ("sharded", sharded.to_string()),
+        ("generation", settings.generation.to_string()),
     ]
 }
 
@@ -62,6 +74,7 @@ fn key(name: &str) -> &str {
         "log_length" => "log.length",
         "log_ttl_ms" => "log.ttl_seconds (here in ms)",
         "event_bytes" => "limits.event_bytes",
+        "generation" => "settings.generation",
         _ => "redis.url (cluster or not)",
     }
 }
@@ -73,7 +86,11 @@ pub(super) enum Loaded {
     Same,
     /// An older one with these settings.
     Older,
-    /// One with other settings; which, in words.
+    /// One of a lower generation.
+    Behind,
+    /// One of a higher generation: what is baked into it.
+    Ahead(Vec<(String, String)>),
+    /// One with other settings of the same generation; which, in words.
     Different(String),
     /// None.
     Missing,
@@ -87,7 +104,7 @@ pub(super) async fn inspect(
 ) -> Result<Loaded, Fault> {
     let name = Keys::new(&settings.prefix).function("settings");
     match connection.command_to(master, "FCALL", vec![name.into(), 0.into()]).await.map_err(Fault::from) {
-        Ok(loaded) => Ok(compare(&reply::pairs(loaded), settings)),
+        Ok(loaded) => Ok(compare(reply::pairs(loaded), settings)),
         Err(Fault::NoFunction) => Ok(Loaded::Missing),
         Err(fault) => Err(fault),
     }
@@ -102,12 +119,16 @@ pub(super) async fn load(
     place: &str,
     strict: bool,
 ) -> Result<(), Obstacle> {
-    // Twice, because another node may load it between our look and our try.
-    for _ in 0..2 {
+    // Another node may load it between our look and our try, and settings may have to be adopted first.
+    for _ in 0..3 {
         let found = inspect(connection, master, settings).await;
         let mut args: Vec<Value> = vec!["LOAD".into()];
         match found.map_err(|fault| Obstacle::answered(fault, place))? {
             Loaded::Same => return Ok(()),
+            Loaded::Ahead(theirs) => {
+                adopt(settings, theirs, place).map_err(Obstacle::Lasting)?;
+                continue;
+            }
             Loaded::Different(what) if strict => {
                 return Err(Obstacle::Lasting(different(&what, settings, place)));
             }
@@ -115,7 +136,7 @@ pub(super) async fn load(
                 warn!("{}", different(&what, settings, place));
                 return Ok(());
             }
-            Loaded::Older => args.push("REPLACE".into()),
+            Loaded::Older | Loaded::Behind => args.push("REPLACE".into()),
             Loaded::Missing => {}
         }
         args.push(library(settings).into());
@@ -124,6 +145,7 @@ pub(super) async fn load(
                 info!(
                     library = settings.prefix,
                     version = version(),
+                    generation = settings.generation(),
                     "loaded the function library into Redis"
                 );
                 return Ok(());
@@ -139,26 +161,80 @@ pub(super) async fn load(
     )))
 }
 
-fn compare(loaded: &[(String, String)], settings: &Settings) -> Loaded {
-    let value = |name: &str| loaded.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str());
-    let differences = baked(settings).into_iter().filter_map(|(name, ours)| {
-        let theirs = value(name).filter(|theirs| *theirs != ours)?;
+fn compare(loaded: Vec<(String, String)>, settings: &Settings) -> Loaded {
+    let number = |name: &str| find(&loaded, name).and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
+    match number("generation").cmp(&settings.generation()) {
+        Ordering::Less => return Loaded::Behind,
+        Ordering::Greater => return Loaded::Ahead(loaded),
+        Ordering::Equal => {}
+    }
+    let differences = differences(&baked(settings), &loaded);
+    if !differences.is_empty() {
+        return Loaded::Different(differences);
+    }
+    if number("version") < version() { Loaded::Older } else { Loaded::Same }
+}
+
+fn find<'a>(loaded: &'a [(String, String)], name: &str) -> Option<&'a str> {
+    loaded.iter().find(|(other, _)| other == name).map(|(_, value)| value.as_str())
+}
+
+/// In what a library differs from these settings, in words. What it does not report counts as the same.
+fn differences(ours: &[(&'static str, String)], loaded: &[(String, String)]) -> String {
+    let differences = ours.iter().filter_map(|(name, ours)| {
+        let theirs = find(loaded, name).filter(|theirs| theirs != ours)?;
         Some(format!("{} is {theirs:?} there and {ours:?} here", key(name)))
     });
-    let differences = differences.collect::<Vec<_>>();
-    if !differences.is_empty() {
-        return Loaded::Different(differences.join(", "));
-    }
-    let loaded = value("version").and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
-    if loaded < version() { Loaded::Older } else { Loaded::Same }
+    differences.collect::<Vec<_>>().join(", ")
+}
+
+/// Goes on with the settings of a library of a higher generation. An error, where they are beyond this release.
+fn adopt(settings: &Settings, loaded: Vec<(String, String)>, place: &str) -> Result<(), String> {
+    let what = differences(&configured(settings), &loaded);
+    let number = |name: &str| find(&loaded, name).and_then(|text| text.parse::<u64>().ok());
+    let names =
+        |name: &str| find(&loaded, name).unwrap_or_default().split(',').filter(|name| !name.is_empty());
+    let agreed = (number("generation"), number("log_ttl_ms"), number("event_bytes"));
+    let (Some(generation), Some(log_ttl), Some(event_bytes)) = agreed else {
+        return Err(format!(
+            "the function library {:?} in Redis at {place} does not tell its settings",
+            settings.prefix
+        ));
+    };
+    settings.areas.adopt(names("areas"), names("private")).map_err(|error| {
+        format!(
+            "the areas of the function library {:?} in Redis at {place} cannot be used: {error}",
+            settings.prefix
+        )
+    })?;
+    warn!(
+        "the function library {:?} in Redis at {place} has settings of a higher generation, which count: {what}. Give this node \
+         the same settings when it is restarted",
+        settings.prefix
+    );
+    settings.adopted.set(Agreed {
+        generation,
+        log_ttl: Duration::from_millis(log_ttl),
+        event_bytes: usize::try_from(event_bytes).unwrap_or(usize::MAX),
+        baked: loaded.into_iter().collect(),
+    });
+    Ok(())
 }
 
 /// A sentence about other settings.
 pub(super) fn different(what: &str, settings: &Settings, place: &str) -> String {
     format!(
         "the function library {:?} in Redis at {place} has other settings than this node: {what}. Give all nodes the same \
-         settings; to replace the library by this node's: carillon redis-function --config FILE \
-         | redis-cli -x FUNCTION LOAD REPLACE, with this node's FILE",
-        settings.prefix
+         settings; to change them while nodes run, raise settings.generation above {} here: then this node's count",
+        settings.prefix,
+        settings.generation()
+    )
+}
+
+/// A sentence about a library of a higher generation.
+pub(super) fn ahead(theirs: &[(String, String)], settings: &Settings) -> String {
+    format!(
+        "loaded with settings of a higher generation, which count for this node too: {}. Give it the same settings",
+        differences(&configured(settings), theirs)
     )
 }

@@ -220,9 +220,14 @@ impl Line {
             Ok(answer) => {
                 let mut answer = answer.into_iter();
                 self.lineage(answer.next().unwrap_or(Value::Null))?;
-                let loaded = answer.nth(1).map(reply::text).and_then(|text| text.parse::<u64>().ok());
-                if loaded.is_none_or(|version| version < library::version()) {
-                    // A node of an earlier release put its own there, which cannot read what this one has written.
+                let mut number =
+                    |skip| answer.nth(skip).map(reply::text).and_then(|text| text.parse::<u64>().ok());
+                let (version, generation) = (number(1), number(0).unwrap_or(0));
+                if version.is_none_or(|version| version < library::version())
+                    || generation != self.settings.generation()
+                {
+                    // A node of an earlier release put its own there, which cannot read what this one has written; or one
+                    // with other settings has come.
                     self.reload().await?;
                 }
                 Ok(None)
@@ -290,7 +295,7 @@ impl Line {
         let mut entries = Vec::with_capacity(answer.len() / 2);
         while let (Some(entry), Some(event)) = (answer.next(), answer.next()) {
             let event = match reply::bytes(event) {
-                Some(json) => Event::parse(json, self.settings.event_bytes),
+                Some(json) => Event::parse(json, self.settings.event_bytes()),
                 None => Err(EventError::Json("the entry has no field \"event\"".into())),
             };
             entries.push((id(Some(entry))?, event));

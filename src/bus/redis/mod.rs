@@ -110,6 +110,7 @@ impl RedisBus {
             known: HashSet::new(),
             accepted: false,
             blind: false,
+            generation: settings.generation,
         };
         let first = match Box::pin(upkeep.build()).await {
             Ok(link) => Some(link),
@@ -275,6 +276,11 @@ impl RedisBus {
             async move { line.sources(&lost).await }
         })
         .await
+    }
+
+    /// See [`super::Bus::event_bytes`].
+    pub fn event_bytes(&self) -> usize {
+        self.inner.settings.event_bytes()
     }
 
     /// See [`super::Bus::health`].

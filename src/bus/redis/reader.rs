@@ -202,7 +202,7 @@ impl Reader {
     fn read(&self, channel: &str, payload: Bytes, every: bool) -> Result<Delivery, (&'static str, String)> {
         let text = self.keys.topic(channel).unwrap_or(channel);
         let topic = Topic::parse(text, &self.settings.areas).map_err(|e| ("bad-topic", e.to_string()))?;
-        let content = match message::read(payload, self.settings.event_bytes) {
+        let content = match message::read(payload, self.settings.event_bytes()) {
             (Some(id), Ok(event)) => Content::Recorded(id, event),
             (Some(id), Err(error)) => {
                 self.arrivals.reject("recorded", channel, &error.to_string());

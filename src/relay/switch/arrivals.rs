@@ -4,7 +4,7 @@ use super::Switch;
 use crate::{
     bus::{self, BusEvent, Content, Delivery},
     hub::RoomId,
-    protocol::{EntryId, Event, Reason, Subject, Topic},
+    protocol::{EntryId, Event, NodeMessage, Reason, Subject, Topic},
     relay::{deliveries::Wide, feed::Arrival, joins::Joins, status},
 };
 
@@ -39,6 +39,10 @@ impl Switch {
                             for member in self.last_look.revoke(&orders, heard, &self.hub) {
                                 self.dismiss(member);
                             }
+                        }
+                        BusEvent::Adopted { areas, log_ttl } => {
+                            self.head_check.keep_alive(log_ttl);
+                            self.end_areas(&areas);
                         }
                         BusEvent::Fatal(reason) => self.turn.fatal = Some(reason),
                         BusEvent::Delivery(_) => {}
@@ -107,6 +111,25 @@ impl Switch {
     pub(super) fn pass_live(&mut self, topic: &Topic, event: Event, lone: bool) {
         let room = self.hub.find(&Subject::Topic(topic.clone()));
         self.deliveries.deliver_live(room, topic, event, lone, &mut self.hub);
+    }
+
+    /// Other areas count from now on: what is followed in one that is gone ends.
+    fn end_areas(&mut self, areas: &[String]) {
+        let is_gone = |subject: &Subject| !areas.iter().any(|area| area == subject.area());
+        for id in self.hub.members().map(|(id, _)| id).collect::<Vec<_>>() {
+            let followed = self.hub.standings(id).into_iter();
+            let gone =
+                followed.filter_map(|(room, _)| self.hub.subject(room).filter(|s| is_gone(s)).cloned());
+            let gone: Vec<Subject> = gone.collect();
+            if gone.is_empty() {
+                continue;
+            }
+            let (topics, left) = self.hub.unsubscribe(id, &gone);
+            self.interest.left_empty(left, self.turn.now.instant);
+            if let Some(member) = self.hub.member(id).filter(|member| member.welcomed) {
+                member.outbox.message(NodeMessage::Unsubscribed { topics });
+            }
+        }
     }
 
     /// A probe has come back: everything before it was handed over.

@@ -35,6 +35,8 @@ pub(crate) fn settings(url: Option<&str>) -> Settings {
         event_bytes: 65536,
         probe_interval: Duration::from_millis(500),
         revocations: Revocations::default(),
+        generation: 0,
+        adopted: carillon::bus::Adopted::default(),
         redis: url.map(|url| Target { url: url.into(), ..Target::default() }),
     }
 }
