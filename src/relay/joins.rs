@@ -70,8 +70,8 @@ pub(super) struct Around<'a> {
 pub(super) struct Joins {
     by_id: BTreeMap<u64, Join>,
     last: u64,
-    /// Joins that wait for a room.
-    waiting: FxHashMap<RoomId, Vec<u64>>,
+    /// Joins that wait for a room, each once: one that waits for many is put back into all of them by each of them.
+    waiting: FxHashMap<RoomId, BTreeSet<u64>>,
     /// Joins that wait for the read of marks that is under way.
     reading: Option<(Stamp, BTreeSet<u64>)>,
     /// Joins that wait for the next one.
@@ -171,7 +171,7 @@ impl Joins {
     }
 
     /// Joins that wait for a room, to be tried: it has changed.
-    pub(super) fn waiting_for(&mut self, room: RoomId) -> Vec<u64> {
+    pub(super) fn waiting_for(&mut self, room: RoomId) -> BTreeSet<u64> {
         self.waiting.remove(&room).unwrap_or_default()
     }
 
@@ -377,11 +377,8 @@ impl Join {
     }
 }
 
-fn wait(waiting: &mut FxHashMap<RoomId, Vec<u64>>, room: RoomId, id: u64) {
-    let queue = waiting.entry(room).or_default();
-    if queue.last() != Some(&id) {
-        queue.push(id);
-    }
+fn wait(waiting: &mut FxHashMap<RoomId, BTreeSet<u64>>, room: RoomId, id: u64) {
+    waiting.entry(room).or_default().insert(id);
 }
 
 fn welcomed(member: MemberId, live: bool, hub: &mut Hub) {

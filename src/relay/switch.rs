@@ -8,6 +8,8 @@ mod answers;
 mod arrivals;
 mod sessions;
 
+use std::collections::BTreeSet;
+
 use super::{
     Settings,
     deliveries::Deliveries,
@@ -208,7 +210,12 @@ impl Switch {
 
     /// Goes on with the joins that wait for a room.
     fn wake(&mut self, room: RoomId) {
-        let ids = self.joins.waiting_for(room);
+        self.wake_all([room]);
+    }
+
+    /// Goes on with the joins that wait for any of these rooms: each once, however many of them it waits for.
+    fn wake_all(&mut self, rooms: impl IntoIterator<Item = RoomId>) {
+        let ids: BTreeSet<_> = rooms.into_iter().flat_map(|room| self.joins.waiting_for(room)).collect();
         self.attempt(ids);
     }
 
@@ -259,9 +266,8 @@ impl Switch {
             }
             self.head_check.tick(&self.hub, &self.feeds, &mut self.questions, chance, now);
         }
-        for room in self.feeds.unread() {
-            self.wake(room);
-        }
+        let unread = self.feeds.unread();
+        self.wake_all(unread);
         self.with_joins(|joins, around| joins.give_up(now, around));
         if self.link.is_live() {
             status::tell_complete(&mut self.hub, &self.feeds, &self.link, &self.sources);

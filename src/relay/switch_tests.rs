@@ -139,6 +139,19 @@ fn a_topic_that_redis_refuses_does_not_hold_up_the_others() {
 }
 
 #[test]
+fn many_who_wait_for_many_refused_topics_do_not_multiply() {
+    let mut rig = Rig::live();
+    let topics: Vec<&str> = (0..60).map(|n| &*format!("comments:{n}").leak()).collect();
+    rig.redis.refused.clone_from(&topics);
+    let waiting: Vec<_> = (0..20).map(|_| rig.connect(&topics, None, 100_000)).collect();
+    for _ in 0..8 {
+        rig.serve();
+        rig.tick();
+    }
+    assert!(waiting.iter().all(|outbox| told(outbox) == ["welcome away comments=0"]));
+}
+
+#[test]
 fn a_log_that_cannot_be_read_is_read_again_and_is_no_gap() {
     let mut rig = Rig::live();
     rig.join(&["comments:1"]);

@@ -232,6 +232,85 @@ fn keep_unheard(redis: &RedisServer, user: &str, change: &str) {
     redis.command(&["HSET", "carillon:revoked:{carillon}", &order, &now, "change", change]);
 }
 
+/// Everything of a connection that was answered or streamed until it ended.
+async fn rest_of(mut socket: TcpStream) -> String {
+    let mut all = Vec::new();
+    let _ = within("the end of a connection", socket.read_to_end(&mut all)).await;
+    String::from_utf8_lossy(&all).into_owned()
+}
+
+#[tokio::test]
+async fn whatever_an_editor_has_open_on_any_node_ends_and_nothing_of_it_goes_on_elsewhere() {
+    let redis = RedisServer::start();
+    let nodes = [node_on(&redis, "one").await, node_on(&redis, "two").await];
+    let anna = token("anna", -5, &json!({}));
+    let authorization = format!("Bearer {anna}");
+    let ask = async |node: &Node, path: &str| {
+        let mut socket = TcpStream::connect(node.public).await.unwrap();
+        let head = format!(
+            "GET /realtime/{path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\nAuthorization: {authorization}\r\n\r\n"
+        );
+        socket.write_all(head.as_bytes()).await.unwrap();
+        socket
+    };
+    let (mut open, mut spare, mut streams, mut parked) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for node in &nodes {
+        open.push(connected(node, &anna).await.0);
+        let stream = TcpStream::connect(node.public).await.unwrap();
+        spare.push(Ws::open(stream, "/realtime", &[("Authorization", &authorization)]).await.unwrap());
+        streams.push(ask(node, "events?topics=comments:1").await);
+        let first = rest_of(ask(node, "poll?topics=comments:1").await).await;
+        let cursor = first.split("\"cursor\":\"").nth(1).unwrap().split('"').next().unwrap().to_owned();
+        parked.push(ask(node, &format!("poll?topics=comments:1&cursor={cursor}")).await);
+        until("all to be there", || async {
+            let total = node.get("/status").await.json()["this"]["sessions"]["by_transport"].clone();
+            (&total["websocket"], &total["sse"], &total["poll"]) == (&json!(2), &json!(1), &json!(1))
+        })
+        .await;
+    }
+    let resume = json!({"at": 1, "positions": {}});
+    disconnect(&nodes[0], &json!({"user": "anna"})).await;
+    for session in &mut open {
+        assert_eq!(session.closed().await.0, 4403);
+    }
+    nodes[1].publish("comments:1", &json!({"type": "a.b", "n": "after"})).await;
+    for session in &mut spare {
+        session.send(&json!({"type": "connect", "topics": ["comments:1"], "resume": resume})).await;
+        assert_eq!(session.closed().await.0, 4401);
+    }
+    for socket in streams.into_iter().chain(parked) {
+        let rest = rest_of(socket).await;
+        assert!(rest.contains("4403") && !rest.contains("after"), "{rest}");
+    }
+    for node in &nodes {
+        for way in [Way::Connect, Way::Query(ways::Carrier::Sse), Way::Query(ways::Carrier::Poll)] {
+            assert_eq!(way.enter(node, &anna, &["comments:1"], &[]).await, out(way));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_renewal_that_is_under_way_saves_nobody() {
+    let (url, asked, may_answer) = slow_cms().await;
+    let settings = [("auth.mode", "callback"), ("auth.secret", ""), ("auth.callback_url", url.as_str())];
+    let node = Node::start(&settings).await;
+    for by_itself in [false, true] {
+        may_answer.add_permits(1);
+        let (mut anna, _) = connected(&node, &format!("key-{by_itself}")).await;
+        within("the CMS to be asked", asked.acquire()).await.unwrap().forget();
+        if by_itself {
+            assert_eq!(node.post("/refresh", br#"{"user":"anna"}"#).await.status, 200);
+        } else {
+            anna.send(&json!({"type": "token", "token": "another key"})).await;
+        }
+        within("the CMS to be asked", asked.acquire()).await.unwrap().forget();
+        disconnect(&node, &json!({"user": "anna"})).await;
+        may_answer.add_permits(1);
+        // The order and the answer, which is refused, race for the last word.
+        assert!([4401, 4403].contains(&anna.closed().await.0), "the node asked by itself: {by_itself}");
+    }
+}
+
 #[tokio::test]
 async fn an_order_whose_message_was_lost_is_learned_although_later_ones_were_heard() {
     let redis = RedisServer::start();

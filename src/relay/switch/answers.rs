@@ -67,9 +67,7 @@ impl Switch {
             }
         }
         // Who has an answer already goes on without these.
-        for room in refused {
-            self.wake(room);
-        }
+        self.wake_all(refused);
     }
 
     fn take_read(&mut self, stamp: Stamp, topic: &Topic, after: EntryId, history: Result<History, BusError>) {
@@ -171,9 +169,7 @@ impl Switch {
             self.owe_live(room, &marks);
             self.wake(room);
         }
-        for room in &again {
-            self.wake(*room);
-        }
+        self.wake_all(again.iter().copied());
         if !again.is_empty() {
             self.link.look_again(again.into_iter(), now);
         }
