@@ -100,12 +100,13 @@ impl MemoryBus {
     /// Says that everything up to now has been handed over, which holds while the state is locked; and forgets what has
     /// run out.
     fn prove(&self) {
+        let asked = std::time::Instant::now();
         let mut state = self.state();
         let at = state.now();
         state.logs.expire();
         state.recent.retain(|_, recent| !recent.is_over());
         state.nodes.retain(|_, (until, _)| *until > Instant::now());
-        self.inner.arrivals.push(BusEvent::Proof { at });
+        self.inner.arrivals.push(BusEvent::Proof { at, asked });
     }
 
     fn deliver(&self, state: &State, topic: &Topic, content: Content) {

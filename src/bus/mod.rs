@@ -13,7 +13,10 @@ pub(crate) mod message;
 pub mod redis;
 mod source;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
@@ -40,6 +43,8 @@ pub enum BusEvent {
     Proof {
         /// Redis' clock when the probe was published, ms.
         at: u64,
+        /// A moment on this machine's monotonic clock before the probe was published.
+        asked: Instant,
     },
     /// The link to Redis is lost, or is back. After `Down` nothing is delivered until `Up`, and what is delivered after
     /// `Up` may follow a gap: every head must be compared.

@@ -8,6 +8,9 @@ local function probe(keys, args)
   return { lineage(), now, VERSION, GENERATION }
 end
 
+-- Redis' clock by itself: what a probe carries while writes are refused.
+local function clock() return integer(now_ms()) end
+
 -- KEYS: the hash of marks. -> now, area, mark, ...
 local function all_marks(key, now)
   local reply = call('HGETALL', key)

@@ -9,7 +9,7 @@
 -- provable place, and a short one. The first event makes it a stream whose entries are numbered <epoch>-1, -2, -3, ...
 -- without holes.
 
-local VERSION = 10 -- goes up with every change of this text
+local VERSION = 11 -- goes up with every change of this text
 local GENERATION = @GENERATION@ -- of the settings below: a higher one replaces a lower one, before VERSION counts
 local PREFIX = '@PREFIX@'
 local AREAS = '@AREAS@' -- comma-separated, like the next
@@ -60,9 +60,15 @@ end
 @CHECK@
 -- Logs -------------------------------------------------------------------------------------------------------------
 
+-- Redis' clock, ms; it never goes back. Who was told of a time would otherwise not be told of what happens until it is that
+-- late again. Where the machine's clock is set back, this one goes on from where it was. (Another master has its own.)
+local latest, behind = 0, 0
 local function now_ms()
   local time = call('TIME')
-  return time[1] * 1000 + math.floor(time[2] / 1000)
+  local now = time[1] * 1000 + math.floor(time[2] / 1000) + behind
+  if now < latest then now, behind = latest, behind + latest - now end
+  latest = now
+  return now
 end
 
 -- What was learned of a topic in earlier calls: `good` (its name was checked), `ids` (the names of its hashes of ids),
@@ -338,6 +344,7 @@ end
 
 register('_publish', publish)
 register('_probe', probe) -- refused where publish is refused, which is how a node knows
+register('_clock', clock, 'no-writes')
 register('_open', open)
 register('_positions', positions)
 register('_source', source, 'allow-oom')

@@ -5,6 +5,7 @@
 use std::{fmt, io::Write, sync::Arc};
 
 use bytes::{BufMut, Bytes, BytesMut};
+use sha2::{Digest, Sha256};
 
 use crate::protocol::{EntryId, Event, Lineage, Topic};
 
@@ -84,6 +85,15 @@ impl Frame {
     /// The publisher's object.
     pub fn event(&self) -> &Event {
         &self.0.event
+    }
+
+    /// Names a live event by where it was published and what it says, alike on all nodes.
+    pub fn digest(&self) -> u64 {
+        let hash = Sha256::new()
+            .chain_update(self.0.topic.as_str())
+            .chain_update([0])
+            .chain_update(self.0.event.json());
+        hash.finalize().first_chunk().map_or(0, |first| u64::from_be_bytes(*first))
     }
 
     /// The WebSocket frame.

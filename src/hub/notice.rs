@@ -36,6 +36,8 @@ pub struct Dropped {
     /// The smallest proof that one of them carried, ms of Redis' clock: whoever lacks them was told everything up to
     /// there, and not further.
     pub at: u64,
+    /// A `status` with `live:true` that waited behind them was dropped as well: it is not true without them.
+    pub live: bool,
 }
 
 /// How a frame was taken.

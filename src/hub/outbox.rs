@@ -18,7 +18,7 @@ use tokio::time::Instant;
 
 use super::{
     frame::Frame,
-    notice::{Closing, Dropped, Notice, Taken},
+    notice::{Closing, Notice, Taken},
     queue::{Entry, Item, Queue, Replay},
     socket::Socket,
 };
@@ -321,12 +321,11 @@ impl State {
             return Taken::Ended;
         }
         if self.queue.event_bytes() + frame.bytes().len() > limit {
-            let (mut topics, at) = self.queue.drop_events(frame);
-            topics.insert(frame.topic().clone());
+            let dropped = self.queue.drop_events(frame);
             self.overflowed.get_or_insert_with(Instant::now);
             self.drained_told = false;
             self.wake();
-            return Taken::Overflow(Dropped { topics, at });
+            return Taken::Overflow(dropped);
         }
         let first = self.queue.is_empty();
         self.queue.push(Entry::Event(frame.clone()));

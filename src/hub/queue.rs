@@ -12,6 +12,7 @@ use bytes::Bytes;
 
 use super::{
     frame::{Frame, text_frame},
+    notice::Dropped,
     socket::Socket,
 };
 use crate::{
@@ -115,11 +116,11 @@ impl Queue {
         *self = Self::default();
     }
 
-    /// Drops all events, but for one that is half written; their topics, and the smallest proof that one of them or
-    /// `newest`, which is dropped as well, carried. What stays behind them says no more than was true before them.
-    pub(super) fn drop_events(&mut self, newest: &Frame) -> (BTreeSet<Topic>, u64) {
-        let mut topics = BTreeSet::new();
-        let mut at = newest.at();
+    /// Drops all events, but for one that is half written, and `newest`. What stays behind them says no more than was true
+    /// before them.
+    pub(super) fn drop_events(&mut self, newest: &Frame) -> Dropped {
+        let mut topics: BTreeSet<Topic> = BTreeSet::new();
+        let (mut at, mut live) = (newest.at(), false);
         let head = if self.written > 0 { self.entries.pop_front() } else { None };
         let mut kept = VecDeque::new();
         self.events = 0;
@@ -149,6 +150,11 @@ impl Queue {
                     topics.extend(dropped.first().map(|frame| frame.topic().clone()));
                     at = dropped.iter().map(Frame::at).fold(at, u64::min);
                 }
+                Entry::Message(message)
+                    if !topics.is_empty() && message.says_live() && !mutant::is("claims") =>
+                {
+                    live = true;
+                }
                 Entry::Message(mut message) => {
                     if !topics.is_empty() && !mutant::is("claims") {
                         message.claim_no_more(at, &topics);
@@ -159,7 +165,8 @@ impl Queue {
             }
         }
         self.entries = kept;
-        (topics, at)
+        topics.insert(newest.topic().clone());
+        Dropped { topics, at, live }
     }
 
     /// Takes the first thing out, for a session that pulls.

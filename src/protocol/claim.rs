@@ -22,6 +22,11 @@ impl NodeMessage {
             positions.0.retain(|(topic, _)| !dropped.contains(topic));
         }
     }
+
+    /// Whether it says that everything followed is delivered, which it is not where an event before it was dropped.
+    pub fn says_live(&self) -> bool {
+        matches!(self, Self::Status { live: true, .. })
+    }
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize, Serializer, ser::SerializeMap};
 use std::collections::BTreeMap;
 
 use super::{
-    CloseCode, Late, Position, Subject, Topic,
+    CloseCode, Late, Passed, Position, Subject, Topic,
     object::{self, Object},
 };
 
@@ -22,6 +22,9 @@ pub struct Resume {
     /// The client was told that Redis is out of sight: a topic without a position is owed `gap`. Only a cursor knows.
     #[serde(skip)]
     pub away: bool,
+    /// Which live events the client has had lately; `None`: nobody kept count. Only a cursor knows.
+    #[serde(skip)]
+    pub passed: Option<Passed>,
 }
 
 /// The first message of a client.

@@ -64,7 +64,7 @@ impl Deliveries {
         self.settle(&frame, delivered, hub);
     }
 
-    /// Hands a live event to all who follow its topic.
+    /// Hands a live event to all who follow its topic; as it was handed over.
     pub(super) fn deliver_live(
         &mut self,
         room: Option<RoomId>,
@@ -72,7 +72,7 @@ impl Deliveries {
         event: Event,
         lone: bool,
         hub: &mut Hub,
-    ) {
+    ) -> Frame {
         let frame = Frame::new(topic.clone(), None, self.at, event);
         if let Some(room) = room {
             self.deliver(room, &frame, lone, hub);
@@ -81,6 +81,7 @@ impl Deliveries {
             let delivered = hub.deliver_every(every, room, &frame, lone);
             self.settle(&frame, delivered, hub);
         }
+        frame
     }
 
     fn settle(&mut self, frame: &Frame, delivered: Delivered, hub: &mut Hub) {

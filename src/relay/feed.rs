@@ -49,6 +49,20 @@ pub enum Arrival {
     Earlier,
 }
 
+impl Arrival {
+    /// A name for counting.
+    pub(super) fn name(&self) -> &'static str {
+        match self {
+            Self::Deliver(_) => "deliver",
+            Self::Nothing => "nothing",
+            Self::Invalid => "invalid",
+            Self::Read(_) => "read",
+            Self::Replaced(_) => "replaced",
+            Self::Earlier => "earlier",
+        }
+    }
+}
+
 /// The read of the log that is under way.
 #[derive(Debug)]
 struct Reading {
@@ -66,8 +80,10 @@ struct Reading {
 pub struct Feed {
     state: State,
     log: Log,
-    /// Number of the last entry that came by the wire itself, in the head's epoch.
+    /// Number of the last entry that those who follow the whole area were handed, in the head's epoch.
     wire: u64,
+    /// Up to this number they were told that something is missing: it is not handed to them any more.
+    told: u64,
     held: Vec<Entry>,
     /// The last message that could not be held.
     unheld: Option<EntryId>,
@@ -94,6 +110,7 @@ impl Feed {
             state: State::Opening,
             log: Log::unknown(longest),
             wire: 0,
+            told: 0,
             held: Vec::new(),
             unheld: None,
             reading: None,
@@ -144,7 +161,7 @@ impl Feed {
 
     /// Starts (anew) at the end of a log.
     pub fn start(&mut self, head: Head) {
-        self.wire = 0;
+        (self.wire, self.told) = (0, 0);
         if let Some(reading) = &mut self.reading {
             reading.void = true;
         }
@@ -199,8 +216,8 @@ impl Feed {
         self.confirmed = None;
     }
 
-    /// Whether a message comes by the wire for the first time, and belongs to the log that is known. Backfilling may have
-    /// brought it already; a message of another log proves nothing.
+    /// Whether a message comes for the first time, by the wire or by a read of the log, and belongs to the log that is known;
+    /// a message of another log proves nothing.
     pub fn first_on_wire(&mut self, id: EntryId) -> bool {
         match self.log.head() {
             Some(head) if head.top.epoch == id.epoch || mutant::is("wire-epoch") => {
@@ -213,6 +230,11 @@ impl Feed {
             Some(_) => false,
             None => true,
         }
+    }
+
+    /// Whether an entry that a read has brought is to be handed to those who follow the whole area.
+    pub fn first_by_read(&mut self, id: EntryId) -> bool {
+        self.first_on_wire(id) && id.seq > self.told
     }
 
     /// Takes a recorded message: from the wire, out of what was held, or from a read of the log.
@@ -241,6 +263,7 @@ impl Feed {
         }
         if id.seq > head.top.seq + 1 && !mutant::is("contiguity") {
             let top = head.top;
+            self.told = id.seq;
             self.hold(id, event);
             self.state = State::Filling;
             return Arrival::Read(top);
@@ -293,6 +316,7 @@ impl Feed {
             Ok(true) => self.state = State::Live,
             Ok(false) => {
                 self.state = State::Filling;
+                self.told = now.top.seq;
                 self.confirmed = Some(latest);
                 if let Some(reading) = &mut self.reading {
                     reading.again = true;

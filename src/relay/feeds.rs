@@ -21,7 +21,7 @@ use super::{
 use crate::{
     bus::{BusError, Head, History},
     hub::RoomId,
-    protocol::{EntryId, Position, Topic},
+    protocol::{EntryId, Lineage, Position, Topic},
 };
 
 /// Entries that a read fetches at least, where the log has them: what one session lacks others will lack as well.
@@ -75,6 +75,8 @@ pub(super) struct Feeds {
     kept: usize,
     /// `log.length`.
     longest: usize,
+    /// Redis' history by the last head that was read over this link.
+    lineage: Option<Lineage>,
 }
 
 impl Feeds {
@@ -88,6 +90,7 @@ impl Feeds {
             reads: BTreeSet::new(),
             kept: 0,
             longest,
+            lineage: None,
         }
     }
 
@@ -168,6 +171,11 @@ impl Feeds {
         self.by_room.get_mut(&room).is_none_or(|feed| feed.first_on_wire(id))
     }
 
+    /// Whether an entry that a read has brought is to be handed to those who follow the whole area.
+    pub(super) fn first_by_read(&mut self, room: RoomId, id: EntryId) -> bool {
+        self.by_room.get_mut(&room).is_some_and(|feed| feed.first_by_read(id))
+    }
+
     /// The last entry of a feed.
     pub(super) fn top(&self, room: RoomId) -> Option<EntryId> {
         self.by_room.get(&room)?.head().map(|head| head.top)
@@ -199,6 +207,7 @@ impl Feeds {
         self.failed.clear();
         self.wanted.clear();
         self.reads.clear();
+        self.lineage = None;
     }
 
     /// Takes a head that was asked for when the feed was at `asked`.
@@ -211,6 +220,7 @@ impl Feeds {
     ) -> Arrival {
         let Some(feed) = self.by_room.get_mut(&room) else { return Arrival::Nothing };
         let arrival = feed.compare(head, asked, latest);
+        self.lineage = Some(head.lineage.clone());
         self.failed.remove(&room);
         self.settle(room);
         arrival
@@ -342,8 +352,8 @@ impl Feeds {
         }
     }
 
-    /// The history that a feed belongs to.
-    pub(super) fn lineage_of(&self, room: RoomId) -> Option<crate::protocol::Lineage> {
-        self.by_room.get(&room)?.head().map(|head| head.lineage.clone())
+    /// Redis' history by the last head that was read over this link.
+    pub(super) fn lineage(&self) -> Option<&Lineage> {
+        self.lineage.as_ref()
     }
 }

@@ -7,16 +7,18 @@ use std::{sync::Arc, time::Instant};
 use super::{feeds::Feeds, log::Resumed, marks::LiveMarks, question::Stamp, sources::LateSources};
 use crate::{
     bus::Marks,
-    hub::{Hub, Outbox, Replay, RoomId},
+    hub::{Frame, Hub, Outbox, Replay, RoomId},
     metrics::Metrics,
     protocol::{
-        NodeMessage, Position, Reason, Refused, Resume, Subject, Topic,
+        NodeMessage, Passed, Position, Reason, Refused, Resume, Subject, Topic,
         message::{Positions, Welcome},
     },
 };
 
 /// How often a log is read for one session; one more would show nothing new.
 const READS: u8 = 3;
+/// How often it is read to learn of which epoch it is: once, and once more where another one began meanwhile.
+const LOOKS: u8 = 2;
 
 /// What a session brings for one room.
 #[derive(Debug, Clone, PartialEq)]
@@ -82,12 +84,14 @@ impl Wish {
             return Ready::No;
         }
         let Asked::From(position) = &self.asked else { return Ready::Yes };
-        let from = match feeds.resume(self.room, position) {
-            Some(Resumed::Read(seq)) => seq,
-            Some(Resumed::Ahead) => feeds.top(self.room).map_or(0, |top| top.seq),
+        let end = |feeds: &Feeds| feeds.top(self.room).map_or(0, |top| top.seq);
+        let (from, reads) = match feeds.resume(self.room, position) {
+            Some(Resumed::Read(seq)) => (seq, READS),
+            Some(Resumed::Ahead) => (end(feeds), READS),
+            Some(Resumed::OtherEpoch) => (end(feeds), LOOKS),
             _ => return Ready::Yes,
         };
-        if self.reads >= READS && !feeds.is_reading(self.room) { Ready::Yes } else { Ready::Read(from) }
+        if self.reads >= reads && !feeds.is_reading(self.room) { Ready::Yes } else { Ready::Read(from) }
     }
 }
 
@@ -100,11 +104,44 @@ pub(super) enum Reply {
     Given,
 }
 
+/// What came of trying a join.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Attempt {
+    /// It is in step, as far as Redis lets it be.
+    Done,
+    /// It waits for this room.
+    Waits(RoomId),
+    /// It waits for a log to be read.
+    Read(RoomId),
+    /// It waits for the marks.
+    Marks,
+    /// It waits for the link.
+    Link,
+    /// The session is gone.
+    Gone,
+}
+
+impl Attempt {
+    /// A name for counting.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Done => "join done",
+            Self::Waits(_) => "join waits",
+            Self::Read(_) => "join reads",
+            Self::Marks => "join lacks marks",
+            Self::Link => "join lacks link",
+            Self::Gone => "join gone",
+        }
+    }
+}
+
 /// Where a session stands in a room that it joins, and what it lacks.
 #[derive(Debug)]
 pub(super) struct Place {
     pub(super) position: Option<(Topic, Position)>,
     pub(super) replay: Option<Replay>,
+    /// Live events that it lacks.
+    pub(super) live: Vec<Frame>,
 }
 
 /// A session on its way into step.
@@ -117,6 +154,8 @@ pub(super) struct Join {
     pub(super) known: Vec<RoomId>,
     /// The `at` of a session that comes back; `None` for one that starts.
     pub(super) resume_at: Option<u64>,
+    /// The live events that it has had since, where it names them.
+    pub(super) passed: Option<Passed>,
     /// Marks that were read after all its topics were followed, and the question.
     pub(super) marks: Option<(Stamp, Arc<Marks>)>,
     /// When the answer goes out in any case.
@@ -167,23 +206,39 @@ impl Join {
         let marked = self.missed_live(subject.area(), marks.known().get(subject.area()));
         let Subject::Topic(topic) = subject else {
             let fresh = wish.asked == Asked::Fresh;
-            return if fresh { Ok(Place { position: None, replay: None }) } else { Err(wish.asked.reason()) };
+            return if fresh {
+                Ok(Place { position: None, replay: None, live: Vec::new() })
+            } else {
+                Err(wish.asked.reason())
+            };
         };
         let (position, replay) = match &wish.asked {
             Asked::Fresh => (feeds.position(wish.room).ok_or(Reason::Gap)?, None),
             Asked::From(position) => match feeds.resume(wish.room, position).ok_or(Reason::Gap)? {
                 Resumed::InStep => (position.clone(), None),
                 Resumed::Replay(replay) => (position.clone(), Some(replay)),
-                Resumed::Ahead => return Err(Reason::LogReplaced),
+                Resumed::Ahead | Resumed::OtherEpoch => return Err(Reason::LogReplaced),
                 Resumed::Read(_) => return Err(Reason::Gap),
                 Resumed::Resync(reason) => return Err(reason),
             },
             Asked::NoPosition | Asked::Gap => return Err(wish.asked.reason()),
         };
-        if marked {
-            return Err(Reason::Live);
-        }
-        Ok(Place { position: Some((topic, position)), replay })
+        let live = if marked { self.live_events(&topic, wish.room, feeds, marks) } else { Some(Vec::new()) };
+        Ok(Place { position: Some((topic, position)), replay, live: live.ok_or(Reason::Live)? })
+    }
+
+    /// The live events of a topic that it lacks, where this node knows.
+    fn live_events(
+        &self,
+        topic: &Topic,
+        room: RoomId,
+        feeds: &Feeds,
+        marks: &LiveMarks,
+    ) -> Option<Vec<Frame>> {
+        let (at, passed) = (self.resume_at?, self.passed.as_ref()?);
+        // A proof that Redis' clock has not reached yet proves nothing here either.
+        self.marks.as_ref().filter(|(_, marks)| at <= marks.now)?;
+        marks.recent().missed(topic, at, feeds.get(room)?.confirmed()?, passed)
     }
 
     /// Writes the answer that is due, if one is. Returns whether it was the `welcome`.
@@ -214,7 +269,7 @@ impl Join {
     }
 
     /// Writes what the session lacks.
-    pub(super) fn replay(&self, replays: Vec<Replay>, metrics: &Metrics) {
+    pub(super) fn replay(&self, replays: impl Iterator<Item = Replay>, metrics: &Metrics) {
         for replay in replays {
             metrics.backfilled.inc_by(replay.len() as u64);
             metrics.tail_replays.inc();

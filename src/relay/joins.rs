@@ -17,17 +17,17 @@ use super::{
     Request,
     feeds::Feeds,
     interest::Interest,
-    join::{Asked, Join, Place, Ready, Reply, Wish},
+    join::{Asked, Attempt, Join, Place, Ready, Reply, Wish},
     link::Link,
     marks::LiveMarks,
     question::{Question, Questions, Stamp},
     resyncs::PendingResyncs,
     sources::LateSources,
-    status,
+    status, verdicts,
 };
 use crate::{
     bus::{BusError, Marks},
-    hub::{Entrance, Hub, MemberId, Outbox, RoomId, Standing},
+    hub::{Entrance, Frame, Hub, MemberId, Outbox, Replay, RoomId, Standing},
     metrics::Metrics,
     mutant,
     protocol::{Position, Subject, Topic, message::Positions},
@@ -35,23 +35,6 @@ use crate::{
 
 /// How long a session waits for its answer before it gets one without all positions.
 const PATIENCE: Duration = Duration::from_secs(5);
-
-/// What came of trying a join.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Attempt {
-    /// It is in step, as far as Redis lets it be.
-    Done,
-    /// It waits for this room.
-    Waits(RoomId),
-    /// It waits for a log to be read.
-    Read(RoomId),
-    /// It waits for the marks.
-    Marks,
-    /// It waits for the link.
-    Link,
-    /// The session is gone.
-    Gone,
-}
 
 /// The parts that a join touches.
 #[derive(Debug)]
@@ -117,6 +100,7 @@ impl Joins {
             wishes,
             known,
             resume_at: resume.map(|resume| resume.at.unwrap_or(0)),
+            passed: resume.and_then(|resume| resume.passed.clone()),
             marks: None,
             until: now + PATIENCE,
             checked: 0,
@@ -128,6 +112,12 @@ impl Joins {
 
     /// Tries a join: it is finished, or left waiting for the first thing that is not ready.
     pub(super) fn attempt(&mut self, id: u64, around: &mut Around<'_>) -> Attempt {
+        let attempt = self.try_to_finish(id, around);
+        verdicts::count(attempt.name());
+        attempt
+    }
+
+    fn try_to_finish(&mut self, id: u64, around: &mut Around<'_>) -> Attempt {
         let Some(join) = self.by_id.get_mut(&id) else { return Attempt::Gone };
         let Some(member) = around.hub.member_of(&join.outbox) else {
             self.by_id.remove(&id);
@@ -199,17 +189,17 @@ impl Joins {
         let lacks_marks = join.lacks_marks(around.feeds);
         let (ready, later): (Vec<_>, Vec<_>) =
             wishes.into_iter().partition(|wish| !lacks_marks && wish.is_ready(around.feeds) == Ready::Yes);
-        let mut positions = Vec::new();
-        let mut replays = Vec::new();
+        let (mut positions, mut replays, mut live_events) = (Vec::new(), Vec::new(), Vec::new());
         let mut owes = false;
         for wish in ready {
             match join.verdict(&wish, around.hub, around.feeds, around.marks) {
-                Ok(Place { position, replay }) => {
+                Ok(Place { position, replay, live }) => {
                     let head = around.feeds.top(wish.room).map_or(0, |top| top.seq);
                     let from = position.as_ref().map_or(head, |(_, position)| position.id.seq);
                     around.hub.put_in_step(member, wish.room, from, head);
                     positions.extend(position);
                     replays.extend(replay);
+                    live_events.push(live);
                 }
                 Err(reason) => {
                     around.hub.owe(member, wish.room, reason);
@@ -220,7 +210,8 @@ impl Joins {
         positions.extend(join.known.iter().filter_map(|room| known_position(member, *room, around)));
         let standings = around.hub.standings(member);
         let pending = standings.iter().any(|(_, standing)| *standing != Standing::InStep);
-        let caught_up = replays.is_empty() && !pending;
+        live_events.retain(|events| !events.is_empty());
+        let caught_up = replays.is_empty() && live_events.is_empty() && !pending;
         // Whoever comes back with a later proof than what it was told here is told the earlier one.
         let told = around.hub.at_of(member, around.link.at());
         let frozen = around.hub.member(member).and_then(|member| member.at);
@@ -238,7 +229,12 @@ impl Joins {
         if owes {
             around.resyncs.pay_one(member, around.hub, around.feeds, around.link, around.metrics);
         }
-        join.replay(replays, around.metrics);
+        // First, and with the proof that the session brought: what it is told next may claim more.
+        let live_events = live_events.into_iter().map(|events| {
+            let frames: Arc<[Frame]> = events.iter().map(|frame| frame.with_at(back)).collect();
+            Replay::new(Arc::clone(&frames), 0, frames.len())
+        });
+        join.replay(live_events.chain(replays), around.metrics);
         if around.link.is_live() {
             let complete = status::is_complete(member, around.hub, around.feeds);
             if complete || !later.is_empty() {

@@ -18,8 +18,10 @@ use crate::{
     protocol::Subject,
 };
 
-/// How long after a question that was not answered well it is asked again.
+/// How long after a question that was not answered well it is asked again: ...
 const PAUSE: Duration = Duration::from_millis(500);
+/// ... twice as long each time, up to this.
+const LONGEST_PAUSE: Duration = Duration::from_secs(4);
 
 /// The look at heads and marks that is under way.
 #[derive(Debug)]
@@ -57,8 +59,12 @@ pub(super) struct Link {
     whole: bool,
     /// Rooms whose heads are to be compared.
     doubtful: BTreeSet<RoomId>,
-    /// No look before this.
-    pause: Option<Instant>,
+    /// Rooms whose heads could not be read.
+    unread: BTreeSet<RoomId>,
+    /// Marks were to be renewed and were not.
+    unmarked: bool,
+    /// No look at those before this, and by how long it was put off.
+    pause: Option<(Instant, Duration)>,
 }
 
 impl Link {
@@ -73,6 +79,8 @@ impl Link {
             looking: None,
             whole: false,
             doubtful: BTreeSet::new(),
+            unread: BTreeSet::new(),
+            unmarked: false,
             pause: None,
         }
     }
@@ -124,6 +132,8 @@ impl Link {
             looking: None,
             whole: true,
             doubtful: feeds.rooms().filter(|room| !opening.contains(room)).collect(),
+            unread: BTreeSet::new(),
+            unmarked: false,
             pause: None,
         };
     }
@@ -132,28 +142,38 @@ impl Link {
     pub(super) fn doubt(&mut self, room: RoomId, feeds: &mut Feeds) {
         if self.up {
             feeds.doubt(room);
+            self.unread.remove(&room);
             self.doubtful.insert(room);
         }
     }
 
     /// Whether a room is in doubt that no look under way will settle.
     pub(super) fn is_doubtful(&self, room: RoomId) -> bool {
-        self.doubtful.contains(&room)
+        self.doubtful.contains(&room) || self.unread.contains(&room)
     }
 
     /// A room is gone.
     pub(super) fn forget(&mut self, room: RoomId) {
         self.doubtful.remove(&room);
+        self.unread.remove(&room);
     }
 
-    /// Asks for the heads of what is in doubt, unless it is asked already.
+    /// Asks for the heads of what is in doubt, unless it is asked already. What could not be read is asked for again after a
+    /// pause; the marks that were renewed the first time are only read then.
     pub(super) fn look(&mut self, hub: &Hub, feeds: &Feeds, questions: &mut Questions, now: Instant) {
-        let due = self.whole || !self.doubtful.is_empty();
-        if !self.up || !due || self.looking.is_some() || self.pause.is_some_and(|pause| now < pause) {
+        let paused = self.pause.is_some_and(|(until, _)| now < until);
+        let fresh = !self.doubtful.is_empty();
+        let due = if self.whole { !paused } else { fresh || !paused && !self.unread.is_empty() };
+        if !self.up || !due || self.looking.is_some() {
             return;
         }
+        let renew = std::mem::take(&mut self.unmarked) || self.whole || fresh;
+        let mut rooms = std::mem::take(&mut self.doubtful);
+        if !paused {
+            rooms.append(&mut self.unread);
+        }
         let (mut places, mut areas) = (Vec::new(), Vec::new());
-        for room in std::mem::take(&mut self.doubtful) {
+        for room in rooms {
             match hub.subject(room) {
                 Some(Subject::Topic(topic)) => {
                     places.push(Place { topic: topic.clone(), top: feeds.top(room) });
@@ -162,7 +182,7 @@ impl Link {
                 None => {}
             }
         }
-        let stamp = questions.ask(Question::Look(places));
+        let stamp = questions.ask(Question::Look { places, renew });
         self.looking = Some(Looking { stamp, whole: self.whole, areas });
     }
 
@@ -177,10 +197,26 @@ impl Link {
         self.whole = false;
     }
 
-    /// Rooms could not be looked at: they are asked for again after a pause.
+    /// Nothing could be looked at, and no mark renewed: all of it is asked for again after a pause.
+    pub(super) fn look_at_all_again(&mut self, rooms: impl Iterator<Item = RoomId>, now: Instant) {
+        self.unmarked = true;
+        self.look_again(rooms, now);
+    }
+
+    /// All that was asked for could be looked at.
+    pub(super) fn looked_well(&mut self) {
+        if self.unread.is_empty() {
+            self.pause = None;
+        }
+    }
+
+    /// These rooms could not be looked at, or their logs could not be read: they are asked for again after a pause.
     pub(super) fn look_again(&mut self, rooms: impl Iterator<Item = RoomId>, now: Instant) {
-        self.doubtful.extend(rooms);
-        self.pause = Some(now + PAUSE);
+        self.unread.extend(rooms);
+        // While nothing is in step nobody waits longer than need be.
+        let wait = self.pause.filter(|_| !self.whole);
+        let wait = wait.map_or(PAUSE, |(_, wait)| (wait * 2).min(LONGEST_PAUSE));
+        self.pause = Some((now + wait, wait));
     }
 
     /// A probe has come back.

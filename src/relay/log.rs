@@ -24,6 +24,9 @@ pub enum Resumed {
     Read(u64),
     /// It has been further than this feed is: the log must be read forwards.
     Ahead,
+    /// It comes from a log of another epoch. Which of the two is the present one the log itself must say: another node may
+    /// have seen sooner that it was replaced, and a Redis whose clock is behind gives it an earlier epoch.
+    OtherEpoch,
     /// It must refetch.
     Resync(Reason),
 }
@@ -87,12 +90,8 @@ impl Log {
         if position.lineage != head.lineage && !mutant::is("lineage") {
             return Resumed::Resync(Reason::RedisChanged);
         }
-        if position.id.epoch > head.top.epoch {
-            // Another node may have seen sooner that the log was replaced.
-            return Resumed::Ahead;
-        }
         if position.id.epoch != head.top.epoch {
-            return Resumed::Resync(Reason::LogReplaced);
+            return Resumed::OtherEpoch;
         }
         let seq = position.id.seq;
         if seq == head.top.seq {

@@ -10,9 +10,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::question::{Question, Questions, Stamp};
+use super::{
+    question::{Question, Questions, Stamp},
+    recent::RecentLive,
+};
 use crate::{
     bus::{BusError, Marks},
+    hub::Frame,
     mutant,
     protocol::{Event, Topic},
 };
@@ -27,6 +31,28 @@ const RENEW: Duration = Duration::from_secs(1);
 const LEFT: Duration = Duration::from_millis(250);
 /// Live events that wait for a mark; what is more becomes a `resync`.
 const HELD: usize = 1024;
+/// How much faster than this machine's clock Redis' may run between two proofs.
+const FASTER: Duration = Duration::from_millis(100);
+
+/// A probe that has come back.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Proof {
+    /// Redis' clock when it was published, ms.
+    pub(super) at: u64,
+    /// When it was asked for, at the latest.
+    pub(super) asked: Instant,
+}
+
+/// What is done about a clock of Redis that was set ahead.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Renewal {
+    #[default]
+    None,
+    /// All marks are being renewed.
+    Asked(Stamp),
+    /// They could not be: the next tick tries again.
+    Due,
+}
 
 /// Until when each area has had live events, ms of Redis' clock, as this node last read it. Clones share it.
 #[derive(Debug, Clone, Default)]
@@ -91,12 +117,25 @@ pub(super) struct Freed {
 pub(super) struct LiveMarks {
     areas: BTreeMap<String, Area>,
     known: KnownMarks,
+    recent: RecentLive,
+    last: Option<Proof>,
+    renewal: Renewal,
 }
 
 impl LiveMarks {
     /// The marks, for those who look at them without asking.
     pub(super) fn known(&self) -> &KnownMarks {
         &self.known
+    }
+
+    /// The last live events.
+    pub(super) fn recent(&self) -> &RecentLive {
+        &self.recent
+    }
+
+    /// A live event was delivered.
+    pub(super) fn delivered(&mut self, frame: &Frame) {
+        self.recent.push(frame);
     }
 
     /// Takes a live event; gives it back where its mark holds.
@@ -123,6 +162,7 @@ impl LiveMarks {
             area.held.push_back((topic.clone(), event));
         } else {
             area.lost = true;
+            self.recent.forget();
         }
         None
     }
@@ -161,6 +201,7 @@ impl LiveMarks {
                     tracing::warn!(area = name, %error, "live events are withheld: their mark cannot be written");
                 }
                 area.held.clear();
+                self.recent.forget();
                 Freed::default()
             }
         }
@@ -173,10 +214,22 @@ impl LiveMarks {
                 area.write(name, now, questions);
             }
         }
+        if self.renewal == Renewal::Due {
+            self.renew(questions);
+        }
     }
 
-    /// A proof: a mark that lies before it holds no more, whatever this node's clock says (Redis' was set ahead).
-    pub(super) fn prove(&mut self, at: u64) {
+    /// A proof: a mark that lies before it holds no more, whatever this node's clock says (Redis' was set ahead). Another
+    /// node may still count on such a mark, so all of them are renewed before anybody is told of this proof.
+    pub(super) fn prove(&mut self, proof: Proof, now: Instant, questions: &mut Questions) {
+        let at = proof.at;
+        self.recent.prove(at, questions.latest());
+        if self.last.replace(proof).is_some_and(|last| last.was_set_ahead_of(at, now))
+            && !mutant::is("clock-ahead")
+        {
+            tracing::warn!("Redis' clock was set ahead: the marks of live events are renewed");
+            self.renew(questions);
+        }
         for (name, area) in &mut self.areas {
             if area.until.is_some() && self.known.get(name).is_none_or(|mark| mark <= at) {
                 area.until = None;
@@ -184,9 +237,26 @@ impl LiveMarks {
         }
     }
 
-    /// Whether live events are withheld somewhere: then nobody was told everything.
+    fn renew(&mut self, questions: &mut Questions) {
+        self.renewal = Renewal::Asked(questions.ask(Question::Look { places: Vec::new(), renew: true }));
+    }
+
+    /// Whether this was the renewal of all marks, and not a look at what is in doubt.
+    pub(super) fn renewed(&mut self, stamp: Stamp, marks: &Result<Marks, BusError>) -> bool {
+        if self.renewal != Renewal::Asked(stamp) {
+            return false;
+        }
+        self.renewal = Renewal::None;
+        match marks {
+            Ok(marks) => self.known.learn(marks),
+            Err(_) => self.renewal = Renewal::Due,
+        }
+        true
+    }
+
+    /// Whether live events are withheld somewhere, or may be ahead of their mark: then nobody was told everything.
     pub(super) fn withhold(&self) -> bool {
-        self.areas.values().any(|area| area.lost || !area.held.is_empty())
+        self.renewal != Renewal::None || self.areas.values().any(|area| area.lost || !area.held.is_empty())
     }
 
     /// The link is lost: marks were written with what is no longer known to hold.
@@ -197,6 +267,9 @@ impl LiveMarks {
             area.until = None;
             area.writing = None;
         }
+        self.recent.forget();
+        // The look that follows a lost link renews them.
+        (self.last, self.renewal) = (None, Renewal::None);
     }
 
     /// Remembers marks that were read.
@@ -207,6 +280,14 @@ impl LiveMarks {
     /// The link is back: marks of a Redis that is no more would hold for ever where its clock was ahead.
     pub(super) fn relearn(&self, marks: &Marks) {
         if mutant::is("known-marks") { self.known.learn(marks) } else { self.known.replace(marks) }
+    }
+}
+
+impl Proof {
+    /// Whether Redis' clock has gone further since than time has.
+    fn was_set_ahead_of(self, at: u64, now: Instant) -> bool {
+        let passed = now.saturating_duration_since(self.asked) + FASTER;
+        Duration::from_millis(at.saturating_sub(self.at)) > passed
     }
 }
 

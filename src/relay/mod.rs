@@ -16,6 +16,7 @@ mod link;
 mod log;
 mod marks;
 mod question;
+mod recent;
 mod resyncs;
 mod revocations;
 mod sources;
@@ -23,6 +24,7 @@ mod status;
 mod switch;
 mod tail;
 mod task;
+mod verdicts;
 
 use std::{
     sync::{
@@ -35,7 +37,7 @@ use std::{
 use tokio::sync::mpsc;
 
 pub use self::{
-    joins::Attempt,
+    join::Attempt,
     log::{Entry, Resumed},
     marks::KnownMarks,
     question::{Answer, Input, Now, Out, Place, Question, Stamp},
@@ -231,6 +233,9 @@ impl Relay {
         let _ = self.commands.send(command).await;
     }
 }
+
+#[cfg(feature = "simulation")]
+pub use self::verdicts::take as take_verdicts;
 
 /// For a simulator, which drives the switch itself.
 #[cfg(feature = "simulation")]

@@ -81,8 +81,13 @@ pub enum Question {
         /// How far ahead of Redis' clock.
         ahead: Duration,
     },
-    /// The heads of these topics; after them all marks, which are then renewed.
-    Look(Vec<Place>),
+    /// The heads of these topics; after them all marks.
+    Look {
+        /// The topics.
+        places: Vec<Place>,
+        /// Whether the marks are renewed: live events of these topics may have been lost.
+        renew: bool,
+    },
     /// The heads of these topics.
     Heads(Vec<Place>),
     /// All sources; these are put back first where Redis has lost them.
@@ -114,7 +119,7 @@ pub enum Answer {
         /// All marks.
         marks: Result<Marks, BusError>,
     },
-    /// Heads and all marks, renewed.
+    /// Heads and all marks.
     Looked {
         /// A head for each topic that was asked for.
         heads: Vec<(Place, Result<Head, BusError>)>,

@@ -143,6 +143,12 @@ impl PendingResyncs {
 pub(super) fn overflow(hub: &mut Hub, at: u64, member: MemberId, dropped: &Dropped) {
     let at = if mutant::is("overflow-at") { at } else { at.min(dropped.at) };
     hub.hold_back(member, at);
+    if dropped.live
+        && let Some(member) = hub.member_mut(member)
+    {
+        // It is told when it has its `resync`.
+        member.live = false;
+    }
     for topic in &dropped.topics {
         let by_key = hub.find(&Subject::Topic(topic.clone()));
         let by_key = by_key.filter(|room| hub.follow(member, *room).is_some());

@@ -24,7 +24,7 @@ use super::{
     resyncs::PendingResyncs,
     revocations::LastLook,
     sources::{KnownSources, LateSources},
-    status,
+    status, verdicts,
 };
 use crate::{
     hub::{Hub, RoomId},
@@ -134,6 +134,7 @@ impl Switch {
 
     /// What follows from a verdict on a log: the only place where it does.
     fn follow(&mut self, room: RoomId, topic: &Topic, arrival: Arrival, lone: bool) {
+        verdicts::count(arrival.name());
         match arrival {
             Arrival::Deliver(frame) => {
                 self.deliveries.deliver(room, &frame, lone, &mut self.hub);

@@ -121,8 +121,8 @@ impl Rig {
     }
 
     pub(super) fn prove(&mut self) {
-        let at = self.redis.now;
-        self.event(BusEvent::Proof { at });
+        let (at, asked) = (self.redis.now, self.now.instant);
+        self.event(BusEvent::Proof { at, asked });
     }
 
     /// Answers every question that there is, and those that follow.
@@ -182,7 +182,12 @@ impl Rig {
             let epoch = self.redis.logs[&self.topic(topic)].0;
             ((*topic).to_owned(), format!("{}.{epoch}-{seq}", self.redis.lineage))
         };
-        Resume { at: Some(at), positions: positions.iter().map(position).collect(), away: false }
+        Resume {
+            at: Some(at),
+            positions: positions.iter().map(position).collect(),
+            away: false,
+            passed: None,
+        }
     }
 
     /// An event is recorded; it comes by the wire where it is not lost.
@@ -266,7 +271,9 @@ impl Redis {
                 }
                 Answer::Marked { area, marks: self.marks() }
             }
-            Question::Look(places) => Answer::Looked { heads: self.heads(places), marks: self.marks() },
+            Question::Look { places, .. } => {
+                Answer::Looked { heads: self.heads(places), marks: self.marks() }
+            }
             Question::Heads(places) => Answer::Heads(self.heads(places)),
             Question::Sources(_) => Answer::Sources(self.sources()),
         }

@@ -2,6 +2,8 @@
 
 #[path = "switch_rig.rs"]
 mod rig;
+#[path = "switch_truth_tests.rs"]
+mod truth;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -15,7 +17,7 @@ use crate::{
 
 const OPEN: fn(&Question) -> bool = |question| matches!(question, Question::Open(_));
 const READ: fn(&Question) -> bool = |question| matches!(question, Question::Read { .. });
-const LOOK: fn(&Question) -> bool = |question| matches!(question, Question::Look(_));
+const LOOK: fn(&Question) -> bool = |question| matches!(question, Question::Look { .. });
 const MARK: fn(&Question) -> bool = |question| matches!(question, Question::Mark { .. });
 
 #[test]
@@ -318,7 +320,7 @@ fn a_doubt_costs_as_much_as_is_doubtful() {
         .questions
         .iter()
         .filter_map(|(_, question)| match question {
-            Question::Look(places) => Some(places.len()),
+            Question::Look { places, .. } => Some(places.len()),
             Question::Read { .. } => panic!("nothing is known to be missing"),
             _ => None,
         })

@@ -110,9 +110,10 @@ async fn ask(bus: &Bus, question: Question) -> Answer {
             let marks = bus.mark(vec![area.clone()], ahead).await;
             Answer::Marked { area, marks }
         }
-        Question::Look(places) => {
+        Question::Look { places, renew } => {
             let heads = heads(bus, places).await;
-            Answer::Looked { heads, marks: renew_marks(bus).await }
+            let marks = if renew { renew_marks(bus).await } else { bus.marks().await };
+            Answer::Looked { heads, marks }
         }
         Question::Heads(places) => Answer::Heads(heads(bus, places).await),
         Question::Sources(lost) => Answer::Sources(bus.sources(lost).await),

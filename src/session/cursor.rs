@@ -4,8 +4,9 @@
 //! anew each time. So it is not signed, and an unreadable one is like none at all: `resync` (`no-position`).
 //!
 //! Layout before base64 (URL-safe, no padding): version 1, flags, `at`, lineages (count; length and text each), topics
-//! (length and text, index of the lineage, epoch, seq; until the end). Numbers are LEB128. Which sources the client knows
-//! to be late stands behind the lineages as one that no topic is of, `!` and a digest: earlier releases pass over it.
+//! (length and text, index of the lineage, epoch, seq; until the end). Numbers are LEB128. Behind the lineages stand two that no
+//! topic is of, so that earlier releases pass over them: which sources the client knows to be late (`!` and a digest), and the
+//! live events that it has had lately (`+` and their names).
 
 use std::collections::BTreeMap;
 
@@ -14,7 +15,9 @@ use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use crate::{
     hub::Frame,
     mutant,
-    protocol::{EntryId, Late, Lineage, NodeMessage, Position, Reason, Resume, Subject, message::Positions},
+    protocol::{
+        EntryId, Late, Lineage, NodeMessage, Passed, Position, Reason, Resume, Subject, message::Positions,
+    },
 };
 
 /// Characters of a cursor.
@@ -29,8 +32,12 @@ const ENTRY: usize = 14;
 const VERSION: u8 = 1;
 /// Flag: the client was told that the node does not see Redis.
 const AWAY: u8 = 1;
+/// Lineages of positions: their count, with what else stands among them, is one byte.
+const MOST_LINEAGES: u8 = 250;
 /// Before the digest of the sources that are late.
 const LATE: &str = "!";
+/// Before the names of live events.
+const PASSED: &str = "+";
 
 /// How a client brings its positions back, which bounds what it can follow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,6 +67,8 @@ pub struct Cursor {
     pub away: bool,
     /// Which sources the client was told to be late ([`crate::protocol::Late::digest`]).
     pub late: u32,
+    /// Which live events the client has had lately.
+    passed: Passed,
     positions: BTreeMap<String, Position>,
 }
 
@@ -102,7 +111,12 @@ impl Cursor {
     /// What the relay resumes from.
     pub fn resume(&self) -> Resume {
         let positions = self.positions.iter().map(|(topic, position)| (topic.clone(), position.to_string()));
-        Resume { at: (self.at > 0).then_some(self.at), positions: positions.collect(), away: self.away }
+        Resume {
+            at: (self.at > 0).then_some(self.at),
+            positions: positions.collect(),
+            away: self.away,
+            passed: Some(self.passed.clone()),
+        }
     }
 
     /// Reads a cursor that came in an address. `None`: not one.
@@ -122,11 +136,13 @@ impl Cursor {
         }
         let away = byte(&mut rest)? & AWAY != 0;
         let at = number(&mut rest)?;
-        let (mut lineages, mut late) = (Vec::new(), 0);
+        let (mut lineages, mut late, mut passed) = (Vec::new(), 0, Passed::default());
         for _ in 0..byte(&mut rest)? {
             let text = piece(&mut rest)?;
             if let Some(digest) = text.strip_prefix(LATE) {
                 late = u32::from_str_radix(digest, 16).ok()?;
+            } else if let Some(names) = text.strip_prefix(PASSED) {
+                passed = Passed::read(names)?;
             }
             lineages.push(Lineage::new(text));
         }
@@ -137,7 +153,7 @@ impl Cursor {
             let id = EntryId { epoch: number(&mut rest)?, seq: number(&mut rest)? };
             positions.insert(topic, Position { lineage, id });
         }
-        Some(Self { at, away, late, positions })
+        Some(Self { at, away, late, passed, positions })
     }
 
     /// The cursor as text for an address, at most [`MAX_LENGTH`] characters. A position that does not fit is left out:
@@ -162,7 +178,7 @@ impl Cursor {
             put_number(&mut entry, id.epoch);
             put_number(&mut entry, id.seq);
             let more = entry.len() + if known.is_none() { lineage.as_str().len() + 2 } else { 0 };
-            if size + more > carriage.most() || index == u8::MAX {
+            if size + more > carriage.most() || index >= MOST_LINEAGES {
                 continue;
             }
             size += more;
@@ -171,10 +187,16 @@ impl Cursor {
             }
             topics.extend_from_slice(&entry);
         }
+        // Positions come first; three bytes hold the length.
+        let room = carriage.most().saturating_sub(size + PASSED.len() + 3);
+        let passed = self.passed.text(self.at, room).map(|names| format!("{PASSED}{names}"));
         let mut bytes = vec![VERSION, if self.away { AWAY } else { 0 }];
         put_number(&mut bytes, self.at);
-        bytes.push(lineages.len() as u8 + u8::from(late.is_some()));
-        for text in lineages.into_iter().map(Lineage::as_str).chain(late.as_deref()) {
+        let others = [late, passed];
+        bytes.push((lineages.len() + others.iter().flatten().count()) as u8);
+        for text in
+            lineages.into_iter().map(Lineage::as_str).chain(others.iter().flatten().map(String::as_str))
+        {
             put_piece(&mut bytes, text);
         }
         bytes.extend_from_slice(&topics);
@@ -200,7 +222,9 @@ impl Cursor {
     /// The client is told an event.
     pub fn pass(&mut self, frame: &Frame) {
         self.at = self.at.max(frame.at());
-        let Some((lineage, id)) = frame.position() else { return };
+        let Some((lineage, id)) = frame.position() else {
+            return self.passed.push(frame.digest(), frame.at());
+        };
         let position = Position { lineage: lineage.clone(), id: *id };
         match self.positions.get_mut(frame.topic().as_str()) {
             Some(known) => *known = position,
@@ -307,92 +331,5 @@ fn put_piece(bytes: &mut Vec<u8>, text: &str) {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::protocol::Areas;
-
-    fn position(seq: u64) -> Position {
-        format!("0123456789abcdef.1763700000000-{seq}").parse().unwrap()
-    }
-
-    #[test]
-    fn what_fits_by_the_count_fits_in_fact() {
-        let areas = Areas::new(["comments", "project-items"], [], []).unwrap();
-        let mut followed = Vec::new();
-        let mut cursor = Cursor { at: 1_763_700_000_000, ..Cursor::default() };
-        for n in 0.. {
-            let subject = Subject::parse(&format!("project-items:{n:0>40}"), &areas).unwrap();
-            if !has_room(&followed, &subject) {
-                break;
-            }
-            cursor.positions.insert(subject.to_string(), position((1 << 35) - 1));
-            cursor.positions.insert(subject.area().to_owned(), position((1 << 35) - 1));
-            followed.push(subject);
-        }
-        assert!(followed.len() > 38, "{}", followed.len());
-        let text = cursor.text();
-        assert!(text.len() <= MAX_LENGTH);
-        assert_eq!(Cursor::read(&text).unwrap(), cursor);
-    }
-
-    #[test]
-    fn what_does_not_fit_is_left_out() {
-        let positions = (0..500).map(|n| (format!("comments:{n}"), position(n))).collect();
-        let cursor = Cursor { at: 7, away: true, late: 9, positions };
-        let read = Cursor::read(&cursor.text()).unwrap();
-        assert!(cursor.text().len() <= MAX_LENGTH && read.positions.len() > 100);
-        assert!(read.away && read.at == 7 && read.late == 9);
-    }
-
-    #[test]
-    fn in_a_body_everything_fits() {
-        let positions = (0..500).map(|n| (format!("comments:{n:0>200}"), position(n))).collect();
-        let cursor = Cursor { at: 7, positions, ..Cursor::default() };
-        let text = cursor.text_by(Carriage::Body);
-        assert_eq!(Cursor::read_by(&text, Carriage::Body).as_ref(), Some(&cursor));
-        assert_eq!(Cursor::read(&text), None, "an address has no room for it");
-    }
-
-    #[test]
-    fn only_what_is_asked_for_is_kept() {
-        let positions =
-            ["comments:1", "comments:2", "comments", "projects"].map(|topic| (topic.to_owned(), position(1)));
-        let mut cursor = Cursor { positions: positions.into(), ..Cursor::default() };
-        cursor.keep(&["comments:2".into(), "content".into()]);
-        assert_eq!(cursor.topics().collect::<Vec<_>>(), ["comments", "comments:2"]);
-    }
-
-    #[test]
-    fn a_redis_whose_clock_is_behind_takes_the_proof_back() {
-        let mut cursor = Cursor { at: 9_000, ..Cursor::default() };
-        let mut told = |reason, at| {
-            let positions = Positions::default();
-            cursor.note(&NodeMessage::Resync { topics: Vec::new(), reason, spread_ms: 0, at, positions });
-            cursor.at
-        };
-        assert_eq!(told(Reason::Gap, 8_000), 9_000, "what was told before stays true");
-        assert_eq!(told(Reason::RedisChanged, 400), 400);
-        assert_eq!(told(Reason::Gap, 500), 500);
-        assert_eq!(told(Reason::Live, 450), 450);
-    }
-
-    proptest! {
-        #[test]
-        fn cursors_survive_the_way(at: u64, away: bool, late: u32, topics in proptest::collection::btree_map("[a-zä:%]{0,30}", any::<(u64, u64)>(), 0..20)) {
-            let positions = topics.into_iter().map(|(topic, (epoch, seq))| {
-                (topic, Position { lineage: Lineage::new("0123456789abcdef"), id: EntryId { epoch, seq } })
-            });
-            let cursor = Cursor { at, away, late, positions: positions.collect() };
-            prop_assert_eq!(Cursor::read(&cursor.text()), Some(cursor));
-        }
-
-        #[test]
-        fn garbage_is_never_a_panic(text in "[A-Za-z0-9_-]{0,200}", mut bytes: Vec<u8>) {
-            let _ = Cursor::read(&text);
-            bytes.insert(0, VERSION);
-            let _ = Cursor::read(&BASE64_URL_SAFE_NO_PAD.encode(bytes));
-        }
-    }
-}
+#[path = "cursor_tests.rs"]
+mod tests;

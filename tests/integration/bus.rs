@@ -213,7 +213,7 @@ both! {
     async fn proof_comes_after_what_it_proves(place: &Place) {
         let mut bus = TestBus::try_start(place.settings()).await.unwrap();
         assert!(matches!(bus.next().await, BusEvent::Link(Link::Up)));
-        let BusEvent::Proof { at: first } = bus.next().await else { panic!("no proof with the link") };
+        let BusEvent::Proof { at: first, .. } = bus.next().await else { panic!("no proof with the link") };
         bus.follow(&["comments:1"]).await;
         let marked = bus.bus.marks().await.unwrap().now;
         assert!(first <= marked && marked < first + 60_000);
@@ -222,7 +222,7 @@ both! {
         let mut delivered = false;
         let proven = bus.until(|event| match event {
             BusEvent::Delivery(_) => { delivered = true; None }
-            BusEvent::Proof { at } => (at >= accepted).then_some(delivered),
+            BusEvent::Proof { at, .. } => (at >= accepted).then_some(delivered),
             _ => None,
         });
         assert!(proven.await);
@@ -246,7 +246,7 @@ both! {
             match event {
                 BusEvent::Delivery(_) => delivered += 1,
                 BusEvent::Doubt(None) => doubts += 1,
-                BusEvent::Proof { at } if at > last => return Some(()),
+                BusEvent::Proof { at, .. } if at > last => return Some(()),
                 BusEvent::Link(link) => panic!("{link:?}"),
                 _ => {}
             }

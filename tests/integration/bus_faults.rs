@@ -276,7 +276,7 @@ async fn redis_that_refuses_writes_is_not_deaf() {
     let mut bus = started(&redis.url()).await;
     let proof = async |bus: &mut TestBus| {
         bus.until(|event| match event {
-            BusEvent::Proof { at } => Some(at),
+            BusEvent::Proof { at, .. } => Some(at),
             BusEvent::Link(link) => panic!("{link:?}"),
             _ => None,
         })

@@ -233,11 +233,9 @@ impl Line {
                 Ok(None)
             }
             Err(Fault::NoWrites(text)) => {
-                let time = self.connection.command("TIME", channel, Vec::new(), PATIENCE).await?;
-                let mut parts =
-                    reply::items(time).into_iter().map(|part| reply::text(part).parse().unwrap_or(0));
-                let (seconds, micros) = (parts.next().unwrap_or(0_u64), parts.next().unwrap_or(0_u64));
-                let message = format!("{} {token}", seconds * 1000 + micros / 1000);
+                let now = self.call("clock", &[channel.to_owned()], Vec::new(), PATIENCE).await?;
+                let now = now.into_iter().next().map(reply::text).unwrap_or_default();
+                let message = format!("{now} {token}");
                 self.send(channel, Bytes::from(message), PATIENCE).await?;
                 Ok(Some(text))
             }

@@ -354,7 +354,8 @@ impl Built {
     async fn probe(&mut self, board: &Board) -> Result<(), Fault> {
         self.round += 1;
         let (link, line, round, count) = (self.number, &self.line, self.round, self.probes.len());
-        let token = |index| Token { link, round, index, count }.text();
+        let asked = Token::moment();
+        let token = |index| Token { link, round, index, count, asked }.text();
         let started = Instant::now();
         let mut accepted = false;
         let returned = timeout(PATIENCE, async {

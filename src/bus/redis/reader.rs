@@ -4,7 +4,11 @@
 //! the first probe has come back it holds everything, so that nothing is delivered ahead of `Up`. It ends with its link;
 //! what it had not handed on is gone. Must not know who is subscribed to what.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{
+    collections::HashSet,
+    sync::{Arc, LazyLock},
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use fred::types::{Message, MessageKind};
@@ -44,7 +48,14 @@ pub(super) struct Reader {
 struct Round {
     number: u64,
     at: u64,
+    asked: u64,
     back: HashSet<usize>,
+}
+
+impl Round {
+    fn proof(&self) -> BusEvent {
+        BusEvent::Proof { at: self.at, asked: *BEGAN + Duration::from_millis(self.asked) }
+    }
 }
 
 /// What travels with a probe.
@@ -58,12 +69,22 @@ pub(super) struct Token {
     pub(super) index: usize,
     /// Probes in the round.
     pub(super) count: usize,
+    /// When it was asked for, ms since [`BEGAN`].
+    pub(super) asked: u64,
 }
 
+/// What the moments of probes are counted from: only this process reads them.
+static BEGAN: LazyLock<Instant> = LazyLock::new(Instant::now);
+
 impl Token {
+    /// The present moment, as [`Token::asked`] has it.
+    pub(super) fn moment() -> u64 {
+        BEGAN.elapsed().as_millis() as u64
+    }
+
     /// As it is sent.
     pub(super) fn text(&self) -> String {
-        format!("{} {} {} {}", self.link, self.round, self.index, self.count)
+        format!("{} {} {} {} {}", self.link, self.round, self.index, self.count, self.asked)
     }
 
     /// Reads `<ms> <token>`.
@@ -72,7 +93,8 @@ impl Token {
         let mut next = || numbers.next()?.parse::<u64>().ok();
         let (at, link, round) = (next()?, next()?, next()?);
         let (index, count) = (usize::try_from(next()?).ok()?, usize::try_from(next()?).ok()?);
-        Some((at, Self { link, round, index, count }))
+        let asked = next()?;
+        Some((at, Self { link, round, index, count, asked }))
     }
 }
 
@@ -129,7 +151,7 @@ impl Reader {
         for event in self.held.take().unwrap_or_default() {
             self.push(event);
         }
-        self.push(BusEvent::Proof { at: self.round.at });
+        self.push(self.round.proof());
         self.returned.send_replace(self.round.number);
     }
 
@@ -177,7 +199,7 @@ impl Reader {
             self.round = Round { number: token.round, ..Round::default() };
         }
         if token.index == 0 {
-            self.round.at = at;
+            (self.round.at, self.round.asked) = (at, token.asked);
         }
         self.round.back.insert(token.index);
         if self.round.back.len() < token.count {
@@ -186,7 +208,7 @@ impl Reader {
         if self.held.is_some() {
             return true;
         }
-        self.push(BusEvent::Proof { at: self.round.at });
+        self.push(self.round.proof());
         self.returned.send_replace(token.round);
         false
     }

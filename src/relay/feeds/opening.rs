@@ -55,6 +55,7 @@ impl Feeds {
         match head {
             Ok(head) if !feed.was_refused_since(asked) => {
                 self.failed.remove(&room);
+                self.lineage = head.as_ref().map(|head| head.lineage.clone()).or(self.lineage.take());
                 if feed.reopen() {
                     return Opened::Doubtful;
                 }

@@ -4,6 +4,7 @@ use super::Switch;
 use crate::{
     bus::{BusError, Head, History, Marks},
     hub::RoomId,
+    mutant,
     protocol::{EntryId, Reason, Subject, Topic},
     relay::{
         feed::Arrival,
@@ -94,8 +95,16 @@ impl Switch {
         if filling {
             self.turn.metrics.backfilled.inc_by(entries.len() as u64);
         }
-        for entry in entries {
-            let arrival = self.feeds.arrive(room, topic, entry, at, now);
+        let every = self.hub.every(topic);
+        for (id, event) in entries {
+            // Whoever follows the whole area has it now as well: the wire may bring it only after they have left the topic.
+            if !mutant::is("wire-twice")
+                && self.feeds.first_by_read(room, id)
+                && let Some(every) = every
+            {
+                self.pass_every(every, topic, Some(room), (id, event.clone()), false);
+            }
+            let arrival = self.feeds.arrive(room, topic, (id, event), at, now);
             self.follow(room, topic, arrival, false);
         }
         let replaced = matches!(verdict, Arrival::Replaced(_));
@@ -123,6 +132,9 @@ impl Switch {
         heads: Vec<(Place, Result<Head, BusError>)>,
         marks: Result<Marks, BusError>,
     ) {
+        if self.marks.renewed(stamp, &marks) {
+            return self.advance();
+        }
         let Some(looked) = self.link.looked(stamp) else { return };
         let now = self.turn.now.instant;
         let failed = heads.iter().all(|(_, head)| head.is_err()) && !heads.is_empty();
@@ -133,7 +145,7 @@ impl Switch {
                 let error = marks.err().or(head_error).map(|error| error.to_string()).unwrap_or_default();
                 tracing::warn!(error, "the heads of the followed topics cannot be read; trying again");
                 let behind: Vec<RoomId> = self.feeds.behind().collect();
-                return self.link.look_again(behind.into_iter(), now);
+                return self.link.look_at_all_again(behind.into_iter(), now);
             }
         };
         if looked.whole {
@@ -170,7 +182,9 @@ impl Switch {
             self.wake(room);
         }
         self.wake_all(again.iter().copied());
-        if !again.is_empty() {
+        if again.is_empty() {
+            self.link.looked_well();
+        } else {
             self.link.look_again(again.into_iter(), now);
         }
         if looked.whole {

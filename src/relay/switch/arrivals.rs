@@ -1,11 +1,14 @@
 //! What arrives from the bus, in order: deliveries, proofs, doubts, and the link itself.
 
+use std::time::Instant;
+
 use super::Switch;
 use crate::{
     bus::{self, BusEvent, Content, Delivery},
     hub::RoomId,
+    mutant,
     protocol::{EntryId, Event, NodeMessage, Reason, Subject, Topic},
-    relay::{deliveries::Wide, feed::Arrival, joins::Joins, status},
+    relay::{deliveries::Wide, feed::Arrival, joins::Joins, marks::Proof, status},
 };
 
 /// Bytes of deliveries in one turn, well below any outbox's bound.
@@ -30,7 +33,7 @@ impl Switch {
                 other => {
                     self.hub.flush();
                     match other {
-                        BusEvent::Proof { at } => self.prove(at),
+                        BusEvent::Proof { at, asked } => self.prove(at, asked),
                         BusEvent::Link(bus::Link::Down { reason, .. }) => self.lose_link(&reason),
                         BusEvent::Link(bus::Link::Up) => self.regain_link(),
                         BusEvent::Doubt(subject) => self.doubt(subject.as_ref()),
@@ -83,14 +86,14 @@ impl Switch {
         let arrival = self.feeds.arrive(room, topic, (id, event), at, now);
         // What shows a gap, or another log, is told as a `resync`: the event itself would come before it.
         let told = matches!(arrival, Arrival::Read(_) | Arrival::Replaced(_) | Arrival::Earlier);
-        if let Some((every, event)) = wide.filter(|_| !told) {
+        if let Some((every, event)) = wide.filter(|_| !told || mutant::is("area-first")) {
             self.pass_every(every, topic, Some(room), (id, event), lone);
         }
         self.follow(room, topic, arrival, lone);
     }
 
     /// Hands a recorded message to those who follow the whole area.
-    fn pass_every(
+    pub(super) fn pass_every(
         &mut self,
         every: RoomId,
         topic: &Topic,
@@ -101,16 +104,18 @@ impl Switch {
         let Some(event) = event else {
             return self.resyncs.owe_all(&mut self.hub, every, Reason::Invalid);
         };
-        // Whoever follows `area:*` follows `area` too, so its feed knows the lineage.
-        let area = self.hub.find(&Subject::Topic(topic.wide()));
-        let position = area.and_then(|area| Some((self.feeds.lineage_of(area)?, id)));
+        // A whole area has one master, whose history every head that was read names.
+        let position = self.feeds.lineage().map(|lineage| (lineage.clone(), id));
         let wide = Wide { every, topic, room, position };
         self.deliveries.deliver_wide(wide, event, lone, &mut self.hub);
     }
 
     pub(super) fn pass_live(&mut self, topic: &Topic, event: Event, lone: bool) {
         let room = self.hub.find(&Subject::Topic(topic.clone()));
-        self.deliveries.deliver_live(room, topic, event, lone, &mut self.hub);
+        let frame = self.deliveries.deliver_live(room, topic, event, lone, &mut self.hub);
+        if room.is_some() {
+            self.marks.delivered(&frame);
+        }
     }
 
     /// Other areas count from now on: what is followed in one that is gone ends.
@@ -133,8 +138,8 @@ impl Switch {
     }
 
     /// A probe has come back: everything before it was handed over.
-    fn prove(&mut self, at: u64) {
-        self.marks.prove(at);
+    fn prove(&mut self, at: u64, asked: Instant) {
+        self.marks.prove(Proof { at, asked }, self.turn.now.instant, &mut self.questions);
         self.link.prove(at);
         if self.link.is_live() {
             self.turn.metrics.proof().renew();

@@ -1,0 +1,200 @@
+//! What the switch may say, and when: `live:true`, a proof, which of two logs is the present one; and what it asks again.
+
+use super::{
+    rig::{Rig, Told, told},
+    *,
+};
+use crate::{
+    hub::{Frame, Outbox},
+    protocol::{Passed, Resume},
+};
+
+/// A session whose outbox holds little, and whose node has been away from Redis while so many events were recorded.
+fn behind(events: usize) -> (Rig, Arc<Outbox>) {
+    let mut rig = Rig::live();
+    let anna = rig.connect(&["comments:1"], None, 1_000);
+    rig.serve();
+    rig.event(BusEvent::Link(BusLink::Down { reason: "cut".into(), lineage_changed: false }));
+    assert_eq!(told(&anna), ["welcome live comments:1=0 comments=0", "status false"]);
+    (0..events).for_each(|_| rig.publish("comments:1", true));
+    rig.event(BusEvent::Link(BusLink::Up));
+    rig.prove();
+    rig.serve();
+    (rig, anna)
+}
+
+#[test]
+fn nobody_is_told_live_who_is_owed_a_resync() {
+    let (mut rig, anna) = behind(20);
+    assert_eq!(told(&anna), Told::new(), "what it lacked was more than it may keep waiting");
+    rig.tick();
+    assert_eq!(told(&anna), Told::new());
+    rig.take(Input::Command(Command::Drained(Arc::clone(&anna))));
+    rig.tick();
+    assert_eq!(told(&anna), ["resync slow comments:1", "status true"]);
+}
+
+#[test]
+fn live_is_taken_back_with_the_events_before_it() {
+    let (mut rig, anna) = behind(1);
+    (0..12).for_each(|_| rig.publish("comments:1", false));
+    assert_eq!(told(&anna), Told::new(), "it waited behind an event that was dropped");
+    rig.take(Input::Command(Command::Drained(Arc::clone(&anna))));
+    rig.tick();
+    assert_eq!(told(&anna), ["resync slow comments:1", "status true"]);
+}
+
+#[test]
+fn a_position_of_another_epoch_has_the_log_looked_at() {
+    let mut rig = Rig::live();
+    let anna = rig.join(&["comments:1"]);
+    // Deleted, and opened anew by a master whose clock is behind. Another node has seen it, this one has not.
+    let topic = rig.topic("comments:1");
+    let epoch = rig.redis.logs[&topic].0;
+    rig.redis.logs.insert(topic.clone(), (epoch - 100, 3));
+    let resume = rig.resume(&[("comments:1", 3), ("comments", 0)], rig.switch.at());
+    let bob = rig.connect(&["comments:1"], Some(resume), 1_000);
+    rig.serve();
+    assert_eq!(told(&bob), ["welcome live comments:1=3 comments=0"]);
+    assert_eq!(told(&anna), ["resync log-replaced comments:1"]);
+    // Of a log that is gone.
+    rig.redis.logs.insert(topic.clone(), (epoch - 200, 3));
+    let resume = rig.resume(&[("comments:1", 3), ("comments", 0)], rig.switch.at());
+    rig.redis.logs.insert(topic, (epoch - 100, 3));
+    let carl = rig.connect(&["comments:1"], Some(resume), 1_000);
+    rig.serve();
+    assert_eq!(told(&carl), ["welcome live comments=0", "resync log-replaced comments:1"]);
+}
+
+#[test]
+fn marks_are_renewed_before_anybody_is_told_of_a_clock_that_was_set_ahead() {
+    let mut rig = Rig::live();
+    let anna = rig.join(&["comments:1"]);
+    let ping = |rig: &mut Rig| {
+        rig.take(Input::Command(Command::Ping(Arc::clone(&anna))));
+        told(&anna)
+    };
+    rig.pass(5_000);
+    rig.prove();
+    let before = rig.switch.at();
+    assert_eq!(ping(&mut rig), [format!("pong {before}")]);
+    assert!(rig.questions.is_empty(), "a clock that runs as ours does needs nothing");
+    // Another node counts on a mark that is over by the new clock.
+    rig.redis.now += 60_000;
+    rig.pass(5_000);
+    rig.prove();
+    assert_eq!(ping(&mut rig), [format!("pong {before}")]);
+    let renewal = rig.keep(LOOK);
+    assert!(matches!(&renewal.1, Question::Look { places, renew: true } if places.is_empty()));
+    rig.redis.marks_refused = true;
+    rig.answer(renewal);
+    assert_eq!(ping(&mut rig), [format!("pong {before}")], "refused");
+    rig.redis.marks_refused = false;
+    rig.tick();
+    rig.serve();
+    assert_eq!(ping(&mut rig), [format!("pong {}", before + 65_000)]);
+}
+
+#[test]
+fn a_head_that_is_refused_is_asked_for_ever_more_seldom_and_renews_no_marks() {
+    let mut rig = Rig::live();
+    let _anna = rig.join(&["comments:1", "projects:1"]);
+    rig.redis.refused = vec!["projects:1"];
+    rig.event(BusEvent::Doubt(Some(Subject::parse("projects:1", &rig.areas).unwrap())));
+    let (mut asked, mut renewed) = (0, 0);
+    for _ in 0..60 {
+        while let Some((stamp, question)) = rig.questions.pop_front() {
+            if let Question::Look { renew, .. } = &question {
+                asked += 1;
+                renewed += usize::from(*renew);
+            }
+            rig.answer((stamp, question));
+        }
+        rig.tick();
+    }
+    assert!((10..=20).contains(&asked), "{asked} looks in a minute");
+    assert_eq!(renewed, 1, "only what was lost before the first look needs to be told");
+    // What is lost meanwhile is looked at at once, and told to who is away.
+    rig.serve();
+    rig.event(BusEvent::Doubt(Some(Subject::parse("comments:1", &rig.areas).unwrap())));
+    let look = rig.keep(LOOK);
+    let topic = rig.topic("comments:1");
+    let Question::Look { places, renew: true } = &look.1 else { panic!("{look:?}") };
+    assert!(places.iter().any(|place| place.topic == topic));
+    rig.answer(look);
+    rig.redis.refused.clear();
+    for _ in 0..5 {
+        rig.tick();
+        rig.serve();
+    }
+    assert!(rig.switch.is_live() && rig.questions.is_empty());
+}
+
+#[test]
+fn who_names_the_live_events_that_it_had_gets_the_others_and_no_resync() {
+    let mut rig = Rig::live();
+    let anna = rig.join(&["comments:1"]);
+    let _bo = rig.join(&["comments:2"]);
+    rig.pass(5_000);
+    rig.prove();
+    let at = rig.switch.at();
+    let digest = |n| Frame::new(rig.topic("comments:1"), None, 0, event(n)).digest();
+    let digests = [digest(1), digest(2)];
+    let had = |names: &[u64]| {
+        let mut passed = Passed::default();
+        for digest in names {
+            passed.push(*digest, at);
+        }
+        Some(passed)
+    };
+    let back = |rig: &mut Rig, passed: Option<Passed>| {
+        let resume = rig.resume(&[("comments:1", 0), ("comments", 0)], at);
+        let session = rig.connect(&["comments:1"], Some(Resume { passed, ..resume }), 100_000);
+        rig.serve();
+        told(&session)
+    };
+    let welcome = "welcome live comments:1=0 comments=0";
+    for n in [1, 2] {
+        rig.arrive("comments:1", Content::Live(event(n)));
+        rig.serve();
+    }
+    assert_eq!(told(&anna), ["comments:1 0", "comments:1 0"]);
+    assert_eq!(back(&mut rig, had(&[])), [welcome, "comments:1 0", "comments:1 0"]);
+    assert_eq!(back(&mut rig, had(&[digests[0]])), [welcome, "comments:1 0"]);
+    assert_eq!(back(&mut rig, had(&digests)), [welcome]);
+    let resync = ["welcome live", "resync live comments:1 comments"];
+    assert_eq!(back(&mut rig, None), resync, "nobody kept count");
+    // Said once more: which of the two it had cannot be told.
+    rig.arrive("comments:1", Content::Live(event(1)));
+    rig.serve();
+    let twice = ["welcome live comments=0", "resync live comments:1"];
+    assert_eq!(back(&mut rig, had(&digests)), twice);
+    assert_eq!(back(&mut rig, had(&[digests[1]])), [welcome, "comments:1 0", "comments:1 0"]);
+    // What was on its way over a link that is lost is not known.
+    rig.event(BusEvent::Link(BusLink::Down { reason: "cut".into(), lineage_changed: false }));
+    rig.event(BusEvent::Link(BusLink::Up));
+    rig.prove();
+    rig.serve();
+    assert_eq!(back(&mut rig, had(&digests)), resync);
+}
+
+#[test]
+fn an_event_that_a_read_has_brought_does_not_come_again_by_the_whole_area() {
+    let mut rig = Rig::live();
+    let anna = rig.join(&["comments:1", "comments:*"]);
+    rig.publish("comments:1", true);
+    // Another node was faster: who comes from there has the log read, which brings the event to everybody.
+    let resume = rig.resume(&[("comments:1", 1), ("comments", 0)], rig.switch.at());
+    let bob = rig.connect(&["comments:1"], Some(resume), 1_000);
+    rig.serve();
+    assert_eq!(told(&bob), ["welcome live comments:1=1 comments=0"]);
+    assert_eq!(told(&anna), ["comments:1 1"]);
+    let subjects = vec![Subject::parse("comments:1", &rig.areas).unwrap()];
+    rig.take(Input::Command(Command::Unsubscribe { outbox: Arc::clone(&anna), subjects }));
+    told(&anna);
+    let (epoch, seq) = rig.redis.logs[&rig.topic("comments:1")];
+    rig.arrive("comments:1", Content::Recorded(EntryId { epoch, seq }, event(seq)));
+    assert_eq!(told(&anna), Told::new(), "it is only late");
+    rig.publish("comments:1", false);
+    assert_eq!(told(&anna), ["comments:1 2"]);
+}

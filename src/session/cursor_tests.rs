@@ -1,0 +1,104 @@
+//! Cursors: what fits, what survives the way, and what a told message makes of them.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::protocol::Areas;
+
+fn position(seq: u64) -> Position {
+    format!("0123456789abcdef.1763700000000-{seq}").parse().unwrap()
+}
+
+#[test]
+fn what_fits_by_the_count_fits_in_fact() {
+    let areas = Areas::new(["comments", "project-items"], [], []).unwrap();
+    let mut followed = Vec::new();
+    let mut cursor = Cursor { at: 1_763_700_000_000, ..Cursor::default() };
+    for n in 0.. {
+        let subject = Subject::parse(&format!("project-items:{n:0>40}"), &areas).unwrap();
+        if !has_room(&followed, &subject) {
+            break;
+        }
+        cursor.positions.insert(subject.to_string(), position((1 << 35) - 1));
+        cursor.positions.insert(subject.area().to_owned(), position((1 << 35) - 1));
+        followed.push(subject);
+    }
+    assert!(followed.len() > 38, "{}", followed.len());
+    let text = cursor.text();
+    assert!(text.len() <= MAX_LENGTH);
+    assert_eq!(Cursor::read(&text).unwrap(), cursor);
+}
+
+#[test]
+fn what_does_not_fit_is_left_out() {
+    let positions = (0..500).map(|n| (format!("comments:{n}"), position(n))).collect();
+    let cursor = Cursor { at: 7, away: true, late: 9, positions, ..Cursor::default() };
+    let read = Cursor::read(&cursor.text()).unwrap();
+    assert!(cursor.text().len() <= MAX_LENGTH && read.positions.len() > 100);
+    assert!(read.away && read.at == 7 && read.late == 9);
+}
+
+#[test]
+fn in_a_body_everything_fits() {
+    let positions = (0..500).map(|n| (format!("comments:{n:0>200}"), position(n))).collect();
+    let cursor = Cursor { at: 7, positions, ..Cursor::default() };
+    let text = cursor.text_by(Carriage::Body);
+    assert_eq!(Cursor::read_by(&text, Carriage::Body).as_ref(), Some(&cursor));
+    assert_eq!(Cursor::read(&text), None, "an address has no room for it");
+}
+
+#[test]
+fn only_what_is_asked_for_is_kept() {
+    let positions =
+        ["comments:1", "comments:2", "comments", "projects"].map(|topic| (topic.to_owned(), position(1)));
+    let mut cursor = Cursor { positions: positions.into(), ..Cursor::default() };
+    cursor.keep(&["comments:2".into(), "content".into()]);
+    assert_eq!(cursor.topics().collect::<Vec<_>>(), ["comments", "comments:2"]);
+}
+
+#[test]
+fn a_redis_whose_clock_is_behind_takes_the_proof_back() {
+    let mut cursor = Cursor { at: 9_000, ..Cursor::default() };
+    let mut told = |reason, at| {
+        let positions = Positions::default();
+        cursor.note(&NodeMessage::Resync { topics: Vec::new(), reason, spread_ms: 0, at, positions });
+        cursor.at
+    };
+    assert_eq!(told(Reason::Gap, 8_000), 9_000, "what was told before stays true");
+    assert_eq!(told(Reason::RedisChanged, 400), 400);
+    assert_eq!(told(Reason::Gap, 500), 500);
+    assert_eq!(told(Reason::Live, 450), 450);
+}
+
+proptest! {
+    #[test]
+    fn cursors_survive_the_way(at: u64, away: bool, late: u32, topics in proptest::collection::btree_map("[a-zä:%]{0,30}", any::<(u64, u64)>(), 0..20)) {
+        let positions = topics.into_iter().map(|(topic, (epoch, seq))| {
+            (topic, Position { lineage: Lineage::new("0123456789abcdef"), id: EntryId { epoch, seq } })
+        });
+        let cursor = Cursor { at, away, late, positions: positions.collect(), ..Cursor::default() };
+        prop_assert_eq!(Cursor::read(&cursor.text()), Some(cursor));
+    }
+
+    #[test]
+    fn garbage_is_never_a_panic(text in "[A-Za-z0-9_-]{0,200}", mut bytes: Vec<u8>) {
+        let _ = Cursor::read(&text);
+        bytes.insert(0, VERSION);
+        let _ = Cursor::read(&BASE64_URL_SAFE_NO_PAD.encode(bytes));
+    }
+}
+
+#[test]
+fn live_events_are_named_where_the_positions_leave_room() {
+    let areas = Areas::new(["comments"], [], []).unwrap();
+    let event = crate::protocol::Event::parse(br#"{"type":"a.b"}"#.as_slice().into(), 99).unwrap();
+    let frame = Frame::new(crate::protocol::Topic::parse("comments", &areas).unwrap(), None, 7, event);
+    let mut cursor = Cursor { at: 7, ..Cursor::default() };
+    cursor.pass(&frame);
+    assert_eq!(Cursor::read(&cursor.text()), Some(cursor.clone()));
+    let since = |text: &str| Cursor::read(text).unwrap().resume().passed.unwrap().since(frame.digest());
+    assert_eq!(since(&cursor.text()), Some(Some(7)));
+    cursor.positions = (0..500).map(|n| (format!("comments:{n}"), position(n))).collect();
+    assert!(cursor.text().len() <= MAX_LENGTH);
+    assert_eq!(since(&cursor.text()), None, "it had some, and nobody can say which");
+}
