@@ -65,16 +65,17 @@ impl World {
         }
     }
 
-    /// Everything wanted is subscribed to: the link serves commands, and a probe proves it.
+    /// Everything wanted is subscribed to, but for what Redis refuses: the link serves commands, and a probe proves it.
     fn attached(&mut self, node: usize, taken: &[Subject]) {
-        let refused = self.nodes[node].bus.wanted.iter().any(|subject| !taken.contains(subject));
+        let wanted = self.nodes[node].bus.wanted.iter();
+        let refused: Vec<Subject> = wanted.filter(|subject| !taken.contains(subject)).cloned().collect();
+        for subject in refused {
+            self.nodes[node].bus.wanted.remove(&subject);
+            self.event(node, carillon::bus::BusEvent::Refused(subject));
+        }
         let Some(link) = &mut self.nodes[node].bus.link else { return };
         if link.attached {
             return;
-        }
-        if refused {
-            self.nodes[node].bus.link = None;
-            return self.build_later(node);
         }
         link.attached = true;
         let number = link.number;
@@ -125,11 +126,11 @@ impl World {
             Work::Marks(stamp) => (stamp, Answer::Marks(marks(reply))),
             Work::Mark(stamp, area, _) => (stamp, Answer::Marked { area, marks: marks(reply) }),
             Work::Heads(stamp, places) => (stamp, Answer::Heads(placed(places, heads(reply)))),
-            Work::Look(stamp, places) => {
-                return self.begin(node, Work::LookMarks(stamp, placed(places, heads(reply))));
+            Work::Look(stamp, places, renew) => {
+                return self.begin(node, Work::LookMarks(stamp, placed(places, heads(reply)), renew));
             }
-            Work::LookMarks(stamp, heads) => match marks(reply) {
-                Ok(marks) if !marks.marks.is_empty() => {
+            Work::LookMarks(stamp, heads, renew) => match marks(reply) {
+                Ok(marks) if renew && !marks.marks.is_empty() => {
                     return self
                         .begin(node, Work::LookRenew(stamp, heads, marks.marks.into_keys().collect()));
                 }

@@ -7,11 +7,6 @@ use crate::world::World;
 /// heard of Redis' clock may be two rounds of probes old, ms.
 const MARKED: u64 = 14_000;
 
-/// How often a client may be told of one topic all the same: a mark may lie ahead of a clock that was set back, and a poll
-/// waits up to five seconds for it to pass, but not where it has something else to tell, nor before its node has a proof
-/// by the new clock.
-const AGAIN: u32 = 400;
-
 impl World {
     /// Whether a `resync` of this reason has a cause.
     pub(crate) fn within_budget(&mut self, client: usize, topic: &str, reason: &str) {
@@ -54,8 +49,12 @@ impl World {
                 let last = audit.live.values().filter(|live| live.topic.split(':').next() == Some(area));
                 let last = last.map(|live| live.at).max();
                 let doubtful = Some(audit.doubtful + MARKED).filter(|_| last.is_some());
-                let timely = since(last.map(|at| at + MARKED)) || since(doubtful);
-                timely || last.is_some() && self.tell_again(client, topic)
+                // Marks are renewed where Redis' clock was set ahead, and lie ahead of a new master's that is behind.
+                let moved = Some(audit.jumped.max(Some(audit.ahead)).unwrap_or(0) + MARKED);
+                let moved = moved.filter(|_| audit.jumped.is_some() && last.is_some());
+                // What was withheld while Redis refused is told when it does not any more.
+                let withheld = Some(audit.refused_until + MARKED).filter(|_| last.is_some());
+                since(last.map(|at| at + MARKED)) || since(doubtful) || since(moved) || since(withheld)
             }
             "slow" => self.plan.outbox_bytes < 100_000,
             _ => false,
@@ -66,10 +65,5 @@ impl World {
             );
             self.violate("needless resync", text);
         }
-    }
-
-    /// Whether a client may be told once more of a mark that lies ahead.
-    fn tell_again(&self, client: usize, topic: &str) -> bool {
-        self.audit.views[client].told_live.get(topic).copied().unwrap_or(0) <= AGAIN
     }
 }

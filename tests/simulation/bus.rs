@@ -44,8 +44,8 @@ pub(crate) enum Work {
     Read(Stamp, Topic, carillon::protocol::EntryId),
     Marks(Stamp),
     Mark(Stamp, String, u64),
-    Look(Stamp, Vec<Place>),
-    LookMarks(Stamp, Vec<(Place, Result<Head, BusError>)>),
+    Look(Stamp, Vec<Place>, bool),
+    LookMarks(Stamp, Vec<(Place, Result<Head, BusError>)>, bool),
     LookRenew(Stamp, Vec<(Place, Result<Head, BusError>)>, Vec<String>),
     Heads(Stamp, Vec<Place>),
     Attach,
@@ -86,6 +86,8 @@ pub(crate) struct Link {
     pub asked: BTreeMap<u64, (u64, Work)>,
     pub next: u64,
     pub round: u64,
+    /// When the round was begun.
+    begun: std::time::Instant,
     pub accepted: bool,
     back: bool,
 }
@@ -148,6 +150,7 @@ impl World {
             }
             Push::Probe(round, at) if round == link.round => {
                 link.back = true;
+                let asked = link.begun;
                 if !link.up {
                     link.up = true;
                     let held = std::mem::take(&mut link.held);
@@ -158,7 +161,7 @@ impl World {
                     self.nodes[node].bus.wait = FIRST_WAIT;
                     self.came_up(node);
                 }
-                self.event(node, BusEvent::Proof { at });
+                self.event(node, BusEvent::Proof { at, asked });
                 return self.proven(node, number);
             }
             Push::Probe(..) => return,
@@ -204,6 +207,7 @@ impl World {
     pub(crate) fn probe(&mut self, node: usize, number: u64) {
         let Some(link) = self.link(node, number) else { return };
         (link.round, link.accepted, link.back) = (link.round + 1, false, false);
+        link.begun = Self::clock().instant;
         let round = link.round;
         self.begin(node, Work::Probe(round));
         let due = self.now + PATIENCE;
@@ -281,6 +285,7 @@ impl World {
             asked: BTreeMap::new(),
             next: 0,
             round: 0,
+            begun: Self::clock().instant,
             accepted: false,
             back: false,
         });

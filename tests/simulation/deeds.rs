@@ -121,7 +121,10 @@ impl World {
         self.trouble(0);
         match deed {
             Deed::FailOver { lost } => {
+                let before = self.redis.clock;
                 self.redis.fail_over(lost);
+                let ahead = self.now + before.saturating_sub(self.redis_clock());
+                self.audit.ahead = self.audit.ahead.max(ahead);
                 self.audit_failed_over();
                 for node in 0..self.nodes.len() {
                     self.lose_link(node, false);
@@ -183,7 +186,7 @@ impl World {
 
     fn poison(&mut self, name: &str) {
         let topic = topic(name);
-        self.redis.clock = self.redis_clock();
+        self.redis.pass(self.redis_clock());
         self.steps += 1;
         let id = self.redis.append(&topic, None);
         self.audit_published(&topic, id, None);

@@ -21,6 +21,7 @@ fn positions(value: &Value) -> Vec<(String, Position)> {
 impl World {
     /// A client comes (back): what it is in step with, and what it has heard, begins anew; a poll goes on.
     pub(crate) fn audit_begin(&mut self, client: usize) {
+        self.excuse_unmarked(client);
         let me = &mut self.clients[client];
         let wanted: Vec<String> = me.subjects.iter().flat_map(|subject| topics_of(subject)).collect();
         me.positions.retain(|topic, _| wanted.contains(topic));
@@ -29,16 +30,17 @@ impl World {
         view.live.clear();
         view.changing.clear();
         view.follows.retain(|topic, _| wanted.contains(topic));
-        if let Some(cursor) = me.cursor.as_deref().filter(|_| me.way == Way::Poll).and_then(Cursor::read) {
-            // What is followed anew goes on as well, where the cursor still knows it.
+        if let Some(cursor) = me.cursor.as_deref().filter(|_| me.way != Way::Socket).and_then(Cursor::read) {
+            // What is followed anew goes on as well, where the cursor knows it: from before, or by the whole area.
             for (topic, position) in cursor.resume().positions {
                 if let (true, Ok(position)) = (wanted.contains(&topic), position.parse()) {
                     me.positions.entry(topic).or_insert(position);
                 }
             }
-            view.started = me.positions.keys().cloned().collect();
-        } else {
-            view.started.clear();
+        }
+        view.started.clear();
+        if me.way == Way::Poll {
+            view.started.extend(me.positions.keys().cloned());
         }
         let (node, life) = (me.node, me.life);
         self.note(|world| {
@@ -212,7 +214,7 @@ impl World {
         let by_area = topic.contains(':') && self.clients[client].subjects.contains(&area);
         if view.started.contains(&topic) {
             self.next_event(client, &topic, position, by_area);
-        } else if !by_area && !view.changing.contains(&topic) {
+        } else if !by_area && !view.changing.contains(&topic) && !view.changing.contains(&area) {
             let text =
                 format!("client {client} got {topic} {position}, and was not told where the topic starts");
             self.violate("event without a start", text);
@@ -245,9 +247,6 @@ impl World {
         self.report.count("resync", &reason);
         let starts = positions(message);
         for topic in message["topics"].as_array().into_iter().flatten().filter_map(Value::as_str) {
-            if reason == "live" {
-                *self.audit.views[client].told_live.entry(topic.to_owned()).or_default() += 1;
-            }
             self.within_budget(client, topic, &reason);
             let start = starts.iter().find(|(of, _)| of == topic);
             match start {

@@ -15,6 +15,7 @@ mod client;
 mod deeds;
 mod generate;
 mod hear;
+mod live;
 mod mutants;
 mod node;
 mod pipe;

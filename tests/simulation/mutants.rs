@@ -13,8 +13,9 @@ use std::{
 const SEEDS: [u64; 3] = [11_000_000, 4_200_000_000, 987_654_321_000];
 /// How long each may take, s.
 const SECONDS: &str = "60";
-/// Safeguards of the real bus, in whose place the simulation has rules of its own: tests/faults takes them out.
-const ELSEWHERE: [&str; 2] = ["probe", "reconcile"];
+/// Safeguards of the real bus, in whose place the simulation has rules of its own: tests/faults takes the first two out,
+/// `tests/simulation/run` the third.
+const ELSEWHERE: [&str; 3] = ["probe", "reconcile", "unsubscribe"];
 
 /// Takes each safeguard out. Whether one was not missed.
 pub(crate) fn run() -> bool {

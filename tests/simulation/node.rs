@@ -132,7 +132,7 @@ impl World {
     }
 
     /// What the clocks of a node show.
-    fn clock() -> Now {
+    pub(crate) fn clock() -> Now {
         Now { instant: tokio::time::Instant::now().into_std(), wall_ms: time::now_ms() }
     }
 

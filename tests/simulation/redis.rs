@@ -84,8 +84,10 @@ pub(crate) struct Log {
 /// The server.
 #[derive(Debug)]
 pub(crate) struct Redis {
-    /// Its clock, ms since 1970; set by the world before each call.
+    /// Its clock as the functions show it, ms since 1970: it never goes back.
     pub clock: u64,
+    /// By how much the machine's clock was set back meanwhile, ms.
+    behind: u64,
     /// Its history.
     pub lineage: Lineage,
     /// The logs.
@@ -109,6 +111,7 @@ impl Redis {
     pub(crate) fn new(length: usize, ttl: u64) -> Self {
         Self {
             clock: 0,
+            behind: 0,
             lineage: Lineage::new("00000001"),
             logs: BTreeMap::new(),
             marks: BTreeMap::new(),
@@ -119,6 +122,12 @@ impl Redis {
             ttl,
             histories: 1,
         }
+    }
+
+    /// The machine's clock shows this.
+    pub(crate) fn pass(&mut self, machine: u64) {
+        self.behind += self.clock.saturating_sub(machine + self.behind);
+        self.clock = machine + self.behind;
     }
 
     /// Calls a function. The error is Redis' text.
@@ -233,6 +242,7 @@ impl Redis {
     /// Another master takes over, whose copy lacks the last `lost` entries of each log.
     pub(crate) fn fail_over(&mut self, lost: u64) {
         self.histories += 1;
+        (self.clock, self.behind) = (0, 0);
         self.lineage = Lineage::new(&format!("{:08x}", self.histories));
         for log in self.logs.values_mut() {
             for _ in 0..lost.min(log.entries.len() as u64) {

@@ -5,6 +5,25 @@ use std::collections::BTreeMap;
 
 use crate::plan::Deed;
 
+/// What every long run must have met, by kind: a run that never does says nothing about it.
+const EXPECTED: [(&str, &str); 4] = [
+    ("bite", "link lost, lost message"),
+    (
+        "deed",
+        "break, burst, clock, cut, deafen, delete, deny, drain, fail-over, flush, follow, forget, freeze, kill, live, lose, \
+         ping, poison, publish, refuse-misconf, refuse-noreplicas, refuse-oom, slow, stall, trim, unfollow",
+    ),
+    ("resync", "gap, invalid, live, log-replaced, no-position, redis-changed, slow, trimmed"),
+    (
+        "verdict",
+        "deliver, earlier, invalid, join done, join gone, join lacks link, join lacks marks, join reads, join waits, nothing, \
+         read, replaced",
+    ),
+];
+/// How often in so many seeds.
+const OFTEN: u64 = 1_000;
+const LONG: u64 = 20_000;
+
 /// Counts by name.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Report {
@@ -29,6 +48,27 @@ impl Report {
         } else {
             self.counts.insert((kind, name.to_owned()), 1);
         }
+    }
+
+    /// Verdicts that have fallen, by name.
+    pub(crate) fn verdicts(&mut self, fallen: BTreeMap<&'static str, u64>) {
+        for (name, count) in fallen {
+            *self.counts.entry(("verdict", name.to_owned())).or_default() += count;
+        }
+    }
+
+    /// What a long run has met too seldom.
+    pub(crate) fn seldom(&self) -> Vec<String> {
+        let mut seldom = Vec::new();
+        for (kind, names) in EXPECTED {
+            for name in names.split(", ") {
+                let count = self.counts.get(&(kind, name.to_owned())).copied().unwrap_or(0);
+                if self.seeds >= LONG && count < OFTEN {
+                    seldom.push(format!("{kind} {name}: only {count} times"));
+                }
+            }
+        }
+        seldom
     }
 
     /// Another run's counts as well.

@@ -49,6 +49,7 @@ impl Runner {
             world.run().await;
             let mut report = std::mem::take(&mut world.report);
             (report.seeds, report.steps) = (1, world.steps);
+            report.verdicts(carillon::relay::take_verdicts());
             Outcome {
                 violation: world.audit.violation.take(),
                 report,
@@ -64,9 +65,10 @@ pub(crate) fn run(order: &Order) -> bool {
         Order::Search { from, time } => {
             let until = Instant::now() + *time;
             let again = schedules();
-            search(*from, u64::MAX, again, &|| Instant::now() < until)
+            // The first that fails is enough to go on with.
+            search(*from, u64::MAX, again, &|failed| !failed && Instant::now() < until)
         }
-        Order::Seeds(seeds) => search(seeds.start, seeds.end, (0, 0), &|| true),
+        Order::Seeds(seeds) => search(seeds.start, seeds.end, (0, 0), &|_| true),
         Order::Replay(seed) => {
             let runner = Runner::new();
             let failed = shrink::show(&runner, generate::plan(*seed));
@@ -110,7 +112,8 @@ fn schedules() -> (u64, u64) {
     (passed, failed)
 }
 
-fn search(from: u64, end: u64, again: (u64, u64), going: &(dyn Fn() -> bool + Sync)) -> bool {
+/// `going`: whether to go on, after one has failed or not.
+fn search(from: u64, end: u64, again: (u64, u64), going: &(dyn Fn(bool) -> bool + Sync)) -> bool {
     println!("seeds from {from}");
     let begun = Instant::now();
     let next = AtomicU64::new(from);
@@ -121,7 +124,7 @@ fn search(from: u64, end: u64, again: (u64, u64), going: &(dyn Fn() -> bool + Sy
             scope.spawn(|| {
                 let runner = Runner::new();
                 let mut report = Report::default();
-                while going() && !failed.load(Ordering::Relaxed) {
+                while going(failed.load(Ordering::Relaxed)) {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
                     if seed >= end {
                         break;
@@ -137,14 +140,19 @@ fn search(from: u64, end: u64, again: (u64, u64), going: &(dyn Fn() -> bool + Sy
             });
         }
     });
-    let (report, found) = total.into_inner().expect("the total");
+    let (report, mut found) = total.into_inner().expect("the total");
     report.print();
     println!("{:.1} s", begun.elapsed().as_secs_f64());
+    found.sort_by_key(|(seed, _)| *seed);
     for (seed, violation) in &found {
         println!("seed {seed}: {}: {}", violation.kind, violation.text);
         println!("replay it with: tests/simulation/run --replay {seed}");
     }
-    let failed = found.len() as u64 + again.1;
+    let seldom = report.seldom();
+    for text in &seldom {
+        println!("{text}");
+    }
+    let failed = found.len() as u64 + again.1 + seldom.len() as u64;
     println!("{} passed, {failed} failed", report.seeds - found.len() as u64 + again.0);
     failed > 0
 }

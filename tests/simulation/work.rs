@@ -33,7 +33,7 @@ impl World {
             Question::Read { topic, after } => Work::Read(stamp, topic, after),
             Question::Marks => Work::Marks(stamp),
             Question::Mark { area, ahead } => Work::Mark(stamp, area, ahead.as_millis() as u64),
-            Question::Look(places) => Work::Look(stamp, places),
+            Question::Look { places, renew } => Work::Look(stamp, places, renew),
             Question::Heads(places) => Work::Heads(stamp, places),
             // No publisher vouches for itself here: who is late has no part in what is delivered.
             Question::Sources(_) => {
@@ -52,7 +52,9 @@ impl World {
                 let opened = outcomes.into_iter().map(|(s, o)| (s, o.map(|()| None))).collect();
                 return self.answered(node, stamp, Answer::Opened(opened));
             }
-            Work::Look(stamp, places) if places.is_empty() => Work::LookMarks(stamp, Vec::new()),
+            Work::Look(stamp, places, renew) if places.is_empty() => {
+                Work::LookMarks(stamp, Vec::new(), renew)
+            }
             Work::Heads(stamp, places) if places.is_empty() => {
                 return self.answered(node, stamp, Answer::Heads(Vec::new()));
             }
@@ -129,7 +131,10 @@ impl World {
             Work::Compare(expected) => {
                 Told::Agrees(self.link(node, number).is_some_and(|link| link.subscribed == *expected))
             }
-            Work::Time(_) => Told::Time(self.redis_clock()),
+            Work::Time(_) => {
+                self.redis.pass(self.redis_clock());
+                Told::Time(self.redis.clock)
+            }
             Work::Send(round, at) => {
                 self.push(node, number, Push::Probe(*round, *at));
                 Told::Done
@@ -155,7 +160,7 @@ impl World {
             Work::Marks(_) | Work::LookMarks(..) => Call::Marks,
             Work::Mark(_, area, ahead) => Call::Mark(vec![area.clone()], *ahead),
             Work::LookRenew(_, _, areas) => Call::Mark(areas.clone(), 2_000),
-            Work::Look(_, places) | Work::Heads(_, places) => Call::Heads(topics(places)),
+            Work::Look(_, places, _) | Work::Heads(_, places) => Call::Heads(topics(places)),
             _ => Call::Probe,
         };
         let reply = self.redis_call(&call);

@@ -272,14 +272,14 @@ impl World {
         if self.chance(0.05) { self.pick(pace * 20 + 1) } else { self.pick(pace + 1) }
     }
 
-    /// Redis' clock, ms.
+    /// What the clock of Redis' machine shows, ms.
     pub(crate) fn redis_clock(&self) -> u64 {
         EPOCH.saturating_add_signed(self.skew) + self.now
     }
 
     /// A function is called in Redis.
     pub(crate) fn redis_call(&mut self, call: &Call) -> Result<Reply, String> {
-        self.redis.clock = self.redis_clock();
+        self.redis.pass(self.redis_clock());
         self.steps += 1;
         self.redis.call(call)
     }
