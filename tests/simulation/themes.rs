@@ -169,6 +169,10 @@ impl Scene<'_> {
         self.then(0, Deed::Live { topic: topic.clone() });
         self.then(3_000, Deed::Clock { by: -20_000 });
         self.then(300, Deed::FailOver { lost: 0 });
+        if self.rng.random_bool(0.5) {
+            // The log that follows is of an earlier epoch.
+            self.then(3_000, Deed::Delete { topic: topic.clone() });
+        }
         for _ in 0..self.rng.random_range(1..5) {
             self.then(3_000, Deed::Publish { topic: topic.clone() });
         }
