@@ -26,17 +26,19 @@ NODE_TOKEN = "node-token-of-the-wagtail-tests-0123456789"
 PASSWORD = "a password of an editor"
 REDIS_ADDRESS, NODE_ADDRESS = "redis://redis:6379", "http://carillon:9090"
 
-# What a site of one's own has anyway: a database for two instances, a name, pages with a text.
-SETTINGS = """
+# What a site of one's own has anyway: a database for two instances, and how it is served.
+DATABASE = """
 DATABASES = {{"default": {{
     "ENGINE": "django.db.backends.postgresql", "NAME": "site", "USER": "site", "HOST": "127.0.0.1", "PORT": "{postgres}", "CONN_MAX_AGE": 60,
 }}}}
+"""
+SETTINGS = """
 DEBUG = False
 EMAIL_BACKEND = "django.core.mail.backends.dummy.EmailBackend"
 SECRET_KEY = "the secret key of the wagtail tests"
 ALLOWED_HOSTS = ["*"]
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
-LOGGING = {{"version": 1, "disable_existing_loggers": False, "handlers": {{"console": {{"class": "logging.StreamHandler"}}}}, "root": {{"handlers": ["console"], "level": "INFO"}}}}
+LOGGING = {"version": 1, "disable_existing_loggers": False, "handlers": {"console": {"class": "logging.StreamHandler"}}, "root": {"handlers": ["console"], "level": "INFO"}}
 """
 MODELS = '''from django.db import models
 
@@ -126,10 +128,11 @@ class Gate:
 class WagtailSite:
     """Redis, nodes, PostgreSQL, a project, two instances of it, and nginx before all of them."""
 
-    def __init__(self, place, nodes=2, workers=1, settings="", environment=None):
+    def __init__(self, place, nodes=2, workers=1, settings="", environment=None, sqlite=False):
+        """`sqlite`: the database of a new project instead of PostgreSQL, with the line that the README has for it."""
         self.place = Path(place)
         self.place.mkdir(parents=True, exist_ok=True)
-        self.workers, self.nodes, self.instances, self.started = workers, [], [], []
+        self.workers, self.sqlite, self.nodes, self.instances, self.started = workers, sqlite, [], [], []
         self.environment = {"PATH": "/usr/bin:/bin", **(environment or {})}
         try:
             self._start(nodes, settings)
@@ -141,7 +144,7 @@ class WagtailSite:
         self.redis = self._keep(Redis(self.place / "redis"))
         for number in range(nodes):
             self.nodes.append(self._keep(Node(self.place / f"node-{number + 1}", f"node-{number + 1}", self.node_settings())))
-        self.postgres = self._keep(Postgres())
+        self.postgres = None if self.sqlite else self._keep(Postgres())
         self.project = self.place / "project"
         self._make_project(settings)
         for node in self.nodes:
@@ -170,10 +173,12 @@ class WagtailSite:
     def _make_project(self, settings):
         self.place.joinpath("project").mkdir()
         self.command("wagtail", "start", "mysite", str(self.project), program=SITE / "wagtail")
-        lines = block(README.read_text(), "python", "INSTALLED_APPS").replace(f'"{REDIS_ADDRESS}"', 'f"redis://127.0.0.1:{os.environ[\'REDIS_PORT\']}"')
+        readme = README.read_text()
+        lines = block(readme, "python", "INSTALLED_APPS").replace(f'"{REDIS_ADDRESS}"', 'f"redis://127.0.0.1:{os.environ[\'REDIS_PORT\']}"')
         lines = lines.replace(NODE_ADDRESS, f"http://127.0.0.1:{self.nodes[0].internal_port}")
         with (self.project / "mysite/settings/base.py").open("a") as file:
-            file.write("\n" + lines + SETTINGS.format(postgres=self.postgres.port) + settings)
+            database = block(readme, "python", "transaction_mode") if self.sqlite else DATABASE.format(postgres=self.postgres.port)
+            file.write("\n" + lines + database + SETTINGS + settings)
         dev = self.project / "mysite/settings/dev.py"
         dev.write_text("from .base import *\n")
         (self.project / "home/models.py").write_text(MODELS)

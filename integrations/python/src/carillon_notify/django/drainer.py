@@ -1,8 +1,8 @@
 """The drainer: a thread per serving process, or `manage.py carillon_outbox`.
 
-It starts with the first request or the first event of a process, after any fork, and never in commands such as
-`migrate`. It drains when it is told that a transaction has committed, and looks by itself every second for rows of
-instances that were cut off or killed.
+It starts with the first request of a process, after any fork, and never in commands such as `migrate` or a shell: what
+they write is found by the instances that serve. It drains when it is told that a transaction has committed, and looks by
+itself every second for rows of commands, and of instances that were cut off or killed.
 """
 
 import logging
@@ -109,23 +109,24 @@ _current: tuple[Drainer, threading.Thread] | None = None
 
 
 def kick() -> None:
-    """A transaction has committed: publish soon. Starts the thread where there is none."""
-    if conf.get("ENABLED") and conf.get("DRAINER") == "thread":
-        _running().wake.set()
+    """A transaction has committed: publish soon. Commands and shells leave it to the processes that serve requests."""
+    if (current := _current) and _runs(current):
+        current[0].wake.set()
 
 
 def on_request(**_: Any) -> None:
-    """The first request of a process starts its drainer."""
-    if _current is None or _current[0].pid != os.getpid():
-        kick()
-
-
-def _running() -> Drainer:
+    """The first request of a process starts its drainer, after any fork."""
     global _current
+    if (_current and _runs(_current)) or not conf.get("ENABLED") or conf.get("DRAINER") != "thread":
+        return
     with _lock:
-        if _current is None or _current[0].pid != os.getpid() or not _current[1].is_alive():
-            drainer = Drainer()
-            thread = threading.Thread(target=drainer.run, name="carillon-outbox", daemon=True)
-            _current = (drainer, thread)
-            thread.start()
-        return _current[0]
+        if _current and _runs(_current):
+            return
+        drainer = Drainer()
+        thread = threading.Thread(target=drainer.run, name="carillon-outbox", daemon=True)
+        thread.start()
+        _current = (drainer, thread)
+
+
+def _runs(current: tuple[Drainer, threading.Thread]) -> bool:
+    return current[0].pid == os.getpid() and current[1].is_alive()
