@@ -2,7 +2,7 @@
 //! transitions, and each run from one wait to the next has an AbortSignal that is looked at after every await.
 //! Knows no tabs.
 
-import { Timers, beginning, iso, isSame, parse, random, textOf, within } from './protocol.js';
+import { Timers, beginning, iso, isSame, random, textOf, within } from './protocol.js';
 import { Session } from './session.js';
 import { Budget, Tokens } from './tokens.js';
 import { Topics } from './topics.js';
@@ -168,10 +168,7 @@ export class Link extends Timers {
   follow(wanted, again = []) {
     const { added, gone } = this.subscriptions.follow(wanted);
     this.session?.change(added, gone);
-    if (again.some((t) => this.subscriptions.is(t, 'refused'))) {
-      this.session?.askAgain('forbidden');
-      this.session?.askAgain('too-many');
-    }
+    if (again.some((t) => this.subscriptions.is(t, 'refused'))) ['forbidden', 'too-many'].forEach((code) => this.session?.askAgain(code));
   }
 
   poke(why) {
@@ -203,8 +200,8 @@ export class Link extends Timers {
     this.late = m.late;
     this.lostAt = undefined;
     this.pingEvery = Math.min(this.pingEvery, heartbeat * 0.8);
-    this.node = m.node ?? null;
-    this.user = m.user ?? null;
+    this.node = m.node;
+    this.user = m.user;
     this.tokens.expires(m.expires_in);
     session.probeLater(Math.max(15_000, this.distrust));
     this.step('welcome');
@@ -267,12 +264,7 @@ export class Link extends Timers {
     if (this.faults.offline) throw new Error('offline');
     const url = `${this.o.url}/config`;
     await this.budget.spend(signal);
-    const read = async () => {
-      const answer = await this.env.config(url, signal);
-      if (answer.status >= 500) throw answer.status;
-      return answer.ok ? parse(await answer.text()) : {};
-    };
-    return within(read(), 4000, this.env).catch((error) => { throw new Error(`${url} cannot be read (${textOf(error)}); is it up, is this origin allowed?`); });
+    return within(this.env.config(url, signal), 4000, this.env).catch((error) => { throw new Error(`${url} cannot be read (${textOf(error)}); is it up, is this origin allowed?`); });
   }
 
   // -- what is told

@@ -91,10 +91,7 @@ export function flawOf(token) {
 }
 
 /** `token()` throws it, or answers null, when nobody is signed in. */
-export class SignedOut extends Error {
-  name = 'SignedOut';
-  constructor(message = 'signed out') { super(message); }
-}
+export class SignedOut extends Error { name = 'SignedOut'; }
 
 // -------- ends of a connection
 

@@ -25,7 +25,7 @@ export function tabId() {
 /** What worked last in this tab, for its next page. */
 export function remembered() {
   const [kind, until] = (stored((s) => s.getItem(WORKED)) ?? '').split(' ');
-  return Number(until) > wall() ? kind : undefined;
+  if (Number(until) > wall()) return kind;
 }
 
 export function remember({ state, transport }) {

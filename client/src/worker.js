@@ -4,7 +4,7 @@ import { Hub } from './hub.js';
 
 /** Two ends; what is posted at one arrives at the other as a copy, in a later turn. */
 export function pipe() {
-  const end = () => ({ closed: false, onmessage: /** @type {any} */ (null), postMessage: /** @type {any} */ (null), close() { this.closed = true; } });
+  const end = () => /** @type {any} */ ({ close() { this.closed = true; } });
   const a = end(), b = end();
   for (const [from, to] of [[a, b], [b, a]]) {
     from.postMessage = (message) => {

@@ -46,8 +46,8 @@ class World {
   }
 
   config() {
-    if (!this.faulty || this.rnd() < 0.8) return Promise.resolve({ status: 200, ok: true, text: this.faulty && this.rnd() < 0.02 ? () => new Promise(() => {}) : async () => (this.faulty && this.rnd() < 0.1 ? '{"websocket":false}' : '{}') });
-    return this.pick([() => Promise.reject(new Error('away')), () => Promise.resolve({ status: 503 }), () => Promise.resolve({ status: 404, ok: false }), () => new Promise(() => {})])();
+    if (!this.faulty || this.rnd() < 0.8) return Promise.resolve(this.faulty && this.rnd() < 0.1 ? { websocket: false } : {});
+    return this.pick([() => Promise.reject(new Error('away')), () => Promise.reject(503), () => Promise.resolve({}), () => new Promise(() => {})])();
   }
 
   token() {
