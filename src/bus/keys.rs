@@ -34,6 +34,11 @@ impl Keys {
         format!("{}:{subject}", self.prefix)
     }
 
+    /// A pattern of all names.
+    pub fn all(&self) -> String {
+        format!("{}:*", self.prefix)
+    }
+
     /// Where a node's probes come back. `tag` decides the slot.
     pub fn probe(&self, tag: &str) -> String {
         format!("{}:probe:{{{tag}}}", self.prefix)

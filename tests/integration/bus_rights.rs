@@ -4,13 +4,17 @@ use std::{process::Command, time::Duration};
 
 use crate::{
     bus_access::{with_login, works},
+    bus_doctor::looked_at,
     support::{
         bus::{TestBus, numbered, settings, subject, topic},
         redis::RedisServer,
     },
 };
 use carillon::{
-    bus::{BusEvent, Settings, redis},
+    bus::{
+        BusError, BusEvent, Settings,
+        redis::{self, Finding, Weight},
+    },
     protocol::{EntryId, Kind, Whom},
 };
 
@@ -126,36 +130,70 @@ async fn a_publisher_of_some_areas_reaches_no_other() {
     bus.end().await;
 }
 
-#[tokio::test]
-async fn a_missing_right_is_named() {
-    let redis = RedisServer::start();
-    let node = with_login(&redis, Some("carillon-node"), Some("pw"));
-    apply_acl(&redis, &node);
-    for right in ["fcall", "function|load", "info", "subscribe", "xadd"] {
-        redis.command(&["FUNCTION", "FLUSH"]);
-        redis.command(&["ACL", "SETUSER", "carillon-node", &format!("-{right}")]);
-        let started = TestBus::try_start(node.clone()).await;
-        redis.command(&["ACL", "SETUSER", "carillon-node", &format!("+{right}")]);
-        // XADD is missed by the first publish only.
-        if right == "xadd" {
-            let bus = started.unwrap();
-            bus.end().await;
-            continue;
+/// Everything that a node does in Redis, each of which must work or say why not.
+async fn does_all_or_says_why(bus: &mut TestBus, right: &str) {
+    let refused = |result: Result<(), BusError>| {
+        if let Err(error) = result {
+            assert!(matches!(&error, BusError::Refused(text) if text.contains("NOPERM")), "{right}: {error}");
         }
-        let text = started.err().unwrap_or_else(|| panic!("started without {right}")).to_string();
-        assert!(text.contains(&format!("+{right}")) && text.contains("--acl"), "{right}: {text}");
+    };
+    works(bus).await;
+    for result in bus.bus.subscribe(vec![subject("comments:2"), subject("projects:*")]).await {
+        refused(result);
     }
-    // Without the right to look at its own connection it works all the same.
-    redis.command(&["ACL", "SETUSER", "carillon-node", "-client|info"]);
-    let mut bus = TestBus::start(node).await;
-    works(&mut bus).await;
+    refused(bus.bus.publish_live(topic("projects:1"), numbered(1)).await);
+    refused(bus.bus.history(topic("comments:1"), EntryId::default()).await.map(drop));
+    refused(bus.bus.mark(vec!["comments".into()], Duration::ZERO).await.map(drop));
+    refused(bus.bus.announce("{}".into()).await);
+    bus.bus.unsubscribe(vec![subject("comments:2"), subject("projects:*")]).await;
     for _ in 0..3 {
         bus.until(|event| match event {
             BusEvent::Proof { .. } => Some(()),
-            BusEvent::Link(link) => panic!("{link:?}"),
+            BusEvent::Link(link) => panic!("{right}: {link:?}"),
             _ => None,
         })
         .await;
     }
-    bus.end().await;
+}
+
+#[tokio::test]
+async fn each_right_that_is_missing_is_named_or_not_needed() {
+    let redis = RedisServer::start();
+    let node = with_login(&redis, Some("carillon-node"), Some("pw"));
+    apply_acl(&redis, &node);
+    let printed = redis::acl(&node, &["comments".to_owned()]);
+    let printed = printed.lines().nth(1).unwrap().split(' ').filter_map(|word| word.strip_prefix('+'));
+    let mut works_without = Vec::new();
+    for right in printed {
+        eprintln!("without {right}");
+        redis.command(&["FUNCTION", "FLUSH"]);
+        redis.command(&["ACL", "SETUSER", "carillon-node", &format!("-{right}")]);
+        match TestBus::try_start(node.clone()).await {
+            Ok(mut bus) => {
+                works_without.push(right);
+                bus.until_up().await;
+                does_all_or_says_why(&mut bus, right).await;
+                bus.end().await;
+            }
+            Err(error) => {
+                let text = error.to_string();
+                assert!(text.contains(&format!("+{right}")) && text.contains("--acl"), "{right}: {text}");
+                let findings = looked_at(&node).await;
+                let bad = |f: &Finding| f.weight == Weight::Bad && f.detail.contains(&format!("+{right}"));
+                assert!(findings.iter().any(bad), "{right}: {findings:#?}");
+            }
+        }
+        redis.command(&["ACL", "SETUSER", "carillon-node", &format!("+{right}")]);
+    }
+    assert_eq!(works_without, ["psubscribe", "hello", "auth", "select", "client|id", "client|info"]);
+}
+
+#[tokio::test]
+async fn a_command_that_the_server_does_not_have_is_named() {
+    for command in ["FCALL", "FUNCTION", "PUBLISH", "XADD"] {
+        let redis = RedisServer::with(&format!("save \"\"\nrename-command {command} \"\"\n"));
+        let started = TestBus::try_start(settings(Some(&redis.url()))).await;
+        let text = started.err().unwrap_or_else(|| panic!("started without {command}")).to_string();
+        assert!(text.contains(command) && text.contains("service"), "{command}: {text}");
+    }
 }

@@ -35,7 +35,8 @@ fn rights(commands: &[&str]) -> String {
     })
 }
 
-fn is_sharded(settings: &Settings) -> bool {
+/// Whether it is a cluster, where pub/sub is sharded.
+pub(super) fn is_sharded(settings: &Settings) -> bool {
     settings.redis.as_ref().is_some_and(super::Target::is_sharded)
 }
 
@@ -72,6 +73,21 @@ fn publisher(settings: &Settings, areas: &[String]) -> String {
     )
 }
 
+/// What the functions do on behalf of nodes.
+pub(super) fn of_functions() -> Vec<&'static str> {
+    let mut commands = [&PUBLISHED[..], &BOTH, &SEEN, &VOUCHED, &FOLLOWED, &SERVER].concat();
+    commands.sort_unstable();
+    commands.dedup();
+    commands
+}
+
+/// The commands that a node needs besides those without which it could not ask.
+pub(super) fn needed(settings: &Settings) -> Vec<&'static str> {
+    let mut commands = of_functions();
+    commands.extend([publish(settings), "ping"]);
+    commands
+}
+
 fn node(settings: &Settings) -> String {
     let prefix = &settings.prefix;
     let subscribe = if is_sharded(settings) {
@@ -84,13 +100,10 @@ fn node(settings: &Settings) -> String {
     for area in settings.areas.names() {
         let _ = write!(patterns, " &{prefix}:{area}:*");
     }
-    let mut commands = [&PUBLISHED[..], &BOTH, &SEEN, &VOUCHED, &FOLLOWED, &SERVER].concat();
-    commands.sort_unstable();
-    commands.dedup();
     format!(
         "ACL SETUSER {prefix}-node on >CHANGE-ME clearselectors resetkeys ~{prefix}:* resetchannels &{prefix}:*{patterns} \
          -@all +fcall{} +{} +function|load {subscribe} +hello +auth +ping +select +client|id +client|info",
-        rights(&commands),
+        rights(&of_functions()),
         publish(settings),
     )
 }

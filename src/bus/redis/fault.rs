@@ -110,6 +110,13 @@ impl Obstacle {
     pub(super) fn answered(fault: Fault, place: &str) -> Self {
         match fault {
             Fault::Refused(text) if text.starts_with("NOPERM") => Self::missing_right(&text, place),
+            Fault::Refused(text) if text.contains("unknown command") => Self::missing_command(&text, place),
+            Fault::Refused(text) if text.contains("called from script") || text.contains("from scripts") => {
+                Self::Lasting(format!(
+                    "Redis at {place} does not let functions use a command that Carillon's need ({text}): choose a service or a \
+                     plan that does"
+                ))
+            }
             fault => Self::Passing(fault.text().into()),
         }
     }
@@ -120,6 +127,23 @@ impl Obstacle {
         Self::Lasting(format!(
             "Redis at {place} refuses this node a right that it needs ({said}): allow it with ACL SETUSER <user>{command}; \
              all that a node needs is printed by: carillon redis-function --acl"
+        ))
+    }
+
+    /// `rights`: what is missing, as `ACL SETUSER` takes it.
+    pub(super) fn missing_rights(rights: &str, place: &str) -> Self {
+        Self::Lasting(format!(
+            "Redis at {place} refuses this node rights that it needs: allow them with ACL SETUSER <user> {rights}; all that \
+             a node needs is printed by: carillon redis-function --acl"
+        ))
+    }
+
+    /// The server knows no such command: a service that leaves it out, or `rename-command`.
+    pub(super) fn missing_command(text: &str, place: &str) -> Self {
+        let command = text.split('\'').nth(1).unwrap_or("?").to_uppercase();
+        Self::Lasting(format!(
+            "Redis at {place} has no command {command}, without which Carillon cannot keep its promise: choose a service or a \
+             plan that has it, or take rename-command out of redis.conf"
         ))
     }
 }

@@ -23,7 +23,7 @@ use super::{
     library,
     line::{LINEAGE_CHANGED, Line},
     reader::{Reader, Token},
-    reply,
+    reply, rights,
     subscriptions::{Agreement, Subscriptions},
     target::{Access, Target},
 };
@@ -113,6 +113,7 @@ impl Upkeep {
         self.tell_adopted().await;
         let reads = Arc::new(commands.another(Purpose::Commands).await?);
         let subscriber = commands.another(Purpose::Subscriptions).await?;
+        self.check_rights(&commands, &subscriber).await?;
         self.note_lineages(&lineages).await;
 
         let probes = self.probe_channels(&commands, &masters);
@@ -143,6 +144,18 @@ impl Upkeep {
             Some(Err(error)) => warn!("{error}; going on with what was read before"),
             None => {}
         }
+    }
+
+    /// Rights that are missing stop a node that starts; one that has worked with them goes on and complains.
+    async fn check_rights(&self, commands: &Connection, subscriber: &Connection) -> Result<(), Obstacle> {
+        let missing = rights::missing(commands, subscriber, &self.settings).await;
+        let missing = missing.map_err(|error| Obstacle::Passing(describe(&error)))?;
+        let Some(obstacle) = missing.obstacle(&self.place) else { return Ok(()) };
+        if self.accepted {
+            warn!("{}", obstacle.into_text());
+            return Ok(());
+        }
+        Err(obstacle)
     }
 
     async fn prove(&self, link: &mut Built) -> Result<(), Obstacle> {
@@ -218,7 +231,12 @@ impl Upkeep {
             Some(valkey) => format!("valkey {valkey}"),
             None => version,
         });
-        field("master_replid").map(Lineage::new).ok_or_else(|| Obstacle::Passing("no replication id".into()))
+        field("master_replid").map(Lineage::new).ok_or_else(|| {
+            Obstacle::Lasting(format!(
+                "INFO of Redis at {place} has no master_replid, without which a failover that loses events cannot be told: \
+                 choose a service that has it"
+            ))
+        })
     }
 
     /// Tells of another history, so that nobody compares positions of two.
@@ -339,7 +357,8 @@ impl Upkeep {
                 Ok(Agreement::Unknown(text)) => {
                     if !std::mem::replace(&mut self.blind, true) {
                         warn!(
-                            "lost subscriptions are noticed late, because this user may not use CLIENT INFO: {text}"
+                            "lost subscriptions are noticed late, and those of live events never, because this user may not \
+                             use CLIENT INFO: {text}. Allow it with ACL SETUSER <user> +client|info"
                         );
                     }
                 }

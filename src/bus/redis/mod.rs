@@ -21,6 +21,7 @@ mod publisher;
 mod reader;
 mod reply;
 mod revoked;
+mod rights;
 mod sentinel;
 mod slots;
 mod socket;
