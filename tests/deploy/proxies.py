@@ -490,7 +490,7 @@ def checks(site):
             writer.close()
 
             async def exposed():
-                _, fields, reader, writer = await request(site.internal, "GET", "/metrics", [("Host", "x")], address=node.address)
+                _, fields, reader, writer = await request(site.internal, "GET", "/metrics", [("Host", "localhost")], address=node.address)
                 text = await whole(fields, reader)
                 writer.close()
                 return text
