@@ -86,6 +86,8 @@ pub(crate) struct State {
     pub(crate) at: Option<u64>,
     pub(crate) connected: bool,
     pub(crate) live: bool,
+    /// Sources that it was told are late.
+    pub(crate) late: Vec<String>,
     pub(crate) node: String,
     /// Seconds, as the node said.
     heartbeat: u32,
@@ -137,6 +139,8 @@ struct Words {
     heartbeat: u32,
     #[serde(default)]
     refused: Vec<Value>,
+    #[serde(default)]
+    late: Vec<Value>,
 }
 
 impl Session {
@@ -280,6 +284,10 @@ impl Session {
             state.at = Some(at);
         }
         let position = words.position.as_deref().and_then(Position::parse);
+        if matches!(words.kind.as_str(), "welcome" | "status") {
+            let names = words.late.iter().filter_map(|late| late["source"].as_str());
+            state.late = names.map(str::to_owned).collect();
+        }
         match words.kind.as_str() {
             "welcome" => {
                 let resuming = !state.told.facts.is_empty();

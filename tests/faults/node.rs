@@ -122,10 +122,16 @@ impl Node {
         figures.sum()
     }
 
+    /// Whether there is such a figure.
+    pub(crate) async fn knows(&self, name: &str) -> bool {
+        let Some((200, text)) = get(self.internal, "/metrics").await else { return false };
+        text.lines().any(|line| line.starts_with(&format!("{name}{{")))
+    }
+
     /// Asks the node to publish: the status and body of its answer.
     pub(crate) async fn publish(&self, body: &str) -> Option<(u16, String)> {
         let request = format!(
-            "POST /publish HTTP/1.1\r\nhost: node\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\
+            "POST /publish HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\
              connection: close\r\n\r\n{body}",
             body.len()
         );
@@ -143,7 +149,7 @@ pub(crate) async fn figures(nodes: &[Node], name: &str, label: &str) -> HashMap<
 }
 
 async fn get(port: u16, path: &str) -> Option<(u16, String)> {
-    ask(port, &format!("GET {path} HTTP/1.1\r\nhost: node\r\nconnection: close\r\n\r\n")).await
+    ask(port, &format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")).await
 }
 
 async fn ask(port: u16, request: &str) -> Option<(u16, String)> {

@@ -8,6 +8,7 @@ pub(crate) mod cluster;
 pub(crate) mod link;
 pub(crate) mod nodes;
 pub(crate) mod sentinel;
+pub(crate) mod sources;
 pub(crate) mod store;
 
 use anyhow::Result;
@@ -136,6 +137,9 @@ fn around() -> Vec<Scenario> {
             fronted: true, sessions: 40, live: 0.0, env: vec![("HEARTBEAT__SECONDS", "25")]
         }),
         scenario!("client-cut", clients::cut, [Live], 2, { fronted: true }),
+        scenario!("source-mute", sources::mute, [], 0, { sessions: 60 }),
+        scenario!("source-rolled", sources::rolled, [], 0, { sessions: 60 }),
+        scenario!("source-redis-away", sources::redis_away, [RedisChanged], 0, { sessions: 60 }),
         scenario!("publish-twice", clients::publish_twice, [], 1, {}),
     ]
 }
