@@ -73,6 +73,8 @@ struct Reading {
     void: bool,
     /// More was found missing since: then one read does not do.
     again: bool,
+    /// How many of those that are held had come when it was asked for: the log has them, or never had.
+    heard: usize,
 }
 
 /// What a node knows of one topic's log.
@@ -336,7 +338,8 @@ impl Feed {
     /// A read of the log is asked for.
     pub fn asking(&mut self, stamp: Stamp) {
         let top = self.head().map(|head| head.top).unwrap_or_default();
-        self.reading = Some(Reading { stamp, top, void: false, again: false });
+        let heard = self.held.len();
+        self.reading = Some(Reading { stamp, top, void: false, again: false, heard });
     }
 
     /// The read could not be made. Returns whether it is the one that is under way.
@@ -365,6 +368,7 @@ impl Feed {
             let gap = self.state == State::Filling;
             return (Vec::new(), if gap { Arrival::Read(top) } else { Arrival::Nothing });
         }
+        let end = history.head.top;
         match self.log.merge(topic, asked, history, reading.top, at, now) {
             Err((head, reason)) => {
                 self.start(head);
@@ -374,9 +378,27 @@ impl Feed {
             Ok(_) if self.state == State::Doubt => (Vec::new(), Arrival::Nothing),
             Ok(entries) => {
                 self.state = State::Live;
-                (entries, if reading.again { Arrival::Earlier } else { Arrival::Nothing })
+                let strays = !reading.again && self.drop_strays(reading.heard, end);
+                let otherwise = if strays { Arrival::Invalid } else { Arrival::Nothing };
+                (entries, if reading.again { Arrival::Earlier } else { otherwise })
             }
         }
+    }
+
+    /// Drops what came by the wire before the log was asked, and lies beyond its end all the same: it was published by
+    /// hand, and no read will ever bring what is before it. Whether there was any.
+    fn drop_strays(&mut self, heard: usize, end: EntryId) -> bool {
+        let before = self.held.len();
+        let (mut at, is_stray) = (0, |id: EntryId| id.epoch == end.epoch && id.seq > end.seq);
+        self.held.retain(|(id, _)| {
+            at += 1;
+            at > heard || !is_stray(*id)
+        });
+        let strays = self.held.len() < before;
+        if strays {
+            self.wire = 0;
+        }
+        strays
     }
 }
 

@@ -97,6 +97,23 @@ fn only_the_successor_is_delivered() {
 }
 
 #[test]
+fn what_is_not_in_the_log_is_invalid_after_one_read() {
+    let mut feed = started(5);
+    let hear = |feed: &mut Feed, seq| {
+        assert!(feed.first_on_wire(id(7, seq)));
+        feed.arrive(&topic(), id(7, seq), Some(event(seq)), 0, Instant::now())
+    };
+    assert!(matches!(hear(&mut feed, 900), Arrival::Read(after) if after == id(7, 5)), "published by hand");
+    feed.asking(stamp());
+    // What comes while the log is read may be younger than the answer: it is no stray.
+    assert!(matches!(hear(&mut feed, 907), Arrival::Nothing));
+    let (entries, verdict) = feed.merge(&topic(), 5, history(6, 99, 5, &[]), 0, Instant::now());
+    assert!(matches!(verdict, Arrival::Invalid));
+    assert_eq!((entries.len(), feed.release().0.len()), (1, 1));
+    assert!(feed.is_live() && feed.first_on_wire(id(7, 6)), "and it hides nothing that comes");
+}
+
+#[test]
 fn what_cannot_be_held_is_remembered() {
     let mut feed = started(5);
     for seq in 7..7 + HELD as u64 + 10 {

@@ -4,6 +4,7 @@ use super::Switch;
 use crate::{
     bus::{BusError, Head, History, Marks},
     hub::RoomId,
+    metrics::ReasonLabel,
     mutant,
     protocol::{EntryId, Reason, Subject, Topic},
     relay::{
@@ -111,6 +112,12 @@ impl Switch {
         let (first, last) = if replaced { (verdict, Arrival::Nothing) } else { (Arrival::Nothing, verdict) };
         self.follow(room, topic, first, false);
         self.release(room, topic);
+        if matches!(last, Arrival::Invalid) {
+            tracing::warn!(topic = %topic, "a message of a topic is not in its log: somebody published it by hand, and its followers refetch");
+            self.turn.metrics.invalid.get_or_create(&ReasonLabel { reason: "not-in-log" }).inc();
+            // What came while it was believed seemed to have come before.
+            self.doubt_every(topic);
+        }
         self.follow(room, topic, last, false);
     }
 
