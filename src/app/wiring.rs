@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use crate::{
     auth::{self, token::NewToken},
     bus,
-    config::{Algorithm, AuthMode, Config, ConfigError, KeySource},
+    config::{Algorithm, AuthMode, Config, ConfigError, KeySource, Secret},
     http::{self, demo::Minted},
     metrics,
     protocol::{Areas, Problem, Revocations},
@@ -42,6 +42,10 @@ pub(crate) fn bus(config: &Config, areas: &Areas) -> bus::Settings {
         tls_ca: redis.tls_ca.clone(),
         tls_cert,
         tls_key,
+        seal: redis.node_secret.as_ref().map_or_else(bus::redis::Seal::none, |secret| {
+            let previous = redis.previous_node_secret.as_ref().map(Secret::expose);
+            bus::redis::Seal::new(&redis.prefix, secret.expose(), previous, redis.node_secret_required)
+        }),
     });
     bus::Settings {
         prefix: redis.prefix.clone(),

@@ -117,8 +117,18 @@ fn summary(config: &Config) -> String {
         Some(AuthMode::None) | None => "nothing: everybody is let in (none)",
     };
     let bus = config.redis.shown_url().unwrap_or_else(|| "none: an in-memory bus, one node only".into());
+    let nodes = match (&config.redis.url, &config.redis.node_secret, config.redis.node_secret_required) {
+        (None, ..) => "",
+        (_, None, _) => {
+            "  nodes     rights in Redis alone keep others from speaking for them (redis.node_secret is not set)\n"
+        }
+        (_, Some(_), false) => {
+            "  nodes     sign what they tell each other, and believe what is not signed too (redis.node_secret_required)\n"
+        }
+        (_, Some(_), true) => "  nodes     sign what they tell each other, and believe nothing else\n",
+    };
     format!(
-        "good: a node would start with this\n  public    {scheme}://{}{}\n  internal  http://{}\n  redis     {bus}\n  auth      {auth}\n",
+        "good: a node would start with this\n  public    {scheme}://{}{}\n  internal  http://{}\n  redis     {bus}\n{nodes}  auth      {auth}\n",
         config.http.listen, config.http.base_path, config.internal.listen,
     )
 }

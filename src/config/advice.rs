@@ -76,6 +76,8 @@ impl Config {
         }
         let token = self.internal.publish_token.iter();
         secrets.extend(token.map(|token| (["internal.publish_token", "internal.publish_token_file"], token)));
+        let node = self.redis.node_secret.iter();
+        secrets.extend(node.map(|secret| (["redis.node_secret", "redis.node_secret_file"], secret)));
         secrets
     }
 

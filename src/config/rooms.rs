@@ -7,7 +7,7 @@ use std::{path::PathBuf, time::Duration};
 use super::{
     reader::Reader,
     secret::{Secret, shown_url},
-    who::url,
+    who::{shared, url},
 };
 
 /// `[node]`
@@ -65,6 +65,12 @@ pub struct Redis {
     pub tls_client: Option<(PathBuf, PathBuf)>,
     /// Start of every key and channel.
     pub prefix: String,
+    /// What nodes sign with what they tell each other.
+    pub node_secret: Option<Secret>,
+    /// Another whose signatures count, while the secret is being replaced.
+    pub previous_node_secret: Option<Secret>,
+    /// Whether what is not signed is refused.
+    pub node_secret_required: bool,
 }
 
 impl Redis {
@@ -87,6 +93,17 @@ impl Redis {
             let rest = bytes.all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
             (first && rest && text.len() <= 32).then(|| text.to_owned())
         };
+        let (node_secret, previous_node_secret) =
+            (shared(reader, "redis.node_secret"), shared(reader, "redis.previous_node_secret"));
+        let node_secret_required = reader.flag("redis.node_secret_required");
+        for (key, is_set) in [
+            ("redis.previous_node_secret", previous_node_secret.is_some()),
+            ("redis.node_secret_required", node_secret_required),
+        ] {
+            if is_set && node_secret.is_none() {
+                reader.complain(key, "needs redis.node_secret (or redis.node_secret_file)");
+            }
+        }
         Self {
             url: url.map(Secret::new),
             username: reader.text("redis.username"),
@@ -101,6 +118,9 @@ impl Redis {
             prefix: reader
                 .parsed("redis.prefix", "a lower-case letter followed by up to 31 of a-z, 0-9 and _", prefix)
                 .unwrap_or_else(|| "carillon".into()),
+            node_secret,
+            previous_node_secret,
+            node_secret_required,
         }
     }
 

@@ -8,11 +8,13 @@ use super::{
     secret::{HIDDEN, shown_url},
 };
 
-const SECRETS: [&str; 5] = [
+const SECRETS: [&str; 7] = [
     "auth.secret",
     "auth.previous_secret",
     "internal.publish_token",
+    "redis.node_secret",
     "redis.password",
+    "redis.previous_node_secret",
     "redis.sentinel_password",
 ];
 const EMPTY: &str = "\"\"";

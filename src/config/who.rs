@@ -223,7 +223,8 @@ impl KeySource {
     }
 }
 
-fn shared(reader: &mut Reader, key: &str) -> Option<Secret> {
+/// A secret that others have too: long enough not to be guessed.
+pub(super) fn shared(reader: &mut Reader, key: &str) -> Option<Secret> {
     let secret = reader.secret(key)?;
     let bytes = secret.expose().len();
     if secret.expose().contains("-----BEGIN") {

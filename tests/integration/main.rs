@@ -32,6 +32,7 @@ mod internal;
 mod layering;
 mod levels;
 mod limits;
+mod node_secret;
 mod private_keys;
 mod readme;
 mod relay;

@@ -23,6 +23,8 @@ use super::{
     library,
     pages::{Pages, Step},
     reply,
+    seal::Seal,
+    state,
 };
 use crate::{
     bus::{Head, History, Marks, Settings, keys::Keys},
@@ -315,9 +317,15 @@ impl Line {
         Ok(reply::marks(answer))
     }
 
+    /// How nodes know each other's words.
+    pub(super) fn seal(&self) -> &Seal {
+        self.settings.seal()
+    }
+
     /// Leaves this node's state for the others.
     pub(super) async fn announce(&self, state: Bytes) -> Result<(), Fault> {
         let lasting = (self.settings.probe_interval * 3).as_millis() as i64;
+        let state = state::sealed(self.seal(), &self.settings.node, state);
         let args = vec![self.settings.node.as_str().into(), lasting.into(), Value::Bytes(state)];
         self.call("announce", &[self.keys.nodes()], args, PATIENCE).await.map(drop)
     }
@@ -334,7 +342,12 @@ impl Line {
         let mut answer = answer.into_iter();
         let mut nodes = Vec::new();
         while let (Some(node), Some(state)) = (answer.next(), answer.next()) {
-            nodes.push((reply::text(node), reply::bytes(state).unwrap_or_default()));
+            let (node, state) = (reply::text(node), reply::bytes(state).unwrap_or_default());
+            let life = (self.settings.probe_interval * 3).as_millis() as u64;
+            match state::opened(self.seal(), &node, &state, life) {
+                Ok(state) => nodes.push((node, state)),
+                Err(broken) => tracing::debug!(node, "a node's state is not shown: {broken}"),
+            }
         }
         Ok(nodes)
     }

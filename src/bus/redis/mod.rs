@@ -22,10 +22,12 @@ mod reader;
 mod reply;
 mod revoked;
 mod rights;
+mod seal;
 mod sentinel;
 mod slots;
 mod socket;
 mod sources;
+mod state;
 mod subscriptions;
 mod target;
 mod tls;
@@ -48,6 +50,7 @@ pub use self::{
     examine::{Finding, Weight, examine},
     library::library,
     publisher::Publisher,
+    seal::Seal,
     target::Target,
 };
 use self::{

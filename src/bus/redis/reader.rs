@@ -200,6 +200,7 @@ impl Reader {
         }
         if token.index == 0 {
             (self.round.at, self.round.asked) = (at, token.asked);
+            self.settings.seal().redis_says(at);
         }
         self.round.back.insert(token.index);
         if self.round.back.len() < token.count {
@@ -214,7 +215,7 @@ impl Reader {
     }
 
     fn order(&mut self, payload: &[u8]) {
-        match read_order(payload) {
+        match read_order(payload, self.settings.seal()) {
             Ok(order) => self.push(BusEvent::Revoked { orders: vec![order], heard: Heard::AtOnce }),
             Err(error) => self.arrivals.reject("bad-order", &self.control, &error),
         }

@@ -4,14 +4,15 @@
 //! A field is the name of a revocation, its value the time of the order (ms, on the clock of the node that took it). The
 //! field `change` has a random number, another with every change, so that a look at one field shows whether a node has
 //! read everything: whatever messages were lost, and whichever clock was set. What a node knows and Redis has lost (it
-//! was emptied, or is another one) is written back. Must not know who is concerned.
+//! was emptied, or is another one) is written back. Where nodes have a secret (`redis.node_secret`), an order and what is
+//! kept of it are signed. Must not know who is concerned.
 
 use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 
 use bytes::Bytes;
 use serde::Deserialize;
 
-use super::{connection::PATIENCE, fault::Fault, line::Line, reply};
+use super::{connection::PATIENCE, fault::Fault, line::Line, reply, seal::Seal};
 use crate::protocol::{Kind, Revocation, Whom, time::now_ms};
 
 /// The field that is another after every change.
@@ -28,27 +29,45 @@ struct Order {
     revoke: Option<String>,
     /// When, ms; nodes of before did not say.
     at: Option<u64>,
+    /// The [`Seal`] of the node that says it.
+    signed: Option<String>,
+}
+
+/// What an order is sealed as.
+const ORDER: &str = "order";
+/// What is kept of it.
+const KEPT: &str = "revocation";
+
+/// What is signed of an order.
+fn words(revocation: &Revocation) -> String {
+    format!("{} {}", revocation.at, revocation.name())
 }
 
 /// Reads an order.
-pub(super) fn read_order(message: &[u8]) -> Result<Revocation, String> {
+pub(super) fn read_order(message: &[u8], seal: &Seal) -> Result<Revocation, String> {
     let order: Order = serde_json::from_slice(message).map_err(|error| error.to_string())?;
     let at = order.at.unwrap_or_else(now_ms);
-    if let Some(user) = order.disconnect {
-        return Ok(Revocation { kind: Kind::Disconnect, whom: Whom::User(user), at });
-    }
-    order.revoke.and_then(|name| Revocation::parse(&name, at)).ok_or_else(|| "an unknown order".into())
+    let revocation = match (order.disconnect, order.revoke) {
+        (Some(user), _) => Some(Revocation { kind: Kind::Disconnect, whom: Whom::User(user), at }),
+        (None, name) => name.and_then(|name| Revocation::parse(&name, at)),
+    };
+    let revocation = revocation.ok_or("an unknown order")?;
+    seal.hear(ORDER, &words(&revocation), order.signed.as_deref()).map_err(|broken| broken.to_string())?;
+    Ok(revocation)
 }
 
 /// Writes an order: in the words of before where those will do, so that older nodes obey it too.
-fn order(revocation: &Revocation) -> Bytes {
+fn order(revocation: &Revocation, seal: &Seal) -> Bytes {
     let at = revocation.at;
-    let order = match revocation {
+    let mut order = match revocation {
         Revocation { kind: Kind::Disconnect, whom: Whom::User(user), .. } => {
             serde_json::json!({ "disconnect": user, "at": at })
         }
         other => serde_json::json!({ "revoke": other.name(), "at": at }),
     };
+    if let Some(signed) = seal.sign(ORDER, &words(revocation)) {
+        order["signed"] = signed.into();
+    }
     Bytes::from(order.to_string())
 }
 
@@ -58,7 +77,7 @@ impl Line {
         let at = self.settings().revocations.next(kind, &whom, now_ms());
         let revocation = Revocation { kind, whom, at };
         self.keep(std::slice::from_ref(&revocation)).await?;
-        self.send(&self.keys().control(), order(&revocation), timeout).await?;
+        self.send(&self.keys().control(), order(&revocation, self.seal()), timeout).await?;
         Ok(at)
     }
 
@@ -69,7 +88,9 @@ impl Line {
             let change = rand::random_range(1..=u64::MAX);
             let mut args = vec![key.as_str().into(), CHANGE.into(), change.to_string().into()];
             for revocation in piece {
-                args.extend([revocation.name().into(), revocation.at.to_string().into()]);
+                let signed = self.seal().keep(KEPT, &words(revocation));
+                let value = signed.map_or(revocation.at.to_string(), |s| format!("{} {s}", revocation.at));
+                args.extend([revocation.name().into(), value.into()]);
             }
             self.connection().command("HSET", &key, args, PATIENCE).await?;
         }
@@ -89,13 +110,14 @@ impl Line {
         if !all && !is_emptied && change == self.revocations_read.load(Relaxed) {
             return Ok(Vec::new());
         }
-        let Kept { change, orders, over } = self.read_revocations(known.window()).await?;
+        let Kept { change, orders, over, unsigned } = self.read_revocations(known.window()).await?;
         for piece in over.chunks(FIELDS) {
             let mut args = vec![key.as_str().into()];
             args.extend(piece.iter().map(|name| name.as_str().into()));
             self.connection().command("HDEL", &key, args, PATIENCE).await?;
         }
-        let lost: Vec<_> = known.all().into_iter().filter(|mine| !has(&orders, mine)).collect();
+        let lost = known.all().into_iter().filter(|mine| !has(&orders, mine)).chain(unsigned);
+        let lost: Vec<_> = lost.collect();
         let written = if lost.is_empty() { Ok(()) } else { self.keep(&lost).await };
         match written {
             // What was written makes for another look, which finds nothing more to write.
@@ -114,12 +136,14 @@ impl Line {
         let first = now_ms().saturating_sub(window);
         let mut kept = Kept::default();
         for (name, value) in reply::pairs(fields) {
-            let Ok(number) = value.parse::<u64>() else { continue };
+            let (number, signed) =
+                value.split_once(' ').map_or((value.as_str(), None), |(n, s)| (n, Some(s)));
+            let Ok(number) = number.parse::<u64>() else { continue };
             if name == CHANGE {
                 kept.change = number;
             } else if let Some(order) = Revocation::parse(&name, number) {
                 if number >= first {
-                    kept.orders.push(order);
+                    self.take_kept(order, signed, &mut kept);
                 } else if number < first.saturating_sub(window) {
                     // Later than it could be: this node's clock may be ahead of others, to which it still matters.
                     kept.over.push(name);
@@ -127,6 +151,18 @@ impl Line {
             }
         }
         Ok(kept)
+    }
+
+    /// What a node has signed counts, and while signatures are being introduced what nobody has.
+    fn take_kept(&self, order: Revocation, signed: Option<&str>, kept: &mut Kept) {
+        if let Err(broken) = self.seal().is_kept(KEPT, &words(&order), signed) {
+            tracing::warn!(order = order.name(), "a revocation in Redis is not counted: {broken}");
+            return;
+        }
+        if self.seal().is_set() && signed.is_none() {
+            kept.unsigned.push(order.clone());
+        }
+        kept.orders.push(order);
     }
 }
 
@@ -139,6 +175,8 @@ struct Kept {
     orders: Vec<Revocation>,
     /// The names of what concerns nobody any more.
     over: Vec<String>,
+    /// Those among the orders that have yet to be signed.
+    unsigned: Vec<Revocation>,
 }
 
 fn has(kept: &[Revocation], mine: &Revocation) -> bool {
@@ -149,20 +187,36 @@ fn has(kept: &[Revocation], mine: &Revocation) -> bool {
 mod tests {
     use super::*;
 
+    fn seals() -> [Seal; 2] {
+        let seal = Seal::new("carillon", "a node's secret of 32 bytes or more", None, true);
+        seal.redis_says(now_ms());
+        [Seal::default(), seal]
+    }
+
     #[test]
     fn orders_are_read_as_they_are_written_and_as_older_nodes_write_them() {
-        for whom in [Whom::User("a \"b\" ü".into()), Whom::Session("x".into()), Whom::Token("y z".into())] {
-            for kind in [Kind::Disconnect, Kind::Refresh] {
-                let written = Revocation { kind, whom: whom.clone(), at: 7 };
-                assert_eq!(read_order(&order(&written)), Ok(written));
+        for seal in seals() {
+            for whom in [Whom::User("a \"b\" ü".into()), Whom::Session("x".into()), Whom::Token("y z".into())]
+            {
+                for kind in [Kind::Disconnect, Kind::Refresh] {
+                    let written = Revocation { kind, whom: whom.clone(), at: 7 };
+                    let order = order(&written, &seal);
+                    assert_eq!(
+                        read_order(&order, &Seal::default()),
+                        Ok(written.clone()),
+                        "of an older release"
+                    );
+                    assert_eq!(read_order(&order, &seal), Ok(written));
+                    assert_eq!(read_order(&order, &seal).is_err(), seal.is_set(), "a second time");
+                }
             }
         }
-        let old = read_order(br#"{"disconnect":"anna"}"#).unwrap();
+        let old = read_order(br#"{"disconnect":"anna"}"#, &Seal::default()).unwrap();
         assert_eq!((old.kind, old.whom), (Kind::Disconnect, Whom::User("anna".into())));
-        assert!(
-            read_order(b"{}").is_err()
-                && read_order(b"x").is_err()
-                && read_order(br#"{"revoke":"x"}"#).is_err()
-        );
+        for bad in [&b"{}"[..], b"x", br#"{"revoke":"x"}"#] {
+            assert!(read_order(bad, &Seal::default()).is_err());
+        }
+        let [_, seal] = seals();
+        assert!(read_order(br#"{"disconnect":"anna"}"#, &seal).unwrap_err().contains("redis.node_secret"));
     }
 }

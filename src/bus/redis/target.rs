@@ -13,7 +13,7 @@ use fred::types::{
 };
 use percent_encoding::percent_decode_str;
 
-use super::tls;
+use super::{seal::Seal, tls};
 use crate::{bus::StartError, config::secret_file};
 
 /// Where Redis is and who we are there.
@@ -43,6 +43,8 @@ pub struct Target {
     pub sentinel_username: Option<String>,
     /// Password of the sentinels; not set: none, or the one of Redis where they want one. Never printed.
     pub sentinel_password: Option<String>,
+    /// How nodes know each other's words there.
+    pub seal: Seal,
 }
 
 impl fmt::Debug for Target {
