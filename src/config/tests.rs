@@ -59,7 +59,8 @@ fn every_documented_key_is_read_and_every_key_read_is_documented() {
             read.insert(quoted.into());
         }
     }
-    for key in ["auth.secret", "auth.previous_secret", "internal.publish_token", "redis.password"] {
+    let secrets = ["auth.secret", "auth.previous_secret", "internal.publish_token", "redis.password"];
+    for key in secrets.iter().chain(&["redis.node_secret", "redis.previous_node_secret"]) {
         read.insert(format!("{key}_file"));
     }
     let documented: BTreeSet<String> = KNOWN.iter().cloned().collect();

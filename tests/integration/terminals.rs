@@ -131,7 +131,8 @@ async fn a_strangers_name_is_text_in_the_log() {
         let heard = tokio::task::spawn_blocking(move || {
             log.lines().map_while(Result::ok).find(|line| line.contains("revoked on all nodes")).unwrap()
         });
-        let body = json!({"user": EVIL}).to_string();
+        // No editor can have such a name, a session of a token can.
+        let body = json!({"session": EVIL}).to_string();
         let request = format!(
             "POST /disconnect HTTP/1.1\r\nHost: {internal}\r\nAuthorization: Bearer {PUBLISHER}\r\nContent-Type: \
              application/json\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
