@@ -106,6 +106,8 @@ export class Link extends Timers {
     this.moving = Boolean(end.planned && (welcomed || this.moving));
     if (this.moving) this.later('unseen', UNSEEN, () => this.seen());
     if (end.token) this.tokens.forget(!welcomed);
+    // Never less than one topic of the longest name needs.
+    if (end.less) this.subscriptions.room = Math.max(1000, this.subscriptions.room / 2);
     if (welcomed && !end.planned) this.lived(session, end, this.env.since(session.born));
     const told = end.token || end.after >= 0;
     if (!end.planned && !end.off && !welcomed && !told) {

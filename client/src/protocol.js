@@ -96,19 +96,19 @@ export class SignedOut extends Error { name = 'SignedOut'; }
 // -------- ends of a connection
 
 /**
- * How a connection ended, for the link: `after` (ms) when to come back, `token`: with a new one, `off`: never.
- * @typedef {{ code?: number, after?: number, token?: boolean, off?: string, planned?: boolean, disabled?: boolean }} End
+ * How a connection ended, for the link: `after` (ms) when to come back, `token`: with a new one, `less`: with fewer topics in a message, `off`: never.
+ * @typedef {{ code?: number, after?: number, token?: boolean, less?: boolean, off?: string, planned?: boolean, disabled?: boolean }} End
  */
 
 /** @returns {End} */
 export const endOf = (code, after) => ({
-  code, after: after >= 0 ? Math.min(after, 60_000) : undefined, token: code === 4401, off: { 4403: 'forbidden', 4400: 'malformed' }[code],
+  code, after: after >= 0 ? Math.min(after, 60_000) : undefined, token: code === 4401, less: code === 1009, off: { 4403: 'forbidden', 4400: 'malformed' }[code],
 });
 
 /** A 403 is final only in the node's own words: a firewall may mean this way alone. @returns {End} */
 export const endOfHttp = (answer) => answer?.status === 401 ? endOf(4401)
   : answer?.status === 403 && /problem/.test(answer.headers.get('content-type')) ? endOf(4403)
-    : endOf(0, parseFloat(answer?.headers.get('retry-after')) * 1000);
+    : endOf(answer?.status === 413 ? 1009 : 0, parseFloat(answer?.headers.get('retry-after')) * 1000);
 
 // -------- status
 

@@ -19,6 +19,8 @@ export class Topics {
   positions = /** @type {Record<string, string>} */ ({});
   at = 0;
   gen = 0;
+  /** Bytes of topics and positions in one message; less where a node takes less. */
+  room = MESSAGE;
   seen = new Set();
   liveAt = /** @type {Record<string, number>} */ ({});
 
@@ -49,7 +51,7 @@ export class Topics {
   /** Topics that fit into one message, and the rest. */
   split(topics) {
     let size = 0;
-    const fits = topics.findIndex((t) => (size += bytesOf(t).length * 2 + (this.positions[t]?.length ?? 0) + 30) > MESSAGE);
+    const fits = topics.findIndex((t) => (size += bytesOf(t).length * 2 + (this.positions[t]?.length ?? 0) + 30) > this.room);
     return fits < 0 ? [topics, []] : [topics.slice(0, fits), topics.slice(fits)];
   }
 

@@ -23,7 +23,7 @@ async function wishOf(req, url) {
 
 export class FakeNode {
   constructor(options = {}) {
-    Object.assign(this, { name: 'fake-1', lineage: 'L1', epoch: Date.now(), heartbeat: 25, live: true, config: {}, knowsResume: true, posts: true, wsMode: 'ok', sseMode: 'ok', pollMode: 'ok', configMode: 'ok', expiresIn: true, handler: null }, options);
+    Object.assign(this, { name: 'fake-1', lineage: 'L1', epoch: Date.now(), heartbeat: 25, live: true, config: {}, knowsResume: true, posts: true, wsMode: 'ok', sseMode: 'ok', pollMode: 'ok', configMode: 'ok', expiresIn: true, handler: null, most: Infinity }, options);
     this.logs = new Map();
     this.sessions = new Set();
     this.counts = { websocket: 0, sse: 0, poll: 0, config: 0, sockets: 0 };
@@ -76,7 +76,9 @@ export class FakeNode {
     this.wss.handleUpgrade(req, socket, head, (ws) => {
       if (this.wsMode === 'mute') return;
       const s = this.session('websocket', (m) => ws.send(JSON.stringify(m)));
-      ws.on('message', (data) => { const m = JSON.parse(data); this.sent.push(m); s.hear(m, (code, after) => { s.say({ type: 'closing', code, reason: 'test', ...(after && { reconnect_after_ms: after }) }); ws.close(code); }); });
+      ws.on('message', (data) => {
+        if (data.length > this.most) { s.say({ type: 'closing', code: 1009, reason: 'test', reconnect_after_ms: 10 }); return ws.close(1009); }
+        const m = JSON.parse(data); this.sent.push(m); s.hear(m, (code, after) => { s.say({ type: 'closing', code, reason: 'test', ...(after && { reconnect_after_ms: after }) }); ws.close(code); }); });
       ws.on('close', () => this.sessions.delete(s));
       s.cut = (code) => (code ? ws.close(code) : ws.terminate());
     });

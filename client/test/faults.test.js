@@ -77,6 +77,14 @@ test('drain: waits as long as it is told', async (t) => {
   assert.ok(waited >= 690 && waited < 2500, `${waited} ms`);
 });
 
+test('a message that is too big for a node is said in smaller ones', async (t) => {
+  const { node, rt, live } = await setup(t, { most: 3000 });
+  const audits = Array.from({ length: 100 }, (_, n) => audit(rt, `comments:a-name-of-some-length-${n}`));
+  await live();
+  for (const a of audits) await a.followed();
+  assert.ok(node.counts.websocket > 1 && node.counts.websocket < 10, `${node.counts.websocket} connections`);
+});
+
 test('503 with Retry-After is waited out instead of going down the ladder', async (t) => {
   silence(t);
   const { node, live } = await setup(t, { wsMode: '502', sseMode: 'busy' });

@@ -6,6 +6,11 @@ use url::{Host, Url};
 
 use super::{AuthMode, Config, KeySource, Secret};
 
+/// Bytes in a client's message for its token and what stands around the topics, ...
+const TOKEN: usize = 9_216;
+/// ... and for a topic of the longest name with its position: it is named twice.
+const PER_TOPIC: usize = 544;
+
 impl Config {
     /// A sentence for each setting that leaves a door open: the key, where it was written, what that means, and what to
     /// do. Quotes no secret.
@@ -40,6 +45,18 @@ impl Config {
                 "is true: the demo publishes for everybody who reaches http.listen, and with auth.secret it signs tokens for \
                  them. Set it to false where editors work",
             );
+        }
+        let room = self.limits.message_bytes.saturating_sub(TOKEN) / PER_TOPIC;
+        if self.limits.topics_per_session > room {
+            let what = format!(
+                "is {}, and limits.message_bytes is {}: a client that comes back names each topic with its position, so one \
+                 message has room for {room} topics with the longest names. Set limits.message_bytes to {} (at most 1048576), \
+                 or expect clients to be closed with 1009 and to come back with fewer",
+                self.limits.topics_per_session,
+                self.limits.message_bytes,
+                TOKEN + self.limits.topics_per_session * PER_TOPIC
+            );
+            warn(self.written(["limits.topics_per_session", "limits.message_bytes"]), &what);
         }
         for (key, secret) in self.shared_secrets() {
             if is_one_byte(secret) {
@@ -148,6 +165,20 @@ mod tests {
             assert_eq!(warned(&callback), ["auth.callback_url"], "{elsewhere}");
             assert_eq!(warned(&[jwt[0], ("auth.jwks", elsewhere)]), ["auth.jwks"], "{elsewhere}");
         }
+    }
+
+    #[test]
+    fn more_topics_than_a_message_has_room_for_are_warned_of() {
+        let with = |settings: &[(&str, &str)]| {
+            warned(&[&[("auth.mode", "jwt"), ("auth.secret", SECRET)], settings].concat())
+        };
+        let (many, small) = (("limits.topics_per_session", "2000"), ("limits.message_bytes", "32768"));
+        assert_eq!(with(&[many]), ["limits.topics_per_session"]);
+        assert_eq!(with(&[small]), ["limits.message_bytes"]);
+        assert_eq!(
+            with(&[("limits.topics_per_session", "1900"), ("limits.message_bytes", "1048576")]),
+            [""; 0]
+        );
     }
 
     #[test]

@@ -1,11 +1,14 @@
 //! Every close code that a node sends, in one table.
 
-/// Close codes (RFC 6455, 7.4): 1002 and 1012 to 1013 are registered, 4400 to 4499 are ours and mirror HTTP's numbers.
+/// Close codes (RFC 6455, 7.4): 1002, 1009 and 1012 to 1013 are registered, 4400 to 4499 are ours and mirror HTTP's numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u16)]
 pub enum CloseCode {
     /// Broken framing (RFC 6455, 7.4.1). Do not reconnect.
     Protocol = 1002,
+    /// A message larger than `limits.message_bytes` (RFC 6455, 7.4.1). Reconnect after `reconnect_after_ms`, with less in one
+    /// message.
+    TooBig = 1009,
     /// The node is draining. Reconnect after `reconnect_after_ms`.
     Drain = 1012,
     /// Over a limit. Reconnect after `reconnect_after_ms`.

@@ -76,7 +76,7 @@ impl Intake {
                 Ok(_) => {}
                 Err(Error::Io(e)) if e.kind() == io::ErrorKind::WouldBlock => break false,
                 Err(error) => {
-                    heard.push(verdict(&error));
+                    heard.push(verdict(&error, limit));
                     break true;
                 }
             }
@@ -108,10 +108,20 @@ pub(super) fn too_many_frames() -> Heard {
     })
 }
 
-/// Message-level trouble is ours (4400), broken framing the protocol's (1002).
-fn verdict(error: &Error) -> Heard {
+/// Message-level trouble is ours (4400), broken framing the protocol's (1002). Who says too much at once may come back and
+/// say less: topics that follow `connect` can be subscribed to one by one.
+fn verdict(error: &Error, limit: usize) -> Heard {
     let (code, reason) = match error {
-        Error::Capacity(e) => (CloseCode::BadMessage, e.to_string()),
+        Error::Capacity(_) => {
+            return Heard::Broken(Closing {
+                code: CloseCode::TooBig,
+                reason: format!(
+                    "a message has at most {limit} bytes (limits.message_bytes): connect with fewer topics, and subscribe to \
+                     the others"
+                ),
+                reconnect_after_ms: Some(super::machine::COME_BACK_MS),
+            });
+        }
         Error::Utf8(e) => (CloseCode::BadMessage, format!("not UTF-8: {e}")),
         Error::Protocol(e) => (CloseCode::Protocol, e.to_string()),
         Error::ConnectionClosed | Error::AlreadyClosed => return Heard::Closed(None),
@@ -251,7 +261,7 @@ mod tests {
             other => panic!("{other:?}"),
         };
         assert_eq!(code(&frame(0x81, b"\xff\xfe")), CloseCode::BadMessage);
-        assert_eq!(code(&frame(0x81, &[b'x'; 4097])), CloseCode::BadMessage);
+        assert_eq!(code(&frame(0x81, &[b'x'; 4097])), CloseCode::TooBig);
         assert_eq!(code(&frame(0xC1, b"rsv")), CloseCode::Protocol);
         assert_eq!(code(&frame(0x83, b"opcode")), CloseCode::Protocol);
         assert_eq!(code(&frame(0x09, b"fragmented ping")), CloseCode::Protocol);
