@@ -199,7 +199,7 @@ class WagtailSite:
     def command(self, name, *arguments, program, first=(), stdin=None):
         environment = {"CARILLON_SECRET": SECRET, "CARILLON_NODE_TOKEN": NODE_TOKEN, "REDIS_PORT": str(self.redis.port), **self.environment}
         done = subprocess.run(
-            [str(program), *first, *arguments], cwd=self.project, env=environment, input=stdin, text=True, capture_output=True, timeout=300
+            [str(program), *first, *arguments], cwd=self.project, env=environment, input=stdin, text=True, capture_output=True, timeout=1800
         )
         assert done.returncode == 0, f"{name} {' '.join(arguments)} ended with {done.returncode}: {done.stdout[-2000:]}{done.stderr[-4000:]}"
         return done.stdout

@@ -2,7 +2,7 @@
 
 import { element, onUnread, readAgain, unreadSince } from './page-tools.js';
 
-const REASONS = { 'signed-out': 'Signed out', token: 'Sign-in cannot be checked' };
+const REASONS = { 'signed-out': 'Signed out', forbidden: 'Signed out or no longer allowed', token: 'Sign-in cannot be checked' };
 
 const clock = (since) => new Date(since).toLocaleTimeString([], { hour: '2-digit', minute: '2-digit' });
 
