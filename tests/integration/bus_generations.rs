@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::support::{
-    node::{Node, token, until, within},
+    node::{Node, config, token, until, within},
     redis::RedisServer,
     streams::{Events, poll},
 };
@@ -188,4 +188,16 @@ async fn run(args: &[&str], environment: &[(&str, &str)]) -> (String, String) {
     let output = within("the program", command.output()).await.unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     (text(output.stdout), text(output.stderr))
+}
+
+#[tokio::test]
+async fn how_editors_are_named_is_not_adopted() {
+    let redis = RedisServer::start();
+    let url = redis.url();
+    let folding = start(&url, "1", &[("auth.fold_subject", "true")]).await;
+    let other = Node::launch(config(&settings(&url, "0", &[])));
+    let error = other.stopped().await.unwrap_err().to_string();
+    assert!(error.contains("auth.fold_subject is \"true\" there and \"false\" here"), "{error}");
+    assert!(takes(&folding, "notifications:ANNA").await);
+    drop(start(&url, "0", &[("auth.fold_subject", "true"), ("log.length", "99")]).await);
 }

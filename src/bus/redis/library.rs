@@ -201,6 +201,17 @@ fn adopt(settings: &Settings, loaded: Vec<(String, String)>, place: &str) -> Res
             settings.prefix
         ));
     };
+    // Sessions of a running node were let in by its own way of naming editors: another one needs a new start.
+    let own =
+        configured(settings).into_iter().filter(|(name, _)| *name == "fold_subject").collect::<Vec<_>>();
+    let naming = differences(&own, &loaded);
+    if !naming.is_empty() {
+        return Err(format!(
+            "the function library {:?} in Redis at {place} names editors otherwise than this node, which it cannot adopt: \
+             {naming}. Give this node the same auth.fold_subject and start it again",
+            settings.prefix
+        ));
+    }
     settings.areas.adopt(names("areas"), names("private")).map_err(|error| {
         format!(
             "the areas of the function library {:?} in Redis at {place} cannot be used: {error}",
