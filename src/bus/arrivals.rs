@@ -124,6 +124,15 @@ impl Arrivals {
         let _ = self.inner.sender.send(event).await;
     }
 
+    /// Hands over settings that were adopted since those of this generation were told.
+    pub(super) async fn tell_adopted(&self, settings: &Settings, told: &mut u64) {
+        let generation = settings.generation();
+        if std::mem::replace(told, generation) != generation {
+            let areas = settings.areas.names().collect();
+            self.tell(BusEvent::Adopted { areas, log_ttl: settings.log_ttl() }).await;
+        }
+    }
+
     /// Like [`Arrivals::tell`], from where one cannot wait; without room it comes back as an overflow.
     pub(super) fn tell_up(&self) {
         self.push(BusEvent::Link(Link::Up));

@@ -332,6 +332,14 @@ impl Bus {
         }
     }
 
+    /// Looks at once whether the library has settings of a higher generation; `true` where others count now.
+    pub async fn renew_settings(&self) -> bool {
+        match self {
+            Self::Memory(_) => false,
+            Self::Redis(bus) => bus.renew_settings().await,
+        }
+    }
+
     /// The largest event, bytes.
     pub fn event_bytes(&self) -> usize {
         match self {

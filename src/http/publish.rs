@@ -67,7 +67,16 @@ pub(super) async fn publish(
     let right = internal.right(&headers).await.inspect_err(refused)?;
     let live = is_live(&options).inspect_err(refused)?;
     let body = body.map_err(|why| too_large(&why)).inspect_err(refused)?;
-    let checked = check(&internal, &right, &body, live).inspect_err(refused)?;
+    let checked = match check(&internal, &right, &body, live) {
+        // The areas and the limit may just have become others: publishers need not wait until the node has noticed.
+        Err(problem)
+            if matches!(problem.code, "bad-topic" | "bad-event") && internal.bus.renew_settings().await =>
+        {
+            check(&internal, &right, &body, live)
+        }
+        checked => checked,
+    };
+    let checked = checked.inspect_err(refused)?;
     let mut results = Vec::with_capacity(checked.len());
     let mut failed = Failed::default();
     for element in checked {

@@ -6,7 +6,7 @@
 use std::time::Instant;
 
 use super::{
-    log::{Entry, Log, Resumed},
+    log::{Entry, Log, Resumed, drop_strays},
     question::Stamp,
 };
 use crate::{
@@ -378,27 +378,14 @@ impl Feed {
             Ok(_) if self.state == State::Doubt => (Vec::new(), Arrival::Nothing),
             Ok(entries) => {
                 self.state = State::Live;
-                let strays = !reading.again && self.drop_strays(reading.heard, end);
+                let strays = !reading.again && drop_strays(&mut self.held, reading.heard, end);
+                if strays {
+                    (self.wire, self.told) = (0, 0);
+                }
                 let otherwise = if strays { Arrival::Invalid } else { Arrival::Nothing };
                 (entries, if reading.again { Arrival::Earlier } else { otherwise })
             }
         }
-    }
-
-    /// Drops what came by the wire before the log was asked, and lies beyond its end all the same: it was published by
-    /// hand, and no read will ever bring what is before it. Whether there was any.
-    fn drop_strays(&mut self, heard: usize, end: EntryId) -> bool {
-        let before = self.held.len();
-        let (mut at, is_stray) = (0, |id: EntryId| id.epoch == end.epoch && id.seq > end.seq);
-        self.held.retain(|(id, _)| {
-            at += 1;
-            at > heard || !is_stray(*id)
-        });
-        let strays = self.held.len() < before;
-        if strays {
-            self.wire = 0;
-        }
-        strays
     }
 }
 

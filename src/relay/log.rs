@@ -34,6 +34,17 @@ pub enum Resumed {
 /// A recorded message; `None` for what is not an event.
 pub type Entry = (EntryId, Option<Event>);
 
+/// Drops what came by the wire before the log was asked, and lies beyond its end all the same: it was published by hand, and
+/// no read will ever bring what is before it. `heard`: how many of them had come by then. Whether there was any.
+pub(super) fn drop_strays(held: &mut Vec<Entry>, heard: usize, end: EntryId) -> bool {
+    let (before, mut at) = (held.len(), 0);
+    held.retain(|(id, _)| {
+        at += 1;
+        at > heard || id.epoch != end.epoch || id.seq <= end.seq
+    });
+    held.len() < before
+}
+
 /// The end of a log as a node knows it, and the entries before it.
 #[derive(Debug)]
 pub(super) struct Log {

@@ -110,7 +110,7 @@ namespace Carillon
             catch (Exception trouble) when (IsOfRedis(trouble)) { throw NotPublished(trouble); }
         }
 
-        /// <summary>Vouches for a source from now on: when this process falls silent, `FCALL carillon_sources` shows it.</summary>
+        /// <summary>Vouches for a source from now on: when this process falls silent, editors are told.</summary>
         public void Report(string name)
         {
             lock (reports)

@@ -47,7 +47,7 @@ export class Publisher {
   recordMany(events: Iterable<readonly [topics: string | string[], event: CarillonEvent]>): Promise<Result[]>;
   /** Publishes to whoever is connected at this moment; nothing is kept. Gives how many nodes it reached. */
   live(topic: string, event: CarillonEvent): Promise<number>;
-  /** Vouches for a source from now on: when this process falls silent, `FCALL carillon_sources` shows it. */
+  /** Vouches for a source from now on: when this process falls silent, editors are told. */
   report(name: string, options?: { everySeconds?: number; vouchedSeconds?: number }): void;
   /** Says good-bye for the reported sources, and closes the connection. */
   close(): Promise<void>;

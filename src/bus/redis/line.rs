@@ -133,6 +133,13 @@ impl Line {
         Ok(())
     }
 
+    /// Looks at the library's settings; whether others count from now on.
+    pub(super) async fn renew_settings(&self) -> Result<bool, Fault> {
+        let before = self.settings.generation();
+        self.reload().await?;
+        Ok(self.settings.generation() != before)
+    }
+
     /// Calls a function; a library that is gone is loaded again. All keys lie in one slot.
     pub(super) async fn call(
         &self,

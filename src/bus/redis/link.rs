@@ -110,7 +110,7 @@ impl Upkeep {
             let strict = !self.accepted;
             library::load(&commands, master.as_ref(), &self.settings, &self.place, strict).await?;
         }
-        self.tell_adopted().await;
+        self.arrivals.tell_adopted(&self.settings, &mut self.generation).await;
         let reads = Arc::new(commands.another(Purpose::Commands).await?);
         let subscriber = commands.another(Purpose::Subscriptions).await?;
         self.check_rights(&commands, &subscriber).await?;
@@ -197,15 +197,6 @@ impl Upkeep {
     fn fixed(&self, link: &Built) -> Vec<String> {
         let control = Keys::new(&self.settings.prefix).control();
         link.probes.iter().cloned().chain([control]).collect()
-    }
-
-    /// Tells of settings that were adopted.
-    async fn tell_adopted(&mut self) {
-        let generation = self.settings.generation();
-        if std::mem::replace(&mut self.generation, generation) != generation {
-            let areas = self.settings.areas.names().collect();
-            self.arrivals.tell(BusEvent::Adopted { areas, log_ttl: self.settings.log_ttl() }).await;
-        }
     }
 
     /// Whether a master can be used, and its lineage.
@@ -341,7 +332,7 @@ impl Upkeep {
                 }
                 return fault.text().to_owned();
             }
-            self.tell_adopted().await;
+            self.arrivals.tell_adopted(&self.settings, &mut self.generation).await;
             if let Err(fault) = self.learn_revocations(&link.line, false).await {
                 warn!("what was revoked cannot be compared with Redis: {}", fault.text());
             }

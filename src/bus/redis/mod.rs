@@ -282,6 +282,11 @@ impl RedisBus {
         .await
     }
 
+    /// See [`super::Bus::renew_settings`].
+    pub async fn renew_settings(&self) -> bool {
+        self.over_line(false, |line, _| async move { line.renew_settings().await }).await.unwrap_or(false)
+    }
+
     /// See [`super::Bus::event_bytes`].
     pub fn event_bytes(&self) -> usize {
         self.inner.settings.event_bytes()

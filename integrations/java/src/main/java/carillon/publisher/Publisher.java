@@ -95,7 +95,7 @@ public final class Publisher implements AutoCloseable {
         }
     }
 
-    /** Vouches for a source from now on: when this process falls silent, `FCALL carillon_sources` shows it. */
+    /** Vouches for a source from now on: when this process falls silent, editors are told. */
     public void report(String name) {
         if (reported.putIfAbsent(name, true) == null) {
             reports.scheduleAtFixedRate(() -> tell(name, VOUCHED_SECONDS), 0, REPORT_SECONDS, TimeUnit.SECONDS);
