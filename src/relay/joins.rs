@@ -221,6 +221,12 @@ impl Joins {
         if join.answer(at, Positions(positions), live, around.sources) {
             welcomed(member, live, around.hub);
         }
+        // First, and with the proof that the session brought: what it is told after them may claim more.
+        let live_events = live_events.into_iter().map(|events| {
+            let frames: Arc<[Frame]> = events.iter().map(|frame| frame.with_at(back)).collect();
+            Replay::new(Arc::clone(&frames), 0, frames.len())
+        });
+        join.replay(live_events, around.metrics);
         if pending {
             around.hub.freeze(member, Some(at));
         } else if !owes {
@@ -229,12 +235,7 @@ impl Joins {
         if owes {
             around.resyncs.pay_one(member, around.hub, around.feeds, around.link, around.metrics);
         }
-        // First, and with the proof that the session brought: what it is told next may claim more.
-        let live_events = live_events.into_iter().map(|events| {
-            let frames: Arc<[Frame]> = events.iter().map(|frame| frame.with_at(back)).collect();
-            Replay::new(Arc::clone(&frames), 0, frames.len())
-        });
-        join.replay(live_events.chain(replays), around.metrics);
+        join.replay(replays.into_iter(), around.metrics);
         if around.link.is_live() {
             let complete = status::is_complete(member, around.hub, around.feeds);
             if complete || !later.is_empty() {

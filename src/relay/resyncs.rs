@@ -130,7 +130,10 @@ impl PendingResyncs {
             }
         }
         let at = if left { hub.at_of(id, link.at()) } else { link.at() };
-        for (reason, rooms) in due {
+        let last = due.len();
+        for (nth, (reason, rooms)) in (1..).zip(due) {
+            // Whoever is cut off between two of them must come back with what was true before the first.
+            let at = if nth == last { at } else { hub.at_of(id, at) };
             metrics.resyncs.get_or_create(&ReasonLabel { reason: reason.name() }).inc();
             tell(id, &outbox, reason, &rooms, (spread_ms, at), hub, feeds);
         }

@@ -198,3 +198,25 @@ fn an_event_that_a_read_has_brought_does_not_come_again_by_the_whole_area() {
     rig.publish("comments:1", false);
     assert_eq!(told(&anna), ["comments:1 2"]);
 }
+
+#[test]
+fn only_the_last_of_several_resyncs_claims_a_later_proof() {
+    let mut rig = Rig::live();
+    rig.redis.answer(Question::Open(vec![Subject::parse("comments:1", &rig.areas).unwrap()]));
+    rig.redis.answer(Question::Open(vec![Subject::parse("comments", &rig.areas).unwrap()]));
+    let before = rig.switch.at();
+    let resume = rig.resume(&[("comments:1", 0), ("comments", 0)], before);
+    rig.redis.marks.insert("comments".into(), rig.redis.now + 100);
+    rig.pass(5_000);
+    rig.prove();
+    let anna = rig.connect(&["comments:1", "projects:1"], Some(resume), 1_000);
+    rig.serve();
+    let at = |item| match item {
+        crate::hub::Item::Message(crate::protocol::NodeMessage::Resync { reason, at, .. }) => {
+            Some((reason.name(), at))
+        }
+        _ => None,
+    };
+    let told: Vec<_> = anna.pull(100).into_iter().filter_map(at).collect();
+    assert_eq!(told, [("no-position", before), ("live", before + 5_000)]);
+}
