@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::support::{
     bus::{TestBus, event, numbered, settings, topic},
-    node::Node,
+    node::{Node, token},
     redis::RedisServer,
 };
 use carillon::{
@@ -59,6 +59,33 @@ async fn a_quiet_log_is_a_short_string_that_the_first_event_turns_into_a_stream(
     publish(&bus, 3).await;
     assert!(life(&redis) > ttl);
     bus.end().await;
+}
+
+/// A log that has no event yet keeps its place while nobody follows it.
+#[tokio::test]
+async fn who_comes_back_to_a_quiet_topic_after_twelve_hours_gets_exactly_what_happened() {
+    let redis = RedisServer::with_clock("+0s");
+    let node = Node::start(&[("redis.url", &redis.url())]).await;
+    let topics = json!(["comments:quiet"]);
+    let (anna, welcome) = node.session("anna", &["comments:quiet"]).await;
+    drop(anna);
+    let now = || redis.command(&["TIME"]).split_whitespace().next().unwrap().parse::<u64>().unwrap();
+    let before = now();
+    redis.set_clock("+12h");
+    assert!(now() >= before + 12 * 3600, "the clock was moved");
+    for n in 1..=2 {
+        node.publish("comments:quiet", &json!({"type": "a.b", "n": n})).await;
+    }
+    let resume = json!({"at": welcome["at"], "positions": welcome["positions"]});
+    let mut back = node.socket().await;
+    let connect =
+        json!({"type": "connect", "token": token("anna", &["*"]), "topics": topics, "resume": resume});
+    back.send(&connect).await;
+    assert_eq!(back.message().await["type"], "welcome");
+    for n in 1..=2 {
+        assert_eq!(back.message().await["event"]["n"], n);
+    }
+    back.nothing_comes().await;
 }
 
 #[tokio::test]

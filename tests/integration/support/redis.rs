@@ -11,6 +11,9 @@ use std::{
 
 use tempfile::TempDir;
 
+/// The file with the clock of a server whose clock is wrong.
+const CLOCK: &str = "clock";
+
 /// A port that nobody listens on. Another process may take it before we do, so starting tries several.
 pub(crate) fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port").port()
@@ -25,7 +28,7 @@ pub(crate) struct RedisServer {
     program: &'static str,
     config: PathBuf,
     tls: bool,
-    /// By how much its clock is wrong, as faketime reads it.
+    /// By how much its clock is wrong at the start, as faketime reads it.
     clock: Option<&'static str>,
 }
 
@@ -49,6 +52,11 @@ impl RedisServer {
     /// A server whose clock is wrong, for example by `-60s`.
     pub(crate) fn with_clock(clock: &'static str) -> Self {
         Self::run_by("redis-server", "save \"\"\n", false, Some(clock))
+    }
+
+    /// Sets the clock of a server that was made by [`RedisServer::with_clock`].
+    pub(crate) fn set_clock(&self, clock: &str) {
+        fs::write(self.dir.path().join(CLOCK), clock).expect("a clock");
     }
 
     /// A server with these lines in its configuration. `{dir}` stands for its directory, `{port}` for its port.
@@ -214,7 +222,10 @@ fn spawn(program: &str, config: &Path, dir: &Path, clock: Option<&str>) -> Child
         // Redis' own allocator asks for the time before libfaketime is ready to answer: glibc's takes its place.
         let lib = format!("/usr/lib/{}-linux-gnu/faketime/libfaketimeMT.so.1", std::env::consts::ARCH);
         assert!(Path::new(&lib).exists(), "{lib} is missing: install faketime");
-        command.env("LD_PRELOAD", format!("libc_malloc_debug.so.0:{lib}")).env("FAKETIME", clock);
+        fs::write(dir.join(CLOCK), clock).expect("a clock");
+        command.env("LD_PRELOAD", format!("libc_malloc_debug.so.0:{lib}"));
+        // Read anew with every look at the time.
+        command.env("FAKETIME_TIMESTAMP_FILE", dir.join(CLOCK)).env("FAKETIME_NO_CACHE", "1");
     }
     let spawned =
         command.arg(config).stdin(Stdio::null()).stdout(log.try_clone().expect("a log")).stderr(log).spawn();
