@@ -110,8 +110,12 @@ fn server(info: &str, target: &Target, place: &str, findings: &mut Vec<Finding>)
         let text = "this is a replica: name the master in redis.url, or sentinels with redis-sentinel://";
         return Err(finding("server", Weight::Bad, text));
     }
-    let name = if field("valkey_version").is_empty() { "Redis" } else { "Valkey" };
-    findings.push(finding("server", Weight::Good, format!("{name} {version}, master")));
+    // Valkey's `redis_version` is that of the Redis that it is compatible with.
+    let server = match field("valkey_version") {
+        "" => format!("Redis {version}"),
+        valkey => format!("Valkey {valkey} (compatible with Redis {version})"),
+    };
+    findings.push(finding("server", Weight::Good, format!("{server}, master")));
     Ok(())
 }
 
