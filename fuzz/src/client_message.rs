@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use carillon::{
     auth::{Grant, Identity, Patterns},
-    protocol::{ClientMessage, Resume, Subject, message::Connect},
+    protocol::{ClientMessage, Proof, Resume, Subject, message::Connect},
     session::{
         Machine, Terms, Transport,
         machine::{Input, Output},
@@ -63,7 +63,7 @@ fn meant(object: &Map<String, Value>) -> Option<ClientMessage> {
     Some(match object.get("type")?.as_str()? {
         "connect" => ClientMessage::Connect(Connect {
             token: text(object.get("token"))?,
-            topics: object.get("topics").map_or(Some(Vec::new()), strings)?,
+            topics: present(object.get("topics")).map_or(Some(Vec::new()), strings)?,
             client: text(object.get("client"))?,
             resume: resume(object.get("resume"))?,
         }),
@@ -90,21 +90,31 @@ fn text(value: Option<&Value>) -> Option<Option<String>> {
     }
 }
 
+/// `null` where a list or an object may be missing is as if it were.
+fn present(value: Option<&Value>) -> Option<&Value> {
+    value.filter(|value| !value.is_null())
+}
+
 fn strings(value: &Value) -> Option<Vec<String>> {
     value.as_array()?.iter().map(|text| Some(text.as_str()?.to_owned())).collect()
 }
 
 #[allow(clippy::option_option, reason = "wrong, absent and present are three things")]
 fn resume(value: Option<&Value>) -> Option<Option<Resume>> {
-    let Some(value) = value.filter(|value| !value.is_null()) else { return Some(None) };
+    let Some(value) = present(value) else { return Some(None) };
     let object = value.as_object()?;
-    let at = object.get("at").filter(|at| !at.is_null()).map(|at| at.as_u64().ok_or(())).transpose().ok()?;
+    let at = present(object.get("at")).map(|at| at.as_u64().ok_or(())).transpose().ok()?;
     let entry = |(topic, position): (&String, &Value)| Some((topic.clone(), position.as_str()?.to_owned()));
-    let positions = match object.get("positions") {
-        Some(positions) => positions.as_object()?.iter().map(entry).collect::<Option<_>>()?,
+    let positions = match present(object.get("positions")) {
+        Some(positions) => positions
+            .as_object()?
+            .iter()
+            .filter(|(_, position)| !position.is_null())
+            .map(entry)
+            .collect::<Option<_>>()?,
         None => std::collections::BTreeMap::new(),
     };
-    Some(Some(Resume { at, positions, away: false }))
+    Some(Some(Resume { at, positions, ..Resume::default() }))
 }
 
 /// A session of Anna's, and what it follows by its own words.
@@ -123,6 +133,7 @@ impl Session {
             grant: Grant::new("Anna", ["comments:*", "notifications:*", "comments"]),
             publish: Patterns::default(),
             expires: Some(100),
+            proof: Arc::new(Proof::lasting("Anna")),
         };
         let terms = Terms {
             node: "n".into(),
@@ -159,10 +170,12 @@ impl Session {
                         assert_eq!(user, "Anna");
                         inputs.push(Input::Admitted(true));
                     }
-                    Output::Connect(_, request) | Output::Subscribe(request) => self.follow(&request, asked),
+                    Output::Connect(_, _, request) | Output::Subscribe(request) => {
+                        self.follow(&request, asked)
+                    }
                     Output::Unsubscribe(gone) => self.followed.retain(|subject| !gone.contains(subject)),
                     Output::End(_) => self.ended = true,
-                    Output::Say(_) | Output::Until(_) | Output::Ping => {}
+                    Output::Say(_) | Output::Until(_) | Output::Renew(_) | Output::Ping => {}
                 }
             }
         }

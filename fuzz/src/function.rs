@@ -66,6 +66,7 @@ fn load() -> Server {
         log_ttl: Duration::from_secs(1),
         event_bytes: EVENT_BYTES,
         probe_interval: Duration::from_secs(1),
+        revocations: carillon::protocol::Revocations::default(),
         redis: None,
     };
     let mut commands = start();

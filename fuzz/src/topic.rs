@@ -52,7 +52,11 @@ fn one_spelling(topic: &Topic, text: &str, areas: &Areas) {
     assert_eq!(Topic::parse_named(text, areas).ok(), Topic::parse_published(text, areas).ok());
     let folding = areas.clone().with_naming(Naming::Folded);
     if let Ok(own) = Topic::parse_named(text, &folding) {
-        assert_eq!(Topic::parse_published(own.as_str(), &folding).as_ref(), Ok(&own), "the right spelling is refused");
+        assert_eq!(
+            Topic::parse_published(own.as_str(), &folding).as_ref(),
+            Ok(&own),
+            "the right spelling is refused"
+        );
         assert!(Topic::parse_published(text, areas).is_ok(), "folding takes what is misspelt");
     }
 }
@@ -88,7 +92,11 @@ fn editors(name: &str, areas: &Areas) {
         let areas = areas.clone().with_naming(naming);
         let Ok(key) = naming.key(name) else { continue };
         let topic = Topic::private("notifications", &key);
-        assert_eq!(Topic::parse_published(topic.as_str(), &areas).as_ref(), Ok(&topic), "{name:?} cannot be notified");
+        assert_eq!(
+            Topic::parse_published(topic.as_str(), &areas).as_ref(),
+            Ok(&topic),
+            "{name:?} cannot be notified"
+        );
         assert!(Grant::new(&key, [""; 0]).allows(&Subject::Topic(topic), &areas));
     }
     let raw = encode_key(name);

@@ -125,9 +125,9 @@ pub(crate) async fn rolled(world: &mut World) -> Result<()> {
     let mut instances: Vec<_> = (0..6).map(|_| Instance::start(port)).collect();
     known(world).await?;
     world.begin("six instances of a source are replaced one after the other");
-    for n in 0..6 {
-        let new = Instance::start(port);
-        std::mem::replace(&mut instances[n], new).kill().await;
+    for instance in &mut instances {
+        let old = std::mem::replace(instance, Instance::start(port));
+        old.kill().await;
         hold(EVERY).await;
         told(world, false, Duration::ZERO).await?;
     }
