@@ -486,6 +486,8 @@ def checks(site):
             await next_event(socket_)
             _, writer = await asyncio.open_connection("127.0.0.1", site.redis)
             writer.write(f"PUBLISH carillon:{topic} nonsense\r\n".encode())
+            # Sources have metrics once one has reported.
+            writer.write(b"FCALL carillon_source 1 carillon:sources cms 300\r\n")
             await writer.drain()
             writer.close()
 
@@ -496,9 +498,10 @@ def checks(site):
                 return text
 
             async def counted():
-                return "carillon_events_invalid_total{" in await exposed()
+                text = await exposed()
+                return "carillon_events_invalid_total{" in text and "carillon_source_late{" in text
 
-            await until(counted, 30, "what is no event is counted")
+            await until(counted, 30, "what is no event is counted, and the source known")
             await socket_.send("no JSON")
             with contextlib.suppress(websockets.exceptions.ConnectionClosed):
                 while True:

@@ -106,7 +106,7 @@ async fn a_length_that_is_too_large_is_refused_before_it_arrives() {
     ] {
         let mut ws = node.socket().await;
         ws.write(&[header, &[1, 2, 3, 4]].concat()).await;
-        assert_eq!(ws.closed().await.0, 4400, "{header:?}");
+        assert_eq!(ws.closed().await.0, 1009, "{header:?}");
     }
     let mut ws = node.socket().await;
     for n in 0..10 {
@@ -114,7 +114,7 @@ async fn a_length_that_is_too_large_is_refused_before_it_arrives() {
         let opcode = u8::from(n == 0);
         let _ = ws.stream.write_all(&client_frame(opcode, &[b'x'; 10_000])).await;
     }
-    assert_eq!(ws.closed().await.0, 4400, "fragments that are too large together");
+    assert_eq!(ws.closed().await.0, 1009, "fragments that are too large together");
 }
 
 #[tokio::test]

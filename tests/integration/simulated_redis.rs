@@ -129,8 +129,8 @@ impl Pair {
                     assert_eq!(pair[1], json.unwrap_or_default(), "{call:?}: {real:?}");
                 }
             }
-            // The lineage, the time, and how many orders to end sessions there are.
-            Reply::Probe(..) => assert!(real.len() == 3, "{call:?}: {real:?}"),
+            // The lineage, the time, and what the library is: its version and the generation of its settings.
+            Reply::Probe(..) => assert!(real.len() == 4, "{call:?}: {real:?}"),
             Reply::Marks(_, marks) => {
                 let mut areas: Vec<&str> = real[1..].iter().step_by(2).map(String::as_str).collect();
                 areas.sort_unstable();

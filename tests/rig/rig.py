@@ -300,8 +300,8 @@ class Rig:
             for target in panel.get("targets", [])[:1]
             if value(target["expr"].replace("$__rate_interval", "20s").replace("$job", "carillon")) is None
         ]
-        # What has not happened yet has no figures: refusals, invalid events, gaps.
-        quiet = {"Published through the nodes, and invalid", "Resyncs by reason", "Resyncs in the last hour"}
+        # What has not happened yet has no figures: refusals, invalid events, gaps, publishers that report themselves.
+        quiet = {"Published through the nodes, and invalid", "Resyncs by reason", "Resyncs in the last hour", "Publishers that are late"}
         await until(lambda: set(empty()) <= quiet, 45, lambda: f"panels without data: {set(empty()) - quiet}")
         rules = [rule for group in ask("rules")["groups"] for rule in group["rules"]]
         firing = [rule["name"] for rule in rules if rule["state"] == "firing"]
