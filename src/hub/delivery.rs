@@ -8,12 +8,8 @@
 use std::thread::available_parallelism;
 
 use rayon::{ThreadPool, ThreadPoolBuilder, prelude::*};
-use slab::Slab;
 
-use super::{
-    Dropped, Frame, Hub, MemberId, Outbox, RoomId, Standing, Taken,
-    rooms::{Follower, Member},
-};
+use super::{Dropped, Frame, Hub, MemberId, Outbox, RoomId, Standing, Taken, rooms::Follower};
 use crate::mutant;
 
 /// Sessions of one share. To write to fewer than two shares costs less than to wake another thread for it.
@@ -56,19 +52,23 @@ impl Hub {
         self.deliver_where(room, frame, lone, |_, _| true)
     }
 
-    /// Hands an event of topic room `topic` to those who follow the whole area, but for those who get it by key.
+    /// Hands an event to those who follow the whole area, but for those who get it by key. `by_key`: the topic's own room,
+    /// and the event's number in the log in which those who stand there are counted; `None` where it has none, or the log
+    /// may be another one: then it comes by key as soon as that is followed.
     pub fn deliver_every(
         &mut self,
         every: RoomId,
-        topic: Option<RoomId>,
+        by_key: Option<(RoomId, Option<u64>)>,
         frame: &Frame,
         lone: bool,
     ) -> Delivered {
-        // A live event has no number: it comes by key as soon as that is followed.
-        let seq = frame.seq().unwrap_or(u64::MAX);
-        self.deliver_where(every, frame, lone, |members, id| {
-            let by_key = topic.and_then(|topic| members.get(id as usize)?.follow(topic));
-            by_key.is_none_or(|follow| seq <= follow.from)
+        self.deliver_where(every, frame, lone, |hub, id| {
+            let Some((topic, seq)) = by_key else { return true };
+            // Who must refetch the topic is told so first, and where it goes on from there.
+            hub.follow(id, topic).is_none_or(|follow| {
+                seq.unwrap_or(u64::MAX) <= follow.from
+                    && !matches!(hub.standing(id, topic), Some(Standing::Owed(_)))
+            })
         })
     }
 
@@ -77,21 +77,21 @@ impl Hub {
         room: RoomId,
         frame: &Frame,
         lone: bool,
-        wanted: impl Fn(&Slab<Member>, MemberId) -> bool + Sync,
+        wanted: impl Fn(&Self, MemberId) -> bool + Sync,
     ) -> Delivered {
         let Some(place) = self.rooms.get(room as usize) else { return Delivered::default() };
-        let members = &self.members;
+        let hub = &*self;
         let seq = frame.seq().unwrap_or(u64::MAX);
         let hand_to = |followers: &[Follower]| {
             let mut delivered = Delivered::default();
             for follower in followers {
                 if follower.standing != Standing::InStep
                     || (seq <= follower.after && !mutant::is("filter"))
-                    || !wanted(members, follower.member)
+                    || !wanted(hub, follower.member)
                 {
                     continue;
                 }
-                let frozen = follower.frozen.then(|| members.get(follower.member as usize)?.at).flatten();
+                let frozen = follower.frozen.then(|| hub.member(follower.member)?.at).flatten();
                 let own = frozen.map(|at| frame.with_at(at));
                 let frame = own.as_ref().unwrap_or(frame);
                 let taken = if lone { follower.outbox.send(frame) } else { follower.outbox.push(frame) };
@@ -251,7 +251,7 @@ mod tests {
         let member = hub.admit(&Arc::clone(&outbox), "anna");
         let (every, key) = (hub.room(&subject("comments:*")), hub.room(&subject("comments:1")));
         let publish = |hub: &mut Hub, seq| {
-            hub.deliver_every(every, Some(key), &frame(seq), false);
+            hub.deliver_every(every, Some((key, (seq > 0).then_some(seq))), &frame(seq), false);
             hub.deliver(key, &frame(seq), false);
         };
         hub.enter(member, every, Entrance { explicit: true, fresh: true, ticket: 0 });
@@ -269,5 +269,30 @@ mod tests {
         hub.enter(member, key, Entrance { explicit: true, fresh: false, ticket: 0 });
         publish(&mut hub, 5);
         assert_eq!(waiting(&outbox), [4], "who resumes the key gets its events by the replay");
+    }
+
+    #[test]
+    fn an_event_comes_by_wildcard_only_to_who_is_counted_in_the_same_log_and_not_owed_the_topic() {
+        let areas = areas();
+        let subject = |text| Subject::parse(text, &areas).unwrap();
+        let mut hub = Hub::default();
+        let outbox = Outbox::pulled(10_000);
+        let member = hub.admit(&Arc::clone(&outbox), "anna");
+        let (every, key) = (hub.room(&subject("comments:*")), hub.room(&subject("comments:1")));
+        for (room, from) in [(every, 0), (key, 5)] {
+            hub.enter(member, room, Entrance { explicit: true, fresh: true, ticket: 0 });
+            hub.put_in_step(member, room, from, from);
+        }
+        hub.deliver_every(every, Some((key, Some(4))), &frame(4), false);
+        assert_eq!(waiting(&outbox), [4], "late: it began behind it by key");
+        hub.deliver_every(every, Some((key, None)), &frame(5), false);
+        assert_eq!(waiting(&outbox), [] as [u64; 0], "its number says nothing");
+        hub.owe(member, key, crate::protocol::Reason::RedisChanged);
+        hub.deliver_every(every, Some((key, Some(5))), &frame(5), false);
+        assert_eq!(waiting(&outbox), [] as [u64; 0], "before its resync");
+        hub.put_in_step(member, key, 3, 3);
+        hub.deliver_every(every, Some((key, Some(4))), &frame(4), false);
+        hub.deliver(key, &frame(4), false);
+        assert_eq!(waiting(&outbox), [4], "by key");
     }
 }

@@ -17,8 +17,8 @@ pub(super) struct Wide<'a> {
     pub(super) every: RoomId,
     /// The topic.
     pub(super) topic: &'a Topic,
-    /// Its own room, where there is one.
-    pub(super) room: Option<RoomId>,
+    /// Its own room, where there is one, and its number in the log that is known there.
+    pub(super) by_key: Option<(RoomId, Option<u64>)>,
     /// Its place; `None` for a live event.
     pub(super) position: Option<(Lineage, crate::protocol::EntryId)>,
 }
@@ -60,7 +60,7 @@ impl Deliveries {
     /// Hands an event to those who follow the whole area, but for those who get it by key.
     pub(super) fn deliver_wide(&mut self, wide: Wide<'_>, event: Event, lone: bool, hub: &mut Hub) {
         let frame = Frame::new(wide.topic.clone(), wide.position, self.at, event);
-        let delivered = hub.deliver_every(wide.every, wide.room, &frame, lone);
+        let delivered = hub.deliver_every(wide.every, wide.by_key, &frame, lone);
         self.settle(&frame, delivered, hub);
     }
 
@@ -78,7 +78,7 @@ impl Deliveries {
             self.deliver(room, &frame, lone, hub);
         }
         if let Some(every) = hub.every(topic) {
-            let delivered = hub.deliver_every(every, room, &frame, lone);
+            let delivered = hub.deliver_every(every, room.map(|room| (room, None)), &frame, lone);
             self.settle(&frame, delivered, hub);
         }
         frame

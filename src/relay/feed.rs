@@ -183,7 +183,7 @@ impl Feed {
     /// Redis refuses the subscription that it had: it must be subscribed to again.
     pub fn refuse(&mut self, latest: Stamp) {
         let followed = self.state != State::Opening || self.refusal.as_ref().is_some_and(|r| r.followed);
-        self.interrupt();
+        self.forget();
         self.state = State::Opening;
         self.refusal = Some(Refusal { latest, followed });
     }
@@ -209,8 +209,14 @@ impl Feed {
         }
     }
 
-    /// The link is lost, and with it what was held and every answer that is due.
+    /// The link is lost: the next one may bring other events under the same numbers.
     pub fn interrupt(&mut self) {
+        (self.wire, self.told) = (0, 0);
+        self.forget();
+    }
+
+    /// What was held is void, and every answer that is due.
+    fn forget(&mut self) {
         self.doubt();
         self.reading = None;
         self.held = Vec::new();

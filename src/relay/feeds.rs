@@ -176,6 +176,11 @@ impl Feeds {
         self.by_room.get_mut(&room).is_some_and(|feed| feed.first_by_read(id))
     }
 
+    /// Whether the log of a room is known to be the one that this link brings.
+    pub(super) fn is_proven(&self, room: RoomId) -> bool {
+        self.get(room).is_some_and(|feed| feed.confirmed().is_some())
+    }
+
     /// The last entry of a feed.
     pub(super) fn top(&self, room: RoomId) -> Option<EntryId> {
         self.by_room.get(&room)?.head().map(|head| head.top)

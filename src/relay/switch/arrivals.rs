@@ -106,7 +106,9 @@ impl Switch {
         };
         // A whole area has one master, whose history every head that was read names.
         let position = self.feeds.lineage().map(|lineage| (lineage.clone(), id));
-        let wide = Wide { every, topic, room, position };
+        // Until its head was compared over this link, the log may be another one than its followers are counted in.
+        let by_key = room.map(|room| (room, self.feeds.is_proven(room).then_some(id.seq)));
+        let wide = Wide { every, topic, by_key, position };
         self.deliveries.deliver_wide(wide, event, lone, &mut self.hub);
     }
 
