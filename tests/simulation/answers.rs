@@ -43,6 +43,7 @@ impl World {
                 self.begin(node, Work::Attach);
                 self.event(node, carillon::bus::BusEvent::Doubt(None));
                 self.audit.doubtful = self.audit.doubtful.max(self.now);
+                self.nodes[node].bus.link.iter_mut().for_each(|link| link.unmarked = true);
             }
             (Work::Open(stamp, subjects), Told::Subscribed(taken)) => {
                 let outcome = |subject: &Subject| {

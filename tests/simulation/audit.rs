@@ -204,6 +204,14 @@ impl World {
         self.audit.doubtful = self.audit.doubtful.max(self.now);
     }
 
+    /// A node has renewed the marks: the first time after it may have lost something, it had to, however long it stood still.
+    pub(crate) fn audit_renewed(&mut self, node: usize, number: u64) {
+        let due = self.link(node, number).is_none_or(|link| std::mem::take(&mut link.unmarked));
+        if due {
+            self.audit.doubtful = self.audit.doubtful.max(self.now);
+        }
+    }
+
     /// A link is lost.
     pub(crate) fn went_down(&mut self, node: usize) {
         self.note(|_| format!("   node {node}: link down"));

@@ -90,6 +90,8 @@ pub(crate) struct Link {
     begun: std::time::Instant,
     pub accepted: bool,
     back: bool,
+    /// Live events may have been lost, and no mark was renewed since.
+    pub unmarked: bool,
 }
 
 /// What a node's bus knows.
@@ -288,6 +290,7 @@ impl World {
             begun: Self::clock().instant,
             accepted: false,
             back: false,
+            unmarked: true,
         });
         if changed {
             let down = LinkEvent::Down { reason: "another history".into(), lineage_changed: true };

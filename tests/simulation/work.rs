@@ -141,6 +141,9 @@ impl World {
             }
             work => Told::Replied(self.call(node, number, work)),
         };
+        if let (Work::LookRenew(..), Told::Replied(Ok(_))) = (work, &told) {
+            self.audit_renewed(node, number);
+        }
         let down = match work {
             Work::Open(..) | Work::Close(..) | Work::Attach | Work::Compare(_) => Way::PushesDown,
             Work::Read(..) => Way::ReadsDown,
