@@ -110,6 +110,13 @@ pub(crate) struct Bus {
     pub lose: u32,
 }
 
+impl Bus {
+    /// The bus of the node's next life: what is on its way to the links of this one reaches none of its own.
+    pub(crate) fn anew(&self) -> Self {
+        Self { links: self.links, ..Self::default() }
+    }
+}
+
 impl World {
     /// Publishes a message to every node that is subscribed.
     pub(crate) fn publish_message(&mut self, topic: &Topic, content: &Content) {

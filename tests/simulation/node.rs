@@ -100,7 +100,7 @@ impl World {
         tasks.spawn_until_end(roll.sweep(self.auth.revocations().clone()));
         let place = &mut self.nodes[node];
         place.life += 1;
-        place.bus = Bus::default();
+        place.bus = place.bus.anew();
         place.frozen = 0;
         place.up_since = None;
         place.turn_due = false;
