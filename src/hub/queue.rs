@@ -38,6 +38,15 @@ impl Replay {
         Self { frames, next, end }
     }
 
+    /// The same events, none of which claims a later proof than `at`; `None`: as they are.
+    #[must_use]
+    pub fn held_back(self, at: Option<u64>) -> Self {
+        let Some(at) = at else { return self };
+        let frames: Arc<[Frame]> =
+            self.frames().iter().map(|frame| frame.with_at(at.min(frame.at()))).collect();
+        Self { next: 0, end: frames.len(), frames }
+    }
+
     /// What is still to be written.
     pub fn frames(&self) -> &[Frame] {
         &self.frames[self.next..self.end]

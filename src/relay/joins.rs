@@ -235,7 +235,9 @@ impl Joins {
         if owes {
             around.resyncs.pay_one(member, around.hub, around.feeds, around.link, around.metrics);
         }
-        join.replay(replays.into_iter(), around.metrics);
+        // While a member waits for anything, what was recorded meanwhile claims no later proof either.
+        let held = around.hub.member(member).and_then(|member| member.at);
+        join.replay(replays.into_iter().map(|replay| replay.held_back(held)), around.metrics);
         if around.link.is_live() {
             let complete = status::is_complete(member, around.hub, around.feeds);
             if complete || !later.is_empty() {

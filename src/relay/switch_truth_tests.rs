@@ -261,3 +261,26 @@ fn an_event_of_another_history_comes_by_no_way_before_its_resync() {
     rig.publish("comments:1", false);
     assert_eq!((told(&anna), told(&bo)), (vec![event(3)], vec![event(3)]));
 }
+
+#[test]
+fn a_replay_claims_no_later_proof_while_another_topic_waits() {
+    let mut rig = Rig::live();
+    let bob = rig.join(&["comments:1"]);
+    let before = rig.switch.at();
+    let resume = rig.resume(&[("comments:1", 0), ("comments", 0)], before);
+    rig.pass(5_000);
+    rig.prove();
+    rig.publish("comments:1", false);
+    assert_eq!(told(&bob), ["comments:1 1"]);
+    rig.redis.refused = vec!["projects:1"];
+    let anna = rig.connect(&["comments:1", "projects:1"], Some(resume), 1_000);
+    rig.serve();
+    (0..6).for_each(|_| rig.tick());
+    rig.serve();
+    let at = |item| match item {
+        crate::hub::Item::Event(frame) => Some(frame.at()),
+        crate::hub::Item::Message(_) => None,
+    };
+    let claimed: Vec<_> = anna.pull(100).into_iter().filter_map(at).collect();
+    assert_eq!(claimed, [before], "projects:1 may have lost something since");
+}
