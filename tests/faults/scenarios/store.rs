@@ -162,20 +162,25 @@ pub(crate) async fn trimmed(world: &mut World) -> Result<()> {
 
 /// Somebody writes into logs by hand: what is no event, what has no place in the order, and noise on the channel.
 pub(crate) async fn poison(world: &mut World) -> Result<()> {
+    // A followed log without events is a short string, and poison is an entry of a stream.
+    for name in ["comments:1", "comments:2"] {
+        let topic = world.topics.id(name).context("no such topic")?;
+        world.press.burst(topic, 1, 0).await?;
+    }
     world.begin("poison is written into logs");
     let mut door = Door::new(world.store.place());
     let (first, second) = (key("comments:1"), key("comments:2"));
-    let mut written = false;
+    let mut refused = None;
     for _ in 0..200 {
         let head = door.head(&first).await.map_err(|trouble| anyhow::anyhow!("{trouble}"))?;
         let next = format!("{}-{}", head.epoch, head.seq + 1);
         // A publisher may have been faster: then the id is taken.
-        if door.ask(&first, &["XADD", &first, &next, "e", "{\"type\":"]).await.is_ok() {
-            written = true;
+        refused = door.ask(&first, &["XADD", &first, &next, "e", "{\"type\":"]).await.err();
+        if refused.is_none() {
             break;
         }
     }
-    ensure!(written, "the poison could not be written");
+    ensure!(refused.is_none(), "the poison could not be written: {refused:?}");
     for noise in ["", "noise", "{}", "1-1", "{\"type\":\"Not A Type\"}"] {
         let _ = door.publish(&second, noise).await;
     }
