@@ -8,7 +8,7 @@
 //!
 //! ```text
 //! 7 cli    6 app    5 http    4 session    3 relay    2 hub, bus, auth, telemetry
-//! 1 protocol, config, metrics, shutdown, outbound, printable, mutant
+//! 1 protocol, config, metrics, shutdown, outbound, printable, seldom, mutant
 //! ```
 
 pub mod app;
@@ -27,6 +27,7 @@ pub mod outbound;
 pub mod printable;
 pub mod protocol;
 pub mod relay;
+pub mod seldom;
 pub mod session;
 pub mod shutdown;
 pub mod telemetry;

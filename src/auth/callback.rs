@@ -22,6 +22,7 @@ use crate::{
     config::Secret,
     outbound::Authorities,
     protocol::{Made, Naming, Proof, time::now_ms},
+    seldom::Seldom,
 };
 
 /// How long an answer is believed without asking again.
@@ -32,8 +33,6 @@ const MAX_CACHED: usize = 10_000;
 const MET: Duration = Duration::from_hours(1);
 /// Credentials that are known as good.
 const MAX_MET: usize = 100_000;
-/// Failures are logged so often.
-const LOG_EVERY: Duration = Duration::from_secs(10);
 /// Questions under way about those who were good lately, and about all others.
 const MAX_QUESTIONS: usize = 64;
 /// How long a question may wait for its turn.
@@ -52,8 +51,8 @@ pub(super) struct Callback {
     turns: (Semaphore, Semaphore),
     /// Credentials that were good lately, and until when that is remembered; keys are two keyed hashes of them.
     met: Mutex<HashMap<(u64, u64), Instant>>,
-    /// When a failure was logged last.
-    logged: Mutex<Option<Instant>>,
+    /// What is logged of failures.
+    failures: Mutex<Seldom>,
     /// By two keyed hashes (128 bits) of the credentials and of what the CMS is told besides, so that no credentials lie about in memory.
     answers: Mutex<HashMap<(u64, u64), (Instant, Claims)>>,
     hashers: (RandomState, RandomState),
@@ -76,7 +75,7 @@ impl Callback {
             naming,
             turns,
             met: Mutex::default(),
-            logged: Mutex::default(),
+            failures: Mutex::default(),
             answers: Mutex::default(),
             hashers: Default::default(),
         })
@@ -109,11 +108,9 @@ impl Callback {
                 "{MAX_QUESTIONS} questions are under way, and none was answered in time"
             )));
         };
-        let (status, body) = self.remote.get(headers).await.map_err(|why| {
-            self.log(&why);
-            // What a connection failed of may name an inner address, which is nobody's business.
-            let harmless = ["no answer", "the answer"].iter().any(|start| why.starts_with(start));
-            away(if harmless { why } else { "it cannot be reached".into() })
+        let (status, body) = self.remote.get(headers).await.map_err(|failure| {
+            self.log(&failure.why);
+            away(failure.told)
         })?;
         drop(turn);
         if status.is_server_error() {
@@ -175,12 +172,11 @@ impl Callback {
         }
     }
 
-    /// One line for a failure, and not one for each.
+    /// One line for many failures.
     fn log(&self, why: &str) {
-        let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
-        if logged.is_none_or(|at| at.elapsed() >= LOG_EVERY) {
-            *logged = Some(Instant::now());
-            tracing::warn!(place = self.remote.shown(), why, "the CMS cannot say who somebody is");
+        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(others) = failures.due(Instant::now().into_std()) {
+            tracing::warn!(place = self.remote.shown(), why, others, "the CMS cannot say who somebody is");
         }
     }
 

@@ -30,6 +30,27 @@ pub(super) fn trusted(config: &Config) -> Result<Option<Authorities>, ConfigErro
     config.auth.tls_ca.as_ref().map(read).transpose()
 }
 
+/// Why there is no answer.
+#[derive(Debug)]
+pub(super) struct Failure {
+    /// For operators; may name the address inside.
+    pub(super) why: String,
+    /// For whoever stands at the door: where the CMS is asked is nobody's business there.
+    pub(super) told: String,
+}
+
+impl Failure {
+    /// One that gives away nothing.
+    pub(super) fn harmless(why: String) -> Self {
+        Self { told: why.clone(), why }
+    }
+
+    /// A place that cannot be reached.
+    fn unreachable(why: String) -> Self {
+        Self { why, told: "it cannot be reached".into() }
+    }
+}
+
 /// A place that can be asked.
 #[derive(Debug)]
 pub(super) struct Remote {
@@ -53,18 +74,20 @@ impl Remote {
         &self.shown
     }
 
-    /// Asks. The error is for people: what went wrong, without the URL.
-    pub(super) async fn get(&self, headers: HeaderMap) -> Result<(StatusCode, Bytes), String> {
+    /// Asks.
+    pub(super) async fn get(&self, headers: HeaderMap) -> Result<(StatusCode, Bytes), Failure> {
         let mut request = Request::new(Empty::new());
         *request.uri_mut() = self.uri.clone();
         *request.headers_mut() = headers;
         let exchange = async {
-            let answer = self.client.request(request).await.map_err(|error| outbound::chain(&error))?;
+            let unreachable = |error| Failure::unreachable(outbound::chain(&error));
+            let answer = self.client.request(request).await.map_err(unreachable)?;
             let status = answer.status();
             let body = Limited::new(answer.into_body(), MAX_ANSWER).collect().await;
-            Ok((status, body.map_err(|error| format!("the answer cannot be read: {error}"))?.to_bytes()))
+            let unreadable = |error| Failure::harmless(format!("the answer cannot be read: {error}"));
+            Ok((status, body.map_err(unreadable)?.to_bytes()))
         };
-        let late = || format!("no answer within {} s", PATIENCE.as_secs());
+        let late = || Failure::harmless(format!("no answer within {} s", PATIENCE.as_secs()));
         tokio::time::timeout(PATIENCE, exchange).await.unwrap_or_else(|_| Err(late()))
     }
 }

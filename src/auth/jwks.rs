@@ -26,12 +26,13 @@ use tokio::{
 use super::{
     AuthError,
     crypto::{self, MODULUS},
-    fetch::Remote,
+    fetch::{Failure, Remote},
     token::quoted,
 };
 use crate::{
     config::{Algorithm, Secret},
     outbound::Authorities,
+    seldom::Seldom,
 };
 
 /// Reads within [`SPAN`], at most.
@@ -128,9 +129,12 @@ enum Place {
 }
 
 impl Place {
-    async fn read(&self) -> Result<Vec<Key>, String> {
-        match self {
-            Self::File(path) => read_set(&tokio::fs::read(path).await.map_err(|error| error.to_string())?),
+    async fn read(&self) -> Result<Vec<Key>, Failure> {
+        let read = match self {
+            Self::File(path) => {
+                let bytes = tokio::fs::read(path).await;
+                bytes.map_err(|error| error.to_string()).and_then(|bytes| read_set(&bytes))
+            }
             Self::Url(remote) => {
                 let json = header::HeaderValue::from_static("application/json");
                 match remote.get(HeaderMap::from_iter([(header::ACCEPT, json)])).await? {
@@ -138,7 +142,8 @@ impl Place {
                     (status, _) => Err(format!("the answer was {status}")),
                 }
             }
-        }
+        };
+        read.map_err(Failure::harmless)
     }
 
     fn shown(&self) -> String {
@@ -160,6 +165,8 @@ struct Known {
 struct Reads {
     ended: VecDeque<Instant>,
     outcome: Option<Result<(), String>>,
+    /// What is logged of failures.
+    failures: Seldom,
 }
 
 impl Reads {
@@ -275,14 +282,17 @@ impl Jwks {
         if let Some(outcome) = reads.too_early(self.span) {
             return outcome;
         }
-        let outcome = self.place.read().await.map(|keys| self.learn(keys));
-        if let Err(why) = &outcome {
-            tracing::warn!(
-                place = self.place.shown(),
-                why,
-                "the keys for tokens cannot be read; the last ones stay in use"
-            );
-        }
+        let outcome = self.place.read().await.map(|keys| self.learn(keys)).map_err(|failure| {
+            if let Some(others) = reads.failures.due(Instant::now().into_std()) {
+                tracing::warn!(
+                    place = self.place.shown(),
+                    why = failure.why,
+                    others,
+                    "the keys for tokens cannot be read; the last ones stay in use"
+                );
+            }
+            failure.told
+        });
         reads.note(outcome.clone());
         outcome
     }

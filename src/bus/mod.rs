@@ -174,6 +174,11 @@ impl BusError {
     pub fn is_forbidden(&self) -> bool {
         matches!(self, Self::Refused(text) if text.contains("NOPERM"))
     }
+
+    /// Whether it will be refused again when it is asked for again soon: Redis is full, or a right is missing.
+    pub fn is_lasting(&self) -> bool {
+        self.is_forbidden() || matches!(self, Self::Refused(text) if text.contains("OOM"))
+    }
 }
 
 /// Why the bus cannot start as configured. Each text says what happened, where, and what to do.

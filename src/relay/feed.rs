@@ -43,7 +43,7 @@ pub enum Arrival {
     Invalid,
     /// Entries after this one are missing: the log must be read.
     Read(EntryId),
-    /// The log is another one: everybody must refetch.
+    /// The log is another one, or is not what was believed: everybody must refetch.
     Replaced(Reason),
     /// Of an epoch before: late, or the log was replaced by a master whose clock is behind. The log must be looked at.
     Earlier,
@@ -267,7 +267,8 @@ impl Feed {
             return Arrival::Replaced(Reason::LogReplaced);
         }
         if id.seq <= head.top.seq {
-            return Arrival::Nothing;
+            let differs = self.log.contradicts(id.seq, event.as_ref());
+            return if differs { Arrival::Replaced(Reason::Invalid) } else { Arrival::Nothing };
         }
         if id.seq > head.top.seq + 1 && !mutant::is("contiguity") {
             let top = head.top;
@@ -319,8 +320,7 @@ impl Feed {
         if self.state == State::Opening {
             return Arrival::Nothing;
         }
-        let verdict = if self.log.is_older(now, asked) { Ok(true) } else { self.log.judge(now) };
-        match verdict {
+        match if self.log.is_older(now, asked) { Ok(true) } else { self.log.judge(now) } {
             Ok(true) => self.state = State::Live,
             Ok(false) => {
                 self.state = State::Filling;

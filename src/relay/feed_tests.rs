@@ -114,6 +114,28 @@ fn what_is_not_in_the_log_is_invalid_after_one_read() {
 }
 
 #[test]
+fn what_says_something_else_in_a_known_place_is_told_and_nothing_of_the_tail_is_believed() {
+    let now = Instant::now();
+    let mut feed = started(5);
+    arrive(&mut feed, 6);
+    arrive(&mut feed, 7);
+    assert!(matches!(feed.arrive(&topic(), id(7, 6), Some(event(6)), 0, now), Arrival::Nothing), "once more");
+    for other in [Some(event(60)), None] {
+        assert!(matches!(feed.arrive(&topic(), id(7, 6), other, 0, now), Arrival::Replaced(Reason::Invalid)));
+        assert!(matches!(feed.resume(&at(5)), Resumed::Read(5)), "the log itself answers");
+        assert_eq!(arrive(&mut feed, 6), None, "and nothing is told twice");
+        feed = started(5);
+        arrive(&mut feed, 6);
+    }
+    // What a read of the log shows counts as well.
+    let mut feed = started(5);
+    assert!(matches!(feed.arrive(&topic(), id(7, 6), Some(event(60)), 0, now), Arrival::Deliver(_)));
+    let (_, verdict) = read(&mut feed, 0, history(6, 99, 0, &[]));
+    assert!(matches!(verdict, Arrival::Replaced(Reason::Invalid)));
+    assert!(feed.is_live() && feed.position() == Some(at(6)));
+}
+
+#[test]
 fn what_cannot_be_held_is_remembered() {
     let mut feed = started(5);
     for seq in 7..7 + HELD as u64 + 10 {
@@ -146,9 +168,9 @@ fn a_head_that_is_older_than_the_feed_shows_nothing() {
     assert!(matches!(compare(&mut feed, head(6), asked), Arrival::Nothing));
     assert!(matches!(compare(&mut feed, head(8), asked), Arrival::Read(after) if after == id(7, 6)));
     // Before the question it was further: the log went back.
-    assert!(matches!(compare(&mut feed, head(4), asked), Arrival::Replaced(Reason::LogReplaced)));
+    assert!(matches!(compare(&mut feed, head(4), asked), Arrival::Replaced(Reason::Invalid)));
     let mut feed = started(6);
-    assert!(matches!(compare(&mut feed, head(5), None), Arrival::Replaced(Reason::LogReplaced)));
+    assert!(matches!(compare(&mut feed, head(5), None), Arrival::Replaced(Reason::Invalid)));
     feed.start(Head { top: id(9, 1), ..head(0) });
     assert!(matches!(compare(&mut feed, head(6), asked), Arrival::Nothing), "the head of the log before");
     let elsewhere = Head { lineage: Lineage::new("beef"), ..head(6) };
@@ -198,7 +220,7 @@ fn another_history_starts_the_feed_anew() {
     assert!(matches!(verdict, Arrival::Replaced(Reason::RedisChanged)));
     assert_eq!(feed.position().unwrap().to_string(), "beef.7-12");
     let (_, verdict) = read(&mut started(10), 10, history(9, 100, 10, &[]));
-    assert!(matches!(verdict, Arrival::Replaced(Reason::LogReplaced)));
+    assert!(matches!(verdict, Arrival::Replaced(Reason::Invalid)));
     let (_, verdict) = read(&mut started(10), 10, history(30, 5, 10, &[]));
     assert!(matches!(verdict, Arrival::Replaced(Reason::Trimmed)));
 }
@@ -215,7 +237,7 @@ fn a_read_that_the_wire_has_overtaken_is_not_a_log_that_went_back() {
     assert_eq!(replayed(&mut feed, 4), Some((5..=11).collect()));
     // But a log that ends before what was known when it was asked for did go back.
     let (_, verdict) = read(&mut started(10), 0, history(9, 100, 0, &[]));
-    assert!(matches!(verdict, Arrival::Replaced(Reason::LogReplaced)));
+    assert!(matches!(verdict, Arrival::Replaced(Reason::Invalid)));
 }
 
 #[test]

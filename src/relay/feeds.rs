@@ -36,8 +36,10 @@ const READS: usize = 32;
 /// Why a feed is behind although it was asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Failed {
-    /// Redis refuses this topic, or it was never in step: the others need not wait for it.
+    /// It was never in step, or Redis refuses this topic: the others need not wait for it.
     Alone,
+    /// Likewise, and it will not change soon: nobody needs to wait for it.
+    Refused,
     /// Redis was away, or refuses everything at the moment.
     WithOthers,
 }
@@ -124,6 +126,11 @@ impl Feeds {
         self.failed.contains_key(&room)
     }
 
+    /// Whether Redis refuses it, and will do so for a while.
+    pub(super) fn is_refused(&self, room: RoomId) -> bool {
+        self.failed.get(&room) == Some(&Failed::Refused)
+    }
+
     /// Feeds that are live, but whose log could not be read for somebody.
     pub(super) fn unread(&self) -> Vec<RoomId> {
         self.failed.keys().copied().filter(|room| self.is_live(*room)).collect()
@@ -133,7 +140,9 @@ impl Feeds {
     /// opened concerns those who wait for it.
     pub(super) fn are_live(&self) -> bool {
         let opening = |room: &RoomId| self.get(*room).is_none_or(|feed| feed.state() == State::Opening);
-        self.behind.iter().all(|room| opening(room) || self.failed.get(room) == Some(&Failed::Alone))
+        self.behind.iter().all(|room| {
+            opening(room) || matches!(self.failed.get(room), Some(Failed::Alone | Failed::Refused))
+        })
     }
 
     /// The feed's position.

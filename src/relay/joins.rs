@@ -138,8 +138,9 @@ impl Joins {
             if ready == Ready::Yes {
                 continue;
             }
-            if join.is_given() && around.feeds.has_failed(room) && !mutant::is("held-up") {
-                // The others need not wait for it.
+            let hopeless = around.feeds.is_refused(room);
+            if (hopeless || join.is_given() && around.feeds.has_failed(room)) && !mutant::is("held-up") {
+                // The others need not wait for it, nor the answer where Redis is full or a right is missing.
                 join.fetch(at, id as u32, member, around);
                 continue;
             }

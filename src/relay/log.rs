@@ -95,6 +95,16 @@ impl Log {
         frame
     }
 
+    /// Whether the tail has something else under this number. Then nothing of it is to be believed: it is dropped, and
+    /// whoever comes back is answered by the log itself.
+    pub(super) fn contradicts(&mut self, seq: u64, event: Option<&Event>) -> bool {
+        let contradicts = self.tail.differs(seq, event);
+        if contradicts {
+            self.tail.clear();
+        }
+        contradicts
+    }
+
     /// How a session that was at `position` can be served. Only while the feed is live.
     pub(super) fn resume(&mut self, position: &Position) -> Resumed {
         let Some(head) = &self.head else { return Resumed::Resync(Reason::Gap) };
@@ -125,8 +135,12 @@ impl Log {
         if now.lineage != head.lineage && !mutant::is("lineage") {
             return Err(Reason::RedisChanged);
         }
-        if now.top.epoch != head.top.epoch || now.top.seq < head.top.seq {
+        if now.top.epoch != head.top.epoch {
             return Err(Reason::LogReplaced);
+        }
+        // No log goes back: what the wire brought beyond its end was in none.
+        if now.top.seq < head.top.seq {
+            return Err(Reason::Invalid);
         }
         Ok(now.top.seq == head.top.seq)
     }
@@ -174,6 +188,8 @@ impl Log {
                 back.push((id, event.ok()));
             } else if id.seq > head.top.seq {
                 forward.push((id, event.ok()));
+            } else if !overtaken && self.tail.differs(id.seq, event.as_ref().ok()) {
+                return Err((history.head, Reason::Invalid));
             }
         }
         let reached = self.extend_back(topic, &head.lineage, back, before, at, now);

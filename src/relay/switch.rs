@@ -28,9 +28,10 @@ use super::{
 };
 use crate::{
     hub::{Hub, RoomId},
-    metrics::Metrics,
+    metrics::{Metrics, ReasonLabel},
     mutant,
     protocol::{Reason, Subject, Topic},
+    seldom::Seldom,
 };
 
 /// Deliveries that are taken in one turn: they leave in one write per session.
@@ -41,6 +42,20 @@ struct Turn {
     now: Now,
     metrics: Metrics,
     fatal: Option<String>,
+    complaints: Complaints,
+}
+
+/// Lines of the log that come for each of thousands of topics when Redis is full or a right is missing.
+#[derive(Debug, Default)]
+struct Complaints {
+    /// A topic cannot be followed: for want of a right, ...
+    forbidden: Seldom,
+    /// ... or for another reason.
+    refused: Seldom,
+    /// The log of a topic cannot be read.
+    unread: Seldom,
+    /// The head of a topic cannot be read.
+    unseen: Seldom,
 }
 
 /// The owner of the hub and of all parts: inputs in, questions and deliveries out.
@@ -77,7 +92,7 @@ impl Switch {
             sources: LateSources::new(settings.forget_sources, metrics.clone(), now.instant),
             deliveries: Deliveries::new(settings.traces, metrics.clone(), now),
             questions: Questions::default(),
-            turn: Turn { now, metrics, fatal: None },
+            turn: Turn { now, metrics, fatal: None, complaints: Complaints::default() },
         }
     }
 
@@ -147,6 +162,12 @@ impl Switch {
                 self.doubt_every(topic);
                 self.feeds.want(room, topic, None);
             }
+            Arrival::Replaced(Reason::Invalid) => {
+                self.say_not_in_log(topic);
+                self.doubt_every(topic);
+                self.resyncs.owe_all(&mut self.hub, room, Reason::Invalid);
+                self.wake(room);
+            }
             Arrival::Replaced(reason) => {
                 tracing::warn!(topic = %topic, reason = reason.name(), "the log of a topic is another one: its followers refetch");
                 self.doubt_every(topic);
@@ -158,6 +179,12 @@ impl Switch {
                 self.link.doubt(room, &mut self.feeds);
             }
         }
+    }
+
+    /// A message that somebody published by hand was taken for one of the log.
+    fn say_not_in_log(&self, topic: &Topic) {
+        tracing::warn!(topic = %topic, "a message of a topic is not in its log: somebody published it by hand, and its followers refetch");
+        self.turn.metrics.invalid.get_or_create(&ReasonLabel { reason: "not-in-log" }).inc();
     }
 
     /// Who follows the whole area of a topic may have missed something that cannot be read again.

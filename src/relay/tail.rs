@@ -12,6 +12,7 @@ use std::{
 use crate::{
     hub::{Frame, Replay},
     mutant,
+    protocol::Event,
 };
 
 /// Entries that the tail keeps without need.
@@ -71,6 +72,15 @@ impl Tail {
     /// The first number that is kept, where there is any.
     pub(super) fn first(&self) -> Option<u64> {
         self.kept.front().map(|kept| kept.seq)
+    }
+
+    /// Whether something else is kept under this number.
+    pub(super) fn differs(&self, seq: u64, event: Option<&Event>) -> bool {
+        let at = self.first().and_then(|first| seq.checked_sub(first));
+        let kept = at.and_then(|at| self.kept.get(usize::try_from(at).ok()?));
+        kept.is_some_and(|kept| {
+            kept.frame.as_ref().map(|frame| frame.event().json()) != event.map(Event::json)
+        })
     }
 
     /// Adds the successor of the last entry.

@@ -309,29 +309,6 @@ async fn one_event_goes_to_several_topics_all_checked_before_any_is_published() 
 }
 
 #[tokio::test]
-async fn a_message_that_is_in_no_log_is_told_once_and_asked_for_once() {
-    let redis = RedisServer::start();
-    let node = Node::start(&[("redis.url", &redis.url())]).await;
-    let (mut anna, welcome) = node.session("anna", &["comments:1"]).await;
-    let position = welcome["positions"]["comments:1"].as_str().unwrap();
-    let (before, _) = position.rsplit_once('-').unwrap();
-    let forged = format!("{}-900 {{\"type\":\"a.b\"}}", before.rsplit_once('.').unwrap().1);
-    redis.command(&["PUBLISH", "carillon:comments:1", &forged]);
-    let resync = anna.message_of("resync").await;
-    assert_eq!(
-        (&resync["reason"], &resync["topics"]),
-        (&json!("invalid"), &json!(["comments:1"])),
-        "{resync}"
-    );
-    assert_eq!(resync["positions"]["comments:1"], json!(position));
-    node.publish("comments:1", &json!({"type": "comment.created"})).await;
-    assert_eq!(anna.message_of("event").await["position"], json!(format!("{before}-1")));
-    let metrics = node.get("/metrics").await.text();
-    assert!(metrics.contains("carillon_events_invalid_total{reason=\"not-in-log\"} 1"), "{metrics}");
-    assert!(metrics.contains("carillon_history_reads_total 1\n"), "{metrics}");
-}
-
-#[tokio::test]
 async fn sources_are_vouched_for_and_at_most_64_are_remembered() {
     let redis = RedisServer::start();
     let bus = TestBus::over(&redis.url()).await;

@@ -21,7 +21,7 @@ use tokio::{
 };
 use tokio_rustls::{TlsAcceptor, rustls};
 
-/// A CMS that answers with what was last put into it.
+/// A CMS that answers with what was last put into it, and strangers never.
 #[derive(Clone)]
 struct Cms {
     url: String,
@@ -37,12 +37,19 @@ impl Cms {
         let own = cms.clone();
         #[allow(clippy::disallowed_methods, reason = "it ends with the test")]
         tokio::spawn(async move {
+            let mut unanswered = Vec::new();
             while let Ok((mut socket, _)) = listener.accept().await {
                 let mut request = Vec::new();
                 while !request.ends_with(b"\r\n\r\n") && socket.read_buf(&mut request).await.unwrap_or(0) > 0
                 {
                 }
-                own.asked.lock().unwrap().push(String::from_utf8(request).unwrap());
+                let request = String::from_utf8(request).unwrap();
+                let stranger = request.contains("stranger");
+                own.asked.lock().unwrap().push(request);
+                if stranger {
+                    unanswered.push(socket);
+                    continue;
+                }
                 let (status, body) = own.answer.lock().unwrap().clone();
                 let body = body.to_string();
                 let length = body.len();
@@ -146,6 +153,26 @@ async fn the_answer_is_renewed_before_it_ends_and_what_it_no_longer_allows_ends(
     assert_eq!(session.message().await["topic"], "projects", "longer than the first answer lasted");
     cms.answer(401, json!({}));
     assert_eq!(session.closed().await.0, 4401);
+}
+
+/// As many questions about strangers as may be under way, and as many again that wait for their turn.
+#[tokio::test]
+async fn questions_about_strangers_keep_nobody_waiting_whom_the_cms_knows() {
+    let cms = Cms::start(anna(900, &["comments:*"])).await;
+    let node = cms.node().await;
+    let (_first, welcome) = by_cookie(&node, &[]).await;
+    assert_eq!(welcome["type"], "welcome");
+    let mut strangers = Vec::new();
+    for number in 0..200 {
+        let mut socket = TcpStream::connect(node.public).await.unwrap();
+        let head =
+            format!("GET /realtime/poll HTTP/1.1\r\nHost: node\r\nCookie: sid=stranger-{number}\r\n\r\n");
+        socket.write_all(head.as_bytes()).await.unwrap();
+        strangers.push(socket);
+    }
+    until("the CMS to be asked about strangers", || async { cms.times_asked() > 64 }).await;
+    let (_second, welcome) = by_cookie(&node, &[]).await;
+    assert_eq!(welcome["user"], "anna", "{welcome}");
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@ use std::{
     thread,
 };
 
+use crate::support::program::taken_out;
 use tempfile::NamedTempFile;
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
@@ -15,6 +16,7 @@ fn carillon(arguments: &[&str], variables: &[(&str, &str)], input: &str) -> Outp
     let mut child = Command::new(env!("CARGO_BIN_EXE_carillon"))
         .args(arguments)
         .env_clear()
+        .envs(taken_out())
         .envs(variables.iter().copied())
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

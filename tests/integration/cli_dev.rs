@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::support::program::taken_out;
 use tempfile::TempDir;
 
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -15,7 +16,7 @@ const DEADLINE: Duration = Duration::from_secs(60);
 /// A command of a user whose files are in `home`, and who has configured nothing.
 pub(crate) fn carillon(home: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_carillon"));
-    command.args(arguments).env_clear().env("XDG_RUNTIME_DIR", home).stdin(Stdio::null());
+    command.args(arguments).env_clear().envs(taken_out()).env("XDG_RUNTIME_DIR", home).stdin(Stdio::null());
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }

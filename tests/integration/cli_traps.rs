@@ -10,6 +10,7 @@ use tempfile::NamedTempFile;
 
 use crate::support::{
     node::{Node, token},
+    program::taken_out,
     redis::{RedisServer, free_port},
 };
 
@@ -18,7 +19,12 @@ const NONE: (&str, &str) = ("CARILLON__AUTH__MODE", "none");
 
 fn carillon(arguments: &[&str], variables: &[(&str, &str)]) -> Output {
     let mut command = Command::new(PROGRAM);
-    command.args(arguments).env_clear().envs(variables.iter().copied()).stdin(Stdio::null());
+    command
+        .args(arguments)
+        .env_clear()
+        .envs(taken_out())
+        .envs(variables.iter().copied())
+        .stdin(Stdio::null());
     command.output().unwrap()
 }
 
@@ -68,6 +74,7 @@ async fn tail_says_which_area_is_unknown_and_what_it_follows() {
     let mut tail = tail
         .args(with("comments:42 nope:1"))
         .env_clear()
+        .envs(taken_out())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()
@@ -109,6 +116,7 @@ fn first_log_line_on_a_terminal(variables: &[(&str, &str)]) -> String {
     command
         .args(["-qfec", &run, "/dev/null"])
         .env_clear()
+        .envs(taken_out())
         .env("PATH", "/usr/bin:/bin")
         .env("SHELL", "/bin/sh");
     command.env("CARILLON__HTTP__LISTEN", "127.0.0.1:0").env("CARILLON__INTERNAL__LISTEN", "127.0.0.1:0");
@@ -235,7 +243,14 @@ fn a_door_that_stands_open_is_said_by_the_check_and_by_a_node() {
         assert!(!error.contains(&same), "{error}");
 
         let mut node = Command::new(env!("CARGO_BIN_EXE_carillon"));
-        let mut node = node.arg("serve").env_clear().envs(variables).stderr(Stdio::piped()).spawn().unwrap();
+        let mut node = node
+            .arg("serve")
+            .env_clear()
+            .envs(taken_out())
+            .envs(variables)
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
         let mut missing: Vec<_> = always.into_iter().chain([key]).collect();
         for line in BufReader::new(node.stderr.take().unwrap()).lines().map_while(Result::ok) {
             missing.retain(|key| !(line.contains("WARN") && named(&line, key)));

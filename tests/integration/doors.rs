@@ -11,6 +11,7 @@ use std::{
 };
 
 use crate::support::node::{Node, SECRET, Ws, until};
+use crate::support::program::taken_out;
 use crate::support::redis::RedisServer;
 use serde_json::{Value, json};
 use tokio::{
@@ -28,7 +29,7 @@ async fn carillon(
     dir: &std::path::Path,
 ) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_carillon"));
-    command.args(arguments).env_clear().envs(variables.iter().copied()).current_dir(dir);
+    command.args(arguments).env_clear().envs(taken_out()).envs(variables.iter().copied()).current_dir(dir);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let input = input.to_owned();
     let run = tokio::task::spawn_blocking(move || {
@@ -230,6 +231,7 @@ async fn tail_ends_when_nobody_reads_it_or_it_is_told_to() {
         Command::new(env!("CARGO_BIN_EXE_carillon"))
             .args(["tail", "comments:1", "--url", &url])
             .env_clear()
+            .envs(taken_out())
             .envs([("CARILLON__AUTH__MODE", "jwt"), ("CARILLON__AUTH__SECRET", SECRET)])
             .stdout(Stdio::piped())
             .spawn()

@@ -27,6 +27,7 @@ mod cli_traps;
 mod demo;
 mod docs;
 mod doors;
+mod forged;
 mod headers;
 mod internal;
 mod layering;

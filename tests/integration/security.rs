@@ -60,6 +60,22 @@ async fn a_good_token_opens_every_door_and_a_bad_one_none() {
     }
 }
 
+/// A revocation is kept until all that it concerns has ended.
+#[tokio::test]
+async fn no_token_is_good_for_longer_than_revocations_are_kept() {
+    let node = Node::start(&[("auth.cookie", COOKIE), ("auth.max_token_seconds", "60")]).await;
+    let issued = |ago: i64| {
+        let mut claims = claims(600);
+        claims["iat"] = in_seconds(-ago).into();
+        signed(&claims, SECRET)
+    };
+    for way in ALL {
+        let expected = if way == Way::Connect { 4401 } else { 401 };
+        assert_eq!(way.enter(&node, &issued(120), &[], &[]).await, Err(expected), "{way:?}");
+        assert!(way.enter(&node, &issued(20), &[], &[]).await.is_ok(), "{way:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_page_of_another_site_cannot_use_an_editors_cookie_on_any_transport() {
     let node = node().await;

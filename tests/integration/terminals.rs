@@ -10,7 +10,10 @@ use std::{
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
 
-use crate::support::node::{Node, SECRET, within};
+use crate::support::{
+    node::{Node, SECRET, within},
+    program::taken_out,
+};
 
 /// ESC, OSC with BEL, DEL, C1, bidi controls, a separator of lines, and the end of one; between words that are found again.
 const EVIL: &str = "an\n\rna\u{1b}[31mRED\u{1b}]0;owned\u{7}\u{7f}\u{9b}31m\u{9d}0;x\u{202e}abc\u{2066}\u{200f}\u{61c}\u{2028}end";
@@ -19,7 +22,7 @@ const PUBLISHER: &str = "the publish token of the tests";
 
 fn carillon(arguments: &[&str], variables: &[(&str, &str)]) -> Child {
     let mut command = Command::new(env!("CARGO_BIN_EXE_carillon"));
-    command.args(arguments).env_clear().envs(variables.iter().copied());
+    command.args(arguments).env_clear().envs(taken_out()).envs(variables.iter().copied());
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
 

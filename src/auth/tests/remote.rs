@@ -6,7 +6,11 @@ use std::{
 };
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use ring::{rsa::PublicKeyComponents, signature::KeyPair};
+use ring::{
+    rand::SystemRandom,
+    rsa::PublicKeyComponents,
+    signature::{Ed25519KeyPair, KeyPair},
+};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::{
@@ -105,6 +109,73 @@ async fn a_set_of_keys_in_a_file_is_read_again_for_an_unknown_key_but_not_at_eve
     write(json!([jwk("ed", "three")]));
     tokio::time::advance(Duration::from_secs(700)).await;
     assert!(refusal(&door, &ec(Some("two"))).await.contains("fits none"), "withdrawn, and found out by age");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_without_a_name_is_read_again_when_a_signature_is_wrong() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("jwks.json");
+    let unnamed = |mut key: Value| {
+        key.as_object_mut().unwrap().remove("kid");
+        key
+    };
+    let write = |key: Value| std::fs::write(&path, json!({"keys": [key]}).to_string()).unwrap();
+    let before = {
+        let pkcs8 = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).unwrap();
+        let pair = Ed25519KeyPair::from_pkcs8(pkcs8.as_ref()).unwrap();
+        let mut key = jwk("ed", "one");
+        key["x"] = json!(URL_SAFE_NO_PAD.encode(pair.public_key().as_ref()));
+        unnamed(key)
+    };
+    write(before.clone());
+    let door = jwt(&[("jwks", path.to_str().unwrap())]);
+    assert!(refusal(&door, &ed(None)).await.contains("signature is wrong"));
+    write(unnamed(jwk("ed", "one")));
+    ask(&door, &ed(None)).await.expect("a rotation is noticed with its first token");
+    // Strangers with wrong signatures have it read no more often than those who name unknown keys.
+    write(before);
+    for _ in 0..10 {
+        refusal(&door, &(ed(None) + "x")).await;
+    }
+    write(unnamed(jwk("ed", "one")));
+    assert!(refusal(&door, &ed(None)).await.contains("signature is wrong"), "it was read often of late");
+    tokio::time::advance(Duration::from_secs(51)).await;
+    ask(&door, &ed(None)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_key_of_a_set_is_used_only_for_what_it_says() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("jwks.json");
+    for (operations, good) in [
+        (json!(["verify"]), true),
+        (json!(["sign", "verify"]), true),
+        (json!(["sign"]), false),
+        (json!(["encrypt", "wrapKey"]), false),
+        (json!([]), false),
+    ] {
+        let mut key = jwk("ec", "one");
+        key["key_ops"] = operations.clone();
+        std::fs::write(&path, json!({"keys": [key, jwk("ed", "two")]}).to_string()).unwrap();
+        let door = jwt(&[("jwks", path.to_str().unwrap())]);
+        assert_eq!(ask(&door, &ec(Some("one"))).await.is_ok(), good, "{operations}");
+    }
+}
+
+#[tokio::test]
+async fn where_keys_and_callback_are_is_told_to_nobody() {
+    let gone = {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        listener.local_addr().unwrap()
+    };
+    let url = format!("http://{gone}/inner/place");
+    for door in [new(&[("mode", "callback"), ("callback_url", &url)]), jwt(&[("jwks", &url)])] {
+        let text = refusal(&door, &rsa(Some("one"))).await;
+        assert!(text.contains("it cannot be reached"), "{text}");
+        for part in [&gone.port().to_string(), "127.0.0.1", "inner"] {
+            assert!(!text.contains(part), "{text}");
+        }
+    }
 }
 
 /// A CMS that answers with what was last put into it, and remembers what it was asked.
@@ -212,7 +283,7 @@ async fn whatever_is_not_a_clear_yes_from_the_cms_is_a_no() {
     let yes = json!({"sub": "anna", "expires_in": 900});
     for (status, body, why) in [
         (401, yes.clone(), "refused (its answer was 401"),
-        (302, yes.clone(), "refused (its answer was 302"),
+        (302, yes.clone(), "302 Found, a redirect, which is not followed"),
         (204, yes.clone(), "refused"),
         (500, yes.clone(), "500"),
         (200, json!("<html>"), "the answer is not"),

@@ -63,8 +63,9 @@ impl Feeds {
                 self.behind.remove(&room);
                 Opened::Live
             }
-            _ => {
-                self.failed.insert(room, Failed::Alone);
+            head => {
+                let lasting = head.is_err_and(|error| error.is_lasting());
+                self.failed.insert(room, if lasting { Failed::Refused } else { Failed::Alone });
                 Opened::Refused
             }
         }

@@ -1,10 +1,9 @@
 //! What the bus has answered, and what becomes of it.
 
-use super::Switch;
+use super::{Switch, Turn};
 use crate::{
     bus::{BusError, Head, History, Marks},
     hub::RoomId,
-    metrics::ReasonLabel,
     mutant,
     protocol::{EntryId, Reason, Subject, Topic},
     relay::{
@@ -34,9 +33,12 @@ impl Switch {
             }
             Answer::Heads(heads) => {
                 for (room, head) in self.head_check.take(stamp, heads, &self.hub, &self.feeds) {
+                    // No log goes back: what the wire brought beyond its end was in none.
+                    let same = self.feeds.top(room).is_some_and(|top| top.epoch == head.top.epoch);
+                    let reason = if same { Reason::Invalid } else { Reason::LogReplaced };
                     self.feeds.restart(room, head);
                     if let Some(topic) = self.topic_of(room) {
-                        self.follow(room, &topic, Arrival::Replaced(Reason::LogReplaced), false);
+                        self.follow(room, &topic, Arrival::Replaced(reason), false);
                     }
                 }
             }
@@ -53,7 +55,7 @@ impl Switch {
         for (subject, head) in results {
             let Some(room) = self.hub.find(&subject) else { continue };
             if let Err(error) = &head {
-                tracing::warn!(topic = %subject, %error, "a topic cannot be followed; trying again");
+                self.turn.say_refused(&subject, error);
             }
             match self.feeds.opened(room, head, (stamp, latest)) {
                 Opened::Live => opened.push((room, subject)),
@@ -79,7 +81,9 @@ impl Switch {
         let history = match history {
             Ok(history) => history,
             Err(error) => {
-                tracing::warn!(topic = %topic, %error, "the log of a topic cannot be read; trying again");
+                if let Some(others) = self.turn.complaints.unread.due(self.turn.now.instant) {
+                    tracing::warn!(topic = %topic, %error, others, "the log of a topic cannot be read; trying again");
+                }
                 if self.feeds.give_up_reading(room, stamp, &error) {
                     self.joins.read_failed(room);
                     if !self.feeds.is_live(room) {
@@ -113,8 +117,7 @@ impl Switch {
         self.follow(room, topic, first, false);
         self.release(room, topic);
         if matches!(last, Arrival::Invalid) {
-            tracing::warn!(topic = %topic, "a message of a topic is not in its log: somebody published it by hand, and its followers refetch");
-            self.turn.metrics.invalid.get_or_create(&ReasonLabel { reason: "not-in-log" }).inc();
+            self.say_not_in_log(topic);
             // What came while it was believed seemed to have come before.
             self.doubt_every(topic);
         }
@@ -176,7 +179,9 @@ impl Switch {
                     self.release(room, &place.topic);
                 }
                 Err(error) => {
-                    tracing::warn!(topic = %place.topic, %error, "the head of a topic cannot be read; trying again");
+                    if let Some(others) = self.turn.complaints.unseen.due(now) {
+                        tracing::warn!(topic = %place.topic, %error, others, "the head of a topic cannot be read; trying again");
+                    }
                     self.feeds.fail(room, &error);
                     again.push(room);
                 }
@@ -205,6 +210,17 @@ impl Switch {
     fn owe_live(&mut self, room: RoomId, marks: &Marks) {
         if self.hub.subject(room).map(Subject::area).is_some_and(|area| marks.marks.contains_key(area)) {
             self.resyncs.owe_all(&mut self.hub, room, Reason::Live);
+        }
+    }
+}
+
+impl Turn {
+    /// A topic cannot be followed: one line for many, and a right that is missing is not hidden by a memory that is full.
+    fn say_refused(&mut self, subject: &Subject, error: &BusError) {
+        let complaints = &mut self.complaints;
+        let kind = if error.is_forbidden() { &mut complaints.forbidden } else { &mut complaints.refused };
+        if let Some(others) = kind.due(self.now.instant) {
+            tracing::warn!(topic = %subject, %error, others, "a topic cannot be followed; trying again");
         }
     }
 }

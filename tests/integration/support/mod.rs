@@ -5,6 +5,7 @@ pub(crate) mod cluster;
 pub(crate) mod corpus;
 pub(crate) mod frames;
 pub(crate) mod node;
+pub(crate) mod program;
 pub(crate) mod proxy;
 pub(crate) mod redis;
 pub(crate) mod streams;
