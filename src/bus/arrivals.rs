@@ -69,7 +69,7 @@ impl Arrivals {
         let kind = match delivery.content {
             Content::Recorded(..) => Some("recorded"),
             Content::Live(_) => Some("live"),
-            Content::Invalid(_) => None,
+            Content::Invalid(_) | Content::Erased(_) => None,
         };
         match (self.inner.counters.get(delivery.topic.area()), kind) {
             (Some((recorded, live)), Some(kind)) => {
@@ -88,7 +88,7 @@ impl Arrivals {
 
     /// For the list of the busiest topics. The keys of private areas are people: they are counted together.
     fn note(&self, delivery: &Delivery) {
-        if matches!(delivery.content, Content::Invalid(_)) {
+        if matches!(delivery.content, Content::Invalid(_) | Content::Erased(_)) {
             return;
         }
         let (topic, busiest) = (&delivery.topic, self.inner.metrics.busiest());

@@ -1,4 +1,5 @@
-//! What a message on a topic's channel holds: `<epoch>-<seq> <json>` is a recorded event, anything else a live one.
+//! What a message on a topic's channel holds: `<epoch>-<seq> <json>` is a recorded event, `<epoch>-0 ` says that the log was
+//! erased and begins anew, and anything else is a live event.
 //!
 //! Anybody who may write to Redis chooses these bytes. Must not know channels, links or who counts what is refused.
 
@@ -12,6 +13,11 @@ pub(crate) fn read(payload: Bytes, limit: usize) -> (Option<EntryId>, Result<Eve
         Some((id, start)) => (Some(id), Event::parse(payload.slice(start..), limit)),
         None => (None, Event::parse(payload, limit)),
     }
+}
+
+/// Where the log begins anew, if that is what the message says.
+pub(crate) fn erased(payload: &[u8]) -> Option<EntryId> {
+    recorded(payload).filter(|(id, start)| id.seq == 0 && *start == payload.len()).map(|(id, _)| id)
 }
 
 /// The id before a recorded event, and where the event starts.

@@ -94,6 +94,8 @@ pub enum Content {
     Live(Event),
     /// A recorded message that is not an event; it was counted and logged.
     Invalid(EntryId),
+    /// An operator has erased the log, which begins anew here (`seq` 0).
+    Erased(EntryId),
 }
 
 /// Whether events arrive from Redis.

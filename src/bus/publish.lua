@@ -9,7 +9,7 @@
 -- provable place, and a short one. The first event makes it a stream whose entries are numbered <epoch>-1, -2, -3, ...
 -- without holes.
 
-local VERSION = 11 -- goes up with every change of this text
+local VERSION = 12 -- goes up with every change of this text
 local GENERATION = @GENERATION@ -- of the settings below: a higher one replaces a lower one, before VERSION counts
 local PREFIX = '@PREFIX@'
 local AREAS = '@AREAS@' -- comma-separated, like the next
@@ -327,6 +327,7 @@ local function positions(keys)
   return reply
 end
 
+@FORGET@
 @NODES@
 @SOURCES@
 local function settings()
@@ -347,6 +348,7 @@ register('_probe', probe) -- refused where publish is refused, which is how a no
 register('_clock', clock, 'no-writes')
 register('_open', open)
 register('_positions', positions)
+register('_forget', forget, 'allow-oom')
 register('_source', source, 'allow-oom')
 register('_sources', sources, 'allow-oom')
 register('_heads', heads, 'allow-oom')

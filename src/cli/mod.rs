@@ -9,6 +9,7 @@ mod dev;
 mod dev_file;
 mod doctor;
 mod exchange;
+mod forget;
 mod health;
 mod man;
 mod publish;
@@ -83,6 +84,7 @@ enum Command {
     RedisFunction(redis_function::RedisFunction),
     #[command(subcommand)]
     Source(source::SourceCommand),
+    Forget(forget::Forget),
     Health(health::Health),
     Doctor(doctor::Doctor),
     Bench(bench::Bench),
@@ -102,6 +104,7 @@ impl Cli {
             Command::Config(command) => wait_for(command.run()),
             Command::RedisFunction(command) => command.run(),
             Command::Source(command) => wait_for(command.run()),
+            Command::Forget(command) => wait_for(command.run()),
             Command::Health(command) => wait_for(command.run()),
             Command::Doctor(command) => wait_for(command.run()),
             Command::Bench(command) => wait_for(command.run()),

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::dev_file;
+use super::{Usage, dev_file};
 use crate::config::{Config, ConfigError, Layers, Source};
 
 /// The option that names the configuration file.
@@ -30,6 +30,32 @@ impl ConfigFile {
     /// The configuration.
     pub(super) fn load(&self) -> Result<Config, ConfigError> {
         self.layers().load()
+    }
+}
+
+/// Where a command that needs Redis itself finds it.
+#[derive(Debug, Args)]
+pub(super) struct RedisPlace {
+    #[command(flatten)]
+    file: ConfigFile,
+    /// Ask this Redis [default: the configured one]
+    #[arg(long, value_name = "URL")]
+    redis: Option<String>,
+}
+
+impl RedisPlace {
+    /// The configuration, with a Redis in it; `why` says what Redis is needed for.
+    pub(super) fn load(&self, why: &str) -> anyhow::Result<Config> {
+        let mut layers = self.file.layers();
+        if let Some(url) = &self.redis {
+            layers = layers.set("redis.url", url, "--redis");
+        }
+        let config = layers.load()?;
+        if config.redis.url.is_none() {
+            let missing = "and none is configured: name one with --redis, or a configuration with --config";
+            return Err(Usage(format!("{why}, {missing}")).into());
+        }
+        Ok(config)
     }
 }
 

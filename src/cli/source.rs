@@ -34,15 +34,6 @@ pub(super) fn sight(late: &Value) -> String {
     format!("the node sees Redis, but changes made through {} may be late", names.join(", "))
 }
 
-#[derive(Debug, Args)]
-struct Place {
-    #[command(flatten)]
-    file: settings::ConfigFile,
-    /// Ask this Redis [default: the configured one]
-    #[arg(long, value_name = "URL")]
-    redis: Option<String>,
-}
-
 /// Print each source, whether it is late, and why
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -52,7 +43,7 @@ Example:
   carillon source list --json")]
 pub(super) struct List {
     #[command(flatten)]
-    place: Place,
+    place: settings::RedisPlace,
     /// Print one JSON object a line: {\"source\":\"cms\",\"late\":false,\"until\":\"…\",\"oldest_ms\":0}
     #[arg(long)]
     json: bool,
@@ -65,7 +56,7 @@ Example:
   carillon source forget old-cms")]
 pub(super) struct Forget {
     #[command(flatten)]
-    place: Place,
+    place: settings::RedisPlace,
     /// Its name, as in `carillon source list`
     name: String,
 }
@@ -82,18 +73,9 @@ impl SourceCommand {
     }
 }
 
-impl Place {
+impl settings::RedisPlace {
     async fn open(&self, tasks: &Tasks) -> anyhow::Result<Publisher> {
-        let mut layers = self.file.layers();
-        if let Some(url) = &self.redis {
-            layers = layers.set("redis.url", url, "--redis");
-        }
-        let config = layers.load()?;
-        if config.redis.url.is_none() {
-            let text = "sources are kept in Redis, and none is configured: name one with --redis, or a configuration with \
-                        --config";
-            return Err(Usage(text.into()).into());
-        }
+        let config = self.load("sources are kept in Redis")?;
         Ok(Publisher::open(wiring::bus(&config, &wiring::areas(&config)?), tasks).await?)
     }
 }

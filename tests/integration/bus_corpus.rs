@@ -141,7 +141,7 @@ async fn a_bare_publish_and_a_log_written_by_hand_get_the_verdict() {
         match delivery.content {
             Content::Live(event) => live.push(event),
             Content::Recorded(_, event) => recorded.push(event),
-            Content::Invalid(id) => invalid.push(id),
+            Content::Invalid(id) | Content::Erased(id) => invalid.push(id),
         }
     }
     assert!(

@@ -108,7 +108,7 @@ async fn a_cluster_does_what_one_server_does() {
     let got = got.into_iter().map(|delivery| match delivery.content {
         Content::Recorded(id, _) => (delivery.topic.to_string(), Some(id)),
         Content::Live(_) => (delivery.topic.to_string(), None),
-        Content::Invalid(id) => panic!("{id}"),
+        Content::Invalid(id) | Content::Erased(id) => panic!("{id}"),
     });
     assert_eq!(got.collect::<HashSet<_>>(), sent);
 

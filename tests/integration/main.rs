@@ -28,6 +28,7 @@ mod demo;
 mod docs;
 mod doors;
 mod forged;
+mod forget;
 mod headers;
 mod internal;
 mod layering;

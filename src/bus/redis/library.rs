@@ -22,13 +22,14 @@ use crate::{
 
 const SOURCE: &str = include_str!("../publish.lua");
 const CHECK: &str = include_str!("../check.lua");
+const FORGET: &str = include_str!("../forget.lua");
 const NODES: &str = include_str!("../nodes.lua");
 const SOURCES: &str = include_str!("../sources.lua");
 
 /// The text of the library, as `FUNCTION LOAD` takes it.
 pub fn library(settings: &Settings) -> String {
     let mut text = SOURCE.replace("@CHECK@", CHECK.trim_end());
-    text = text.replace("@NODES@", NODES).replace("@SOURCES@", SOURCES);
+    text = text.replace("@FORGET@", FORGET).replace("@NODES@", NODES).replace("@SOURCES@", SOURCES);
     text = text.replace("@PREFIX@", &settings.prefix);
     for (name, value) in baked(settings) {
         text = text.replace(&format!("@{}@", name.to_uppercase()), &value);

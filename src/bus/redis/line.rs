@@ -206,6 +206,16 @@ impl Line {
         id(answer.into_iter().next())
     }
 
+    /// Erases a log; how many events it had, `None` where there was nothing.
+    pub(super) async fn forget(&self, topic: &Topic) -> Result<Option<u64>, Fault> {
+        let answer = self.call("forget", &[self.keys.channel(topic)], Vec::new(), PATIENCE).await?;
+        let erased = answer.into_iter().next().unwrap_or(Value::Null);
+        if erased.is_null() {
+            return Ok(None);
+        }
+        reply::text(erased).parse().map(Some).map_err(|_| unreadable())
+    }
+
     /// Publishes without recording, to any channel.
     pub(super) async fn send(&self, channel: &str, message: Bytes, timeout: Duration) -> Result<(), Fault> {
         let name = if self.sharded { "SPUBLISH" } else { "PUBLISH" };

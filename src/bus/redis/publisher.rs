@@ -53,6 +53,11 @@ impl Publisher {
         Ok(self.line()?.publish_live(topic, event, PATIENCE).await?)
     }
 
+    /// Erases a topic's log; how many events it had, `None` where there was nothing.
+    pub async fn forget(&self, topic: &Topic) -> Result<Option<u64>, BusError> {
+        Ok(self.line()?.forget(topic).await?)
+    }
+
     /// All sources.
     pub async fn sources(&self) -> Result<Sources, BusError> {
         Ok(self.line()?.sources(&[]).await?)

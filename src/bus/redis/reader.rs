@@ -225,6 +225,9 @@ impl Reader {
     fn read(&self, channel: &str, payload: Bytes, every: bool) -> Result<Delivery, (&'static str, String)> {
         let text = self.keys.topic(channel).unwrap_or(channel);
         let topic = Topic::parse(text, &self.settings.areas).map_err(|e| ("bad-topic", e.to_string()))?;
+        if let Some(id) = message::erased(&payload) {
+            return Ok(Delivery { topic, every, content: Content::Erased(id) });
+        }
         let content = match message::read(payload, self.settings.event_bytes()) {
             (Some(id), Ok(event)) => Content::Recorded(id, event),
             (Some(id), Err(error)) => {

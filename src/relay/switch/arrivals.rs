@@ -67,6 +67,7 @@ impl Switch {
             }
             Content::Recorded(id, event) => self.take_recorded(&topic, id, Some(event), lone),
             Content::Invalid(id) => self.take_recorded(&topic, id, None, lone),
+            Content::Erased(id) => self.take_erased(&topic, id),
         }
     }
 
@@ -90,6 +91,17 @@ impl Switch {
             self.pass_every(every, topic, Some(room), (id, event), lone);
         }
         self.follow(room, topic, arrival, lone);
+    }
+
+    /// The log was erased: it is another one from now on, for those who follow the whole area too.
+    fn take_erased(&mut self, topic: &Topic, id: EntryId) {
+        if let Some(every) = self.hub.every(topic) {
+            self.resyncs.owe_all(&mut self.hub, every, Reason::LogReplaced);
+        }
+        let Some(room) = self.hub.find(&Subject::Topic(topic.clone())) else { return };
+        let (at, now) = (self.link.at(), self.turn.now.instant);
+        let arrival = self.feeds.arrive(room, topic, (id, None), at, now);
+        self.follow(room, topic, arrival, false);
     }
 
     /// Hands a recorded message to those who follow the whole area.
