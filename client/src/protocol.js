@@ -3,7 +3,7 @@
 
 /** @import { Status } from '../realtime.d.ts' */
 
-export const VERSION = '0.1.0';
+export const VERSION = '0.2.0';
 /** The language of page and worker. A worker that speaks another one is left alone. */
 export const PORT_PROTOCOL = 'port-2';
 

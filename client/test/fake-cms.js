@@ -45,7 +45,7 @@ export function cms(node) {
     };
     const labels = { draft: 'Draft', in_review: 'In review', approved: 'Approved', published: 'Published' };
     const [, p1, p2, p3, p4, p5] = path.split('/');
-    if (p1 === 'setup') return answer({ realtime: '/realtime', version: '0.1.0', node: node.name, editors: s.editors });
+    if (p1 === 'setup') return answer({ realtime: '/realtime', version: '0.2.0', node: node.name, editors: s.editors });
     if (p1 === 'state') return answer(s);
     if (p1 === 'token') return answer({ token: mint(m.editor, m.ttl ?? 600), expires_in: m.ttl ?? 600, sub: m.editor });
     if (p1 === 'projects' && !p2) return answer({ projects: s.projects.map((p) => project(p.id)) });

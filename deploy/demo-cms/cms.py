@@ -25,7 +25,7 @@ from editorial import PROJECT_STATUSES, STATUSES, Database, Refused
 from publisher import REDIS_ERRORS, Publisher
 
 NAME = os.environ.get("CMS_NAME", "cms-01")
-VERSION = "0.1.0"
+VERSION = "0.2.0"
 BODY = 16 * 1024
 REMARKS = [
     "Looks good to me.", "Can we have this one shorter?", "The second paragraph repeats the first.", "@anna please have a look.",

@@ -66,7 +66,7 @@ async def kubernetes_fits():
     assert container["envFrom"] == [{"configMapRef": {"name": settings["metadata"]["name"]}}]
     config = settings["data"]
     assert config["CARILLON__REDIS__URL"].startswith("redis-sentinel:"), "the overlay's settings do not win over the base's"
-    assert container["image"] == "registry.example.com/carillon:0.1.0", container["image"]
+    assert container["image"] == "registry.example.com/carillon:0.2.0", container["image"]
     assert {document["metadata"].get("namespace", "carillon") for document in resources} == {"carillon"}
     labels = deployment["template"]["metadata"]["labels"]
     # Whatever selects our pods selects them, and nobody else's.

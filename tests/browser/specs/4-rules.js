@@ -220,8 +220,9 @@ test('a worker of an older release in an open tab goes on working beside the new
   chmodSync(dir, 0o755);    // nginx reads it as somebody else
   t.after(() => rmSync(dir, { recursive: true }));
   const source = readFileSync(new URL('../../../client/realtime.js', import.meta.url), 'utf8');
+  const [, current] = source.match(/="(\d+\.\d+\.\d+)"/);
   const release = (version, language) => {
-    const text = source.replace('"0.1.0"', `"${version}"`).replace('"port-2"', `"port-${language}"`);
+    const text = source.replace(`"${current}"`, `"${version}"`).replace('"port-2"', `"port-${language}"`);
     assert.notEqual(text, source);
     writeFileSync(join(dir, `${version}-${language}.js`), text);
     return `location = /realtime/realtime.js { alias ${dir}/${version}-${language}.js; types { text/javascript js; } add_header Cache-Control no-cache; }`;
@@ -241,7 +242,7 @@ test('a worker of an older release in an open tab goes on working beside the new
   const newer = await pane(ctx, front.base, 'anna', '&ttl=8');
   await newer.live('WebSocket');
   assert.equal(await counted(a), 2, 'each release has a worker of its own');
-  await roll(release('0.1.0', 3));    // the newer one's name, but another language
+  await roll(release(current, 3));    // the newer one's name, but another language
   const other = await pane(ctx, front.base, 'anna', '&ttl=8');
   await other.live('WebSocket', 15_000);
   assert.equal(await counted(a), 3, 'it connects by itself');
