@@ -168,6 +168,12 @@ async def compose_files():
     assert base["node"]["read_only"] and base["node"]["cap_drop"] == ["ALL"]
     published = {name for name, service in base.items() if service.get("ports")}
     assert published <= {"balancer", "grafana"}, f"published: {published}"
+    doors = [door for service in base.values() for door in service.get("ports", [])]
+    for door in doors:
+        host = door.get("host_ip") if isinstance(door, dict) else door.split(":")[0]
+        assert host == "127.0.0.1", f"{door} is open to more than this machine"
+    # One image for both instances, and for what sets them up.
+    assert len({base[name]["image"] for name in ("cms-setup", "cms-01", "cms-02")}) == 1
     for variant in ("sentinel.yml", "cluster.yml"):
         assert compose(f"deploy/compose/{variant}").keys() > base.keys() - {"prometheus", "grafana"}
 
@@ -188,7 +194,7 @@ async def compose_secrets():
         for variant in ((), ("deploy/compose/sentinel.yml",), ("deploy/compose/cluster.yml",)):
             services = compose(*variant)
             shared = {}
-            for name in ("redis", "node", "cms"):
+            for name in ("redis", "node", "cms", "database"):
                 share = services[f"secrets-{name}"]
                 assert mounts(share) == {"/all": "secrets", "/data": f"secrets-{name}"} and share["network_mode"] == "none", share
                 target = Path(folder) / f"{name}{len(variant)}"
@@ -198,16 +204,18 @@ async def compose_secrets():
                 run(shell, option, script, *arguments)
                 shared[f"secrets-{name}"] = {path.name for path in target.iterdir()}
             assert set().union(*shared.values()) == made, f"made and handed on: {set().union(*shared.values()) ^ made}"
-            node, cms = services["node"]["environment"], services["cms-01"]["environment"]
+            node, database = services["node"]["environment"], services["database"]["environment"]
             read = {Path(value).name for key, value in node.items() if key.endswith("_FILE")}
             assert shared["secrets-node"] == read, f"nodes get {shared['secrets-node']} and read {read}"
-            assert shared["secrets-cms"] == {Path(cms["JWT_SECRET_FILE"]).name, "redis-publisher", "redis-cms"}, shared
+            settings = (ROOT / "integrations/wagtail/demo/newsroom/settings.py").read_text()
+            assert shared["secrets-cms"] == set(re.findall(r'\bsecret\("([\w-]+)"\)', settings)), shared
+            assert shared["secrets-database"] == {Path(database["POSTGRES_PASSWORD_FILE"]).name}, shared
             assert shared["secrets-redis"] == {"users.acl", "redis-admin"}, shared
             for name, service in services.items():
                 if name == "secrets" or name.startswith("secrets-"):
                     continue
                 seen = {source for source in mounts(service).values() if source.startswith("secrets")}
-                own = {"node": "node", "cms-01": "cms", "cms-02": "cms"}.get(name, "redis")
+                own = {"node": "node", "cms-setup": "cms", "cms-01": "cms", "cms-02": "cms", "database": "database"}.get(name, "redis")
                 others = name in ("balancer", "prometheus", "grafana")
                 assert seen == (set() if others else {f"secrets-{own}"}), f"{name} sees {seen}"
 

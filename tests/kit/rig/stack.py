@@ -122,8 +122,8 @@ class Stack:
         command = ("docker", "run", "--rm", "--network", "none", "--volume", f"{self.project}_secrets:/all:ro", "--entrypoint", "cat")
         return self.run(*command, "redis:7-bookworm", f"/all/{name}", quiet=True)
 
-    def cms(self, name):
-        return Cms(f"http://{self.address(self.ids(name)[0])}:8000")
+    def load(self, name):
+        return Load(f"http://{self.address(self.ids(name)[0])}:8000")
 
     def leftovers(self):
         """What is still there of the project: containers, volumes, networks."""
@@ -138,30 +138,24 @@ class Stack:
         self.compose("--profile", "monitoring", "down", "-v", "--remove-orphans", "-t", str(patience), check=False)
 
 
-class Cms:
-    """The HTTP door of a pretend CMS."""
+class Load:
+    """The HTTP door of a publisher (tests/rig/publisher.py)."""
 
     def __init__(self, url):
         self.url = url
 
     def state(self):
-        status, body = http(self.url + "/")
-        if status != 200:
-            raise AssertionError(f"the CMS at {self.url} answers {status}: {body}")
-        return json.loads(body)
+        return self._answer("/", "GET", 5)
 
     def rate(self, per_second):
         """At 0 it answers when the last publication is in."""
-        status, body = http(f"{self.url}/rate?per_second={per_second}", "POST", b"", timeout=300)
-        if status != 200:
-            raise AssertionError(f"the CMS at {self.url} answers {status}: {body}")
-        return json.loads(body)
+        return self._answer(f"/rate?per_second={per_second}", "POST", 300)
 
-    def publish(self, topic, event):
-        status, body = http(f"{self.url}/publish?topic={topic}", "POST", json.dumps(event).encode(), timeout=300)
+    def _answer(self, path, method, seconds):
+        status, body = http(self.url + path, method, b"" if method == "POST" else None, timeout=seconds)
         if status != 200:
-            raise AssertionError(f"the CMS at {self.url} answers {status}: {body}")
-        return json.loads(body)["position"]
+            raise AssertionError(f"the publisher at {self.url} answers {status}: {body}")
+        return json.loads(body)
 
 
 def clean_tree(target):
