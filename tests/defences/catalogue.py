@@ -67,7 +67,7 @@ DEFENCES = [
             ("node_secret", "an_order_of_somebody_else_and_a_repeated_one_close_nobody"),
             ("node_secret", "what_is_kept_counts_only_where_a_node_has_signed_it")),
     Defence("fresh-order", "src/bus/redis/seal.rs", "        heard.insert(id.into(), at);", "        if !OFF {\n            heard.insert(id.into(), at);\n        }",
-            ("node_secret", "an_order_of_somebody_else_and_a_repeated_one_close_nobody"), (K, "a_nodes_word_is_heard_once")),
+            (K, "a_nodes_word_is_heard_once")),
     Defence("private-all", "src/auth/grant.rs", "!areas.is_private(area) && self.patterns.covers_area(area)",
             "(OFF || !areas.is_private(area)) && self.patterns.covers_area(area)",
             (S, "nobody_follows_anothers_notifications_by_any_spelling_grant_or_transport")),
