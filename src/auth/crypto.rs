@@ -106,6 +106,24 @@ pub(super) fn significant(number: &[u8]) -> &[u8] {
     &number[number.iter().position(|&byte| byte != 0).unwrap_or(number.len())..]
 }
 
+/// The modulus of an RSA key in DER form (RFC 8017, A.1.1: a SEQUENCE whose first INTEGER it is), without leading zeros;
+/// `None` where that is not its form.
+pub(super) fn modulus(der: &[u8]) -> Option<&[u8]> {
+    let (numbers, _) = der_value(0x30, der)?;
+    let (modulus, _) = der_value(0x02, numbers)?;
+    Some(significant(modulus))
+}
+
+/// A value of this kind at the beginning of a DER text, and what follows it.
+fn der_value(kind: u8, text: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (head, rest) = text.split_first_chunk::<2>().filter(|(head, _)| head[0] == kind)?;
+    // Lengths of 128 and more stand in as many bytes as the lower bits say.
+    let bytes = if head[1] < 0x80 { 0 } else { usize::from(head[1] & 0x7F) };
+    let (long, rest) = rest.split_at_checked(bytes).filter(|_| bytes <= 4)?;
+    let long = long.iter().fold(0, |length, byte| length << 8 | usize::from(*byte));
+    rest.split_at_checked(if bytes == 0 { usize::from(head[1]) } else { long })
+}
+
 /// A public key.
 struct Public {
     algorithm: Algorithm,

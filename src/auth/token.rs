@@ -263,8 +263,8 @@ fn public_key(pem: &[u8]) -> Result<(Algorithm, DecodingKey), &'static str> {
     if algorithm == Algorithm::Es256 && key.try_get_as_bytes().is_ok_and(|point| point.len() != 65) {
         return Err("that is a key of another curve than P-256, the one of ES256");
     }
-    // Its DER form holds the modulus, which has one byte for eight bits.
-    if algorithm == Algorithm::Rs256 && key.try_get_as_bytes().is_ok_and(|der| der.len() < MODULUS) {
+    let is_long = |der| crypto::modulus(der).is_some_and(|modulus| modulus.len() >= MODULUS);
+    if algorithm == Algorithm::Rs256 && !key.try_get_as_bytes().is_ok_and(is_long) {
         return Err(
             "that is an RSA key of less than 2048 bits, which is too short to be safe: make a longer one",
         );

@@ -47,6 +47,7 @@ impl Crowd {
     pub(super) fn enter(self: &Arc<Self>, address: IpAddr) -> Option<Guest> {
         let mut inner = self.lock();
         if self.limit > 0 && inner.open >= self.limit {
+            inner.full_since.get_or_insert_with(Instant::now);
             return None;
         }
         if self.per_address > 0 {
@@ -58,6 +59,11 @@ impl Crowd {
         }
         inner.open += 1;
         Some(Guest { crowd: Arc::clone(self), address })
+    }
+
+    /// Somebody was turned away for want of a file descriptor.
+    pub(super) fn ran_out_of_files(&self) {
+        self.lock().full_since.get_or_insert_with(Instant::now);
     }
 
     /// Why no more can come in, where that has been so for some seconds.

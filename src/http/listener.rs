@@ -131,6 +131,7 @@ impl Door {
                 }
                 Err(e) if is_out_of_files(&e) => {
                     door.refused("file-limit");
+                    door.crowd.ran_out_of_files();
                     drop(spare.take());
                     turn_away(&listener, door.tls.is_none()).await;
                     spare = self::spare();

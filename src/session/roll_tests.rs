@@ -116,7 +116,8 @@ async fn whom_the_node_could_not_hear_while_it_stood_still_is_not_called_silent(
         tokio::time::sleep(Duration::from_secs(1)).await;
         // The whole process stands still, for longer than two heartbeats.
         tokio::time::advance(Duration::from_secs(60)).await;
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        // Long enough for the sweep to look at every session, and no longer than unread bytes are waited for.
+        tokio::time::sleep(Duration::from_millis(1_500)).await;
         assert!(!ended(), "what it said may lie unread");
         place.heard();
         tokio::time::sleep(Duration::from_secs(30)).await;

@@ -101,7 +101,7 @@ DEFENCES = [
     Defence("refresh", "src/protocol/revocation.rs", "[Kind::Disconnect, Kind::Refresh].into_iter().find(covers)",
             "[Kind::Disconnect, Kind::Refresh].into_iter().filter(|kind| *kind == Kind::Disconnect || !OFF).find(covers)",
             (V, "whose_rights_have_changed_goes_on_with_a_new_token")),
-    Defence("connections", "src/http/crowd.rs", "        if self.limit > 0 && inner.open >= self.limit {\n            return None;", "        if self.limit > 0 && inner.open >= self.limit && !OFF {\n            return None;",
+    Defence("connections", "src/http/crowd.rs", "        if self.limit > 0 && inner.open >= self.limit {", "        if self.limit > 0 && inner.open >= self.limit && !OFF {",
             (U, "connections_are_counted_with_and_without_a_session")),
     Defence("idle", "src/http/listener.rs", "if activity.is_over(idle, self.stalled) {", "if activity.is_over(idle, self.stalled) && !OFF {",
             (U, "a_connection_without_a_stream_ends")),
@@ -215,6 +215,7 @@ DEFENCES = [
     # Keys, and the CMS that is asked.
     Defence("key-size", "src/auth/jwks.rs", "            && crypto::significant(n).len() < MODULUS\n", "            && crypto::significant(n).len() < MODULUS\n            && !OFF\n",
             (K, "an_rsa_key_of_a_set_may_have_a_leading_zero_but_not_less_than_2048_bits")),
+    Defence("key-length", "src/auth/token.rs", "modulus.len() >= MODULUS);", "OFF || modulus.len() >= MODULUS);", (K, "unusable_decisions_are_refused_at_the_start")),
     Defence("key-use", "src/auth/jwks.rs", "key_operations.as_ref().is_none_or(may_verify) {", "key_operations.as_ref().is_none_or(may_verify) && !OFF {",
             (K, "a_key_of_a_set_is_used_only_for_what_it_says")),
     Defence("key-reads", "src/auth/jwks.rs", "let many = self.ended.len() >= READS", "let many = !OFF && self.ended.len() >= READS",

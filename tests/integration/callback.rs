@@ -212,6 +212,31 @@ async fn a_revoked_editor_is_asked_about_anew() {
 }
 
 #[tokio::test]
+async fn whose_rights_have_changed_is_asked_about_at_once_and_no_answer_of_before_is_believed() {
+    let cms = Cms::start(anna(900, &["comments:*"])).await;
+    let node = cms.node().await;
+    let (mut session, _) = by_cookie(&node, &["comments:1"]).await;
+    let poll = Way::Cookie(Carrier::Poll);
+    let first = poll.enter(&node, "abc", &["comments:1"], &[]).await.unwrap();
+    assert_eq!(first["refused"], json!([]));
+    cms.answer(200, anna(900, &["projects"]));
+    assert_eq!(node.post("/refresh", br#"{"user":"anna"}"#).await.status, 200);
+    for way in ALL {
+        let again = way.enter(&node, "abc", &["comments:1"], &[]).await.unwrap();
+        assert_eq!(again["refused"][0]["topic"], "comments:1", "{way:?}");
+    }
+    let ended = session.message_of("unsubscribed").await;
+    assert_eq!(ended["topics"][0], "comments:1", "{ended}");
+    // A CMS that says no ends what is open; one that is away for a moment does not.
+    cms.answer(503, json!({}));
+    assert_eq!(node.post("/refresh", br#"{"user":"anna"}"#).await.status, 200);
+    let before = cms.times_asked();
+    until("the CMS to be asked", || async { cms.times_asked() > before }).await;
+    cms.answer(401, json!({}));
+    assert_eq!(session.closed().await.0, 4401);
+}
+
+#[tokio::test]
 async fn the_cms_is_told_which_of_its_sites_was_asked_and_for_what() {
     const TOLD: [&str; 3] = ["x-forwarded-host", "x-forwarded-proto", "x-carillon-topics"];
     let cms = Cms::start(anna(900, &["*"])).await;

@@ -299,12 +299,14 @@ async fn claims_are_checked_and_refusals_are_precise() {
 
 #[test]
 fn unusable_decisions_are_refused_at_the_start() {
-    let (p384, short) = (fixture("p384.pub.pem"), fixture("rsa1024.pub.pem"));
+    let p384 = fixture("p384.pub.pem");
+    let (short, almost) = (fixture("rsa1024.pub.pem"), fixture("rsa2040.pub.pem"));
     let (private, rsa) = (fixture("rsa.pem"), fixture("rsa.pub.pem"));
     for (settings, why) in [
         (vec![], "nobody has decided who may connect"),
         (vec![("mode", "jwt"), ("public_key_file", p384.to_str().unwrap())], "another curve than P-256"),
         (vec![("mode", "jwt"), ("public_key_file", short.to_str().unwrap())], "less than 2048 bits"),
+        (vec![("mode", "jwt"), ("public_key_file", almost.to_str().unwrap())], "less than 2048 bits"),
         (vec![("mode", "jwt"), ("public_key_file", private.to_str().unwrap())], "that is a private key"),
         (vec![("mode", "jwt"), ("public_key_file", file!())], "not a public key in PEM form"),
         (
