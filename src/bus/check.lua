@@ -10,25 +10,39 @@
 
 local TAIL = '[\128-\191]'
 
--- The place of a byte that is not UTF-8, or nil. Good sequences become blanks of their length: removed, they would let
--- the halves of a bad one meet.
-local function bad_utf8(s)
-  if find(s, '^[%z\1-\127]*$') then return nil end
-  if not find(s, '^[^\194-\223]*$') then s = gsub(s, '[\194-\223]' .. TAIL, '  ') end
+-- The place of a byte that is not part of a good sequence, or nil. Good sequences become these blanks: removed, they would
+-- let the halves of a bad one meet.
+local function bad_sequence(s, two, three, four)
+  if not find(s, '^[^\194-\223]*$') then s = gsub(s, '[\194-\223]' .. TAIL, two) end
   if not find(s, '^[^\224-\239]*$') then
     local long = find(s, '\224', 1, true) and find(s, '\224[\128-\159]')
     local half = find(s, '\237', 1, true) and find(s, '\237[\160-\191]') -- of a surrogate pair
     if long or half then return long or half end
-    s = gsub(s, '[\224-\239]' .. TAIL .. TAIL, '   ')
+    s = gsub(s, '[\224-\239]' .. TAIL .. TAIL, three)
   end
   if not find(s, '^[^\240-\244]*$') then
     local long = find(s, '\240', 1, true) and find(s, '\240[\128-\143]')
     local far = find(s, '\244', 1, true) and find(s, '\244[\144-\191]') -- beyond U+10FFFF
     if long or far then return long or far end
-    s = gsub(s, '[\240-\244]' .. TAIL .. TAIL .. TAIL, '    ')
+    s = gsub(s, '[\240-\244]' .. TAIL .. TAIL .. TAIL, four)
   end
   if find(s, '^[%z\1-\127]*$') then return nil end
   return find(s, '[\128-\255]')
+end
+
+-- Whether three quarters of it seem to be ASCII.
+local function is_mostly_ascii(s)
+  local more = 0
+  for at = 1, #s, 101 do more = more + (byte(s, at) < 128 and 1 or -1) end
+  return more * 202 > #s
+end
+
+-- The place of a byte that is not UTF-8, or nil. The shorter the text becomes, the faster it is looked through; only where
+-- something is wrong, places matter.
+local function bad_utf8(s)
+  if find(s, '^[%z\1-\127]*$') then return nil end
+  local short = is_mostly_ascii(s) and gsub(s, '[%z\1-\127]+', ' ') or s
+  return bad_sequence(short, ' ', ' ', ' ') and bad_sequence(s, '  ', '   ', '    ')
 end
 
 -- JSON (RFC 8259) --------------------------------------------------------------------------------------------------
@@ -54,20 +68,31 @@ local function has_long_number(rest)
   end
 end
 
+-- Whether an infinite number is in it, which is what Redis' reader makes of one out of range.
+local function is_out_of_range(value)
+  for _, part in next, value do
+    local kind = type(part)
+    if kind == 'number' and part - part ~= 0 or kind == 'table' and is_out_of_range(part) then return true end
+  end
+end
+
 -- What is wrong with the numbers of an object, or nil. `rest`: its JSON without the strings. A number of less than 200
--- digits with an exponent of two is never out of range; with others, Redis' writer is asked, which refuses infinite ones.
+-- digits with an exponent of two is never out of range; of others, it is looked what the reader has made of them.
 local function bad_number(rest, object)
   if (has(rest, '.') or has(rest, '-')) and find(rest, '[.-]%D') then
     return 'a number without a digit behind its point or minus sign'
   end
   local large = (has(rest, 'e') or has(rest, 'E')) and find(rest, '[eE]%+?%d%d%d') or has_long_number(rest)
-  if large and not pcall(encode_json, object) then return 'a number out of range' end
+  if large and is_out_of_range(object) then return 'a number out of range' end
 end
 
 -- Line breaks as blanks, several at once where there are many.
 local function on_one_line(s)
-  if not has(s, '\n') and not has(s, '\r') then return s end
-  return (gsub(gsub(s, '[\r\n][\r\n][\r\n][\r\n]', '    '), '[\r\n]', ' '))
+  for _, line_break in ipairs{ '\n', '\r' } do
+    if find(s, line_break .. line_break, 1, true) then s = gsub(s, line_break .. line_break, '  ') end
+    if has(s, line_break) then s = gsub(s, line_break, ' ') end
+  end
+  return s
 end
 
 -- The object that this text is, or nil and what is wrong; third, the text on one line. `plain`: there is nothing in it but

@@ -9,7 +9,7 @@
 -- provable place, and a short one. The first event makes it a stream whose entries are numbered <epoch>-1, -2, -3, ...
 -- without holes.
 
-local VERSION = 12 -- goes up with every change of this text
+local VERSION = 13 -- goes up with every change of this text
 local GENERATION = @GENERATION@ -- of the settings below: a higher one replaces a lower one, before VERSION counts
 local PREFIX = '@PREFIX@'
 local AREAS = '@AREAS@' -- comma-separated, like the next
@@ -30,7 +30,7 @@ local DEPTH = 64 -- the deepest nesting; the event itself is level 1
 local LOG_LIFE
 
 -- Redis lends its own and the libraries of Lua to running functions only, so these are filled at the first call.
-local byte, find, gsub, sub, format, decode, encode_json
+local byte, find, gsub, sub, format, decode
 local IS_AREA, IS_PRIVATE
 local call, try
 local TORN = 'TRYAGAIN this topic is moving to another master of the cluster, and not all of its keys are there yet'
@@ -51,7 +51,7 @@ local function prepare()
   local strict = cjson.new()
   strict.decode_invalid_numbers(false)
   strict.decode_max_depth(DEPTH)
-  decode, encode_json = strict.decode, strict.encode
+  decode = strict.decode
   LOG_LIFE = integer(LOG_TTL_MS + math.floor(LOG_TTL_MS / 2000) * 1000)
   IS_PRIVATE = set_of(PRIVATE)
   IS_AREA = set_of(AREAS)
