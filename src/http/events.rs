@@ -12,7 +12,13 @@ use bytes::Bytes;
 use futures_util::stream;
 use tokio::sync::oneshot;
 
-use super::{Public, listener::Peer, refusal::Refusal, wish::Wish};
+use super::{
+    Public,
+    handover::{Handed, Handover},
+    listener::Peer,
+    refusal::Refusal,
+    wish::Wish,
+};
 use crate::{
     hub::Closing,
     protocol::{CloseCode, Problem},
@@ -23,6 +29,7 @@ use crate::{
 pub(super) async fn events(
     State(public): State<Arc<Public>>,
     axum::Extension(peer): axum::Extension<Peer>,
+    handover: Option<axum::Extension<Handover>>,
     headers: HeaderMap,
     request: Request,
 ) -> Result<Response, Refusal> {
@@ -33,20 +40,36 @@ pub(super) async fn events(
         enter(&public, public.settings.sse, "sse-disabled", peer, &headers, (token, &topics), true)
             .await
             .inspect_err(count)?;
-    let common = Arc::clone(&public.sessions);
-    let session = session::serve_events(common, place, caller, topics, (start, carriage), &public.tasks);
-    let body = session.await.map_err(|closing| refusal(&closing)).inspect_err(count)?;
-    let chunks = stream::unfold(body, |mut body| async {
-        let chunk: Bytes = body.recv().await?;
-        Some((Ok::<_, Infallible>(chunk), body))
-    });
+    let (common, tasks, start) = (Arc::clone(&public.sessions), &public.tasks, (start, carriage));
+    let body = if let Some(axum::Extension(handover)) = handover {
+        let session = session::open_events(common, place, caller, topics, start).await;
+        let session = session.map_err(|closing| refusal(&closing)).inspect_err(count)?;
+        let asked = handover.ask();
+        tasks.spawn(async move {
+            match asked.await {
+                Ok(Handed { socket, head, guest }) => {
+                    session.serve(socket.into(), head).await;
+                    drop(guest);
+                }
+                Err(_) => session.give_up().await,
+            }
+        });
+        Body::empty()
+    } else {
+        let body = session::serve_events(common, place, caller, topics, start, tasks).await;
+        let body = body.map_err(|closing| refusal(&closing)).inspect_err(count)?;
+        Body::from_stream(stream::unfold(body, |mut body| async {
+            let chunk: Bytes = body.recv().await?;
+            Some((Ok::<_, Infallible>(chunk), body))
+        }))
+    };
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream; charset=utf-8")),
         (header::CACHE_CONTROL, HeaderValue::from_static("no-store, no-transform")),
         // nginx: do not buffer.
         (header::HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no")),
     ];
-    Ok((headers, Body::from_stream(chunks)).into_response())
+    Ok((headers, body).into_response())
 }
 
 /// `GET <base>/poll`, `POST <base>/poll`

@@ -7,18 +7,21 @@
 use std::{
     convert::Infallible,
     fs::File,
+    future::poll_fn,
     io,
     net::{IpAddr, SocketAddr},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    task::Poll,
     time::Duration,
 };
 
 use axum::{
     Router,
     body::Body,
+    http::{Method, Version},
     response::{IntoResponse, Response},
 };
 use hyper::{body::Incoming, rt::Executor, service::service_fn};
@@ -37,6 +40,7 @@ use tower_service::Service;
 
 use super::{
     crowd::{Activity, Crowd, Guest},
+    handover::{Handover, Released, share},
     headers::settle_host,
     refusal::Refusal,
 };
@@ -157,10 +161,11 @@ impl Door {
             tracing::debug!("socket options of {address}: {e}");
         }
         let Some(tls) = &self.tls else {
-            return self.http(socket, Peer { address, secure: false }, guest, stop).await;
+            let (wire, handover) = share(socket);
+            return self.http(wire, Peer { address, secure: false }, guest, Some(handover), stop).await;
         };
         match tokio::time::timeout(self.header_time, tls.accept(socket)).await {
-            Ok(Ok(stream)) => self.http(stream, Peer { address, secure: true }, guest, stop).await,
+            Ok(Ok(stream)) => self.http(stream, Peer { address, secure: true }, guest, None, stop).await,
             Ok(Err(e)) => {
                 self.refused("tls-handshake");
                 tracing::debug!("TLS handshake with {address}: {e}");
@@ -169,13 +174,19 @@ impl Door {
         }
     }
 
-    async fn http<S>(&self, stream: S, peer: Peer, guest: Arc<Guest>, stop: CancellationToken)
-    where
+    async fn http<S>(
+        &self,
+        stream: S,
+        peer: Peer,
+        guest: Arc<Guest>,
+        handover: Option<Handover>,
+        stop: CancellationToken,
+    ) where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let begun = Arc::new(AtomicBool::new(false));
-        let activity = Activity::new();
-        let service = self.service(peer, guest, Arc::clone(&begun), activity.clone());
+        let (begun, activity) = (Arc::new(AtomicBool::new(false)), Activity::new());
+        let service =
+            self.service(peer, Arc::clone(&guest), (Arc::clone(&begun), activity.clone()), handover.clone());
         let mut builder = auto::Builder::new(Spawn(self.tasks.clone()));
         // hyper's limit for headers also counts the time between two requests: it is the longer of both, and the first
         // request, with which slow clients come, has a limit of our own below.
@@ -184,31 +195,55 @@ impl Door {
         builder.http1().timer(TokioTimer::new()).header_read_timeout(between).max_buf_size(BUFFER);
         builder.http2().timer(TokioTimer::new()).keep_alive_interval(ping).max_concurrent_streams(streams);
         let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+        if let Some(released) = self.drive(connection, peer, (&begun, &activity), handover, stop).await {
+            released.hand_over(guest);
+        }
+    }
+
+    /// Serves a connection until it ends, or until its socket is to be handed over.
+    async fn drive<S>(
+        &self,
+        connection: Connection<'_, S, impl Serve>,
+        peer: Peer,
+        (begun, activity): (&AtomicBool, &Activity),
+        handover: Option<Handover>,
+        stop: CancellationToken,
+    ) -> Option<Released>
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
         let mut connection = std::pin::pin!(connection);
         let deadline = tokio::time::sleep(self.header_time);
         let mut deadline = std::pin::pin!(deadline);
         let mut looks = tokio::time::interval(LOOK);
         let mut stopping = false;
         loop {
+            let turn = poll_fn(|cx| match connection.as_mut().poll(cx) {
+                Poll::Pending => match handover.as_ref().and_then(Handover::release) {
+                    Some(released) => Poll::Ready(Ok(Some(released))),
+                    None => Poll::Pending,
+                },
+                Poll::Ready(result) => Poll::Ready(result.map(|()| None)),
+            });
             tokio::select! {
-                result = connection.as_mut() => {
-                    if let Err(e) = result {
+                result = turn => {
+                    return result.unwrap_or_else(|e| {
                         tracing::debug!("connection of {}: {e}", peer.address);
-                    }
-                    return;
+                        None
+                    });
                 }
                 // For the first request of HTTP/1 and HTTP/2 alike.
                 () = deadline.as_mut(), if !begun.load(Ordering::Relaxed) => {
                     if !begun.load(Ordering::Relaxed) {
                         self.refused("header-time");
-                        return;
+                        return None;
                     }
                 }
                 // What hyper does not end: HTTP/2 without a stream, and answers that nobody reads.
                 _ = looks.tick(), if begun.load(Ordering::Relaxed) => {
-                    if activity.is_over(idle, self.stalled) {
+                    if activity.is_over(self.keep_alive.idle, self.stalled) {
                         self.refused("idle");
-                        return;
+                        return None;
                     }
                 }
                 () = stop.cancelled(), if !stopping => {
@@ -220,27 +255,26 @@ impl Door {
     }
 
     /// The router, as hyper calls it for each request of a connection.
-    #[allow(clippy::type_complexity, reason = "hyper's own")]
     fn service(
         &self,
         peer: Peer,
         guest: Arc<Guest>,
-        begun: Arc<AtomicBool>,
-        activity: Activity,
-    ) -> impl hyper::service::Service<
-        hyper::Request<Incoming>,
-        Response = Response,
-        Error = Infallible,
-        Future = impl Future<Output = Result<Response, Infallible>> + Send + 'static,
-    > + Send
-    + Sync
-    + 'static {
+        (begun, activity): (Arc<AtomicBool>, Activity),
+        handover: Option<Handover>,
+    ) -> impl Serve {
         let router = self.router.clone();
         service_fn(move |mut request: hyper::Request<Incoming>| {
             begun.store(true, Ordering::Relaxed);
             let answering = activity.begin();
-            request.extensions_mut().insert(peer);
-            request.extensions_mut().insert(Arc::clone(&guest));
+            // Of the answers that can end with their connection, a HEAD has none.
+            let plain = request.version() == Version::HTTP_11 && request.method() != Method::HEAD;
+            let handover = handover.clone().filter(|_| plain);
+            let extensions = request.extensions_mut();
+            extensions.insert(peer);
+            extensions.insert(Arc::clone(&guest));
+            if let Some(handover) = &handover {
+                extensions.insert(handover.clone());
+            }
             let settled = settle_host(&mut request);
             let mut router = router.clone();
             async move {
@@ -248,6 +282,10 @@ impl Door {
                     Ok(()) => router.call(request.map(Body::new)).await?,
                     Err(problem) => Refusal::from(problem).into_response(),
                 };
+                if handover.is_some_and(|handover| handover.take(&answer)) {
+                    // `drive` sees it, and drops this with the connection.
+                    std::future::pending::<()>().await;
+                }
                 Ok(answer.map(|body| answering.answer(body)))
             }
         })
@@ -257,6 +295,33 @@ impl Door {
         self.metrics.refused.get_or_create(&ReasonLabel { reason }).inc();
     }
 }
+
+/// What hyper calls for each request.
+trait Serve:
+    hyper::service::Service<
+        hyper::Request<Incoming>,
+        Response = Response,
+        Error = Infallible,
+        Future: Send + 'static,
+    > + Send
+    + Sync
+    + 'static
+{
+}
+
+impl<T> Serve for T where
+    T: hyper::service::Service<
+            hyper::Request<Incoming>,
+            Response = Response,
+            Error = Infallible,
+            Future: Send + 'static,
+        > + Send
+        + Sync
+        + 'static
+{
+}
+
+type Connection<'a, S, T> = auto::UpgradeableConnection<'a, TokioIo<S>, T, Spawn>;
 
 /// hyper's tasks are owned like all others.
 #[derive(Clone)]

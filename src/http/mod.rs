@@ -9,6 +9,7 @@ mod crowd;
 pub mod demo;
 mod disconnect;
 mod events;
+mod handover;
 mod headers;
 pub mod history;
 mod hosts;

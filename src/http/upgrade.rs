@@ -14,10 +14,9 @@ use axum::{
 use base64::{Engine, prelude::BASE64_STANDARD};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::{rt::TokioIo, server::conn::auto::upgrade::downcast};
-use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
-use super::{Public, crowd::Guest, headers::items, listener::Peer, refusal::Refusal};
+use super::{Public, crowd::Guest, handover::Wire, headers::items, listener::Peer, refusal::Refusal};
 use crate::{
     protocol::Problem,
     session::{self, Caller, Place},
@@ -77,10 +76,10 @@ async fn enter(
 /// `guest`: the connection counts for as long as the session lasts.
 fn start(public: &Arc<Public>, upgraded: Upgraded, place: Place, caller: Caller, guest: Option<Arc<Guest>>) {
     let common = Arc::clone(&public.sessions);
-    match downcast::<TokioIo<TcpStream>>(upgraded) {
+    match downcast::<TokioIo<Wire>>(upgraded) {
         Ok(parts) => {
-            let session =
-                session::serve_socket(common, place, parts.io.into_inner().into(), parts.read_buf, caller);
+            let Some(socket) = parts.io.into_inner().into_socket() else { return };
+            let session = session::serve_socket(common, place, socket.into(), parts.read_buf, caller);
             public.tasks.spawn(async move {
                 session.await;
                 drop(guest);

@@ -2,7 +2,11 @@
 //!
 //! Server frames are not masked (RFC 6455, 5.1), so the same bytes serve all sessions. Must not know who reads them.
 
-use std::{fmt, io::Write, sync::Arc};
+use std::{
+    fmt,
+    io::Write,
+    sync::{Arc, OnceLock},
+};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use sha2::{Digest, Sha256};
@@ -27,6 +31,8 @@ struct Encoded {
     position: Option<(Lineage, EntryId)>,
     at: u64,
     event: Event,
+    /// See [`Frame::digest`]; made when it is first asked for.
+    digest: OnceLock<u64>,
     /// Room for the longest header, its end filled with the header, and the message.
     bytes: Vec<u8>,
     /// Where the header begins.
@@ -53,7 +59,15 @@ impl Frame {
         let length = ROOM - left.len();
         let start = ROOM - length;
         bytes[start..ROOM].copy_from_slice(&header[..length]);
-        Self(Arc::new(Encoded { topic, position, at, event, bytes, start: start as u8 }))
+        Self(Arc::new(Encoded {
+            topic,
+            position,
+            at,
+            event,
+            digest: OnceLock::new(),
+            bytes,
+            start: start as u8,
+        }))
     }
 
     /// The same event with another `at`, for a session that is owed something.
@@ -89,11 +103,13 @@ impl Frame {
 
     /// Names a live event by where it was published and what it says, alike on all nodes.
     pub fn digest(&self) -> u64 {
-        let hash = Sha256::new()
-            .chain_update(self.0.topic.as_str())
-            .chain_update([0])
-            .chain_update(self.0.event.json());
-        hash.finalize().first_chunk().map_or(0, |first| u64::from_be_bytes(*first))
+        *self.0.digest.get_or_init(|| {
+            let hash = Sha256::new()
+                .chain_update(self.0.topic.as_str())
+                .chain_update([0])
+                .chain_update(self.0.event.json());
+            hash.finalize().first_chunk().map_or(0, |first| u64::from_be_bytes(*first))
+        })
     }
 
     /// The WebSocket frame.

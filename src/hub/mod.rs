@@ -5,15 +5,18 @@
 
 mod delivery;
 pub mod frame;
+mod framing;
 mod members;
 mod notice;
 mod outbox;
+mod outbox_state;
 mod queue;
 mod rooms;
 mod socket;
 
 pub use delivery::{Delivered, writers};
 pub use frame::Frame;
+pub use framing::Framing;
 pub use notice::{Closing, Dropped, Notice, Taken};
 pub use outbox::Outbox;
 pub use queue::{Item, Replay};

@@ -5,12 +5,11 @@
 //! is owed a `resync` for their topics. Must not know topics' positions or who follows what.
 
 use std::{
-    io,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicU32, Ordering},
     },
-    task::{Context, Poll, Waker},
+    task::{Context, Poll},
 };
 
 use bytes::Bytes;
@@ -18,34 +17,18 @@ use tokio::time::Instant;
 
 use super::{
     frame::Frame,
+    framing::{Framed, Framing},
     notice::{Closing, Notice, Taken},
-    queue::{Entry, Item, Queue, Replay},
+    outbox_state::State,
+    queue::{Entry, Item, Replay},
     socket::Socket,
 };
-use crate::protocol::NodeMessage;
-
-#[derive(Default)]
-struct State {
-    queue: Queue,
-    blocked: bool,
-    ended: bool,
-    /// The last words are queued: nothing may follow them.
-    sealed: bool,
-    broken: bool,
-    overflowed: Option<Instant>,
-    drained_told: bool,
-    closing: Option<Closing>,
-    closing_told: bool,
-    work: bool,
-    /// An answer of the relay is due.
-    asking: bool,
-    waker: Option<Waker>,
-}
+use crate::protocol::{NodeMessage, Reason};
 
 /// What waits to be written to one session.
 pub struct Outbox {
     state: Mutex<State>,
-    socket: Option<Socket>,
+    socket: OnceLock<Socket>,
     limit: usize,
     /// The hub's name for the session; `u32::MAX` until it has one.
     slot: AtomicU32,
@@ -54,21 +37,46 @@ pub struct Outbox {
 impl Outbox {
     /// An outbox that writes to a socket itself. `limit`: bytes of events that may wait (`limits.outbox_bytes`).
     pub fn direct(socket: impl Into<Socket>, limit: usize) -> Arc<Self> {
-        Self::new(Some(socket.into()), limit)
+        let outbox = Self::new(State::default(), limit);
+        let _ = outbox.socket.set(socket.into());
+        Arc::new(outbox)
     }
 
-    /// An outbox that is emptied by [`Outbox::pull`] (TLS, SSE, long-poll).
+    /// An outbox that is emptied by [`Outbox::pull`] (long-poll; WebSockets over TLS; SSE over TLS and HTTP/2).
     pub fn pulled(limit: usize) -> Arc<Self> {
-        Self::new(None, limit)
+        Arc::new(Self::new(State::default(), limit))
     }
 
-    fn new(socket: Option<Socket>, limit: usize) -> Arc<Self> {
-        Arc::new(Self { state: Mutex::default(), socket, limit, slot: AtomicU32::new(u32::MAX) })
+    /// An outbox that writes to a socket itself, framed so, as soon as it has one: see [`Outbox::attach`].
+    pub fn promised(framing: Box<dyn Framing>, limit: usize) -> Arc<Self> {
+        Arc::new(Self::new(
+            State {
+                blocked: true,
+                framed: Some(Box::new(Framed { framing, stuck: None })),
+                ..State::default()
+            },
+            limit,
+        ))
+    }
+
+    fn new(state: State, limit: usize) -> Self {
+        Self { state: Mutex::new(state), socket: OnceLock::new(), limit, slot: AtomicU32::new(u32::MAX) }
+    }
+
+    /// Gives a promised outbox its socket. `head` is written first.
+    pub fn attach(&self, socket: Socket, head: Bytes) {
+        let mut state = self.lock();
+        if state.ended || self.socket.set(socket).is_err() {
+            return;
+        }
+        state.queue.push_first(head);
+        state.blocked = false;
+        self.write_out(&mut state);
     }
 
     /// The socket of a direct outbox, for reading and for readiness.
     pub fn socket(&self) -> Option<&Socket> {
-        self.socket.as_ref()
+        self.socket.get()
     }
 
     pub(crate) fn slot(&self) -> Option<u32> {
@@ -91,25 +99,9 @@ impl Outbox {
             && !state.blocked
             && !state.ended
             && !state.sealed
-            && let Some(socket) = &self.socket
+            && let Some(socket) = self.socket.get()
         {
-            return match socket.try_write(frame.bytes()) {
-                Ok(n) if n == frame.bytes().len() => Taken::Yes,
-                Ok(n) => {
-                    state.queue.push_begun(frame, n);
-                    state.block();
-                    Taken::Yes
-                }
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                    let taken = state.push(frame, self.limit);
-                    state.block();
-                    taken
-                }
-                Err(_) => {
-                    state.break_off();
-                    Taken::Ended
-                }
-            };
+            return state.send(frame, socket, self.limit);
         }
         let taken = state.push(frame, self.limit);
         self.write_out(&mut state);
@@ -132,7 +124,11 @@ impl Outbox {
     pub fn message(&self, message: NodeMessage) {
         let mut state = self.lock();
         if !state.ended && !state.sealed {
+            let settles = matches!(&message, NodeMessage::Resync { reason: Reason::Slow, .. });
             state.queue.push(Entry::Message(Box::new(message)));
+            if settles {
+                state.watch_resync();
+            }
             self.write_out(&mut state);
         }
     }
@@ -147,7 +143,7 @@ impl Outbox {
         if let Some(message) = message {
             state.queue.push(Entry::Message(Box::new(message)));
         }
-        if self.socket.is_some() {
+        if self.socket.get().is_some() {
             state.queue.push(Entry::Raw(end));
         }
         state.sealed = true;
@@ -164,7 +160,7 @@ impl Outbox {
     /// Queues ready bytes (a Ping, a Pong, a close frame) for a socket and writes what it takes. Nothing for others.
     pub fn raw(&self, bytes: Bytes) {
         let mut state = self.lock();
-        if !state.ended && !state.sealed && self.socket.is_some() {
+        if !state.ended && !state.sealed && self.socket.get().is_some() {
             state.queue.push(Entry::Raw(bytes));
             self.write_out(&mut state);
         }
@@ -196,14 +192,20 @@ impl Outbox {
     pub fn close(&self, closing: Closing) {
         let mut state = self.lock();
         if state.closing.is_none() && !state.ended {
-            state.closing = Some(closing);
+            state.closing = Some(Box::new(closing));
             state.wake();
         }
     }
 
-    /// Since when a `resync` has been owed for events that were dropped.
+    /// Since when a `resync` has been owed for events that were dropped, or has waited for a socket that takes nothing.
     pub fn owed_since(&self) -> Option<Instant> {
-        self.lock().overflowed
+        let state = self.lock();
+        state.overflowed.or_else(|| state.framed.as_ref()?.stuck)
+    }
+
+    /// Whether events were dropped, and the `resync` for them is not queued yet.
+    pub(crate) fn has_dropped(&self) -> bool {
+        self.lock().overflowed.is_some()
     }
 
     /// The owed `resync` is queued: events are taken again.
@@ -248,7 +250,7 @@ impl Outbox {
         }
         if let Some(closing) = state.closing.clone().filter(|_| !state.closing_told) {
             state.closing_told = true;
-            return Poll::Ready(Notice::Closing(closing));
+            return Poll::Ready(Notice::Closing(*closing));
         }
         if state.overflowed.is_some() && state.queue.is_empty() && !state.drained_told {
             state.drained_told = true;
@@ -286,69 +288,12 @@ impl Outbox {
     }
 
     fn write_out(&self, state: &mut State) {
-        let Some(socket) = &self.socket else {
-            if !state.queue.is_empty() {
-                state.work = true;
-                state.wake();
-            }
-            return;
-        };
-        while !state.blocked && !state.ended && !state.queue.is_empty() {
-            match state.queue.write_to(socket) {
-                Ok(()) => {}
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => state.block(),
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => state.break_off(),
-            }
-        }
-        if state.queue.is_empty() {
-            state.queue.clear();
-            if state.overflowed.is_some() {
-                state.wake();
-            }
-        }
+        state.write_out(self.socket.get());
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         // A panic elsewhere leaves the queue whole: every change is complete before anything can fail.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl State {
-    fn push(&mut self, frame: &Frame, limit: usize) -> Taken {
-        if self.ended || self.sealed {
-            return Taken::Ended;
-        }
-        if self.queue.event_bytes() + frame.bytes().len() > limit {
-            let dropped = self.queue.drop_events(frame);
-            self.overflowed.get_or_insert_with(Instant::now);
-            self.drained_told = false;
-            self.wake();
-            return Taken::Overflow(dropped);
-        }
-        let first = self.queue.is_empty();
-        self.queue.push(Entry::Event(frame.clone()));
-        if first { Taken::First } else { Taken::Yes }
-    }
-
-    fn block(&mut self) {
-        self.blocked = true;
-        self.work = true;
-        self.wake();
-    }
-
-    fn break_off(&mut self) {
-        self.broken = true;
-        self.ended = true;
-        self.queue.clear();
-        self.wake();
-    }
-
-    fn wake(&mut self) {
-        if let Some(waker) = self.waker.take() {
-            waker.wake();
-        }
     }
 }
 

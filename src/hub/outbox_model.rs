@@ -6,6 +6,7 @@ use std::{
     collections::BTreeSet,
     io::Read,
     net::{TcpListener, TcpStream as Reader},
+    task::Waker,
     time::Duration,
 };
 

@@ -12,6 +12,7 @@ use bytes::Bytes;
 
 use super::{
     frame::{Frame, text_frame},
+    framing::Framing,
     notice::Dropped,
     socket::Socket,
 };
@@ -22,6 +23,8 @@ use crate::{
 
 /// Frames that leave in one write at most.
 const GATHER: usize = 64;
+/// Bytes that are made ready for one write where a session has a framing of its own, roughly.
+const BATCH: usize = 16 * 1024;
 
 /// A piece of an encoded log that is shared by all who replay it. It does not count against the bound: it is pulled
 /// as the socket drains.
@@ -112,6 +115,11 @@ impl Queue {
             self.events += frame.bytes().len();
         }
         self.entries.push_back(entry);
+    }
+
+    /// Puts bytes before everything else.
+    pub(super) fn push_first(&mut self, bytes: Bytes) {
+        self.entries.push_front(Entry::Raw(bytes));
     }
 
     /// Puts an event into an empty queue, of which so many bytes are written already.
@@ -235,6 +243,29 @@ impl Queue {
         } else {
             socket.try_write_vectored(slices)?
         };
+        if written == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        self.advance(written);
+        Ok(())
+    }
+
+    /// One write of what is due, framed for this session alone. What is framed is not dropped any more: the framing
+    /// has counted it as told.
+    pub(super) fn write_framed(&mut self, socket: &Socket, framing: &mut dyn Framing) -> io::Result<()> {
+        if !matches!(self.entries.front(), Some(Entry::Raw(_)) | None) {
+            let mut out = Vec::new();
+            while out.len() < BATCH && !matches!(self.entries.front(), Some(Entry::Raw(_))) {
+                match self.pull() {
+                    Some(Item::Event(frame)) => framing.event(&frame, &mut out),
+                    Some(Item::Message(message)) => framing.message(&message, &mut out),
+                    None => break,
+                }
+            }
+            self.push_first(out.into());
+        }
+        let Some(Entry::Raw(bytes)) = self.entries.front() else { return Ok(()) };
+        let written = socket.try_write_apart(&bytes[self.written..])?;
         if written == 0 {
             return Err(io::ErrorKind::WriteZero.into());
         }

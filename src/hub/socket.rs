@@ -9,7 +9,13 @@ use std::{
     task::{Context, Poll},
 };
 
+#[cfg(target_os = "linux")]
+use tokio::io::Interest;
 use tokio::net::TcpStream;
+
+/// The end of a record (send(2)): the kernel does not join these bytes with others.
+#[cfg(target_os = "linux")]
+const MSG_EOR: i32 = 0x80;
 
 /// A socket that a scheduler drives. All calls come back at once; `WouldBlock` where a real socket would say so.
 #[cfg(feature = "simulation")]
@@ -53,6 +59,20 @@ impl Socket {
         either!(self.try_write(bytes))
     }
 
+    /// Writes what the socket takes at once, apart from what comes after it: of a socket that holds nothing
+    /// ([`Socket::hold_nothing`]), nothing further is taken until these bytes are on their way.
+    pub fn try_write_apart(&self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            // Otherwise the kernel puts small pieces behind what waits already, whatever may wait.
+            #[cfg(target_os = "linux")]
+            Self::Tcp(socket) => socket.try_io(Interest::WRITABLE, || {
+                socket2::SockRef::from(socket).send_with_flags(bytes, MSG_EOR)
+            }),
+            #[cfg(any(not(target_os = "linux"), feature = "simulation"))]
+            _ => self.try_write(bytes),
+        }
+    }
+
     /// Writes what the socket takes at once of several pieces.
     pub fn try_write_vectored(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
         match self {
@@ -91,6 +111,20 @@ impl Socket {
             Self::Tcp(socket) => drop(socket2::SockRef::from(socket).shutdown(how)),
             #[cfg(feature = "simulation")]
             Self::Scripted(socket) => socket.shutdown(how),
+        }
+    }
+
+    /// From now on the socket takes something only when all that it has taken is on its way: what a client does not read
+    /// then shows here at once, and not when the kernel's buffers are full.
+    pub fn hold_nothing(&self) {
+        match self {
+            #[cfg(target_os = "linux")]
+            Self::Tcp(socket) => drop(socket2::SockRef::from(socket).set_tcp_notsent_lowat(1)),
+            // Where there is no such option, the buffers fill up first.
+            #[cfg(not(target_os = "linux"))]
+            Self::Tcp(_) => {}
+            #[cfg(feature = "simulation")]
+            Self::Scripted(_) => {}
         }
     }
 

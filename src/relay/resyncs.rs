@@ -113,7 +113,7 @@ impl PendingResyncs {
         let Some(member) = hub.member(id).filter(|member| member.welcomed) else { return };
         let outbox = Arc::clone(&member.outbox);
         // A slow session is told when it has written what it had: until then it would only be slower.
-        let slow = outbox.owed_since().is_some();
+        let slow = outbox.has_dropped();
         let mut due: BTreeMap<Reason, Vec<RoomId>> = BTreeMap::new();
         let mut left = false;
         for (room, standing) in hub.standings(id) {

@@ -165,32 +165,35 @@ impl Cursor {
     /// The cursor as text that travels so.
     pub fn text_by(&self, carriage: Carriage) -> String {
         let mut lineages: Vec<&Lineage> = Vec::new();
-        let mut topics = Vec::new();
+        let mut topics = Vec::with_capacity(self.positions.len() * (ENTRY + 24));
         let late = (self.late != 0).then(|| format!("{LATE}{:08x}", self.late));
         let mut size = 2 + 10 + 1 + late.as_ref().map_or(0, |late| late.len() + 1);
         for (topic, Position { lineage, id }) in &self.positions {
             let known = lineages.iter().position(|known| *known == lineage);
             let index = known.unwrap_or(lineages.len());
-            let mut entry = Vec::with_capacity(topic.len() + ENTRY);
-            put_piece(&mut entry, topic);
-            let Ok(index) = u8::try_from(index) else { continue };
-            entry.push(index);
-            put_number(&mut entry, id.epoch);
-            put_number(&mut entry, id.seq);
-            let more = entry.len() + if known.is_none() { lineage.as_str().len() + 2 } else { 0 };
-            if size + more > carriage.most() || index >= MOST_LINEAGES {
+            let Some(index) = u8::try_from(index).ok().filter(|index| *index < MOST_LINEAGES) else {
+                continue;
+            };
+            let start = topics.len();
+            put_piece(&mut topics, topic);
+            topics.push(index);
+            put_number(&mut topics, id.epoch);
+            put_number(&mut topics, id.seq);
+            let more = topics.len() - start + if known.is_none() { lineage.as_str().len() + 2 } else { 0 };
+            if size + more > carriage.most() {
+                topics.truncate(start);
                 continue;
             }
             size += more;
             if known.is_none() {
                 lineages.push(lineage);
             }
-            topics.extend_from_slice(&entry);
         }
         // Positions come first; three bytes hold the length.
         let room = carriage.most().saturating_sub(size + PASSED.len() + 3);
         let passed = self.passed.text(self.at, room).map(|names| format!("{PASSED}{names}"));
-        let mut bytes = vec![VERSION, if self.away { AWAY } else { 0 }];
+        let mut bytes = Vec::with_capacity(topics.len() + RESERVED);
+        bytes.extend_from_slice(&[VERSION, if self.away { AWAY } else { 0 }]);
         put_number(&mut bytes, self.at);
         let others = [late, passed];
         bytes.push((lineages.len() + others.iter().flatten().count()) as u8);

@@ -1,4 +1,5 @@
-//! Sessions over server-sent events (HTML, 9.2): the same messages, each with the cursor behind it.
+//! Sessions over server-sent events: how they are opened, and the body for connections whose socket cannot be had (TLS,
+//! HTTP/2, HTTP/1.0), where hyper takes chunks out of a channel. For all others see `event_socket`.
 
 use std::sync::Arc;
 
@@ -6,11 +7,15 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use super::{
-    Caller, Carriage, Common, Cursor, Place, Session, Start, Transport, machine::Input, websocket::FAREWELL,
+    Caller, Carriage, Common, Place, Session, Start, Transport, event_socket,
+    event_text::{BEAT, Chunks, GREETING, Text, with_greeting},
+    machine::Input,
+    websocket::FAREWELL,
 };
 use crate::{
-    hub::{Closing, Item, Notice, Outbox},
+    hub::{Closing, Item, Notice, Outbox, Socket},
     protocol::{ClientMessage, NodeMessage, message::Connect},
+    shutdown::Tasks,
 };
 
 /// Chunks that may wait for the connection; the outbox waits behind them.
@@ -20,6 +25,40 @@ const CHUNK: usize = 16 * 1024;
 /// Items that are taken from the outbox at a time.
 const ITEMS: usize = 16;
 
+/// A session that is open, for a connection whose socket will be had.
+pub struct OnSocket(Session);
+
+impl OnSocket {
+    /// Serves it until it ends. `head`: of the answer, which announces chunks and the end of the connection.
+    pub async fn serve(self, socket: Socket, head: Vec<u8>) {
+        // A stream has no Pong: that its client reads is seen by what the socket takes.
+        socket.hold_nothing();
+        self.0.outbox().attach(socket, with_greeting(head).into());
+        event_socket::serve(self.0).await;
+    }
+
+    /// The socket did not come.
+    pub async fn give_up(self) {
+        self.0.leave(None).await;
+    }
+}
+
+/// Opens a session whose socket will be had. `Err`: it was refused before it began.
+pub async fn open_on_socket(
+    common: Arc<Common>,
+    place: Place,
+    caller: Caller,
+    topics: Vec<String>,
+    (start, carriage): (Start, Carriage),
+) -> Result<OnSocket, Closing> {
+    let (cursor, resume) = start.split(&topics);
+    let framing = Box::new(Chunks(Text { cursor, carriage }));
+    let outbox = Outbox::promised(framing, common.outbox_bytes);
+    let session = Session::begin(common, place, Transport::Sse, outbox, caller).with_positions_by(carriage);
+    let connect = Connect { topics, resume, ..Connect::default() };
+    connected(session, connect).await.map(OnSocket)
+}
+
 /// Opens a session. What comes out of the channel is the body; `Err`: it was refused before it began.
 pub async fn serve(
     common: Arc<Common>,
@@ -27,30 +66,36 @@ pub async fn serve(
     caller: Caller,
     topics: Vec<String>,
     (start, carriage): (Start, Carriage),
-    tasks: &crate::shutdown::Tasks,
+    tasks: &Tasks,
 ) -> Result<mpsc::Receiver<Bytes>, Closing> {
     let outbox = Outbox::pulled(common.outbox_bytes);
-    let mut session =
-        Session::begin(common, place, Transport::Sse, outbox, caller).with_positions_by(carriage);
+    let session = Session::begin(common, place, Transport::Sse, outbox, caller).with_positions_by(carriage);
     let (cursor, resume) = start.split(&topics);
     let (sender, body) = mpsc::channel(CHUNKS);
-    // Sent before anything is asked, so that a proxy that buffers is found out at once.
-    let _ = sender.try_send(Bytes::from_static(b": carillon\n\n"));
-    let connect = Connect { topics, resume, ..Connect::default() };
-    if let Some(closing) = session.take(Input::Message(ClientMessage::Connect(connect))).await {
-        session.leave(Some(&closing)).await;
-        return Err(closing);
-    }
-    tasks.spawn(Line { session, cursor, carriage, sender, text: Vec::new(), due: false, owes: false }.run());
+    // Sent before anything is asked.
+    let _ = sender.try_send(Bytes::from_static(GREETING));
+    let session = connected(session, Connect { topics, resume, ..Connect::default() }).await?;
+    let text = Text { cursor, carriage };
+    tasks.spawn(Line { session, text, sender, out: Vec::new(), due: false, owes: false }.run());
     Ok(body)
+}
+
+/// Says `connect` for the client.
+async fn connected(mut session: Session, connect: Connect) -> Result<Session, Closing> {
+    match session.take(Input::Message(ClientMessage::Connect(connect))).await {
+        None => Ok(session),
+        Some(closing) => {
+            session.leave(Some(&closing)).await;
+            Err(closing)
+        }
+    }
 }
 
 struct Line {
     session: Session,
-    cursor: Cursor,
-    carriage: Carriage,
+    text: Text,
     sender: mpsc::Sender<Bytes>,
-    text: Vec<u8>,
+    out: Vec<u8>,
     /// There is something to take from the outbox.
     due: bool,
     /// A `resync` was owed, and the connection has not taken everything since.
@@ -64,15 +109,15 @@ impl Line {
                 biased;
                 notice = self.session.outbox().notice() => Some(notice),
                 () = self.sender.closed() => break None,
-                permit = self.sender.reserve(), if !self.text.is_empty() => {
+                permit = self.sender.reserve(), if !self.out.is_empty() => {
                     let Ok(permit) = permit else { break None };
-                    permit.send(std::mem::take(&mut self.text).into());
+                    permit.send(std::mem::take(&mut self.out).into());
                     if self.owes {
                         self.session.owe(true);
                     }
                     None
                 }
-                taken = self.sender.reserve_many(CHUNKS), if self.owes && self.text.is_empty() => {
+                taken = self.sender.reserve_many(CHUNKS), if self.owes && self.out.is_empty() => {
                     if taken.is_err() {
                         break None;
                     }
@@ -93,7 +138,7 @@ impl Line {
             if notice == Notice::Work {
                 self.due = true;
                 if self.session.beat_is_due() {
-                    self.text.extend_from_slice(b":\n\n");
+                    self.out.extend_from_slice(BEAT);
                 }
                 self.fill();
             }
@@ -111,36 +156,15 @@ impl Line {
 
     /// Makes ready what waits in the outbox.
     fn fill(&mut self) {
-        while self.due && self.text.len() < CHUNK {
+        while self.due && self.out.len() < CHUNK {
             let items = self.session.outbox().pull(ITEMS);
             self.due = items.len() == ITEMS;
             for item in items {
                 match item {
-                    Item::Event(frame) => {
-                        self.cursor.pass(&frame);
-                        self.put("event", frame.json());
-                    }
-                    Item::Message(message) => {
-                        self.cursor.note(&message);
-                        self.put(message.name(), message.json().as_bytes());
-                    }
+                    Item::Event(frame) => self.text.event(&frame, &mut self.out),
+                    Item::Message(message) => self.text.message(&message, &mut self.out),
                 }
             }
-        }
-    }
-
-    /// One message: its type, the JSON object on one line, and where the client then stands.
-    fn put(&mut self, name: &str, json: &[u8]) {
-        for piece in [
-            b"event: ",
-            name.as_bytes(),
-            b"\ndata: ",
-            json,
-            b"\nid: ",
-            self.cursor.text_by(self.carriage).as_bytes(),
-            b"\n\n",
-        ] {
-            self.text.extend_from_slice(piece);
         }
     }
 
@@ -150,10 +174,10 @@ impl Line {
         self.due = true;
         loop {
             self.fill();
-            if self.text.is_empty() {
+            if self.out.is_empty() {
                 return Some(());
             }
-            self.sender.send(std::mem::take(&mut self.text).into()).await.ok()?;
+            self.sender.send(std::mem::take(&mut self.out).into()).await.ok()?;
         }
     }
 }

@@ -6,6 +6,8 @@
 mod allowance;
 mod budget;
 pub mod cursor;
+mod event_socket;
+mod event_text;
 mod events;
 pub(crate) mod intake;
 pub mod machine;
@@ -19,7 +21,7 @@ use std::sync::Arc;
 
 pub use budget::Budgets;
 pub use cursor::{Carriage, Cursor, Start};
-pub use events::serve as serve_events;
+pub use events::{OnSocket, open_on_socket as open_events, serve as serve_events};
 pub use machine::{Machine, Terms};
 pub use poll::{Answer, serve as serve_poll};
 pub use pulse::{Pulse, Transport};

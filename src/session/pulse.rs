@@ -12,6 +12,7 @@ use std::{
 
 use bytes::Bytes;
 
+use super::event_text::BEAT_CHUNK;
 use crate::{
     hub::{Closing, Outbox, frame},
     protocol::{CloseCode, NodeMessage, Proof},
@@ -259,8 +260,13 @@ impl Pulse {
             return None;
         }
         let heartbeat = heartbeat.as_millis() as u32;
-        if self.transport == Transport::WebSocket && silent >= heartbeat.saturating_mul(2) {
-            return Some(Due::Close(CloseCode::TimedOut, "nothing heard for two heartbeats"));
+        if silent >= heartbeat.saturating_mul(2) {
+            if self.transport == Transport::WebSocket {
+                return Some(Due::Close(CloseCode::TimedOut, "nothing heard for two heartbeats"));
+            }
+            if self.outbox.is_blocked() {
+                return Some(Due::Close(CloseCode::TimedOut, "nothing read for two heartbeats"));
+            }
         }
         (silent >= heartbeat && !self.beaten.load(Relaxed)).then_some(Due::Beat)
     }
@@ -289,9 +295,15 @@ impl Pulse {
                     self.send_out(Errand::Beat);
                 }
             }
+            // What waits already is a sign of life as soon as the socket takes it.
+            Due::Beat if self.outbox.is_blocked() => self.beaten.store(true, Relaxed),
             Due::Beat => {
                 self.heard.store(clock, Relaxed);
-                self.send_out(Errand::Beat);
+                if self.outbox.socket().is_some() {
+                    self.outbox.raw(Bytes::from_static(BEAT_CHUNK));
+                } else {
+                    self.send_out(Errand::Beat);
+                }
             }
         }
     }
@@ -303,94 +315,5 @@ impl Pulse {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const BEAT: Duration = Duration::from_secs(25);
-
-    fn pulse() -> Pulse {
-        Pulse::new(Transport::WebSocket, Outbox::pulled(1), 1000)
-    }
-
-    #[test]
-    fn connect_must_come_within_ten_seconds() {
-        let pulse = pulse();
-        assert_eq!(pulse.due(10_999, 0, BEAT), None);
-        pulse.heard(10_000);
-        assert!(
-            matches!(pulse.due(11_000, 0, BEAT), Some(Due::Close(CloseCode::TimedOut, _))),
-            "Pings are no connect"
-        );
-        pulse.introduced();
-        assert_eq!(pulse.due(11_000, 0, BEAT), None, "who it is may take longer");
-        pulse.open();
-        assert_eq!(pulse.due(11_000, 0, BEAT), None);
-    }
-
-    #[test]
-    fn silence_is_answered_by_one_ping_and_then_by_the_end() {
-        let pulse = pulse();
-        pulse.open();
-        assert_eq!(pulse.due(25_999, 0, BEAT), None);
-        assert_eq!(pulse.due(26_000, 0, BEAT), Some(Due::Beat));
-        pulse.act(Due::Beat, 26_000, 0);
-        assert!(pulse.take(Errand::Beat) && !pulse.take(Errand::Beat));
-        assert_eq!(pulse.due(27_000, 0, BEAT), None);
-        assert!(matches!(pulse.due(51_000, 0, BEAT), Some(Due::Close(CloseCode::TimedOut, _))));
-        pulse.heard(50_999);
-        assert_eq!(pulse.due(51_000, 0, BEAT), None);
-        assert_eq!(pulse.due(50_000, 0, BEAT), None, "heard after the clock was read");
-    }
-
-    #[test]
-    fn a_resync_that_the_connection_does_not_take_ends_the_session() {
-        let pulse = pulse();
-        pulse.open();
-        let ends = |clock| matches!(pulse.due(clock, 0, BEAT), Some(Due::Close(CloseCode::TooSlow, _)));
-        assert!(!ends(20_000));
-        pulse.owe(Some(2_001));
-        assert!(!ends(12_000) && ends(12_001));
-        assert!(!ends(2_000), "said after the clock was read");
-        pulse.owe(Some(5_001));
-        assert!(!ends(15_000), "the connection took some");
-        pulse.owe(None);
-        assert!(!ends(20_000), "and the rest");
-    }
-
-    #[test]
-    fn a_token_is_warned_about_once_and_then_ends() {
-        let pulse = pulse();
-        pulse.open();
-        pulse.hold(Some(700_000), 100_000, false);
-        assert_eq!(pulse.due(1000, 639_999, BEAT), None);
-        assert_eq!(pulse.due(1000, 640_000, BEAT), Some(Due::Warn));
-        pulse.act(Due::Warn, 1000, 640_000);
-        assert_eq!(pulse.due(1000, 640_001, BEAT), None);
-        assert!(matches!(pulse.due(1000, 700_000, BEAT), Some(Due::Close(CloseCode::Unauthenticated, _))));
-        pulse.hold(Some(800_000), 690_000, true);
-        assert_eq!(pulse.due(1000, 700_000, BEAT), None, "a new token lasts longer");
-        pulse.act(Due::Warn, 1000, 763_000);
-        assert!(pulse.take(Errand::Renew));
-    }
-
-    #[test]
-    fn whose_rights_have_changed_brings_a_new_token_or_goes() {
-        let pulse = pulse();
-        pulse.open();
-        pulse.hold(Some(900_000), 100_000, false);
-        pulse.refresh(200_000);
-        assert_eq!(pulse.outbox().pull(9).len(), 1, "it is told at once");
-        assert_eq!(pulse.due(1000, 208_000, BEAT), Some(Due::Warn), "and again");
-        pulse.act(Due::Warn, 1000, 208_000);
-        pulse.refresh(210_000);
-        assert_eq!(pulse.outbox().pull(9).len(), 1, "an order that comes twice changes nothing");
-        assert_eq!(
-            pulse.due(1000, 230_000, BEAT),
-            Some(Due::Close(CloseCode::Unauthenticated, NOT_REFRESHED))
-        );
-        pulse.hold(Some(900_000), 229_000, true);
-        assert_eq!(pulse.due(1000, 230_000, BEAT), None, "a new token came");
-        pulse.refresh(240_000);
-        assert!(pulse.take(Errand::Renew), "the node asks by itself");
-    }
-}
+#[path = "pulse_tests.rs"]
+mod tests;

@@ -43,6 +43,7 @@ mod rfc6455;
 mod security;
 mod simulated_redis;
 mod sources;
+mod streams;
 mod terminals;
 #[cfg(feature = "otlp")]
 mod traces;

@@ -3,12 +3,13 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
+    net::Shutdown,
     sync::{Arc, Mutex},
 };
 
 use bytes::Bytes;
 use carillon::{
-    hub::{Closing, Socket},
+    hub::{Closing, Scripted, Socket},
     protocol::Position,
     session::{self, Answer, Carriage, Cursor, Start},
 };
@@ -18,6 +19,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::{
     pipe::Pipe,
     plan::{Part, Way},
+    wire::{chunk, frame, masked},
     world::{Happening, Served, World},
 };
 
@@ -76,6 +78,8 @@ pub(crate) struct Client {
     /// The last moment at which something was wrong with it.
     pub troubled: u64,
     buffer: Vec<u8>,
+    /// A chunk that is not whole yet.
+    chunk: Vec<u8>,
     read_due: bool,
     seen: u64,
 }
@@ -99,6 +103,7 @@ impl Client {
             stalled: 0,
             troubled: 0,
             buffer: Vec::new(),
+            chunk: Vec::new(),
             read_due: false,
             seen: 0,
         }
@@ -136,6 +141,7 @@ impl World {
         let me = &mut self.clients[client];
         (me.life, me.since, me.welcomed, me.seen, me.read_due) = (life, self.now, false, 0, false);
         me.buffer.clear();
+        me.chunk.clear();
         me.waits.clear();
         me.waits.push_back(Wait { since: self.now, kind: "welcome" });
         let topics: Vec<String> = me.subjects.iter().cloned().collect();
@@ -149,6 +155,17 @@ impl World {
                 Box::pin(session::serve_socket(common, place, socket, Bytes::new(), caller))
             }
             Way::Stream => Box::pin(session::serve_stream(common, place, pipe.clone(), caller)),
+            // As over plain TCP, and then, when it comes back, as over TLS.
+            Way::Sse if life % 2 == 1 => {
+                me.line = Line::Pipe(pipe.clone());
+                let pipe = pipe.clone();
+                Box::pin(async move {
+                    match session::open_events(common, place, caller, topics, start).await {
+                        Ok(opened) => opened.serve(Socket::Scripted(Box::new(pipe)), Vec::new()).await,
+                        Err(_) => pipe.shutdown(Shutdown::Both),
+                    }
+                })
+            }
             Way::Sse => {
                 let body = Body::default();
                 me.line = Line::Stream(Arc::clone(&body));
@@ -185,7 +202,7 @@ impl World {
         if !changed || matches!(me.line, Line::None) {
             return;
         }
-        if !matches!(me.line, Line::Pipe(_)) {
+        if !matches!(me.way, Way::Socket | Way::Stream) {
             return self.hang_up(client, 0, 20, None);
         }
         let kind = if more { "subscribe" } else { "unsubscribe" };
@@ -275,8 +292,11 @@ impl World {
         }
     }
 
-    /// Frames of a WebSocket.
+    /// Frames of a WebSocket, or chunks of server-sent events.
     fn hear_bytes(&mut self, client: usize, bytes: &[u8]) {
+        if self.clients[client].way == Way::Sse {
+            return self.hear_chunks(client, bytes);
+        }
         let life = self.clients[client].life;
         self.clients[client].buffer.extend_from_slice(bytes);
         while let Some((opcode, payload)) = frame(&mut self.clients[client].buffer) {
@@ -290,6 +310,16 @@ impl World {
                 _ => {}
             }
             if self.clients[client].life != life || matches!(self.clients[client].line, Line::None) {
+                return;
+            }
+        }
+    }
+
+    fn hear_chunks(&mut self, client: usize, bytes: &[u8]) {
+        self.clients[client].chunk.extend_from_slice(bytes);
+        while let Some(text) = chunk(&mut self.clients[client].chunk) {
+            self.hear_text(client, &text);
+            if matches!(self.clients[client].line, Line::None) {
                 return;
             }
         }
@@ -337,35 +367,4 @@ impl World {
         }
         self.at(self.now + away, Happening::Connect { client, life });
     }
-}
-
-/// A client's frame; a mask of zeros changes nothing.
-fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
-    let mut bytes = vec![first];
-    match payload.len() {
-        length @ 0..=125 => bytes.push(0x80 | length as u8),
-        length => {
-            bytes.push(0xFE);
-            bytes.extend((length as u16).to_be_bytes());
-        }
-    }
-    bytes.extend([0; 4]);
-    bytes.extend_from_slice(payload);
-    bytes
-}
-
-/// Takes a whole frame from the front: opcode and payload.
-fn frame(buffer: &mut Vec<u8>) -> Option<(u8, Vec<u8>)> {
-    let (opcode, short) = (*buffer.first()? & 0x0F, usize::from(*buffer.get(1)?));
-    let (start, length) = match short {
-        126 => (4, usize::from(u16::from_be_bytes([*buffer.get(2)?, *buffer.get(3)?]))),
-        127 => (10, u64::from_be_bytes(buffer.get(2..10)?.try_into().ok()?) as usize),
-        short => (2, short),
-    };
-    if buffer.len() < start + length {
-        return None;
-    }
-    let payload = buffer[start..start + length].to_vec();
-    buffer.drain(..start + length);
-    Some((opcode, payload))
 }

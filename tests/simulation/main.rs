@@ -25,6 +25,7 @@ mod report;
 mod search;
 mod shrink;
 mod themes;
+mod wire;
 mod work;
 mod world;
 

@@ -1,0 +1,201 @@
+//! Handing a connection's socket from hyper to a session, in the middle of an exchange.
+//!
+//! hyper gives a socket back for an upgrade only. An answer that never ends (server-sent events) needs hyper no more once
+//! its head is known: what hyper keeps for the connection costs ten times as much as the session, and the outbox can
+//! write to the socket itself. So the socket is shared between hyper and the accept loop. A handler asks for it; when
+//! its answer has come out of the router, with all headers, hyper's side is dropped and the socket goes to who asked.
+//! What the client may have sent behind its request goes with hyper's side, and the head says that the connection ends
+//! with the answer (RFC 9112, 9.6). Must not know sessions.
+
+use std::{
+    io::{self, IoSlice, Write},
+    pin::Pin,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    task::{Context, Poll, ready},
+    time::SystemTime,
+};
+
+use axum::{http::header, response::Response};
+use socket2::SockRef;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+    sync::oneshot,
+};
+
+use super::crowd::Guest;
+
+/// What is handed over.
+#[derive(Debug)]
+pub(super) struct Handed {
+    /// The socket.
+    pub socket: TcpStream,
+    /// Status line and headers, which are not written yet; chunks follow.
+    pub head: Vec<u8>,
+    /// The connection counts for as long as this lives.
+    pub guest: Arc<Guest>,
+}
+
+/// The socket of a connection, as hyper uses it.
+#[derive(Debug)]
+pub(super) struct Wire {
+    socket: Arc<TcpStream>,
+    shared: Arc<Shared>,
+}
+
+/// The accept loop's hand on the same socket, and the handlers' (an extension of those requests whose answer can take
+/// it).
+#[derive(Debug, Clone)]
+pub(super) struct Handover {
+    socket: Weak<TcpStream>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    /// Bytes of an earlier answer wait for the socket.
+    unwritten: AtomicBool,
+    wish: Mutex<Wish>,
+}
+
+#[derive(Debug, Default)]
+struct Wish {
+    asker: Option<oneshot::Sender<Handed>>,
+    head: Option<Vec<u8>>,
+}
+
+/// A socket that hyper has been made to let go of, and who gets it.
+pub(super) struct Released {
+    socket: Arc<TcpStream>,
+    asker: oneshot::Sender<Handed>,
+    head: Vec<u8>,
+}
+
+/// Both hands on a socket.
+pub(super) fn share(socket: TcpStream) -> (Wire, Handover) {
+    let (socket, shared) = (Arc::new(socket), Arc::<Shared>::default());
+    let handover = Handover { socket: Arc::downgrade(&socket), shared: Arc::clone(&shared) };
+    (Wire { socket, shared }, handover)
+}
+
+impl Wire {
+    /// The socket, after an upgrade; `None` while it is being handed over.
+    pub(super) fn into_socket(self) -> Option<TcpStream> {
+        Arc::into_inner(self.socket)
+    }
+}
+
+impl Handover {
+    /// Asks for the socket, which comes when the handler's answer has come out of the router.
+    pub(super) fn ask(&self) -> oneshot::Receiver<Handed> {
+        let (asker, asked) = oneshot::channel();
+        *self.lock() = Wish { asker: Some(asker), head: None };
+        asked
+    }
+
+    /// Takes the answer if the socket was asked for. Then hyper must get none.
+    pub(super) fn take(&self, answer: &Response) -> bool {
+        let mut wish = self.lock();
+        if wish.asker.is_some() {
+            wish.head = Some(head(answer));
+        }
+        wish.head.is_some()
+    }
+
+    /// The socket, if it is to be handed over now. Drop hyper's connection before [`Released::hand_over`].
+    pub(super) fn release(&self) -> Option<Released> {
+        if self.shared.unwritten.load(Relaxed) {
+            return None;
+        }
+        let mut wish = self.lock();
+        let head = wish.head.take()?;
+        Some(Released { socket: self.socket.upgrade()?, asker: wish.asker.take()?, head })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Wish> {
+        // Every change is complete before anything can fail.
+        self.shared.wish.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Released {
+    /// Hands the socket to who asked for it.
+    pub(super) fn hand_over(self, guest: Arc<Guest>) {
+        if let Some(socket) = Arc::into_inner(self.socket) {
+            // Who does not wait any more needs no socket.
+            let _ = self.asker.send(Handed { socket, head: self.head, guest });
+        }
+    }
+}
+
+/// The head of an answer whose body comes in chunks and ends with the connection.
+fn head(answer: &Response) -> Vec<u8> {
+    let mut head = Vec::with_capacity(512);
+    let date = httpdate::fmt_http_date(SystemTime::now());
+    // Writing into a vector does not fail.
+    let _ = write!(head, "HTTP/1.1 {}\r\n", answer.status());
+    // The router has measured the body, which is not the one that is sent.
+    for (name, value) in answer.headers().iter().filter(|(name, _)| *name != header::CONTENT_LENGTH) {
+        head.extend_from_slice(name.as_str().as_bytes());
+        head.extend_from_slice(b": ");
+        head.extend_from_slice(value.as_bytes());
+        head.extend_from_slice(b"\r\n");
+    }
+    let (connection, coding, dated) = (header::CONNECTION, header::TRANSFER_ENCODING, header::DATE);
+    let _ = write!(head, "{connection}: close\r\n{coding}: chunked\r\n{dated}: {date}\r\n\r\n");
+    head
+}
+
+impl AsyncRead for Wire {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        loop {
+            ready!(self.socket.poll_read_ready(cx))?;
+            match self.socket.try_read_buf(buffer) {
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                result => return Poll::Ready(result.map(drop)),
+            }
+        }
+    }
+}
+
+impl AsyncWrite for Wire {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(cx, &[IoSlice::new(bytes)])
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        pieces: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.shared.unwritten.store(true, Relaxed);
+        loop {
+            ready!(self.socket.poll_write_ready(cx))?;
+            match self.socket.try_write_vectored(pieces) {
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                result => return Poll::Ready(result),
+            }
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    /// hyper flushes when it has written all it has.
+    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.shared.unwritten.store(false, Relaxed);
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(SockRef::from(&*self.socket).shutdown(std::net::Shutdown::Write))
+    }
+}

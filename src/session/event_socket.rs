@@ -1,0 +1,153 @@
+//! Server-sent events on a plain TCP socket, which was taken back from hyper: the outbox writes to the socket itself, as
+//! with WebSockets, and the task is woken only to wait for room, to notice that the client is gone, or to close.
+//!
+//! The answer has no length and ends with its connection (`Connection: close`): what the client sends behind its request
+//! is thrown away. While the client does not read, nothing of it is read either.
+
+use std::{
+    io,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+
+use super::{
+    Session,
+    event_text::LAST_CHUNK,
+    websocket::{End, FAREWELL, LAST_BYTES},
+};
+use crate::{hub::Notice, protocol::NodeMessage};
+
+/// What is read at a time.
+const CHUNK: usize = 4096;
+
+/// What the task was woken for.
+enum Turn {
+    Notice(Notice),
+    Writable,
+    Readable,
+}
+
+/// Serves a session whose outbox has its socket, until it ends.
+pub(super) async fn serve(session: Session) {
+    let mut line = Line { session, left: LAST_BYTES as u32 };
+    let end = loop {
+        let end = match std::future::poll_fn(|cx| line.poll_turn(cx)).await {
+            Turn::Notice(notice) => {
+                Box::pin(line.session.notice(notice)).await.map(|end| end.map_or(End::Theirs, End::Ours))
+            }
+            Turn::Writable => {
+                line.session.heard();
+                line.session.outbox().unblock();
+                None
+            }
+            Turn::Readable => line.read().is_err().then_some(End::Theirs),
+        };
+        if let Some(end) = end {
+            break end;
+        }
+    };
+    Box::pin(line.finish(end)).await;
+}
+
+struct Line {
+    session: Session,
+    /// Bytes that are still read of the client.
+    left: u32,
+}
+
+impl Line {
+    fn poll_turn(&self, cx: &mut Context<'_>) -> Poll<Turn> {
+        let outbox = self.session.outbox();
+        if let Poll::Ready(notice) = outbox.poll_notice(cx) {
+            return Poll::Ready(Turn::Notice(notice));
+        }
+        let Some(socket) = outbox.socket() else { return Poll::Ready(Turn::Notice(Notice::Broken)) };
+        // Errors show when the socket is used.
+        if outbox.is_blocked() {
+            let _ = ready!(socket.poll_write_ready(cx));
+            return Poll::Ready(Turn::Writable);
+        }
+        if self.left == 0 {
+            // A flood: what is not read stays with its sender.
+            return Poll::Pending;
+        }
+        let _ = ready!(socket.poll_read_ready(cx));
+        Poll::Ready(Turn::Readable)
+    }
+
+    /// Throws away what the client sends. An error: it is gone.
+    fn read(&mut self) -> io::Result<()> {
+        let Some(socket) = self.session.outbox().socket() else {
+            return Err(io::ErrorKind::NotConnected.into());
+        };
+        match socket.try_read(&mut [0; CHUNK]) {
+            // Half closed: nobody can say anything any more, so nobody is there.
+            Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(length) => {
+                self.left = self.left.saturating_sub(length as u32);
+                Ok(())
+            }
+            Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => Ok(()),
+            Err(e) => Err(e),
+        }
+    }
+
+    async fn finish(mut self, end: End) {
+        // What was asked does not matter any more.
+        self.session.outbox().answered();
+        let closing = match end {
+            End::Ours(closing) => {
+                let message =
+                    NodeMessage::closing(closing.code, &*closing.reason, closing.reconnect_after_ms);
+                self.session.outbox().farewell(Some(message), Bytes::from_static(LAST_CHUNK));
+                // The client closes the connection, or is given up.
+                let _ = tokio::time::timeout(FAREWELL, self.hang_up()).await;
+                Some(closing)
+            }
+            End::Theirs => None,
+        };
+        if let Some(socket) = self.session.outbox().socket() {
+            // The relay may hold the outbox, and with it the socket, for a moment longer.
+            socket.shutdown(std::net::Shutdown::Both);
+        }
+        self.session.leave(closing.as_ref()).await;
+    }
+
+    /// Writes what waits, says that nothing follows, and reads until the client has closed: a socket that is closed with
+    /// bytes unread resets the connection, and the client might never see the last message.
+    async fn hang_up(&mut self) {
+        self.left = LAST_BYTES as u32;
+        let mut said = false;
+        loop {
+            if !said && self.session.outbox().is_empty() {
+                said = true;
+                if let Some(socket) = self.session.outbox().socket() {
+                    socket.shutdown(std::net::Shutdown::Write);
+                }
+            }
+            match std::future::poll_fn(|cx| self.poll_turn(cx)).await {
+                Turn::Notice(Notice::Broken) => return,
+                Turn::Notice(_) => {}
+                Turn::Writable => self.session.outbox().unblock(),
+                Turn::Readable => {
+                    if self.read().is_err() {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_idle_session_is_small() {
+        // What the task of an idle session keeps; the rest is in the outbox, the pulse and the hub.
+        let line = std::mem::size_of::<Line>();
+        assert!(line <= 256, "{line} bytes");
+    }
+}
