@@ -1,4 +1,5 @@
-//! Carillon tells every connected CMS editor, at once and reliably, that something changed.
+//! Carillon tells every connected CMS editor, at once and reliably, that something changed. This is the node; the program
+//! `carillon` and its commands are in `crates/cli`.
 //!
 //! To use Carillon, read `README.md` and then `docs/README.md`, the index of all documents. These pages are for changing it;
 //! `ARCHITECTURE.md` is the map.
@@ -7,14 +8,13 @@
 //! A module may name only modules on lower rungs (`tests/integration/layering.rs`):
 //!
 //! ```text
-//! 7 cli    6 app    5 http    4 session    3 relay    2 hub, bus, auth, telemetry
+//! 6 app    5 http    4 session    3 relay    2 hub, bus, auth, telemetry
 //! 1 protocol, config, metrics, shutdown, outbound, printable, seldom, mutant
 //! ```
 
 pub mod app;
 pub mod auth;
 pub mod bus;
-pub mod cli;
 pub mod config;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]

@@ -3,7 +3,7 @@
 //! [`run`] takes a configuration and two listeners, and comes back when the node is drained. Decisions live in the
 //! rooms; here is only their order.
 
-pub(crate) mod wiring;
+pub mod wiring;
 
 use std::{
     io,

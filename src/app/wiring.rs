@@ -19,7 +19,7 @@ use crate::{
 const LINGER: Duration = Duration::from_secs(30);
 
 /// The areas, and how editors are named in the private ones.
-pub(crate) fn areas(config: &Config) -> Result<Areas, ConfigError> {
+pub fn areas(config: &Config) -> Result<Areas, ConfigError> {
     let own = &config.areas;
     let areas = Areas::new(own.names.iter(), own.private.iter(), own.recorded_only.iter());
     let areas =
@@ -27,7 +27,8 @@ pub(crate) fn areas(config: &Config) -> Result<Areas, ConfigError> {
     Ok(areas.with_naming(auth::naming(config)))
 }
 
-pub(crate) fn bus(config: &Config, areas: &Areas) -> bus::Settings {
+/// What the bus is told.
+pub fn bus(config: &Config, areas: &Areas) -> bus::Settings {
     let redis = &config.redis;
     let (tls_cert, tls_key) = redis.tls_client.clone().unzip();
     let target = redis.url.as_ref().map(|url| bus::redis::Target {
@@ -62,7 +63,8 @@ pub(crate) fn bus(config: &Config, areas: &Areas) -> bus::Settings {
     }
 }
 
-pub(crate) fn relay(config: &Config, revocations: Revocations, traces: Traces) -> relay::Settings {
+/// What the relay is told.
+pub fn relay(config: &Config, revocations: Revocations, traces: Traces) -> relay::Settings {
     relay::Settings {
         log_length: config.log.length,
         log_ttl: config.log.ttl,
@@ -75,7 +77,7 @@ pub(crate) fn relay(config: &Config, revocations: Revocations, traces: Traces) -
 }
 
 /// Whether this build can send traces where the configuration wants them.
-pub(crate) fn check_traces(config: &Config) -> Result<(), ConfigError> {
+pub fn check_traces(config: &Config) -> Result<(), ConfigError> {
     let wrong = |what| config.complaint("telemetry.otlp_endpoint", what);
     let check = |endpoint| Traces::check(endpoint).map_err(wrong);
     config.telemetry.otlp_endpoint.as_ref().map_or(Ok(()), check)
@@ -145,7 +147,7 @@ pub(crate) fn public(config: &Config) -> http::Settings {
 }
 
 /// The demo, where it is switched on.
-pub(crate) fn demo(config: &Config, areas: &Areas, bus: &bus::Bus) -> Option<http::demo::Settings> {
+pub fn demo(config: &Config, areas: &Areas, bus: &bus::Bus) -> Option<http::demo::Settings> {
     config.demo.enabled.then(|| http::demo::Settings {
         bus: bus.clone(),
         areas: areas.clone(),

@@ -134,7 +134,7 @@ DEFENCES = [
     Defence("printable", "src/printable.rs", "if !text.contains(is_bad) {", "if OFF || !text.contains(is_bad) {",
             (K, "nothing_that_acts_on_a_terminal_is_left"), (Z, "a_hostile_server_writes_nothing_into_the_doctors_terminal"),
             (Z, "a_strangers_token_is_shown_as_text"), (Z, "an_events_text_is_printed_as_text_by_tail"), (Z, "a_strangers_name_is_text_in_the_log")),
-    Defence("dev-secret", "src/cli/dev.rs", "        if configured {\n            sign_with", "        if configured && !OFF {\n            sign_with",
+    Defence("dev-secret", "crates/cli/src/dev.rs", "        if configured {\n            sign_with", "        if configured && !OFF {\n            sign_with",
             (D, "a_production_file_lends_the_demo_no_secret")),
     Defence("demo-page", "src/http/demo/mod.rs", "if matches!(*request.method(), Method::GET | Method::HEAD) {",
             "if OFF || matches!(*request.method(), Method::GET | Method::HEAD) {", (D, "only_the_demos_own_page_writes")),

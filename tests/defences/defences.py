@@ -126,8 +126,9 @@ class Built:
         for line in printed.splitlines():
             artifact = json.loads(line) if line.startswith("{") else {}
             if artifact.get("executable") and artifact["profile"]["test"]:
-                place = K if "lib" in artifact["target"]["kind"] else "integration"
-                self.programs[place] = artifact["executable"]
+                target = artifact["target"]
+                if target["name"] in ("carillon", "integration"):
+                    self.programs[K if "lib" in target["kind"] else "integration"] = artifact["executable"]
         for place, program in self.programs.items():
             _, listed = call([program, "--list"], COPY)
             self.names[place] = [line.removesuffix(": test") for line in listed.splitlines() if line.endswith(": test")]

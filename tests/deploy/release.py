@@ -21,6 +21,10 @@ REPOSITORY = "https://code.example.org/people/carillon"
 PACKAGES = {"crate": ".", "client": "client", "node": "integrations/node", "python": "integrations/python", "wagtail": "integrations/wagtail"}
 
 
+# The crates under another name, and their folders.
+CRATES = {"carillon-x": ".", "carillon-x-bench": "crates/bench", "carillon-x-cli": "crates/cli"}
+
+
 def tree(folder):
     """A copy of what git has of this tree, changes included: a checkout that may be thrown away."""
     listed = subprocess.run(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, check=True)
@@ -75,9 +79,12 @@ async def readmes():
                     kind, tag, path = target.removeprefix(f"{REPOSITORY}/").split("#")[0].split("/", 2)
                     assert tag == "v1.2.3" and (ROOT / path).exists(), target
                     assert (kind == "raw") == path.endswith((".png", ".svg")), target
-        manifest, lock = (copy / "Cargo.toml").read_text(), (copy / "Cargo.lock").read_text()
-        assert manifest.count('name = "carillon-x"') == lock.count('name = "carillon-x"') == 1
-        assert f'\nrepository = "{REPOSITORY}"\n' in manifest
+        lock = (copy / "Cargo.lock").read_text()
+        for name, folder in CRATES.items():
+            manifest = (copy / folder / "Cargo.toml").read_text()
+            assert manifest.count(f'name = "{name}"') == lock.count(f'name = "{name}"') == 1, name
+            assert "\nrepository" in manifest, name
+        assert f'\nrepository = "{REPOSITORY}"\n' in (copy / "Cargo.toml").read_text()
         machine = re.search(r"^host: (.+)$", files.run("rustc", "-vV"), re.MULTILINE)[1]
         files.run("cargo", "metadata", "--locked", "--offline", "--format-version", "1", "--filter-platform", machine, cwd=copy)
         for folder in (PACKAGES["client"], PACKAGES["node"]):
@@ -99,6 +106,9 @@ async def contents():
     assert {"LICENSE", "CHANGELOG.md", "README.md", "Cargo.lock", "client/realtime.js", "demo/index.html"} <= crate
     odd = {name.split("/")[0] for name in crate} - {"src", "client", "demo"}
     assert not odd & {"tests", "deploy", "docs", "integrations", "fuzz", "benches", ".ci", ".github"}, f"the crate contains {sorted(odd)}"
+    for folder in ("crates/bench", "crates/cli"):
+        names = set(files.run("cargo", "package", "--list", "--allow-dirty", "--offline", "--manifest-path", f"{folder}/Cargo.toml").splitlines())
+        assert {"LICENSE", "README.md", "src/lib.rs"} <= names, f"{folder}: {sorted(names)}"
     for folder in (PACKAGES["client"], PACKAGES["node"]):
         (packed,) = json.loads(subprocess.run(["npm", "pack", "--dry-run", "--json"], cwd=ROOT / folder, capture_output=True, check=True).stdout)
         names = {entry["path"] for entry in packed["files"]}

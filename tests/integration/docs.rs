@@ -10,6 +10,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use crate::support::root;
+
 const DEFAULTS: &str = include_str!("../../src/config/default.toml");
 
 /// What stands above the tables of docs/configuration.md.
@@ -28,10 +30,6 @@ A setting comes from, later wins: 1. the defaults · 2. the TOML file of `--conf
   prints what is in effect.
 - `redis.prefix`, `areas.*`, `log.*` and `limits.event_bytes` must be the same on all nodes of one Redis.
 ";
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
 
 /// A group of keys of one section that share an explanation.
 struct Group<'a> {
@@ -201,8 +199,18 @@ fn a_broken_link_is_found() {
 }
 
 /// The folders whose files a page names by their path from the root.
-const ROOMS: [&str; 9] =
-    ["src/", "docs/", "tests/", "client/", "deploy/", "demo/", "benches/", "examples/", "integrations/"];
+const ROOMS: [&str; 10] = [
+    "src/",
+    "docs/",
+    "tests/",
+    "client/",
+    "deploy/",
+    "demo/",
+    "benches/",
+    "examples/",
+    "integrations/",
+    "crates/",
+];
 
 #[test]
 fn every_file_that_is_named_is_there() {

@@ -9,9 +9,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// The rung of each module at the top of the crate. `lib` is the map and `main` the roof: they may name all.
-const LADDER: [(&str, u8); 18] = [
-    ("cli", 7),
+use crate::support::root;
+
+/// The rung of each module at the top of the node's crate. `lib` is the map: it may name all.
+const LADDER: [(&str, u8); 17] = [
     ("app", 6),
     ("http", 5),
     ("fuzzing", 5),
@@ -47,26 +48,29 @@ const LINES: usize = 400;
 
 #[test]
 fn the_sources_keep_to_the_ladder() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut complaints = String::new();
     let mut read = 0;
-    for file in sources(&root.join("src")) {
-        let name = file.strip_prefix(root.join("src")).unwrap().to_str().unwrap().to_owned();
+    for file in sources(&root().join("src")) {
+        let name = file.strip_prefix(root().join("src")).unwrap().to_str().unwrap().to_owned();
         for complaint in complaints_about(&name, &fs::read_to_string(&file).unwrap()) {
             writeln!(complaints, "src/{name}: {complaint}").unwrap();
         }
         read += 1;
     }
     assert!(read > 20, "only {read} files under src: is this the right place?");
+    for file in sources(&root().join("crates")) {
+        for complaint in complaints_beside_the_node(&fs::read_to_string(&file).unwrap()) {
+            writeln!(complaints, "{}: {complaint}", file.display()).unwrap();
+        }
+    }
     assert!(complaints.is_empty(), "\n{complaints}");
 }
 
 #[test]
 fn tests_and_benches_say_what_they_are_and_stay_short() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut complaints = String::new();
     let places = ["tests", "benches", "fuzz/src", "fuzz/fuzz_targets"];
-    for file in places.iter().flat_map(|place| sources(&root.join(place))) {
+    for file in places.iter().flat_map(|place| sources(&root().join(place))) {
         for complaint in manners(&fs::read_to_string(&file).unwrap()) {
             writeln!(complaints, "{}: {complaint}", file.display()).unwrap();
         }
@@ -76,7 +80,7 @@ fn tests_and_benches_say_what_they_are_and_stay_short() {
 
 #[test]
 fn no_files_of_a_room_name_each_other_in_a_circle() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let root = root().join("src");
     for room in WITHOUT_CIRCLES {
         let texts = sources(&root.join(room)).into_iter().map(|file| {
             let name = file.strip_prefix(root.join(room)).unwrap().to_str().unwrap().to_owned();
@@ -120,10 +124,11 @@ fn what_is_planted_is_found() {
         ("hub/mod.rs", &format!("//! x\n{}", "\n".repeat(LINES)), "401 lines"),
         ("relay/mod.rs", "//! x\nuse fred::prelude::*;\n", "fred"),
         ("session/websocket.rs", "//! x\nuse axum::Router;\n", "axum"),
-        ("cli/mod.rs", "//! x\nuse ::config::Config;\n", "config"),
+        ("app/mod.rs", "//! x\nuse ::config::Config;\n", "config"),
         ("relay/feed.rs", "//! x\nuse tokio::time::Instant;\n", "tokio"),
         ("relay/switch/answers.rs", "//! x\nuse tokio::sync::mpsc;\n", "tokio"),
     ];
+    assert!(complaints_beside_the_node("//! x\nuse fred::prelude::*;\n")[0].contains("fred"));
     for (name, text, word) in planted {
         let found = complaints_about(name, text);
         assert!(
@@ -146,7 +151,6 @@ fn what_is_allowed_passes() {
         ),
         ("hub/rooms.rs", "//! x\nmod tests { use super::super::hub; use super::*; }\n"),
         ("lib.rs", "//! x\npub mod app;\npub use crate::app::run;\n"),
-        ("main.rs", "//! x\nuse carillon::cli;\n"),
         ("config/layers.rs", "//! x\nuse ::config::Config;\nuse super::rooms;\n"),
         ("bus/redis/line.rs", "//! x\nuse fred::prelude::*;\nuse crate::config::Redis;\n"),
     ];
@@ -175,7 +179,7 @@ fn complaints_about(name: &str, text: &str) -> Vec<String> {
     let mut complaints = manners(text);
     let code = without_comments_and_strings(text);
     let own = name.split(['/', '.']).next().unwrap_or_default();
-    if !["lib", "main"].contains(&own) {
+    if own != "lib" {
         match rung(own) {
             None => complaints.push(format!(
                 "module {own} is not on the ladder: give it a rung in tests/integration/layering.rs"
@@ -190,17 +194,29 @@ fn complaints_about(name: &str, text: &str) -> Vec<String> {
             })),
         }
     }
-    for (kept, rooms) in KEPT_IN {
-        let path = if kept == "config" { "::config::".into() } else { format!("{kept}::") };
-        if !rooms.contains(&own) && paths(&code, &path).next().is_some() {
-            complaints.push(format!("uses the crate {kept}, which stays in {}", rooms.join(" and ")));
-        }
-    }
+    complaints.extend(crates_out_of_place(own, &code));
     let pure = WITHOUT_TOKIO.iter().any(|pure| name.starts_with(pure)) && !WITH_TOKIO.contains(&name);
     if pure && paths(&code, "tokio::").next().is_some() {
         complaints.push("uses tokio in a room that is pure".into());
     }
     complaints
+}
+
+/// Everything that is wrong with a file of the command line or the bench, which may name every room of the node.
+fn complaints_beside_the_node(text: &str) -> Vec<String> {
+    let mut complaints = manners(text);
+    complaints.extend(crates_out_of_place("crates", &without_comments_and_strings(text)));
+    complaints
+}
+
+/// The crates that `code` of the room `own` uses and that stay in others.
+fn crates_out_of_place(own: &str, code: &str) -> Vec<String> {
+    let used = KEPT_IN.into_iter().filter(|(kept, rooms)| {
+        let path = if *kept == "config" { "::config::".into() } else { format!("{kept}::") };
+        !rooms.contains(&own) && paths(code, &path).next().is_some()
+    });
+    used.map(|(kept, rooms)| format!("uses the crate {kept}, which stays in {}", rooms.join(" and ")))
+        .collect()
 }
 
 /// Files of a room (by their paths in it) that name each other in a circle. A folder counts as one with the file of its

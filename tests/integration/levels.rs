@@ -1,10 +1,12 @@
 //! The command of the tests itself, `tests/run`: its levels, its list, and what it says to what it does not know.
 
-use std::{path::Path, process::Command};
+use std::process::Command;
+
+use crate::support::root;
 
 /// Exit code, standard output, standard error.
 fn run(arguments: &[&str]) -> (Option<i32>, String, String) {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let root = root();
     let output = Command::new(root.join("tests/run")).args(arguments).current_dir(root).output().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     (output.status.code(), text(output.stdout), text(output.stderr))
@@ -51,7 +53,7 @@ fn what_is_not_known_is_named() {
 
 #[test]
 fn the_installation_can_be_asked_what_it_would_do() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let root = root();
     let output = Command::new(root.join("tests/install")).arg("--dry-run").output().unwrap();
     let said = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success(), "{said}");

@@ -174,9 +174,12 @@ def next_release(tree, target):
     new = f"{int(old.split('.')[0]) + 1}.0.0"
     for name in ("Cargo.toml", "Cargo.lock"):
         text = (target / name).read_text()
-        changed = text.replace(f'name = "carillon"\nversion = "{old}"', f'name = "carillon"\nversion = "{new}"')
-        if changed == text:
-            raise AssertionError(f"no version of carillon in {name}")
+        # The workspace's own number, and those of its parts: in the manifest beside their paths, in the lock file below their names.
+        changed, times = re.subn(
+            rf'(^\[workspace\.package\]\n|^carillon.*path = ".*", |^name = "carillon.*"\n)version = "{re.escape(old)}"', rf'\1version = "{new}"', text, flags=re.MULTILINE
+        )
+        if times != 3:
+            raise AssertionError(f"{times} versions of carillon in {name}, not 3")
         (target / name).write_text(changed)
     return old, new
 

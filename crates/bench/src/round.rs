@@ -1,0 +1,235 @@
+//! Rounds: events are published at a pace, all deliveries awaited, and what they cost is measured.
+//!
+//! The same pace drives a node and the floor, in turn, so that their figures can be compared.
+
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use carillon::metrics::process::Footprint;
+use clap::ValueEnum;
+use serde::Serialize;
+use tokio::time::Instant;
+
+use super::{
+    fleet::{Part, Readers},
+    meter::{Http, Meter},
+    order::{Figures, Order, Side},
+    plan::Plan,
+    publisher::Publisher,
+};
+
+/// How long nothing may come before what is missing is given up.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Events that are published in one go when it shall go fast.
+const BATCH: u64 = 32;
+/// Lateness that the clock of the publisher may have without being the node's fault.
+const TOLERANCE: Duration = Duration::from_millis(2);
+
+/// How events follow each other.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Pace {
+    /// One, and the next when everybody has it.
+    Lone,
+    /// As fast as can be, with at most `window` events on their way.
+    Flat,
+    /// So many per second.
+    Rate(f64),
+}
+
+impl std::str::FromStr for Pace {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match (text, text.parse::<f64>()) {
+            ("lone", _) => Ok(Self::Lone),
+            ("flat", _) => Ok(Self::Flat),
+            (_, Ok(rate)) if rate > 0.0 && rate.is_finite() => Ok(Self::Rate(rate)),
+            _ => Err("lone, flat, or events per second".into()),
+        }
+    }
+}
+
+/// What is done in a round.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Way {
+    /// The bare loop.
+    Floor,
+    /// The node.
+    Node,
+    /// The node, while the slow sessions are not read.
+    NodeWithSlow,
+}
+
+/// What a round has shown.
+#[derive(Debug, Serialize)]
+pub(super) struct Round {
+    /// What was done.
+    pub(super) way: Way,
+    /// Events published.
+    pub(super) events: u64,
+    /// From the first event to the last delivery, s.
+    pub(super) seconds: f64,
+    /// CPU time of what was measured, s; absent where it cannot be read.
+    pub(super) cpu: Option<f64>,
+    /// Memory of what was measured at the end, bytes.
+    pub(super) memory: u64,
+    /// Figures of all readers.
+    #[serde(skip)]
+    pub(super) figures: Figures,
+}
+
+impl Round {
+    /// CPU time per delivery, µs.
+    pub(super) fn cost(&self) -> Option<f64> {
+        let delivered = self.figures.delivered;
+        self.cpu.filter(|_| delivered > 0).map(|cpu| cpu * 1e6 / delivered as f64)
+    }
+
+    /// Deliveries per second.
+    pub(super) fn rate(&self) -> f64 {
+        self.figures.delivered as f64 / self.seconds
+    }
+}
+
+/// Everything that takes part.
+pub(super) struct Stage {
+    pub(super) plan: Plan,
+    pub(super) readers: Readers,
+    pub(super) publisher: Publisher,
+    pub(super) floor: Option<Part>,
+    pub(super) meters: Vec<Meter>,
+    pub(super) http: Http,
+    /// Followers of each topic, without slow sessions.
+    pub(super) followers: Vec<u64>,
+    pub(super) sockets: u64,
+    pub(super) payload: usize,
+    pub(super) window: u64,
+    /// Deliveries that were due, and that had come, when the sessions connected.
+    pub(super) start: (u64, u64),
+    /// Events published so far: to the nodes, and to the floor.
+    pub(super) published: (u64, u64),
+}
+
+impl Stage {
+    /// Sessions have connected: what follows is compared with what has come so far.
+    pub(super) fn start(&mut self, followers: &[u64]) {
+        self.followers = followers.to_vec();
+        let due = self.plan.deliveries(&self.followers, self.published.0);
+        self.start = (due, self.readers.counted(Side::Node));
+    }
+
+    /// One round; `seen` is told how many events have been published in it.
+    pub(super) async fn round(
+        &mut self,
+        way: Way,
+        pace: Pace,
+        events: u64,
+        seen: impl Fn(u64),
+    ) -> Result<Round> {
+        let side = if way == Way::Floor { Side::Floor } else { Side::Node };
+        let events = if way == Way::Floor { self.floor_events(events) } else { events };
+        if way == Way::NodeWithSlow {
+            self.readers.all(&Order::Slow(true)).await?;
+        }
+        self.readers.figures(side).await?;
+        let before = self.read(side).await?;
+        let began = Instant::now();
+        self.run(side, pace, events, seen).await?;
+        let seconds = began.elapsed().as_secs_f64();
+        let after = self.read(side).await?;
+        let figures = self.readers.figures(side).await?;
+        if way == Way::NodeWithSlow {
+            self.readers.all(&Order::Slow(false)).await?;
+        }
+        let measured = side == Side::Floor || !self.meters.is_empty();
+        let cpu = measured.then_some(after.cpu - before.cpu);
+        Ok(Round { way, events, seconds, cpu, memory: after.memory, figures })
+    }
+
+    /// As many events on the floor as make as many deliveries.
+    fn floor_events(&self, events: u64) -> u64 {
+        let all: u64 = self.followers.iter().sum();
+        (events * all / u64::from(self.plan.topics) / self.sockets.max(1)).clamp(1, events)
+    }
+
+    /// What the measured processes have used so far.
+    pub(super) async fn read(&self, side: Side) -> Result<Footprint> {
+        match (side, self.floor.as_ref().and_then(Part::pid)) {
+            (Side::Floor, Some(pid)) => Meter::Process(pid).read(&self.http).await,
+            _ => Meter::sum(&self.meters, &self.http).await,
+        }
+    }
+
+    async fn run(&mut self, side: Side, pace: Pace, events: u64, seen: impl Fn(u64)) -> Result<()> {
+        let began = Instant::now();
+        let mut done = 0;
+        while done < events {
+            let (count, late) = match pace {
+                Pace::Lone => (1, Duration::ZERO),
+                Pace::Flat => (BATCH.min(events - done), Duration::ZERO),
+                Pace::Rate(rate) => wait_until_due(began, rate, done, events).await,
+            };
+            self.emit(side, count, late).await?;
+            done += count;
+            seen(done);
+            if pace == Pace::Lone && !self.caught_up(side, 0).await {
+                break;
+            }
+            if pace == Pace::Flat && !self.caught_up(side, self.window).await {
+                break;
+            }
+        }
+        self.caught_up(side, 0).await;
+        Ok(())
+    }
+
+    /// Publishes the next events.
+    async fn emit(&mut self, side: Side, count: u64, late: Duration) -> Result<()> {
+        if side == Side::Floor {
+            let Some(floor) = &mut self.floor else { bail!("there is no floor") };
+            let order = Order::Send { from: self.published.1 + 1, events: count, bytes: self.payload };
+            self.published.1 += count;
+            return floor.done(&order).await;
+        }
+        let from = self.published.0;
+        self.published.0 += count;
+        self.publisher.publish(&self.plan, from, count, self.payload, late).await
+    }
+
+    /// Waits until all but so many events have come everywhere.
+    async fn caught_up(&self, side: Side, but: u64) -> bool {
+        let expected = if side == Side::Floor {
+            self.published.1.saturating_sub(but) * self.sockets
+        } else {
+            let due = self.plan.deliveries(&self.followers, self.published.0.saturating_sub(but));
+            due.saturating_sub(self.start.0) + self.start.1
+        };
+        self.readers.wait_for(side, expected, PATIENCE).await
+    }
+}
+
+/// Waits until the next event is due at a rate; how many are due, and for how long.
+async fn wait_until_due(began: Instant, rate: f64, done: u64, events: u64) -> (u64, Duration) {
+    let gap = Duration::from_secs_f64(1.0 / rate);
+    let due = began + gap.mul_f64(done as f64);
+    tokio::time::sleep_until(due).await;
+    let passed = (began.elapsed().as_nanos() / gap.as_nanos().max(1)) as u64 + 1;
+    let late = Some(due.elapsed()).filter(|late| *late > TOLERANCE);
+    (passed.saturating_sub(done).clamp(1, events - done), late.unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pace_is_a_word_or_a_rate() {
+        assert_eq!("lone".parse(), Ok(Pace::Lone));
+        assert_eq!("flat".parse(), Ok(Pace::Flat));
+        assert_eq!("0.5".parse(), Ok(Pace::Rate(0.5)));
+        for bad in ["", "0", "-1", "inf", "NaN", "fast"] {
+            assert!(bad.parse::<Pace>().is_err(), "{bad}");
+        }
+    }
+}
