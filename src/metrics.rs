@@ -4,6 +4,7 @@
 //! area, a transport, a reason or one of 64 sources, never a topic, a user or an address. Must not know who counts.
 
 pub mod busiest;
+pub mod canary;
 pub mod history;
 pub mod process;
 pub mod proof;
@@ -74,6 +75,7 @@ struct Memory {
     history: history::History,
     busiest: busiest::Busiest,
     proof: proof::LastProof,
+    canary: canary::LastCanary,
 }
 
 macro_rules! figures {
@@ -151,6 +153,8 @@ figures! {
     delivery_latency: Histogram = latency(), "delivery_latency", Unit::Seconds;
     /// From the `time` attribute of an event until it is written, where publishers set one and clocks agree.
     publish_latency: Histogram = latency(), "publish_to_write", Unit::Seconds;
+    /// From before a node publishes an event to itself until it reads it from a socket (`telemetry.canary_seconds`).
+    canary_latency: Histogram = latency(), "canary_latency", Unit::Seconds;
 }
 
 impl Metrics {
@@ -161,12 +165,18 @@ impl Metrics {
         registry.register_collector(Box::new(process::Process));
         let memory: Arc<Memory> = Arc::default();
         registry.register_collector(Box::new(memory.proof.clone()));
+        registry.register_collector(Box::new(memory.canary.clone()));
         Self { registry: Arc::new(registry), figures, memory }
     }
 
     /// When everything was last proven to be delivered.
     pub fn proof(&self) -> &proof::LastProof {
         &self.memory.proof
+    }
+
+    /// When an event that the node sent itself last came through.
+    pub fn canary(&self) -> &canary::LastCanary {
+        &self.memory.canary
     }
 
     /// The last hour of these figures.

@@ -25,7 +25,7 @@ use crate::{
     http::{self, Door, Hosts, Internal, NodeStatus, Public},
     metrics::Metrics,
     relay::Relay,
-    session::{Common, Roll},
+    session::{Canary, Common, Roll},
     shutdown::Tasks,
     telemetry::traces::Traces,
 };
@@ -167,6 +167,9 @@ impl Node {
             outbox_bytes: config.limits.outbox_bytes,
             message_bytes: config.limits.message_bytes,
         });
+        if let Some(canary) = canary(config, &bus, &relay, &metrics) {
+            house.spawn_until_end(canary.run());
+        }
         let draining = Arc::new(AtomicBool::new(false));
         let public = Arc::new(Public {
             settings: wiring::public(config),
@@ -247,6 +250,13 @@ fn say_where(config: &Config, listeners: &Listeners) {
     let internal = address(&listeners.internal, config.internal.listen);
     let version = env!("CARGO_PKG_VERSION");
     tracing::info!(node = config.node.name, version, %public, %internal, "the node is up");
+}
+
+/// What sends canaries, where they are wanted. Without Redis there is no way that could fail.
+fn canary(config: &Config, bus: &Bus, relay: &Relay, metrics: &Metrics) -> Option<Canary> {
+    let interval = config.telemetry.canary.filter(|_| config.redis.url.is_some())?;
+    let (bus, relay, metrics) = (bus.clone(), relay.clone(), metrics.clone());
+    Some(Canary { bus, relay, metrics, node: config.node.name.clone(), interval })
 }
 
 /// Tells the other nodes about this one.

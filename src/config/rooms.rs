@@ -333,6 +333,8 @@ pub struct Telemetry {
     pub format: LogFormat,
     /// The OpenTelemetry collector that traces go to; `None`: no traces.
     pub otlp_endpoint: Option<Secret>,
+    /// How often the node sends itself an event; `None`: never.
+    pub canary: Option<Duration>,
 }
 
 impl Telemetry {
@@ -344,6 +346,7 @@ impl Telemetry {
             level: reader.choice("telemetry.level", &levels).unwrap_or(Info),
             format: reader.choice("telemetry.format", &formats).unwrap_or(LogFormat::Text),
             otlp_endpoint: url(reader, "telemetry.otlp_endpoint"),
+            canary: Some(reader.seconds("telemetry.canary_seconds", 0..=60)).filter(|every| !every.is_zero()),
         }
     }
 }

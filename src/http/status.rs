@@ -88,6 +88,7 @@ impl Internal {
             "in_step": self.relay.is_live(),
             "at": self.relay.at(),
             "proof_age_seconds": metrics.proof().age().as_secs_f64(),
+            "canary": self.canary(),
             "sources": self.sources(),
             "sessions": { "total": self.roll.len(), "by_transport": by_transport },
             "editors": self.roll.editors(),
@@ -103,6 +104,13 @@ impl Internal {
 }
 
 impl Internal {
+    /// How an event that the node sends itself fares; `null` where it sends none.
+    fn canary(&self) -> Value {
+        let canary = self.metrics.canary();
+        let took = canary.took().map(|took| took.as_secs_f64() * 1000.0);
+        canary.age().map_or(Value::Null, |age| json!({"age_seconds": age.as_secs_f64(), "ms": took}))
+    }
+
     /// The sources that publishers vouch for.
     fn sources(&self) -> Vec<Value> {
         let source = |source: SourceState| {

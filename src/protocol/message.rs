@@ -292,7 +292,7 @@ pub enum NodeMessage {
 }
 
 /// The answer to `connect`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Welcome {
     /// The session's name, for logs.
     pub session: String,

@@ -170,6 +170,9 @@ fn is_area(text: &str) -> bool {
         && bytes.all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
 }
 
+/// What the topics of canaries begin with.
+const CANARY: &str = "_canary-";
+
 /// A place that events are published to. Cheap to clone; compared byte by byte.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Topic(Arc<str>);
@@ -200,6 +203,21 @@ impl Topic {
         let (right, exact) = (topic.own(areas)?, areas.clone().with_naming(Naming::Exact));
         // Letters may be any; what is encoded, and how, may not.
         if topic.own(&exact)? == topic { Ok(right) } else { Err(misspelt(text, &right, areas)) }
+    }
+
+    /// The topic on which a node sends itself an event now and then. No area begins like that, so nobody else can name it.
+    pub fn canary(node: &str) -> Self {
+        Self(format!("{CANARY}{node}").into())
+    }
+
+    /// Whether this is the topic of a node's canary.
+    pub fn is_canary(&self) -> bool {
+        self.0.starts_with(CANARY)
+    }
+
+    /// Reads the topic of a channel: as [`Topic::parse`], or that of a canary.
+    pub fn parse_arrived(text: &str, areas: &Areas) -> Result<Self, TopicError> {
+        if text.starts_with(CANARY) { Ok(Self(text.into())) } else { Self::parse(text, areas) }
     }
 
     /// The same topic with the key of a private area as the editor's own is; other topics unchanged.
@@ -309,87 +327,5 @@ impl Serialize for Topic {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn areas() -> Areas {
-        Areas::new(["comments", "notifications"], ["notifications"], []).unwrap()
-    }
-
-    #[test]
-    fn topics_are_read_to_the_letter() {
-        for good in
-            ["comments", "comments:42", "comments:a:b", "comments:%2A", "comments:ä/ö", "notifications:Anna"]
-        {
-            assert_eq!(Topic::parse(good, &areas()).unwrap().as_str(), good);
-        }
-        let long = format!("comments:{}", "k".repeat(201));
-        for bad in [
-            "",
-            "Comments",
-            "content",
-            "comments:",
-            "comments:a b",
-            "comments:*",
-            "comments:a,b",
-            "comments:{x}",
-            "comments:a\nb",
-            "comments:%",
-            "comments:%2",
-            "comments:%zz",
-            "comments:\u{85}",
-            &long,
-            "comments :1",
-            ":1",
-        ] {
-            assert!(Topic::parse(bad, &areas()).is_err(), "{bad:?} passed");
-        }
-    }
-
-    #[test]
-    fn private_keys_have_one_spelling() {
-        let folding = areas().with_naming(Naming::Folded);
-        for (text, exact, folded) in [
-            ("notifications:Anna", "notifications:Anna", "notifications:anna"),
-            (
-                "notifications:DOM\\Anna%20Ä%2A",
-                "notifications:DOM\\Anna%20Ä%2A",
-                "notifications:dom\\anna%20ä%2A",
-            ),
-            ("notifications:İΣ", "notifications:İΣ", "notifications:iσ"),
-            ("comments:An%6Ea", "comments:An%6Ea", "comments:An%6Ea"),
-            ("notifications", "notifications", "notifications"),
-        ] {
-            for (areas, right) in [(&areas(), exact), (&folding, folded)] {
-                assert_eq!(Topic::parse_named(text, areas).unwrap().as_str(), right);
-                assert!(Topic::parse_published(right, areas).is_ok());
-                assert_eq!(Topic::parse_published(text, areas).is_ok(), text == right, "{text}");
-            }
-        }
-        let error = Topic::parse_published("notifications:ANNA", &folding).unwrap_err().to_string();
-        assert!(error.contains("in lower case: write \"notifications:anna\""), "{error}");
-    }
-
-    #[test]
-    fn other_spellings_of_a_private_key_are_told_the_right_one() {
-        for areas in [areas(), areas().with_naming(Naming::Folded)] {
-            for (wrong, right) in [
-                ("notifications:%61nna", "\"notifications:anna\""),
-                ("notifications:a%2ab", "\"notifications:a%2Ab\""),
-                ("notifications:a%2Fb", "\"notifications:a/b\""),
-                ("notifications:%C3%A4", "\"notifications:ä\""),
-                ("notifications:a%FF", "is not valid UTF-8"),
-                ("notifications:a%00", "has a control character"),
-                ("notifications:%C2%85", "has a control character"),
-            ] {
-                for error in [Topic::parse_published(wrong, &areas), Topic::parse_named(wrong, &areas)] {
-                    let error = error.unwrap_err().to_string();
-                    assert!(error.contains(right), "{error}");
-                }
-            }
-        }
-        let long = format!("notifications:{}", "Ⱥ".repeat(100));
-        assert!(Topic::parse_named(&long, &areas()).is_ok());
-        assert!(Topic::parse_named(&long, &areas().with_naming(Naming::Folded)).is_err());
-    }
-}
+#[path = "topic_tests.rs"]
+mod tests;

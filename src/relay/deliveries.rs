@@ -85,7 +85,9 @@ impl Deliveries {
     }
 
     fn settle(&mut self, frame: &Frame, delivered: Delivered, hub: &mut Hub) {
-        self.metrics.deliveries.inc_by(delivered.count);
+        if !frame.topic().is_canary() {
+            self.metrics.deliveries.inc_by(delivered.count);
+        }
         if delivered.count > 0 {
             let stage = Stage::Deliver { since: self.now.instant };
             let span = self.traces.begin(stage, frame.topic(), frame.event());

@@ -5,6 +5,7 @@
 
 mod allowance;
 mod budget;
+mod canary;
 pub mod cursor;
 mod event_socket;
 mod event_text;
@@ -20,6 +21,7 @@ mod websocket;
 use std::sync::Arc;
 
 pub use budget::Budgets;
+pub use canary::Canary;
 pub use cursor::{Carriage, Cursor, Start};
 pub use events::{OnSocket, open_on_socket as open_events, serve as serve_events};
 pub use machine::{Machine, Terms};

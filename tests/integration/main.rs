@@ -21,6 +21,7 @@ mod bus_rights;
 mod bus_slots;
 mod bus_topologies;
 mod callback;
+mod canary;
 mod cli;
 mod cli_dev;
 mod cli_traps;

@@ -224,7 +224,8 @@ impl Reader {
     /// A message on a topic's channel.
     fn read(&self, channel: &str, payload: Bytes, every: bool) -> Result<Delivery, (&'static str, String)> {
         let text = self.keys.topic(channel).unwrap_or(channel);
-        let topic = Topic::parse(text, &self.settings.areas).map_err(|e| ("bad-topic", e.to_string()))?;
+        let topic =
+            Topic::parse_arrived(text, &self.settings.areas).map_err(|e| ("bad-topic", e.to_string()))?;
         if let Some(id) = message::erased(&payload) {
             return Ok(Delivery { topic, every, content: Content::Erased(id) });
         }

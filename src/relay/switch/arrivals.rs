@@ -134,7 +134,10 @@ impl Switch {
 
     /// Other areas count from now on: what is followed in one that is gone ends.
     fn end_areas(&mut self, areas: &[String]) {
-        let is_gone = |subject: &Subject| !areas.iter().any(|area| area == subject.area());
+        let is_gone = |subject: &Subject| {
+            let own = matches!(subject, Subject::Topic(topic) if topic.is_canary());
+            !own && !areas.iter().any(|area| area == subject.area())
+        };
         for id in self.hub.members().map(|(id, _)| id).collect::<Vec<_>>() {
             let followed = self.hub.standings(id).into_iter();
             let gone =
