@@ -1,8 +1,8 @@
 //! A set of public keys (RFC 7517), from a file or a URL, kept until there is reason to read it again: a token that
 //! names an unknown key, or age, so that a withdrawn key goes away.
 //!
-//! Strangers can name unknown keys at will, so reading again is rate-limited, but not so that a rotation is noticed late. A source that cannot be read keeps
-//! the last keys: an identity provider that is down for an hour must not lock the editors out. Keys for shared secrets
+//! Strangers can name unknown keys at will, so reading again is rate-limited; whoever comes too early waits for the next
+//! read instead of being refused, so that a rotation locks nobody out. A source that cannot be read keeps the last keys: an identity provider that is down for an hour must not lock the editors out. Keys for shared secrets
 //! in a set are ignored: a set is public.
 
 use std::{
@@ -160,9 +160,19 @@ struct Known {
     read: Instant,
 }
 
+/// Whether the set may be read again.
+enum Turn {
+    Now,
+    /// It was read often of late: then.
+    In(Duration),
+    /// It could not be read just now.
+    Failed,
+}
+
 /// When the last reads ended, and what came of the very last.
 #[derive(Debug, Default)]
 struct Reads {
+    begun: Option<Instant>,
     ended: VecDeque<Instant>,
     outcome: Option<Result<(), String>>,
     /// What is logged of failures.
@@ -170,12 +180,17 @@ struct Reads {
 }
 
 impl Reads {
-    /// What came of the last read, where it is too early for another one.
-    fn too_early(&self, span: Duration) -> Option<Result<(), String>> {
-        let (first, last) = (self.ended.front()?, self.ended.back()?);
-        let many = self.ended.len() >= READS && first.elapsed() < span && last.elapsed() < STEADY.min(span);
-        let failed = matches!(self.outcome, Some(Err(_))) && last.elapsed() < FAILED.min(span);
-        self.outcome.clone().filter(|_| many || failed)
+    /// Whether it is time for another one.
+    fn turn(&self, span: Duration) -> Turn {
+        let (Some(first), Some(last)) = (self.ended.front(), self.ended.back()) else { return Turn::Now };
+        if matches!(self.outcome, Some(Err(_))) && last.elapsed() < FAILED.min(span) {
+            return Turn::Failed;
+        }
+        let many = self.ended.len() >= READS && first.elapsed() < span;
+        match STEADY.min(span).checked_sub(last.elapsed()).filter(|wait| many && !wait.is_zero()) {
+            Some(wait) => Turn::In(wait),
+            None => Turn::Now,
+        }
     }
 
     fn note(&mut self, outcome: Result<(), String>) {
@@ -234,6 +249,7 @@ impl Jwks {
     /// The keys that a token may have been signed with: the one that it names, or, where it names none, all of the
     /// algorithm's kind.
     pub(super) async fn find(&self, id: Option<&str>, algorithm: Algorithm) -> Result<Vec<Key>, AuthError> {
+        let came = Instant::now();
         let known = self.known();
         let stale = known.as_ref().is_none_or(|known| known.read.elapsed() > MAX_AGE);
         let found = known.map(|known| pick(&known.keys, id, algorithm)).unwrap_or_default();
@@ -242,19 +258,16 @@ impl Jwks {
         }
         if !found.is_empty() {
             // Good keys, though old: whoever comes first reads again, nobody else waits.
-            if let Ok(reads) = self.reads.try_lock() {
+            if let Ok(reads) = self.reads.try_lock()
+                && matches!(reads.turn(self.span), Turn::Now)
+            {
                 self.read(reads).await.ok();
             }
             let fresh = self.known().map(|known| pick(&known.keys, id, algorithm)).unwrap_or_default();
             return Self::or_unknown(fresh, id);
         }
-        let reads = self.reads.lock().await;
-        // Whoever held it may have read what we want.
-        let found = self.known().map(|known| pick(&known.keys, id, algorithm)).unwrap_or_default();
-        if !found.is_empty() {
-            return Ok(found);
-        }
-        let outcome = self.read(reads).await;
+        let is_found = || self.known().is_some_and(|known| !pick(&known.keys, id, algorithm).is_empty());
+        let outcome = self.read_since(came, is_found).await;
         match (self.known(), outcome) {
             (Some(known), _) => Self::or_unknown(pick(&known.keys, id, algorithm), id),
             (None, Err(why)) => Err(AuthError::Away(format!("the keys (auth.jwks) cannot be read: {why}"))),
@@ -262,10 +275,31 @@ impl Jwks {
         }
     }
 
-    /// Reads again where that is not too early: a key without a name may have been exchanged. Whether it was read.
+    /// Reads again: a key without a name may have been exchanged. Whether it could be read.
     pub(super) async fn reread(&self) -> bool {
-        let reads = self.reads.lock().await;
-        reads.too_early(self.span).is_none() && self.read(reads).await.is_ok()
+        self.read_since(Instant::now(), || false).await.is_ok()
+    }
+
+    /// Sees to it that the set has been read since somebody came, or what they want was found. They wait where it was
+    /// read too often of late: one read then answers all of them.
+    async fn read_since(&self, came: Instant, is_found: impl Fn() -> bool) -> Result<(), String> {
+        loop {
+            let reads = self.reads.lock().await;
+            // Whoever held it may have read what is wanted.
+            if is_found() {
+                return Ok(());
+            }
+            let since = reads.begun.is_some_and(|begun| begun > came);
+            match reads.turn(self.span) {
+                Turn::Failed => return reads.outcome.clone().unwrap_or(Ok(())),
+                _ if since => return reads.outcome.clone().unwrap_or(Ok(())),
+                Turn::Now => return self.read(reads).await,
+                Turn::In(wait) => {
+                    drop(reads);
+                    tokio::time::sleep(wait).await;
+                }
+            }
+        }
     }
 
     fn or_unknown(found: Vec<Key>, id: Option<&str>) -> Result<Vec<Key>, AuthError> {
@@ -277,11 +311,9 @@ impl Jwks {
         Err(AuthError::Refused(format!("the token has {which} that fits none of the keys (auth.jwks)")))
     }
 
-    /// Reads again, unless that was done too often of late.
+    /// Reads again.
     async fn read(&self, mut reads: MutexGuard<'_, Reads>) -> Result<(), String> {
-        if let Some(outcome) = reads.too_early(self.span) {
-            return outcome;
-        }
+        reads.begun = Some(Instant::now());
         let outcome = self.place.read().await.map(|keys| self.learn(keys)).map_err(|failure| {
             if let Some(others) = reads.failures.due(Instant::now().into_std()) {
                 tracing::warn!(

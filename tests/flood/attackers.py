@@ -4,8 +4,8 @@
 
 `loris`: each begins a request and sends one byte of a header a second; one that is cut off is made anew at once.
 `garbage`: each sends bytes that are no request, waits for the end, and is made anew, so that all of them are under way
-all the time (a connection that was answered or cut off rests for a moment first: PAUSE). Writes figures as one line of
-JSON when stdin ends.
+all the time (a connection that was answered or cut off rests for a moment first: PAUSE). Writes `full` once COUNT
+connections were made, and figures as one line of JSON when stdin ends.
 """
 
 import heapq
@@ -71,6 +71,8 @@ class Attackers:
             self.figures["failed"] += 1
             return self.end(fd, PAUSE)
         self.figures["made"] += 1
+        if self.figures["made"] == self.count:
+            print("full", flush=True)
         self.epoll.modify(fd, select.EPOLLIN)
         try:
             one.send(START if self.kind == "loris" else random.choice(GARBAGE)())
