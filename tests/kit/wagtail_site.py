@@ -128,12 +128,18 @@ class Gate:
 class WagtailSite:
     """Redis, nodes, PostgreSQL, a project, two instances of it, and nginx before all of them."""
 
-    def __init__(self, place, nodes=2, workers=1, settings="", environment=None, sqlite=False):
-        """`sqlite`: the database of a new project instead of PostgreSQL, with the line that the README has for it."""
+    def __init__(self, place, nodes=2, workers=1, settings="", environment=None, sqlite=False, static_elsewhere=False, policy=""):
+        """`sqlite`: the database of a new project instead of PostgreSQL, with the line that the README has for it.
+
+        `static_elsewhere`: static files come from an origin of their own. `policy`: the source of a middleware `Policy`, in which
+        `{static}` is that origin.
+        """
         self.place = Path(place)
         self.place.mkdir(parents=True, exist_ok=True)
         self.workers, self.sqlite, self.nodes, self.instances, self.started = workers, sqlite, [], [], []
         self.environment = {"PATH": "/usr/bin:/bin", **(environment or {})}
+        self.static_port = free_port() if static_elsewhere else None
+        self.policy = policy
         try:
             self._start(nodes, settings)
         except BaseException:
@@ -176,6 +182,12 @@ class WagtailSite:
         readme = README.read_text()
         lines = block(readme, "python", "INSTALLED_APPS").replace(f'"{REDIS_ADDRESS}"', 'f"redis://127.0.0.1:{os.environ[\'REDIS_PORT\']}"')
         lines = lines.replace(NODE_ADDRESS, f"http://127.0.0.1:{self.nodes[0].internal_port}")
+        if self.static_port:
+            settings += f"\nSTATIC_URL = '{self.static_url}'\n"
+        if self.policy:
+            origin = self.static_url.removesuffix("/static/")
+            (self.project / "mysite/policy.py").write_text(self.policy.replace("{static}", origin))
+            settings += "\nMIDDLEWARE = ['mysite.policy.Policy', *MIDDLEWARE]\n"
         with (self.project / "mysite/settings/base.py").open("a") as file:
             database = block(readme, "python", "transaction_mode") if self.sqlite else DATABASE.format(postgres=self.postgres.port)
             file.write("\n" + lines + database + SETTINGS + settings)
@@ -233,6 +245,10 @@ print(json.dumps({{"home": home.pk, "section": section.pk, "pages": pages}}))
     def url(self):
         return f"http://127.0.0.1:{self.port}"
 
+    @property
+    def static_url(self):
+        return f"http://127.0.0.1:{self.static_port or self.port}/static/"
+
     def client(self):
         return redis_client.Redis(port=self.redis.port, decode_responses=True, socket_timeout=10)
 
@@ -253,6 +269,9 @@ print(json.dumps({{"home": home.pk, "section": section.pk, "pages": pages}}))
         # The module while it is being worked on: the nodes carry the one that they were built with.
         module = os.environ.get("REALTIME_JS", "")
         own = f"location ~ ^/realtime/realtime.*js$ {{ default_type text/javascript; alias {module}; }}" if module else ""
+        # As a CDN does: files only, for pages of every origin.
+        elsewhere = f"""server {{ listen 127.0.0.1:{self.static_port};
+        location /static/ {{ proxy_pass http://instances; proxy_set_header Host $http_host; add_header Access-Control-Allow-Origin *; }} }}""" if self.static_port else ""
         logs = "".join(f"{kind}_temp_path {self.place}/{kind}; " for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
         (self.place / "nginx.conf").write_text(f"""daemon off; worker_processes 1; user root; pid {self.place}/nginx.pid; error_log {self.place}/nginx-error.log;
 events {{ worker_connections 1024; }}
@@ -261,6 +280,7 @@ http {{
     map $http_upgrade $upgrade {{ default upgrade; '' ''; }}
     upstream nodes {{ {nodes} }}
     upstream instances {{ {instances} }}
+    {elsewhere}
     server {{
         listen 127.0.0.1:{self.port}; proxy_http_version 1.1; client_max_body_size 20m;
         proxy_set_header Host $http_host; proxy_set_header X-Forwarded-Proto http;

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import time
 
 import pytest
 from playwright.sync_api import expect, sync_playwright
@@ -14,6 +15,42 @@ expect.set_options(timeout=PATIENCE)
 PEOPLE = ("anna", "bert", "cleo")
 
 
+def body_of(tab):
+    return tab.get_by_role("textbox", name="Body")
+
+
+def write(tab, text):
+    """Types into the body, and waits until Wagtail has saved it by itself.
+
+    Wagtail begins to watch a form two seconds after the page is there, and compares with what the form says then: what was
+    typed before is no change. So something else is typed first, until that is saved.
+    """
+    saved = []
+
+    def note(answer):
+        if answer.request.method == "POST" and answer.url.endswith("/edit/") and answer.ok:
+            saved.append(answer.request.post_data or "")
+
+    def until(holds, seconds):
+        end = time.monotonic() + seconds
+        while not holds() and time.monotonic() < end:
+            tab.wait_for_timeout(50)
+        return holds()
+
+    tab.on("response", note)
+    try:
+        for attempt in range(20):
+            body_of(tab).fill(f"{text} ({attempt})")
+            if not until(lambda: saved, 3):
+                continue
+            body_of(tab).fill(text)
+            assert until(lambda: any(text in form and f"{text} (" not in form for form in saved), 30), f"not saved by itself: {text}"
+            return
+        raise AssertionError("Wagtail does not save by itself")
+    finally:
+        tab.remove_listener("response", note)
+
+
 class Editor:
     """Somebody in a browser of their own."""
 
@@ -21,11 +58,26 @@ class Editor:
         self.site, self.context, self.name, self.ids = site, context, name, ids
         self.said, self.broken = [], []
 
-    def open(self, path):
-        """A new tab, once it is in sync."""
+    def tab(self):
+        """A new tab. What breaks in it is noted."""
         tab = self.context.new_page()
         tab.on("pageerror", lambda error: self.broken.append(str(error)))
         tab.on("console", lambda line: self.said.append(line.text))
+        return tab
+
+    def sign_in_at(self, url):
+        """Signs in at an address of the site; the tab in which it happened."""
+        tab = self.tab()
+        tab.goto(url + "/admin/login/")
+        tab.get_by_label("Username").fill(self.name)
+        tab.get_by_label("Password").fill(PASSWORD)
+        tab.get_by_role("button", name=re.compile("sign in", re.I)).click()
+        tab.wait_for_url("**/admin/")
+        return tab
+
+    def open(self, path):
+        """A new tab, once it is in sync."""
+        tab = self.tab()
         tab.goto(self.site.url + path)
         expect(tab.locator(".carillon-badge")).to_have_text("In sync")
         return tab
@@ -66,13 +118,7 @@ def editors(site, pages, chromium):
             context = chromium.new_context(viewport={"width": 1400, "height": 900})
             context.set_default_timeout(PATIENCE)
             editor = Editor(site, context, name, pages)
-            tab = context.new_page()
-            tab.goto(site.url + "/admin/login/")
-            tab.get_by_label("Username").fill(name)
-            tab.get_by_label("Password").fill(PASSWORD)
-            tab.get_by_role("button", name=re.compile("sign in", re.I)).click()
-            tab.wait_for_url("**/admin/")
-            tab.close()
+            editor.sign_in_at(site.url).close()
             made.append(editor)
             found.append(editor)
         return found

@@ -1,31 +1,15 @@
 """Two editors of one site, on two instances without sticky sessions, in two browsers: each sees the other work."""
 
+import json
 import re
 
 import pytest
-from playwright.sync_api import TimeoutError, expect
+from playwright.sync_api import expect
+
+from conftest import body_of, write
 
 from kit.stage import wait_for
 from kit.wagtail_editors import Account
-
-
-def body_of(tab):
-    return tab.get_by_role("textbox", name="Body")
-
-
-def write(tab, text):
-    """Types into the body until autosave has noticed: Wagtail watches the form a moment after the page is there."""
-
-    def noticed():
-        try:
-            with tab.expect_response(lambda answer: answer.request.method == "POST" and answer.url.endswith("/edit/"), timeout=8000):
-                body_of(tab).fill("")
-                body_of(tab).fill(text)
-        except TimeoutError:
-            return False
-        return True
-
-    wait_for("autosave begins", noticed, 60)
 
 
 def comment(tab, text):
@@ -65,6 +49,12 @@ def test_a_save_is_seen_by_who_has_the_page_open(site, pages, editors):
     expect(note).to_contain_text("Anna saved a new version.")
     # Who wrote it is not told of their own work.
     expect(writes.locator(".carillon-note")).to_have_count(0)
+    # The other way round: who came second writes.
+    expect(note).to_contain_text("Anna saved a new version.")
+    note.get_by_role("button", name="Reload").click()
+    expect(body_of(reads)).to_have_value("Third words.")
+    write(reads, "Fourth words.")
+    expect(writes.locator("#carillon-newer")).to_contain_text("Bert saved a new version.")
 
 
 def test_comments_appear_in_place_and_replies_under_them_are_saved(site, pages, editors):
@@ -138,6 +128,7 @@ print(1)
     anna, bert = editors("anna", "bert")
     start = bert.open("/admin/")
     bell = start.locator(".carillon-bell")
+    expect(bell).to_have_attribute("data-unread", re.compile(r"\d+"))
     before = int(bell.get_attribute("data-unread"))
     panel = start.get_by_role("region", name="Awaiting your review")
     expect(panel).to_have_count(0)
@@ -233,3 +224,28 @@ def test_an_instance_without_redis_is_stood_in_for_by_the_other(site, pages, edi
     finally:
         gate.mend()
     wait_for("the outbox is empty", lambda: site.python("import json; from carillon_notify.django.models import OutboxRow; print(json.dumps(OutboxRow.objects.count()))") == 0, 30)
+
+
+def test_a_log_entry_without_its_row_is_told_all_the_same_and_others_only_once(site, pages):
+    """In autocommit an instance may die between the two; `bulk_create` writes an entry without Django's signals."""
+    page = pages["pages"][11]
+    written = site.python(f"""
+import json
+from django.contrib.contenttypes.models import ContentType
+from django.utils import timezone
+from wagtail.models import Page, PageLogEntry
+page = Page.objects.get(pk={page})
+page.specific.save_revision(log_action=True)
+entry = PageLogEntry(page=page, content_type=page.content_type, action="wagtail.lock", label="", timestamp=timezone.now(), data={{}})
+PageLogEntry.objects.bulk_create([entry])
+from wagtail_carillon.topics import chain_of, topic
+print(json.dumps(topic("content", chain_of(page))))
+""")
+
+    def kinds():
+        with site.client() as redis:
+            return [json.loads(entry["event"])["type"] for _, entry in redis.xrange(f"carillon:{written}")]
+
+    wait_for("the sweep tells of it", lambda: "content.locked" in kinds(), 60)
+    # The sweep has passed the save before it, which was told already.
+    assert kinds()[-2:] == ["content.saved", "content.locked"] and kinds().count("content.locked") == 1

@@ -4,8 +4,8 @@ import base64
 import json
 import re
 import shutil
+import time
 
-from playwright.async_api import TimeoutError as NotInTime
 from playwright.async_api import async_playwright, expect
 
 from kit.rig.editors import until
@@ -53,19 +53,33 @@ class Window:
         return self.page.locator("#carillon-newer")
 
     async def write(self, text, seconds=60):
-        """Types a summary until Wagtail has saved it by itself."""
+        """Types a summary, and waits until Wagtail has saved it by itself.
 
-        async def saved():
+        Wagtail begins to watch a form two seconds after the page is there, and compares with what the form says then: what
+        was typed before is no change. So something else is typed first, until that is saved.
+        """
+        saved = []
+
+        def note(answer):
+            if answer.request.method == "POST" and answer.url.endswith("/edit/") and answer.ok:
+                saved.append(answer.request.post_data or "")
+
+        async def noticed():
+            await self.summary.fill(f"{text} ({time.monotonic():.0f})")
             try:
-                wanted = lambda answer: answer.request.method == "POST" and answer.url.endswith("/edit/") and answer.ok
-                async with self.page.expect_response(wanted, timeout=8000):
-                    await self.summary.fill("")
-                    await self.summary.fill(text)
-            except NotInTime:
+                await until(lambda: saved, 3, "a save")
+            except AssertionError:
                 return False
             return True
 
-        await until(saved, seconds, f"{self.name}'s summary is saved by itself")
+        self.page.on("response", note)
+        try:
+            await until(noticed, seconds, f"{self.name}'s form is watched")
+            await self.summary.fill(text)
+            last = lambda: any(text in form and f"{text} (" not in form for form in saved)
+            await until(last, seconds, f"{self.name}'s summary is saved by itself")
+        finally:
+            self.page.remove_listener("response", note)
 
     async def read_on(self, text, by):
         """Is told that somebody has saved, reloads, and reads it."""

@@ -11,12 +11,13 @@ class WagtailCarillonConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from carillon_notify.django import conf
+        from carillon_notify.django import conf, drainer
         from django.core import checks
 
-        from . import receivers
+        from . import receivers, sweep
         from .checks import check_nodes
 
         checks.register(check_nodes)
         if conf.get("ENABLED"):
             receivers.connect()
+            drainer.sweeps.append(sweep.sweep)

@@ -1,4 +1,7 @@
-"""Notifications. Wagtail sends mail only; the bell needs a list that can be read again."""
+"""Notifications, and how far the sweep has come.
+
+Wagtail sends mail only; the bell needs a list that can be read again.
+"""
 
 from django.conf import settings
 from django.db import models
@@ -29,3 +32,13 @@ class Notification(models.Model):
 
     def __str__(self) -> str:
         return f"{self.kind} for user {self.recipient_id}"
+
+
+class Swept(models.Model):
+    """How far the sweep has come in one of Wagtail's logs."""
+
+    log = models.CharField(max_length=100, primary_key=True, help_text="The log's model: `wagtailcore.pagelogentry`.")
+    entry = models.BigIntegerField(help_text="The newest entry that has been looked at.")
+
+    def __str__(self) -> str:
+        return f"{self.log} up to {self.entry}"

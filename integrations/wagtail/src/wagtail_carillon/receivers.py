@@ -2,7 +2,7 @@
 
 Wagtail's audit log is the one funnel that all changes of pages and snippets go through. An event is written *before* its
 log entry: in autocommit, where the two are not one transaction, an instance that dies in between has told of a change
-that is real, and never kept one to itself.
+that is real, and never kept one to itself. Entries that came another way are found by the sweep.
 """
 
 from typing import Any
@@ -26,24 +26,17 @@ from wagtail.signals import (
     workflow_rejected,
 )
 
-from . import notices, topics
-from .actions import ACTIONS, DELETE, IN_LISTINGS, IN_SUBTREES
+from . import entries, notices, sweep, topics
 
 
 def page_logged(sender: type, instance: PageLogEntry, **_: Any) -> None:
     """A change of a page, or of its comments."""
-    if not instance._state.adding or instance.action not in ACTIONS or instance.action == DELETE:
+    if not instance._state.adding or not (events := entries.of_page(instance)):
         return
-    area, kind = ACTIONS[instance.action]
-    data: dict[str, Any] = {"page": instance.page_id}
-    if instance.revision_id:
-        data["revision"] = instance.revision_id
-    if comment := (instance.data or {}).get("comment"):
-        data["comment"] = comment.get("id")
-    events = _events(area, kind, topics.chain_of(instance.page), data, instance.user_id)
-    if comment:
+    if (instance.data or {}).get("comment"):
         events += notices.about_comment(instance)
     emit_many(events)
+    sweep.tells(instance)
 
 
 def page_deleting(sender: type, instance: Page, **_: Any) -> None:
@@ -54,23 +47,8 @@ def page_deleting(sender: type, instance: Page, **_: Any) -> None:
 def page_deleted(sender: type, instance: Page, **_: Any) -> None:
     """A page is gone. Its log entry comes before the deletion: who read the page at once would still find it."""
     user = get_active_log_context().user
-    events = _events(topics.CONTENT, "content.deleted", instance._carillon_chain, {"page": instance.pk}, getattr(user, "pk", None))
+    events = entries.of_change(topics.CONTENT, "content.deleted", instance._carillon_chain, {"page": instance.pk}, getattr(user, "pk", None))
     emit_many(events)
-
-
-def _events(area: str, kind: str, chain: tuple[int, ...], data: dict[str, Any], actor: Any) -> notices.Events:
-    """A change, for the page itself and for the listings and subtrees that it concerns."""
-    events: notices.Events = [(topics.topic(area, chain), event_of(kind, data, actor=actor))]
-    if trees := _trees(kind, chain):
-        events.append((trees, event_of("tree.changed", {"page": data["page"], "what": kind}, actor=actor)))
-    return events
-
-
-def _trees(kind: str, chain: tuple[int, ...]) -> list[str]:
-    found = [topics.topic(topics.TREE, chain[:-1])] if kind in IN_LISTINGS and chain else []
-    if kind in IN_SUBTREES:
-        found.append(topics.topic(topics.TREE, chain))
-    return found
 
 
 def page_moved(sender: type, instance: Any, parent_page_before: Any, parent_page_after: Any, **_: Any) -> None:
@@ -93,12 +71,9 @@ def slug_changed(sender: type, instance: Any, **_: Any) -> None:
 
 def snippet_logged(sender: type, instance: ModelLogEntry, **_: Any) -> None:
     """A change of a snippet."""
-    if not instance._state.adding or instance.action not in ACTIONS:
-        return
-    _, kind = ACTIONS[instance.action]
-    content_type = instance.content_type
-    topic = topics.snippet_topic(f"{content_type.app_label}.{content_type.model}", instance.object_id)
-    emit_many([(topic, event_of(kind, {"object": instance.object_id}, actor=instance.user_id))])
+    if instance._state.adding and (events := entries.of_snippet(instance)):
+        emit_many(events)
+        sweep.tells(instance)
 
 
 def submitted(sender: type, instance: TaskState, user: Any, **_: Any) -> None:

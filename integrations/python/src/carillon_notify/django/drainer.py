@@ -2,7 +2,8 @@
 
 It starts with the first request of a process, after any fork, and never in commands such as `migrate` or a shell: what
 they write is found by the instances that serve. It drains when it is told that a transaction has committed, and looks by
-itself every second for rows of commands, and of instances that were cut off or killed.
+itself every second for rows of commands, and of instances that were cut off or killed. Now and then it lets a CMS look for
+changes that have no row (`sweeps`).
 """
 
 import logging
@@ -11,6 +12,7 @@ import random
 import threading
 import time
 import uuid
+from collections.abc import Callable
 from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
@@ -18,7 +20,7 @@ from django.db import DatabaseError, close_old_connections
 
 from ..errors import NotPublished
 from ..publisher import Publisher
-from . import conf, drain
+from . import conf, drain, lease
 
 log = logging.getLogger("carillon")
 
@@ -32,6 +34,12 @@ VOUCHED_SECONDS = 15
 """… and for how long."""
 QUIET_SECONDS = 60.0
 """The same trouble is logged once in this time."""
+SWEEP_SECONDS = 5.0
+"""How often it sweeps."""
+
+sweeps: list[Callable[[Publisher], None]] = []
+"""What looks for changes that were never written to the outbox, and publishes them; by one drainer at a time. A CMS whose changes
+and rows are not always one transaction adds its own. It may raise `NotPublished`, and is called again then."""
 
 
 class Drainer:
@@ -45,6 +53,7 @@ class Drainer:
         self._publisher: Publisher | None = None
         self._in_trouble = False
         self._reported = 0.0
+        self._swept = 0.0
         self._complained = 0.0
 
     def run(self) -> None:
@@ -58,6 +67,7 @@ class Drainer:
                 self.work()
                 nodes.deliver()
                 self.report()
+                self.sweep()
             except (NotPublished, DatabaseError, ImproperlyConfigured, ValueError) as error:
                 self._complain(error)
             finally:
@@ -89,6 +99,20 @@ class Drainer:
         if conf.get("REPORT") and time.monotonic() - self._reported >= REPORT_SECONDS:
             self._reported = time.monotonic()
             self.publisher().report(conf.get("SOURCE"), VOUCHED_SECONDS, drain.oldest_ms())
+
+    def sweep(self) -> None:
+        """Looks for changes without a row, where that is due."""
+        if not sweeps or time.monotonic() - self._swept < SWEEP_SECONDS:
+            return
+        self._swept = time.monotonic()
+        name = f"{conf.get('SOURCE')}/sweep"
+        # What waits in the outbox comes first: a sweep must not overtake it.
+        if not drain.waits() and lease.acquire(name, self.holder):
+            try:
+                for look in sweeps:
+                    look(self.publisher())
+            finally:
+                lease.release(name, self.holder)
 
     def publisher(self) -> Publisher:
         """The publisher, made in the process and thread that uses it."""

@@ -1,0 +1,93 @@
+"""Finds log entries that nobody was told of, and tells.
+
+In a transaction, an entry and its row in the outbox come together or not at all. In autocommit, and where entries are written
+without Django's signals (`bulk_create`, another program), an entry may stand alone. The sweep goes over all entries once, some
+seconds after they were written, and publishes their events. Those that were told before have the same ids, and Carillon
+recognises them.
+"""
+
+import logging
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+from carillon_notify import Publisher
+from carillon_notify.django import conf
+from carillon_notify.errors import is_refused_for_good
+from carillon_notify.events import Message, message
+from django.db import router, transaction
+from django.db.models import Max, Model
+from django.utils import timezone
+from wagtail.models import ModelLogEntry, Page, PageLogEntry
+
+from . import entries, notices
+from .models import Swept
+
+log = logging.getLogger("carillon")
+
+SETTLED = timedelta(seconds=3)
+"""Entries of this age have been told, or will not be."""
+BATCH = 200
+PATIENCE = 2.0
+"""Seconds after which it gives up, to be called again."""
+
+_told: set[tuple[str, Any]] = set()
+"""Entries whose events this process has committed, so that they need not be told again. It only saves work: at most `REMEMBERED`."""
+REMEMBERED = 10_000
+
+
+def tells(entry: PageLogEntry | ModelLogEntry) -> None:
+    """This process has written an entry's events: once they are committed, its own sweep need not look at it."""
+    label = entry._meta.label_lower
+
+    def committed() -> None:
+        if len(_told) < REMEMBERED and entry.pk is not None:
+            _told.add((label, entry.pk))
+
+    transaction.on_commit(committed, using=router.db_for_write(type(entry)), robust=True)
+
+
+def sweep(publisher: Publisher) -> None:
+    """Looks at the entries since the last time. Raises `NotPublished` where Redis does not take what was found."""
+    for model, events_of in ((PageLogEntry, entries.of_page), (ModelLogEntry, entries.of_snippet)):
+        while _sweep(publisher, model, events_of):
+            pass
+
+
+def _sweep(publisher: Publisher, model: type[Any], events_of: Callable[[Any], notices.Events]) -> bool:
+    label = model._meta.label_lower
+    mark, is_first = Swept.objects.get_or_create(log=label, defaults={"entry": _newest(model)})
+    if is_first:
+        return False  # what was there before this app is nobody's news
+    found = list(model.objects.filter(pk__gt=mark.entry, timestamp__lt=timezone.now() - SETTLED).order_by("pk")[:BATCH])
+    if not found:
+        return False
+    _publish(publisher, [message for entry in found if (label, entry.pk) not in _told for message in _messages(entry, events_of)])
+    # Other processes sweep, too: whatever lies before the mark is done.
+    _told.difference_update([(log_, pk) for log_, pk in list(_told) if log_ == label and pk <= found[-1].pk])
+    Swept.objects.filter(pk=mark.pk, entry__lt=found[-1].pk).update(entry=found[-1].pk)
+    return len(found) == BATCH
+
+
+def _newest(model: type[Model]) -> int:
+    newest: int | None = model._default_manager.aggregate(newest=Max("pk"))["newest"]
+    return newest or 0
+
+
+def _messages(entry: Any, events_of: Callable[[Any], notices.Events]) -> list[Message]:
+    try:
+        events = events_of(entry)
+    except (Page.DoesNotExist, AttributeError):
+        return []  # gone meanwhile, which was told by itself
+    return [message(topics, event, conf.get("SOURCE")) for topics, event in events]
+
+
+def _publish(publisher: Publisher, messages: list[Message]) -> None:
+    for sent, result in zip(messages, publisher.publish(messages, PATIENCE) if messages else [], strict=True):
+        if result.error is None:
+            continue
+        cause = result.error.__cause__
+        if isinstance(cause, Exception) and is_refused_for_good(cause):
+            log.error("sweep: %s is refused and dropped: %s", ", ".join(sent.topics), result.error)
+        else:
+            raise result.error

@@ -1,0 +1,116 @@
+"""Log entries that nobody was told of are found."""
+
+import json
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from carillon_notify.errors import Result, Unavailable
+from carillon_notify.events import Message
+from django.contrib.contenttypes.models import ContentType
+from django.utils import timezone
+from wagtail.models import ModelLogEntry, Page, PageLogEntry
+from wagtail_carillon import entries, sweep
+
+from .conftest import Site
+from .home.models import Author
+
+
+class Recorder:
+    """Stands where the publisher does, and keeps what it is given; or takes nothing."""
+
+    def __init__(self) -> None:
+        self.taken: list[tuple[tuple[str, ...], dict[str, Any]]] = []
+        self.is_away = False
+
+    def publish(self, messages: Sequence[Message], patience: float) -> list[Result]:
+        if self.is_away:
+            return [Result((), Unavailable("Redis is away")) for _ in messages]
+        self.taken += [(message.topics, json.loads(message.text)) for message in messages]
+        return [Result(("1-1",), None) for _ in messages]
+
+    def take(self) -> list[tuple[tuple[str, ...], dict[str, Any]]]:
+        taken, self.taken = self.taken, []
+        return taken
+
+
+def alone(page: Page, action: str = "wagtail.edit", seconds: float = 10) -> PageLogEntry:
+    """An entry without signals, some seconds old."""
+    entry = PageLogEntry(
+        page=page, action=action, label="Secret", timestamp=timezone.now() - timedelta(seconds=seconds), data={}, content_type=page.content_type,
+    )
+    return PageLogEntry.objects.bulk_create([entry])[0]
+
+
+@pytest.fixture
+def swept(site: Site) -> Recorder:
+    """The sweep has come as far as the site was made."""
+    recorder = Recorder()
+    sweep.sweep(recorder)
+    assert recorder.take() == []
+    return recorder
+
+
+def test_an_entry_that_nobody_was_told_of_is_told_once(site: Site, swept: Recorder) -> None:
+    alone(site.first)
+    sweep.sweep(swept)
+    told = swept.take()
+    assert [(topics, event["type"]) for topics, event in told] == [
+        ((f"content:{site.key(site.home, site.news, site.first)}",), "content.saved"),
+        ((f"tree:{site.key(site.home, site.news)}",), "tree.changed"),
+    ]
+    assert "Secret" not in json.dumps(told)
+    sweep.sweep(swept)
+    assert swept.take() == []
+
+
+def test_what_was_told_has_the_same_ids_when_it_is_told_again(site: Site, told: Any, admin: Any) -> None:
+    site.first.save_revision(user=admin, log_action=True)
+    first = told()
+    entry = PageLogEntry.objects.order_by("pk").last()
+    assert entry is not None
+    again = entries.of_page(entry)
+    assert [event["id"] for _, event in again] == [event["id"] for _, event in first]
+    # Another save, another id.
+    site.first.save_revision(user=admin, log_action=True)
+    assert not {event["id"] for _, event in told()} & {event["id"] for _, event in first}
+
+
+def test_what_redis_did_not_take_is_told_the_next_time(site: Site, swept: Recorder) -> None:
+    alone(site.first)
+    swept.is_away = True
+    with pytest.raises(Unavailable):
+        sweep.sweep(swept)
+    swept.is_away = False
+    sweep.sweep(swept)
+    assert len(swept.take()) == 2
+
+
+def test_entries_of_this_moment_are_left_to_who_writes_them(site: Site, swept: Recorder) -> None:
+    entry = alone(site.first, seconds=0)
+    sweep.sweep(swept)
+    assert swept.take() == []
+    PageLogEntry.objects.filter(pk=entry.pk).update(timestamp=timezone.now() - timedelta(seconds=10))
+    sweep.sweep(swept)
+    assert len(swept.take()) == 2
+
+
+def test_entries_of_a_page_that_is_gone_do_not_stop_the_sweep(site: Site, swept: Recorder) -> None:
+    gone = site.second.pk
+    alone(site.second)
+    Page.objects.filter(pk=gone).delete()
+    alone(site.first)
+    sweep.sweep(swept)
+    assert {event["data"]["page"] for _, event in swept.take()} == {site.first.pk}
+
+
+def test_a_snippets_entry_is_found_too(site: Site, swept: Recorder) -> None:
+    author = Author.objects.create(name="Secret")
+    entry = ModelLogEntry(
+        content_type=ContentType.objects.get_for_model(author), object_id=str(author.pk), action="wagtail.edit", label="Secret",
+        timestamp=timezone.now() - timedelta(seconds=10), data={},
+    )
+    ModelLogEntry.objects.bulk_create([entry])
+    sweep.sweep(swept)
+    assert [(topics, event["type"]) for topics, event in swept.take()] == [((f"content:s/home.author/{author.pk}",), "content.saved")]
