@@ -9,6 +9,7 @@ recognises them.
 import logging
 from collections.abc import Callable
 from datetime import timedelta
+from itertools import takewhile
 from typing import Any
 
 from carillon_notify import Publisher
@@ -59,7 +60,11 @@ def _sweep(publisher: Publisher, model: type[Any], events_of: Callable[[Any], no
     mark, is_first = Swept.objects.get_or_create(log=label, defaults={"entry": _newest(model)})
     if is_first:
         return False  # what was there before this app is nobody's news
-    found = list(model.objects.filter(pk__gt=mark.entry, timestamp__lt=timezone.now() - SETTLED).order_by("pk")[:BATCH])
+    now = timezone.now()
+    # In the order of their numbers, up to the first that is too young: the mark must not pass it. (One that a wrong clock has
+    # dated into the future is not waited for.)
+    after = model.objects.filter(pk__gt=mark.entry).order_by("pk")[:BATCH]
+    found = list(takewhile(lambda entry: not now - SETTLED < entry.timestamp < now + SETTLED, after))
     if not found:
         return False
     _publish(publisher, [message for entry in found if (label, entry.pk) not in _told for message in _messages(entry, events_of)])
