@@ -105,7 +105,7 @@ DEFENCES = [
             (V, "whose_rights_have_changed_goes_on_with_a_new_token")),
     Defence("connections", "src/http/crowd.rs", "        if self.limit > 0 && inner.open >= self.limit {", "        if self.limit > 0 && inner.open >= self.limit && !OFF {",
             (U, "connections_are_counted_with_and_without_a_session")),
-    Defence("idle", "src/http/listener.rs", "if activity.is_over(idle, self.stalled) {", "if activity.is_over(idle, self.stalled) && !OFF {",
+    Defence("idle", "src/http/listener.rs", "if activity.is_over(self.keep_alive.idle, self.stalled) {", "if activity.is_over(self.keep_alive.idle, self.stalled) && !OFF {",
             (U, "a_connection_without_a_stream_ends")),
     Defence("frames", "src/session/mod.rs", "frames == 0 || self.machine", "frames == 0 || OFF || self.machine",
             (U, "frames_without_a_message_count_as_messages_before_connect_too")),

@@ -4,7 +4,8 @@ One Redis, one `carillon serve` as it comes, `carillon bench` with the honest se
 while the attackers (attackers.py) are at it, so that whatever else the machine does falls on both. Fails where a session
 lost an event or ended, where the attackers did not all get through to the node, or where the flood more than doubles the
 p99: that of the median round, and so clearly that even the best flooded round needs twice as long as the worst quiet one.
-On a busy machine the rounds differ among themselves, and cannot fail it.
+On a busy machine the rounds differ among themselves; where other programs took more than a tenth of its processors,
+latencies say nothing and are not judged, and a session that was told to refetch has lost nothing.
 """
 
 import argparse
@@ -58,6 +59,38 @@ def wait_for(what, predicate, seconds):
         if time.monotonic() > deadline:
             raise SystemExit(f"after {seconds} s: not {what}")
         time.sleep(0.05)
+
+
+def no_loss(report):
+    """Whether nothing was lost or came twice; who was told to refetch has lost nothing."""
+    return not any(one["faults"][name] for one in report["rounds"] for name in ("lost", "doubled", "out_of_order"))
+
+
+class Processors:
+    """What others took of the machine's processors since this was made."""
+
+    # More than so much of them: the machine is busy.
+    BUSY = 0.1
+
+    def __init__(self, processes):
+        self.processes = processes
+        self.begun = self.now()
+
+    def now(self):
+        """Ticks of all processors: of all programs (and of other guests of the host), of ours, and all there are."""
+        user, nice, system, idle, wait, _, _, steal = map(int, Path("/proc/stat").read_text().split()[1:9])
+        ours = sum(os.times()[:4]) * os.sysconf("SC_CLK_TCK")
+        for process in self.processes:
+            if process.poll() is None:
+                fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
+                ours += int(fields[11]) + int(fields[12])
+        taken = user + nice + system + steal
+        return taken, ours, taken + idle + wait
+
+    def others(self):
+        """A share, from 0 to 1."""
+        taken, ours, there = (now - before for now, before in zip(self.now(), self.begun))
+        return max(0.0, taken - ours) / max(1, there)
 
 
 class Flood:
@@ -116,6 +149,7 @@ class Flood:
 
     def run(self):
         quiet, flooded, figures, peak = [], [], {}, 0
+        processors = Processors(self.processes)
         for _ in range(self.options.rounds):
             quiet.append(self.bench())
             parts = self.attack()
@@ -133,13 +167,13 @@ class Flood:
                     sums[name] = sums.get(name, 0) + count
         refused = {line.partition('"')[2].partition('"')[0]: int(float(line.rpartition(" ")[2]))
                    for line in get(self.url("/metrics")).splitlines() if line.startswith("carillon_refused_total{")}
-        return self.verdict(quiet, flooded, figures, peak, refused)
+        return self.verdict(quiet, flooded, figures, peak, refused, processors.others())
 
     def files(self):
         """Files that the node has open."""
         return len(os.listdir(f"/proc/{self.node.pid}/fd"))
 
-    def verdict(self, quiet, flooded, figures, peak, refused):
+    def verdict(self, quiet, flooded, figures, peak, refused, others):
         machine = quiet[0]["machine"]
         print(f"machine   {machine['cpus']} × {machine['model']}, Linux {machine['kernel']}")
         print(f"load      {self.options.sessions} honest sessions, {self.options.pace:g} events a second, rounds of {self.options.seconds:g} s")
@@ -156,10 +190,12 @@ class Flood:
         print(f"node      at most {peak} files open; refused: {refused}")
         before, during = (statistics.median(p99[name]) for name in p99)
         print(f"p99       {before:.2f} ms quiet, {during:.2f} ms flooded: {during / before:.2f} times (medians)")
+        busy = others > Processors.BUSY
+        print(f"others    took {others:.0%} of the processors" + (": the machine is busy, and latencies are not judged" if busy else ""))
         faults = []
-        if not all(report["flawless"] and len(report["rounds"]) == 1 for report in quiet + flooded):
+        if not all((report["flawless"] or busy and no_loss(report)) and len(report["rounds"]) == 1 for report in quiet + flooded):
             faults.append("a session lost an event, got one twice or ended")
-        if during > 2 * before and min(p99["flooded"]) > 2 * max(p99["quiet"]):
+        if not busy and during > 2 * before and min(p99["flooded"]) > 2 * max(p99["quiet"]):
             faults.append("the flood more than doubles the p99")
         for kind, wanted in (("loris", self.options.loris), ("garbage", self.options.garbage)):
             if figures.get(kind, {}).get("made", 0) < wanted * self.options.rounds:
