@@ -67,7 +67,7 @@ impl Hub {
             // Who must refetch the topic is told so first, and where it goes on from there.
             hub.follow(id, topic).is_none_or(|follow| {
                 seq.unwrap_or(u64::MAX) <= follow.from
-                    && !matches!(hub.standing(id, topic), Some(Standing::Owed(_)))
+                    && !matches!(hub.standing_of(follow), Some(Standing::Owed(_)))
             })
         })
     }

@@ -35,8 +35,12 @@ impl Hub {
 
     /// How a member stands in a room.
     pub fn standing(&self, id: MemberId, room: RoomId) -> Option<Standing> {
-        let index = self.follow(id, room)?.index;
-        Some(self.rooms.get(room as usize)?.followers.get(index as usize)?.standing)
+        self.standing_of(self.follow(id, room)?)
+    }
+
+    /// How a member stands in a place of its own.
+    pub(super) fn standing_of(&self, follow: &Follow) -> Option<Standing> {
+        Some(self.rooms.get(follow.room as usize)?.followers.get(follow.index as usize)?.standing)
     }
 
     /// Puts a member in step from `after` on. `from`: where its stream began, which is earlier with a replay.
@@ -63,10 +67,7 @@ impl Hub {
     /// How a member stands in each of its rooms, in their order.
     pub fn standings(&self, id: MemberId) -> Vec<(RoomId, Standing)> {
         let follows = self.member(id).map(|member| member.follows.as_slice()).unwrap_or_default();
-        let standing = |follow: &Follow| {
-            let follower = self.rooms.get(follow.room as usize)?.followers.get(follow.index as usize)?;
-            Some((follow.room, follower.standing))
-        };
+        let standing = |follow: &Follow| Some((follow.room, self.standing_of(follow)?));
         follows.iter().filter_map(standing).collect()
     }
 

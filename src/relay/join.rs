@@ -4,96 +4,24 @@
 
 use std::{sync::Arc, time::Instant};
 
-use super::{feeds::Feeds, log::Resumed, marks::LiveMarks, question::Stamp, sources::LateSources};
+use super::{
+    feeds::Feeds,
+    log::Resumed,
+    marks::LiveMarks,
+    question::Stamp,
+    recent::Absence,
+    sources::LateSources,
+    wish::{Asked, Ready, Wish},
+};
 use crate::{
     bus::Marks,
-    hub::{Frame, Hub, Outbox, Replay, RoomId},
+    hub::{Frame, Hub, MemberId, Outbox, Replay, RoomId},
     metrics::Metrics,
     protocol::{
         NodeMessage, Passed, Position, Reason, Refused, Resume, Subject, Topic,
         message::{Positions, Welcome},
     },
 };
-
-/// How often a log is read for one session; one more would show nothing new.
-const READS: u8 = 3;
-/// How often it is read to learn of which epoch it is: once, and once more where another one began meanwhile.
-const LOOKS: u8 = 2;
-
-/// What a session brings for one room.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) enum Asked {
-    /// Nothing: it starts at the end of the log.
-    Fresh,
-    /// A position.
-    From(Position),
-    /// It comes back, but without a position that can be read.
-    NoPosition,
-    /// It started while Redis was away.
-    Gap,
-}
-
-impl Asked {
-    /// What a session brings for a subject.
-    pub(super) fn by(subject: &Subject, resume: Option<&Resume>) -> Self {
-        let Some(resume) = resume else { return Self::Fresh };
-        let Subject::Topic(topic) = subject else { return Self::NoPosition };
-        match resume.positions.get(topic.as_str()).map(|position| position.parse()) {
-            Some(Ok(position)) => Self::From(position),
-            None if resume.away => Self::Gap,
-            _ => Self::NoPosition,
-        }
-    }
-
-    fn reason(&self) -> Reason {
-        if *self == Self::NoPosition { Reason::NoPosition } else { Reason::Gap }
-    }
-
-    /// It was answered without a position.
-    pub(super) fn unanswered(&mut self) {
-        if matches!(self, Self::Fresh | Self::NoPosition) {
-            *self = Self::Gap;
-        }
-    }
-}
-
-/// A room that a session wants to be in step in.
-#[derive(Debug)]
-pub(super) struct Wish {
-    pub(super) room: RoomId,
-    pub(super) asked: Asked,
-    /// How often its log was read for the sake of this.
-    pub(super) reads: u8,
-}
-
-/// Whether a wish can be granted.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Ready {
-    /// At once.
-    Yes,
-    /// Not before the feed is live.
-    No,
-    /// Not before the log was read from after this number.
-    Read(u64),
-}
-
-impl Wish {
-    /// Whether it can be granted now.
-    pub(super) fn is_ready(&self, feeds: &mut Feeds) -> Ready {
-        if !feeds.is_live(self.room) {
-            return Ready::No;
-        }
-        let Asked::From(position) = &self.asked else { return Ready::Yes };
-        let end = |feeds: &Feeds| feeds.top(self.room).map_or(0, |top| top.seq);
-        let (from, reads) = match feeds.resume(self.room, position) {
-            Some(Resumed::Read(seq)) => (seq, READS),
-            Some(Resumed::Ahead) => (end(feeds), READS),
-            Some(Resumed::OtherEpoch) => (end(feeds), LOOKS),
-            _ => return Ready::Yes,
-        };
-        if self.reads >= reads && !feeds.is_reading(self.room) { Ready::Yes } else { Ready::Read(from) }
-    }
-}
 
 /// The answer that a join is owed.
 #[derive(Debug)]
@@ -147,26 +75,170 @@ pub(super) struct Place {
 /// A session on its way into step.
 #[derive(Debug)]
 pub(super) struct Join {
-    pub(super) outbox: Arc<Outbox>,
-    pub(super) reply: Reply,
-    pub(super) wishes: Vec<Wish>,
+    outbox: Arc<Outbox>,
+    reply: Reply,
+    wishes: Vec<Wish>,
     /// Followed already: only their positions are repeated.
-    pub(super) known: Vec<RoomId>,
+    known: Vec<RoomId>,
     /// The `at` of a session that comes back; `None` for one that starts.
-    pub(super) resume_at: Option<u64>,
+    resume_at: Option<u64>,
     /// The live events that it has had since, where it names them.
-    pub(super) passed: Option<Passed>,
+    passed: Option<Passed>,
     /// Marks that were read after all its topics were followed, and the question.
-    pub(super) marks: Option<(Stamp, Arc<Marks>)>,
+    marks: Option<(Stamp, Arc<Marks>)>,
     /// When the answer goes out in any case.
-    pub(super) until: Instant,
+    until: Instant,
     /// Wishes before this one could be granted when they were last looked at.
-    pub(super) checked: usize,
+    checked: usize,
     /// What its logs lack was asked for in one go.
-    pub(super) prefetched: bool,
+    prefetched: bool,
 }
 
 impl Join {
+    /// A session that asks for these. `known`: what it follows already; `until`: when it is answered in any case.
+    pub(super) fn new(
+        (outbox, reply): (Arc<Outbox>, Reply),
+        wishes: Vec<Wish>,
+        mut known: Vec<RoomId>,
+        resume: Option<&Resume>,
+        until: Instant,
+    ) -> Self {
+        known.sort_unstable();
+        known.dedup();
+        Self {
+            outbox,
+            reply,
+            wishes,
+            known,
+            resume_at: resume.map(|resume| resume.at.unwrap_or(0)),
+            passed: resume.and_then(|resume| resume.passed.clone()),
+            marks: None,
+            until,
+            checked: 0,
+            prefetched: false,
+        }
+    }
+
+    /// The session, while it is there.
+    pub(super) fn member(&self, hub: &Hub) -> Option<MemberId> {
+        hub.member_of(&self.outbox)
+    }
+
+    /// Whether it has waited for its answer for too long.
+    pub(super) fn is_overdue(&self, now: Instant) -> bool {
+        !self.is_given() && self.until <= now
+    }
+
+    /// The `at` that it brought; `None` for one that starts.
+    pub(super) fn resume_at(&self) -> Option<u64> {
+        self.resume_at
+    }
+
+    /// What it follows already.
+    pub(super) fn known(&self) -> &[RoomId] {
+        &self.known
+    }
+
+    /// The rooms that it wants to be in step in.
+    pub(super) fn rooms(&self) -> impl Iterator<Item = RoomId> {
+        self.wishes.iter().map(Wish::room)
+    }
+
+    /// Marks were read, after what it followed by then.
+    pub(super) fn learn(&mut self, read: Stamp, marks: &Arc<Marks>) {
+        self.marks = Some((read, Arc::clone(marks)));
+    }
+
+    /// The link is lost, and with it every answer that is due.
+    pub(super) fn interrupt(&mut self) {
+        self.marks = None;
+        self.prefetched = false;
+        self.wishes.iter_mut().for_each(Wish::interrupt);
+    }
+
+    /// A log could not be read: that read does not count.
+    pub(super) fn read_failed(&mut self, room: RoomId) {
+        self.wishes.iter_mut().filter(|wish| wish.room() == room).for_each(Wish::read_failed);
+    }
+
+    /// What it must wait for, if anything. What was ready before may not be so any more: all is looked at again before the
+    /// end, from where it was held up last.
+    pub(super) fn held_up(
+        &mut self,
+        ticket: u32,
+        member: MemberId,
+        hub: &Hub,
+        feeds: &mut Feeds,
+    ) -> Option<Attempt> {
+        let before = self.checked;
+        for at in (before..self.wishes.len()).chain(0..before.min(self.wishes.len())) {
+            let room = self.wishes[at].room();
+            if !hub.is_waiting(member, room, ticket) {
+                continue;
+            }
+            let ready = self.wishes[at].is_ready(feeds);
+            if ready == Ready::Yes {
+                continue;
+            }
+            // The others need not wait for what Redis refuses, nor the answer where it is full or a right is missing.
+            let refused = feeds.is_refused(room) || self.is_given() && feeds.has_failed(room);
+            let passed_over = refused && !crate::mutant::is("held-up");
+            if passed_over || ready != Ready::No {
+                self.fetch(at, ticket, member, hub, feeds);
+            }
+            if !passed_over {
+                self.checked = at;
+                return Some(if ready == Ready::No { Attempt::Waits(room) } else { Attempt::Read(room) });
+            }
+        }
+        self.checked = self.wishes.len();
+        None
+    }
+
+    /// Asks for what the log of a wish lacks; the first time for what all of them lack, so that they need not wait for
+    /// each other.
+    fn fetch(&mut self, at: usize, ticket: u32, member: MemberId, hub: &Hub, feeds: &mut Feeds) {
+        let end = if std::mem::replace(&mut self.prefetched, true) { at + 1 } else { self.wishes.len() };
+        for wish in &mut self.wishes[at..end] {
+            let Ready::Read(from) = wish.is_ready(feeds) else { continue };
+            if feeds.is_reading(wish.room()) || !hub.is_waiting(member, wish.room(), ticket) {
+                continue;
+            }
+            if let Some(Subject::Topic(topic)) = hub.subject(wish.room()) {
+                wish.read();
+                feeds.want(wish.room(), topic, Some(from));
+            }
+        }
+    }
+
+    /// Takes out what it still wants: what can be granted now, and what must wait; and whether all of it waits for marks.
+    pub(super) fn take_wishes(
+        &mut self,
+        ticket: u32,
+        member: MemberId,
+        hub: &Hub,
+        feeds: &mut Feeds,
+    ) -> (Vec<Wish>, Vec<Wish>, bool) {
+        let mut wishes = std::mem::take(&mut self.wishes);
+        wishes.retain(|wish| hub.is_waiting(member, wish.room(), ticket));
+        let lacks_marks = self.marks_lacked_by(&wishes, feeds);
+        let granted = |wish: &Wish| !lacks_marks && wish.is_ready(feeds) == Ready::Yes;
+        let (ready, later) = wishes.into_iter().partition(granted);
+        (ready, later, lacks_marks)
+    }
+
+    /// It was answered without these.
+    pub(super) fn wait_for(&mut self, wishes: Vec<Wish>) {
+        self.wishes = wishes;
+        self.unanswered();
+        self.checked = 0;
+    }
+
+    /// It was answered without any position.
+    pub(super) fn unanswered(&mut self) {
+        self.wishes.iter_mut().for_each(Wish::unanswered);
+    }
+
     /// Whether it was answered already.
     pub(super) fn is_given(&self) -> bool {
         matches!(self.reply, Reply::Given)
@@ -175,13 +247,17 @@ impl Join {
     /// Whether marks must be read before it can be granted: the ones it has, if any, are from before one of its topics was
     /// followed, and a live event may have come between.
     pub(super) fn lacks_marks(&self, feeds: &Feeds) -> bool {
+        self.marks_lacked_by(&self.wishes, feeds)
+    }
+
+    fn marks_lacked_by(&self, wishes: &[Wish], feeds: &Feeds) -> bool {
         if self.resume_at.is_none() {
             return false;
         }
         let Some((read, _)) = &self.marks else { return true };
-        self.wishes
+        wishes
             .iter()
-            .filter_map(|wish| feeds.get(wish.room).filter(|feed| feed.is_live())?.confirmed())
+            .filter_map(|wish| feeds.get(wish.room()).filter(|feed| feed.is_live())?.confirmed())
             .any(|confirmed| *read <= confirmed)
             && !crate::mutant::is("marks-first")
     }
@@ -202,28 +278,29 @@ impl Join {
         feeds: &mut Feeds,
         marks: &LiveMarks,
     ) -> Result<Place, Reason> {
-        let subject = hub.subject(wish.room).cloned().ok_or(Reason::Gap)?;
+        let subject = hub.subject(wish.room()).cloned().ok_or(Reason::Gap)?;
         let marked = self.missed_live(subject.area(), marks.known().get(subject.area()));
         let Subject::Topic(topic) = subject else {
-            let fresh = wish.asked == Asked::Fresh;
+            let fresh = *wish.asked() == Asked::Fresh;
             return if fresh {
                 Ok(Place { position: None, replay: None, live: Vec::new() })
             } else {
-                Err(wish.asked.reason())
+                Err(wish.asked().reason())
             };
         };
-        let (position, replay) = match &wish.asked {
-            Asked::Fresh => (feeds.position(wish.room).ok_or(Reason::Gap)?, None),
-            Asked::From(position) => match feeds.resume(wish.room, position).ok_or(Reason::Gap)? {
+        let (position, replay) = match wish.asked() {
+            Asked::Fresh => (feeds.position(wish.room()).ok_or(Reason::Gap)?, None),
+            Asked::From(position) => match feeds.resume(wish.room(), position).ok_or(Reason::Gap)? {
                 Resumed::InStep => (position.clone(), None),
                 Resumed::Replay(replay) => (position.clone(), Some(replay)),
                 Resumed::Ahead | Resumed::OtherEpoch => return Err(Reason::LogReplaced),
                 Resumed::Read(_) => return Err(Reason::Gap),
                 Resumed::Resync(reason) => return Err(reason),
             },
-            Asked::NoPosition | Asked::Gap => return Err(wish.asked.reason()),
+            Asked::NoPosition | Asked::Gap => return Err(wish.asked().reason()),
         };
-        let live = if marked { self.live_events(&topic, wish.room, feeds, marks) } else { Some(Vec::new()) };
+        let live =
+            if marked { self.live_events(&topic, wish.room(), feeds, marks) } else { Some(Vec::new()) };
         Ok(Place { position: Some((topic, position)), replay, live: live.ok_or(Reason::Live)? })
     }
 
@@ -235,10 +312,9 @@ impl Join {
         feeds: &Feeds,
         marks: &LiveMarks,
     ) -> Option<Vec<Frame>> {
-        let (at, passed) = (self.resume_at?, self.passed.as_ref()?);
-        // A proof that Redis' clock has not reached yet proves nothing here either.
-        self.marks.as_ref().filter(|(_, marks)| at <= marks.now)?;
-        marks.recent().missed(topic, at, feeds.get(room)?.confirmed()?, passed)
+        let (at, passed, (_, read)) = (self.resume_at?, self.passed.as_ref()?, self.marks.as_ref()?);
+        let confirmed = feeds.get(room)?.confirmed()?;
+        marks.missed(&Absence { topic, at, passed, confirmed, marked: 0 }, read)
     }
 
     /// Writes the answer that is due, if one is. Returns whether it was the `welcome`.

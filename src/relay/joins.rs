@@ -17,17 +17,18 @@ use super::{
     Request,
     feeds::Feeds,
     interest::Interest,
-    join::{Asked, Attempt, Join, Place, Ready, Reply, Wish},
+    join::{Attempt, Join, Place, Reply},
     link::Link,
     marks::LiveMarks,
     question::{Question, Questions, Stamp},
     resyncs::PendingResyncs,
     sources::LateSources,
     status, verdicts,
+    wish::{Asked, Wish},
 };
 use crate::{
     bus::{BusError, Marks},
-    hub::{Entrance, Frame, Hub, MemberId, Outbox, Replay, RoomId, Standing},
+    hub::{Entrance, Hub, MemberId, Outbox, Replay, RoomId, Standing},
     metrics::Metrics,
     mutant,
     protocol::{Position, Subject, Topic, message::Positions},
@@ -87,25 +88,12 @@ impl Joins {
                 interest.open([room]);
             }
             if hub.enter(member, room, Entrance { explicit, fresh: resume.is_none(), ticket }) {
-                wishes.push(Wish { room, asked: Asked::by(&subject, resume), reads: 0 });
+                wishes.push(Wish::new(room, Asked::by(&subject, resume)));
             } else if !hub.is_waiting(member, room, ticket) {
                 known.push(room);
             }
         }
-        known.sort_unstable();
-        known.dedup();
-        let join = Join {
-            outbox,
-            reply,
-            wishes,
-            known,
-            resume_at: resume.map(|resume| resume.at.unwrap_or(0)),
-            passed: resume.and_then(|resume| resume.passed.clone()),
-            marks: None,
-            until: now + PATIENCE,
-            checked: 0,
-            prefetched: false,
-        };
+        let join = Join::new((outbox, reply), wishes, known, resume, now + PATIENCE);
         self.by_id.insert(self.last, join);
         self.last
     }
@@ -119,40 +107,19 @@ impl Joins {
 
     fn try_to_finish(&mut self, id: u64, around: &mut Around<'_>) -> Attempt {
         let Some(join) = self.by_id.get_mut(&id) else { return Attempt::Gone };
-        let Some(member) = around.hub.member_of(&join.outbox) else {
+        let Some(member) = join.member(around.hub) else {
             self.by_id.remove(&id);
             return Attempt::Gone;
         };
         if !around.link.is_settled() {
             return Attempt::Link;
         }
-        // What was ready before may not be so any more: everything is looked at again before the end.
-        let before = join.checked;
-        for at in (before..join.wishes.len()).chain(0..before.min(join.wishes.len())) {
-            let wish = &join.wishes[at];
-            if !around.hub.is_waiting(member, wish.room, id as u32) {
-                continue;
+        if let Some(attempt) = join.held_up(id as u32, member, around.hub, around.feeds) {
+            if let Attempt::Waits(room) | Attempt::Read(room) = attempt {
+                wait(&mut self.waiting, room, id);
             }
-            let room = wish.room;
-            let ready = wish.is_ready(around.feeds);
-            if ready == Ready::Yes {
-                continue;
-            }
-            let hopeless = around.feeds.is_refused(room);
-            if (hopeless || join.is_given() && around.feeds.has_failed(room)) && !mutant::is("held-up") {
-                // The others need not wait for it, nor the answer where Redis is full or a right is missing.
-                join.fetch(at, id as u32, member, around);
-                continue;
-            }
-            join.checked = at;
-            wait(&mut self.waiting, room, id);
-            if ready == Ready::No {
-                return Attempt::Waits(room);
-            }
-            join.fetch(at, id as u32, member, around);
-            return Attempt::Read(room);
+            return attempt;
         }
-        join.checked = join.wishes.len();
         if join.lacks_marks(around.feeds) {
             self.next_read.insert(id);
             return Attempt::Marks;
@@ -169,9 +136,8 @@ impl Joins {
     /// A log could not be read: that read does not count.
     pub(super) fn read_failed(&mut self, room: RoomId) {
         for id in self.waiting.get(&room).into_iter().flatten() {
-            let wishes = self.by_id.get_mut(id).map(|join| &mut join.wishes).into_iter().flatten();
-            for wish in wishes.filter(|wish| wish.room == room) {
-                wish.reads = wish.reads.saturating_sub(1);
+            if let Some(join) = self.by_id.get_mut(id) {
+                join.read_failed(room);
             }
         }
     }
@@ -185,30 +151,26 @@ impl Joins {
     /// Puts a member in step in all rooms of a join that are ready, and answers it; the others go on waiting.
     fn finish(&mut self, id: u64, member: MemberId, around: &mut Around<'_>) {
         let Some(mut join) = self.by_id.remove(&id) else { return };
-        let mut wishes = std::mem::take(&mut join.wishes);
-        wishes.retain(|wish| around.hub.is_waiting(member, wish.room, id as u32));
-        let lacks_marks = join.lacks_marks(around.feeds);
-        let (ready, later): (Vec<_>, Vec<_>) =
-            wishes.into_iter().partition(|wish| !lacks_marks && wish.is_ready(around.feeds) == Ready::Yes);
+        let (ready, later, lacks_marks) = join.take_wishes(id as u32, member, around.hub, around.feeds);
         let (mut positions, mut replays, mut live_events) = (Vec::new(), Vec::new(), Vec::new());
         let mut owes = false;
         for wish in ready {
             match join.verdict(&wish, around.hub, around.feeds, around.marks) {
                 Ok(Place { position, replay, live }) => {
-                    let head = around.feeds.top(wish.room).map_or(0, |top| top.seq);
+                    let head = around.feeds.top(wish.room()).map_or(0, |top| top.seq);
                     let from = position.as_ref().map_or(head, |(_, position)| position.id.seq);
-                    around.hub.put_in_step(member, wish.room, from, head);
+                    around.hub.put_in_step(member, wish.room(), from, head);
                     positions.extend(position);
                     replays.extend(replay);
                     live_events.push(live);
                 }
                 Err(reason) => {
-                    around.hub.owe(member, wish.room, reason);
+                    around.hub.owe(member, wish.room(), reason);
                     owes = true;
                 }
             }
         }
-        positions.extend(join.known.iter().filter_map(|room| known_position(member, *room, around)));
+        positions.extend(join.known().iter().filter_map(|room| known_position(member, *room, around)));
         let standings = around.hub.standings(member);
         let pending = standings.iter().any(|(_, standing)| *standing != Standing::InStep);
         live_events.retain(|events| !events.is_empty());
@@ -216,7 +178,7 @@ impl Joins {
         // Whoever comes back with a later proof than what it was told here is told the earlier one.
         let told = around.hub.at_of(member, around.link.at());
         let frozen = around.hub.member(member).and_then(|member| member.at);
-        let back = join.resume_at.map_or(told, |at| frozen.map_or(at, |frozen| frozen.min(at)));
+        let back = join.resume_at().map_or(told, |at| frozen.map_or(at, |frozen| frozen.min(at)));
         let at = if caught_up { around.link.at() } else { back };
         let live = around.link.is_live() && later.is_empty();
         if join.answer(at, Positions(positions), live, around.sources) {
@@ -224,8 +186,8 @@ impl Joins {
         }
         // First, and with the proof that the session brought: what it is told after them may claim more.
         let live_events = live_events.into_iter().map(|events| {
-            let frames: Arc<[Frame]> = events.iter().map(|frame| frame.with_at(back)).collect();
-            Replay::new(Arc::clone(&frames), 0, frames.len())
+            let count = events.len();
+            Replay::new(events.into(), 0, count).held_back(Some(back))
         });
         join.replay(live_events, around.metrics);
         if pending {
@@ -247,8 +209,8 @@ impl Joins {
         }
         if !later.is_empty() {
             join.wait_for(later);
-            for wish in &join.wishes {
-                wait(&mut self.waiting, wish.room, id);
+            for room in join.rooms() {
+                wait(&mut self.waiting, room, id);
             }
             if lacks_marks {
                 self.next_read.insert(id);
@@ -260,12 +222,12 @@ impl Joins {
     /// Answers joins that have waited too long, with what is ready.
     pub(super) fn give_up(&mut self, now: Instant, around: &mut Around<'_>) {
         if !around.link.is_settled() {
-            return self.answer_without_redis(around, |join| join.until <= now);
+            return self.answer_without_redis(around, |join| join.is_overdue(now));
         }
-        let due = self.by_id.iter().filter(|(_, join)| !join.is_given() && join.until <= now);
+        let due = self.by_id.iter().filter(|(_, join)| join.is_overdue(now));
         for id in due.map(|(id, _)| *id).collect::<Vec<_>>() {
             let Some(join) = self.by_id.get(&id) else { continue };
-            match around.hub.member_of(&join.outbox) {
+            match join.member(around.hub) {
                 Some(member) => self.finish(id, member, around),
                 None => drop(self.by_id.remove(&id)),
             }
@@ -279,12 +241,12 @@ impl Joins {
 
     fn answer_without_redis(&mut self, around: &mut Around<'_>, due: impl Fn(&Join) -> bool) {
         for join in self.by_id.values_mut().filter(|join| !join.is_given() && due(join)) {
-            let Some(member) = around.hub.member_of(&join.outbox) else { continue };
-            let at = join.resume_at.unwrap_or_else(|| around.hub.at_of(member, around.link.at()));
+            let Some(member) = join.member(around.hub) else { continue };
+            let at = join.resume_at().unwrap_or_else(|| around.hub.at_of(member, around.link.at()));
             if join.answer(at, Positions::default(), false, around.sources) {
                 welcomed(member, false, around.hub);
             }
-            join.wishes.iter_mut().for_each(|wish| wish.asked.unanswered());
+            join.unanswered();
             around.hub.hold_back(member, at);
         }
     }
@@ -292,9 +254,7 @@ impl Joins {
     /// The link is lost, and with it every answer that is due.
     pub(super) fn interrupt(&mut self) {
         for join in self.by_id.values_mut() {
-            join.marks = None;
-            join.prefetched = false;
-            join.wishes.iter_mut().for_each(|wish| wish.reads = 0);
+            join.interrupt();
         }
         if let Some((_, ids)) = self.reading.take() {
             self.next_read.extend(ids);
@@ -306,7 +266,7 @@ impl Joins {
     /// A second has passed: what was refused is asked for again, and who has left is forgotten.
     pub(super) fn tick(&mut self, hub: &Hub) {
         self.paused = false;
-        self.by_id.retain(|_, join| hub.member_of(&join.outbox).is_some());
+        self.by_id.retain(|_, join| join.member(hub).is_some());
     }
 
     /// Reads the marks for those who need them: one read at a time, for all who came before it started.
@@ -333,7 +293,7 @@ impl Joins {
                 let marks = Arc::new(marks);
                 for id in &ids {
                     if let Some(join) = self.by_id.get_mut(id) {
-                        join.marks = Some((stamp, Arc::clone(&marks)));
+                        join.learn(stamp, &marks);
                     }
                 }
                 ids
@@ -347,33 +307,6 @@ impl Joins {
                 BTreeSet::new()
             }
         }
-    }
-}
-
-impl Join {
-    /// Asks for what the log of a wish lacks; the first time for what all of them lack, so that they need not wait for
-    /// each other.
-    fn fetch(&mut self, at: usize, ticket: u32, member: MemberId, around: &mut Around<'_>) {
-        let end = if std::mem::replace(&mut self.prefetched, true) { at + 1 } else { self.wishes.len() };
-        for wish in &mut self.wishes[at..end] {
-            let Ready::Read(from) = wish.is_ready(around.feeds) else { continue };
-            if around.feeds.is_reading(wish.room) || !around.hub.is_waiting(member, wish.room, ticket) {
-                continue;
-            }
-            if let Some(Subject::Topic(topic)) = around.hub.subject(wish.room) {
-                wish.reads += 1;
-                around.feeds.want(wish.room, topic, Some(from));
-            }
-        }
-    }
-
-    /// It was answered without these.
-    fn wait_for(&mut self, mut wishes: Vec<Wish>) {
-        for wish in &mut wishes {
-            wish.asked.unanswered();
-        }
-        self.wishes = wishes;
-        self.checked = 0;
     }
 }
 

@@ -12,7 +12,7 @@ use std::{
 
 use super::{
     question::{Question, Questions, Stamp},
-    recent::RecentLive,
+    recent::{Absence, RecentLive},
 };
 use crate::{
     bus::{BusError, Marks},
@@ -33,6 +33,9 @@ const LEFT: Duration = Duration::from_millis(250);
 const HELD: usize = 1024;
 /// How much faster than this machine's clock Redis' may run between two proofs.
 const FASTER: Duration = Duration::from_millis(100);
+/// Behind the name of an area: its second mark, a time not earlier than that at which a node found that it may have lost live
+/// events. Whoever was last in step before it was perhaps told by that node that there were none.
+const LOST: &str = "!";
 
 /// A probe that has come back.
 #[derive(Debug, Clone, Copy)]
@@ -64,6 +67,10 @@ impl KnownMarks {
         self.0.read().unwrap_or_else(PoisonError::into_inner).get(area).copied()
     }
 
+    fn is_empty(&self) -> bool {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
     fn learn(&self, marks: &Marks) {
         let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
         for (area, mark) in &marks.marks {
@@ -75,6 +82,12 @@ impl KnownMarks {
     fn replace(&self, marks: &Marks) {
         self.0.write().unwrap_or_else(PoisonError::into_inner).clone_from(&marks.marks);
     }
+}
+
+/// What is marked where live events may have been lost: every area that has had any.
+pub fn to_renew(marks: &Marks) -> Vec<String> {
+    let areas = marks.marks.keys().filter(|area| !area.ends_with(LOST));
+    areas.flat_map(|area| [area.clone(), format!("{area}{LOST}")]).collect()
 }
 
 /// The write of a mark that is under way.
@@ -128,14 +141,34 @@ impl LiveMarks {
         &self.known
     }
 
-    /// The last live events.
-    pub(super) fn recent(&self) -> &RecentLive {
-        &self.recent
+    /// The live events that a session lacks that comes back; `None` where this node cannot say. `read`: the marks as they
+    /// were read for it.
+    pub(super) fn missed(&self, absence: &Absence<'_>, read: &Marks) -> Option<Vec<Frame>> {
+        let area = absence.topic.area();
+        let lost = format!("{area}{LOST}");
+        let lost = read.marks.get(&lost).copied().max(self.known.get(&lost));
+        let told = lost.is_none_or(|lost| lost <= absence.at) || mutant::is("lost-mark");
+        // A proof that Redis' clock has not reached yet proves nothing.
+        if absence.at > read.now || !told {
+            return None;
+        }
+        let ahead = AHEAD.as_millis() as u64;
+        let mark = read.marks.get(area).copied().max(self.known.get(area)).unwrap_or(0);
+        self.recent.missed(&Absence { marked: mark.saturating_sub(ahead), ..*absence })
     }
 
-    /// A live event was delivered.
+    /// A live event was delivered to those who follow its topic by key.
     pub(super) fn delivered(&mut self, frame: &Frame) {
         self.recent.push(frame);
+    }
+
+    /// Messages were lost on a link that works, and live events may be among them. `unmarked`: nobody has asked yet for the
+    /// marks to be renewed. They are before anybody is told of a later proof.
+    pub(super) fn lose(&mut self, unmarked: bool, questions: &mut Questions) {
+        self.recent.forget();
+        if unmarked && self.renewal == Renewal::None && !self.known.is_empty() {
+            self.renew(questions);
+        }
     }
 
     /// Takes a live event; gives it back where its mark holds.
@@ -146,6 +179,10 @@ impl LiveMarks {
         now: Instant,
         questions: &mut Questions,
     ) -> Option<Event> {
+        if let Some(proof) = self.last {
+            let since = now.saturating_duration_since(proof.asked).as_millis() as u64;
+            self.recent.hear(topic.area(), proof.at + since);
+        }
         if !self.areas.contains_key(topic.area()) {
             self.areas.insert(topic.area().to_owned(), Area::default());
         }

@@ -25,6 +25,7 @@ mod switch;
 mod tail;
 mod task;
 mod verdicts;
+mod wish;
 
 use std::{
     sync::{
@@ -39,7 +40,7 @@ use tokio::sync::mpsc;
 pub use self::{
     join::Attempt,
     log::{Entry, Resumed},
-    marks::KnownMarks,
+    marks::{KnownMarks, to_renew},
     question::{Answer, Input, Now, Out, Place, Question, Stamp},
     sources::{KnownSources, SourceState},
     switch::{BATCH, Switch},
@@ -159,7 +160,7 @@ impl Relay {
         let shared = Arc::new(Shared::default());
         let switch = Switch::new(settings, Hub::new(hub::writers()), metrics.clone(), Now::read());
         let (marks, sources) = (switch.known_marks(), switch.known_sources());
-        let task = task::Task { switch, bus, metrics, shared: Arc::clone(&shared), tasks: tasks.clone() };
+        let task = task::Task::new(switch, bus, metrics, Arc::clone(&shared), tasks.clone());
         tasks.spawn_until_end(task.run(events, inbox, fatal));
         (Self { commands, shared, marks, sources }, stopped)
     }

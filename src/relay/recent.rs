@@ -2,7 +2,9 @@
 //! has heard everything since that session was last told everything, and the session says which of it it had.
 //!
 //! Live events have no numbers, so a session that comes back names those that it had by a digest of their content. Where
-//! that cannot be told apart, nothing is claimed: the session is told `resync`. Pure. Must not know sessions or marks.
+//! that cannot be told apart, nothing is claimed: the session is told `resync`. Nor is anything claimed where a mark shows
+//! that another node has heard more: a live event that was lost on the way here leaves no other trace. Pure. Must not know
+//! sessions, or how marks are kept.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -17,6 +19,8 @@ use crate::{
 const KEPT: u64 = 60_000;
 /// How long a session may have been away, ms of Redis' clock.
 const AWAY: u64 = 20_000;
+/// How much longer than an event needed to come here another node may take to hear it and to mark its area, ms.
+const LATER: u64 = 1_000;
 /// Events of a topic that are kept, ...
 const EVENTS: usize = 32;
 /// ... and bytes of all.
@@ -44,11 +48,36 @@ pub(super) struct RecentLive {
     /// Proofs, and the latest question at each: what was followed before it was heard from then on.
     proofs: VecDeque<(u64, Stamp)>,
     lines: BTreeMap<Topic, Line>,
+    /// When a live event of each area was last heard, ms of Redis' clock.
+    heard: BTreeMap<String, u64>,
     bytes: usize,
 }
 
+/// A session that comes back to a topic, and what is known of its area.
+#[derive(Debug)]
+pub(super) struct Absence<'a> {
+    /// The topic.
+    pub(super) topic: &'a Topic,
+    /// Up to when the session was told everything, ms of Redis' clock.
+    pub(super) at: u64,
+    /// The live events that it has had since.
+    pub(super) passed: &'a Passed,
+    /// The latest question when the topic was found to be followed.
+    pub(super) confirmed: Stamp,
+    /// The latest live event that the area's mark may stand for, ms of Redis' clock.
+    pub(super) marked: u64,
+}
+
 impl RecentLive {
-    /// A live event was delivered.
+    /// A live event of an area was heard. `now`: ms of Redis' clock.
+    pub(super) fn hear(&mut self, area: &str, now: u64) {
+        match self.heard.get_mut(area) {
+            Some(heard) => *heard = now.max(*heard),
+            None => drop(self.heard.insert(area.to_owned(), now)),
+        }
+    }
+
+    /// A live event was delivered to those who follow its topic.
     pub(super) fn push(&mut self, frame: &Frame) {
         let past = Past { frame: frame.clone(), until: None };
         self.bytes += frame.bytes().len();
@@ -83,15 +112,13 @@ impl RecentLive {
         *self = Self::default();
     }
 
-    /// What a session lacks of a topic that was last told everything at `at` and names what it has had since; `None` where
-    /// this node cannot say. `confirmed`: the latest question when the topic was found to be followed.
-    pub(super) fn missed(
-        &self,
-        topic: &Topic,
-        at: u64,
-        confirmed: Stamp,
-        passed: &Passed,
-    ) -> Option<Vec<Frame>> {
+    /// What a session lacks of a topic; `None` where this node cannot say.
+    pub(super) fn missed(&self, absence: &Absence<'_>) -> Option<Vec<Frame>> {
+        let Absence { topic, at, passed, confirmed, marked } = *absence;
+        let heard = self.heard.get(topic.area()).copied().unwrap_or(0);
+        if marked > heard + LATER && !mutant::is("unheard") {
+            return None;
+        }
         let (last, _) = *self.proofs.back()?;
         let since = self.proofs.iter().find(|(_, latest)| *latest > confirmed)?.0;
         let line = self.lines.get(topic);

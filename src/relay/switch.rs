@@ -41,6 +41,7 @@ pub const BATCH: usize = 64;
 struct Turn {
     now: Now,
     metrics: Metrics,
+    questions: Questions,
     fatal: Option<String>,
     complaints: Complaints,
 }
@@ -72,7 +73,6 @@ pub struct Switch {
     last_look: LastLook,
     sources: LateSources,
     deliveries: Deliveries,
-    questions: Questions,
     turn: Turn,
 }
 
@@ -91,8 +91,13 @@ impl Switch {
             last_look: LastLook::new(settings.revocations),
             sources: LateSources::new(settings.forget_sources, metrics.clone(), now.instant),
             deliveries: Deliveries::new(settings.traces, metrics.clone(), now),
-            questions: Questions::default(),
-            turn: Turn { now, metrics, fatal: None, complaints: Complaints::default() },
+            turn: Turn {
+                now,
+                metrics,
+                questions: Questions::default(),
+                fatal: None,
+                complaints: Complaints::default(),
+            },
         }
     }
 
@@ -118,13 +123,13 @@ impl Switch {
         }
         if self.link.is_settled() {
             let closed = self.close_rooms();
-            self.interest.ask(closed, &self.hub, &mut self.questions);
+            self.interest.ask(closed, &self.hub, &mut self.turn.questions);
         }
-        self.link.look(&self.hub, &self.feeds, &mut self.questions, now.instant);
-        self.joins.ask(&self.link, &mut self.questions);
-        self.turn.metrics.history_reads.inc_by(self.feeds.ask(&mut self.questions));
+        self.link.look(&self.hub, &self.feeds, &mut self.turn.questions, now.instant);
+        self.joins.ask(&self.link, &mut self.turn.questions);
+        self.turn.metrics.history_reads.inc_by(self.feeds.ask(&mut self.turn.questions));
         self.resyncs.pay_all(&mut self.hub, &self.feeds, &self.link, &self.turn.metrics);
-        Out { questions: self.questions.take(), fatal: self.turn.fatal.take() }
+        Out { questions: self.turn.questions.take(), fatal: self.turn.fatal.take() }
     }
 
     /// The last proof that everything was handed over, ms of Redis' clock; 0 before the first.
@@ -287,12 +292,12 @@ impl Switch {
         self.interest.close_idle(now);
         self.joins.tick(&self.hub);
         if self.link.is_settled() {
-            self.marks.retry(now, &mut self.questions);
-            self.sources.tick(&mut self.questions, now);
+            self.marks.retry(now, &mut self.turn.questions);
+            self.sources.tick(&mut self.turn.questions, now);
             if !self.interest.is_asking() {
                 self.interest.open(self.feeds.opening());
             }
-            self.head_check.tick(&self.hub, &self.feeds, &mut self.questions, chance, now);
+            self.head_check.tick(&self.hub, &self.feeds, &mut self.turn.questions, chance, now);
         }
         let unread = self.feeds.unread();
         self.wake_all(unread);

@@ -178,6 +178,80 @@ fn who_names_the_live_events_that_it_had_gets_the_others_and_no_resync() {
     assert_eq!(back(&mut rig, had(&digests)), resync);
 }
 
+/// Comes back to `comments:1` and `comments` with what was told up to `at`, and has had no live event since.
+fn hop(rig: &mut Rig, at: u64) -> Vec<String> {
+    let resume = rig.resume(&[("comments:1", 0), ("comments", 0)], at);
+    let resume = Resume { passed: Some(Passed::default()), ..resume };
+    let session = rig.connect(&["comments:1"], Some(resume), 100_000);
+    rig.serve();
+    told(&session)
+}
+
+#[test]
+fn a_live_event_that_was_lost_on_the_way_here_is_told_by_its_mark() {
+    let mut rig = Rig::live();
+    let _anna = rig.join(&["comments:1"]);
+    let _bo = rig.join(&["comments:2"]);
+    rig.pass(5_000);
+    rig.prove();
+    let at = rig.switch.at();
+    let resync = ["welcome live", "resync live comments:1 comments"];
+    rig.pass(1_000);
+    // Another node has heard one.
+    rig.redis.marks.insert("comments".into(), rig.redis.now + 2_000);
+    assert_eq!(hop(&mut rig, at), resync);
+    rig.arrive("comments:1", Content::Live(event(1)));
+    rig.serve();
+    let welcome = "welcome live comments:1=0 comments=0";
+    assert_eq!(hop(&mut rig, at), [welcome, "comments:1 0"], "it is the one that was heard here");
+    rig.pass(4_000);
+    rig.redis.marks.insert("comments".into(), rig.redis.now + 2_000);
+    assert_eq!(hop(&mut rig, at), resync, "there was one more");
+}
+
+#[test]
+fn who_was_served_by_a_node_that_then_finds_a_loss_is_told_there_and_everywhere() {
+    let mut rig = Rig::live();
+    let _anna = rig.join(&["comments:1"]);
+    let _bo = rig.join(&["comments:2"]);
+    rig.arrive("comments:1", Content::Live(event(1)));
+    rig.serve();
+    rig.pass(5_000);
+    rig.prove();
+    let at = rig.switch.at();
+    let welcome = "welcome live comments:1=0 comments=0";
+    rig.arrive("comments:1", Content::Live(event(2)));
+    rig.serve();
+    assert_eq!(hop(&mut rig, at), [welcome, "comments:1 0"]);
+    // Another node finds that it may have lost some, and marks that.
+    rig.redis.marks.insert("comments!".into(), rig.redis.now + 2_000);
+    let resync = ["welcome live", "resync live comments:1 comments"];
+    assert_eq!(hop(&mut rig, at), resync);
+    // This one finds it: the numbers of a log show a gap, and nobody is told of a later proof before all marks are renewed.
+    let mut rig = Rig::live();
+    let _anna = rig.join(&["comments:1"]);
+    let _bo = rig.join(&["comments:2"]);
+    rig.arrive("comments:1", Content::Live(event(1)));
+    rig.serve();
+    rig.pass(5_000);
+    rig.prove();
+    let at = rig.switch.at();
+    rig.publish("comments:1", true);
+    rig.publish("comments:1", false);
+    let look = rig.keep(|question| matches!(question, Question::Look { renew: true, .. }));
+    rig.serve();
+    rig.pass(1_000);
+    rig.prove();
+    assert_eq!(rig.switch.at(), at, "the marks are not renewed yet");
+    for mark in ["comments", "comments!"] {
+        rig.redis.marks.insert(mark.into(), rig.redis.now + 2_000);
+    }
+    rig.answer(look);
+    assert_eq!(rig.switch.at(), rig.redis.now);
+    let told = hop(&mut rig, at);
+    assert!(told.iter().any(|line| line.starts_with("resync live")), "{told:?}");
+}
+
 #[test]
 fn an_event_that_a_read_has_brought_does_not_come_again_by_the_whole_area() {
     let mut rig = Rig::live();

@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{
     Command, Shared,
-    marks::AHEAD,
+    marks::{self, AHEAD},
     question::{Answer, Input, Now, Place, Question, Stamp},
     switch::{BATCH, Switch},
 };
@@ -28,16 +28,21 @@ const ANSWERS: usize = 1024;
 /// Heads in one question to Redis.
 const HEADS: usize = 200;
 
-/// What the task needs besides the switch.
+/// The switch, and what is needed to drive it.
 pub(super) struct Task {
-    pub(super) switch: Switch,
-    pub(super) bus: Bus,
-    pub(super) metrics: Metrics,
-    pub(super) shared: Arc<Shared>,
-    pub(super) tasks: Tasks,
+    switch: Switch,
+    bus: Bus,
+    metrics: Metrics,
+    shared: Arc<Shared>,
+    tasks: Tasks,
 }
 
 impl Task {
+    /// Drives this switch.
+    pub(super) fn new(switch: Switch, bus: Bus, metrics: Metrics, shared: Arc<Shared>, tasks: Tasks) -> Self {
+        Self { switch, bus, metrics, shared, tasks }
+    }
+
     /// Runs until the node ends, or the bus cannot go on: then `fatal` says why.
     pub(super) async fn run(
         mut self,
@@ -148,9 +153,9 @@ async fn heads(bus: &Bus, places: Vec<Place>) -> Vec<(Place, Result<Head, BusErr
     found
 }
 
-/// All marks; they are renewed, so that who is away is told as well.
+/// All marks; they are renewed, so that who is away or was served elsewhere meanwhile is told as well.
 async fn renew_marks(bus: &Bus) -> Result<Marks, BusError> {
     let marks = bus.marks().await?;
-    let areas: Vec<String> = marks.marks.keys().cloned().collect();
+    let areas = marks::to_renew(&marks);
     if areas.is_empty() { Ok(marks) } else { bus.mark(areas, AHEAD).await }
 }

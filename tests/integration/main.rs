@@ -39,6 +39,7 @@ mod node_secret;
 mod private_keys;
 mod readme;
 mod relay;
+mod relay_parts;
 mod revocation;
 mod rfc6455;
 mod security;

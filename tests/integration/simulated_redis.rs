@@ -119,6 +119,7 @@ impl Pair {
                     assert_eq!(self.id(topic, text, top), top, "{call:?}: {real:?}");
                 }
             }
+            Reply::SomeHeads(..) => unreachable!("that is of several calls"),
             Reply::History(_, top, entries) => {
                 let Call::History(topic, _) = call else { unreachable!("it answers a read") };
                 assert_eq!(self.id(topic, &real[2], top), top, "{call:?}: {real:?}");

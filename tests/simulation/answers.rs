@@ -4,7 +4,7 @@
 use carillon::{
     bus::{BusError, Head, History, Marks},
     protocol::{Event, Subject},
-    relay::{Answer, Place, Stamp},
+    relay::{Answer, Place, Stamp, to_renew},
 };
 
 use crate::{
@@ -29,7 +29,10 @@ impl World {
         let Some((_, work)) = link.asked.remove(&id) else { return };
         let known = link.lineage.clone();
         if let Told::Replied(Ok(
-            Reply::Heads(lineage, _) | Reply::History(lineage, ..) | Reply::Probe(lineage, _),
+            Reply::Heads(lineage, _)
+            | Reply::SomeHeads(lineage, _)
+            | Reply::History(lineage, ..)
+            | Reply::Probe(lineage, _),
         )) = &told
             && *lineage != known
         {
@@ -114,7 +117,7 @@ impl World {
                 let opened = outcomes.into_iter().map(|(subject, outcome)| {
                     let head = outcome.and_then(|()| match (&subject, &mut heads) {
                         (Subject::Every(_), _) => Ok(None),
-                        (Subject::Topic(_), Ok(heads)) => heads.next().map(Some).ok_or_else(away),
+                        (Subject::Topic(_), Ok(heads)) => heads.next().ok_or_else(away)?.map(Some),
                         (Subject::Topic(_), Err(error)) => Err(error.clone()),
                     });
                     (subject, head)
@@ -132,8 +135,7 @@ impl World {
             }
             Work::LookMarks(stamp, heads, renew) => match marks(reply) {
                 Ok(marks) if renew && !marks.marks.is_empty() => {
-                    return self
-                        .begin(node, Work::LookRenew(stamp, heads, marks.marks.into_keys().collect()));
+                    return self.begin(node, Work::LookRenew(stamp, heads, to_renew(&marks)));
                 }
                 marks => (stamp, Answer::Looked { heads, marks }),
             },
@@ -149,18 +151,21 @@ impl World {
     }
 }
 
-fn heads(reply: Result<Reply, BusError>) -> Result<Vec<Head>, BusError> {
-    match reply? {
-        Reply::Heads(lineage, tops) => {
-            Ok(tops.into_iter().map(|top| Head { lineage: lineage.clone(), top }).collect())
-        }
-        _ => Err(away()),
-    }
+fn heads(reply: Result<Reply, BusError>) -> Result<Vec<Result<Head, BusError>>, BusError> {
+    let (lineage, tops) = match reply? {
+        Reply::Heads(lineage, tops) => (lineage, tops.into_iter().map(Ok).collect()),
+        Reply::SomeHeads(lineage, tops) => (lineage, tops),
+        _ => return Err(away()),
+    };
+    let head = |top: Result<_, String>| {
+        top.map(|top| Head { lineage: lineage.clone(), top }).map_err(BusError::Refused)
+    };
+    Ok(tops.into_iter().map(head).collect())
 }
 
-fn placed(places: Vec<Place>, heads: Result<Vec<Head>, BusError>) -> Heads {
+fn placed(places: Vec<Place>, heads: Result<Vec<Result<Head, BusError>>, BusError>) -> Heads {
     match heads {
-        Ok(heads) => places.into_iter().zip(heads.into_iter().map(Ok)).collect(),
+        Ok(heads) => places.into_iter().zip(heads).collect(),
         Err(error) => places.into_iter().map(|place| (place, Err(error.clone()))).collect(),
     }
 }

@@ -21,6 +21,8 @@ use crate::{
 pub(crate) const PROMISED: u64 = 10_000;
 /// How long a loss on a link that works may stay unknown, ms.
 const UNKNOWN: u64 = 60_000;
+/// How long after it was refused a topic may be asked for again, ms.
+const ASKED_AGAIN: u64 = 5_000;
 /// How long a poll may wait for a message, with all that comes behind it, ms.
 const POLL: u64 = 36_000;
 
@@ -61,6 +63,10 @@ pub(crate) struct View {
     pub numbers: HashSet<u64>,
     /// Numbers of events that were lost on the way to its node, so that who follows the whole area cannot know.
     pub lost: HashSet<u64>,
+    /// The last event of each topic that came by the whole area, since that was last told.
+    pub by_area: BTreeMap<String, carillon::protocol::Position>,
+    /// The `at` of the cursor that it brought.
+    pub brought: u64,
     /// Topics that are being followed or left.
     pub changing: BTreeSet<String>,
 }
@@ -71,6 +77,8 @@ pub(crate) struct Audit {
     pub violation: Option<Violation>,
     /// Redis refuses something until then.
     pub refused_until: u64,
+    /// Topics that Redis refuses, and until when.
+    pub denied: BTreeMap<String, u64>,
     /// Something is wrong until then.
     pub trouble: u64,
     /// What each client was told.
@@ -89,6 +97,8 @@ pub(crate) struct Audit {
     pub failed_over: Option<u64>,
     /// When Redis' clock jumped last.
     pub jumped: Option<u64>,
+    /// Until when a node may be late to write a mark: the next one it writes further ahead.
+    pub late_marks: Option<u64>,
     /// Until when marks may lie ahead of the clock of a new master.
     pub ahead: u64,
     /// Until when nodes may find that they have lost messages.
@@ -105,6 +115,7 @@ impl Audit {
         Self {
             violation: None,
             refused_until: 0,
+            denied: BTreeMap::new(),
             trouble: 0,
             views: (0..clients).map(|_| View::default()).collect(),
             records: BTreeMap::new(),
@@ -114,6 +125,7 @@ impl Audit {
             trimmed: BTreeMap::new(),
             failed_over: None,
             jumped: None,
+            late_marks: None,
             ahead: 0,
             doubtful: 0,
             came_up: 0,
@@ -148,6 +160,12 @@ impl World {
     /// Something is wrong for a while.
     pub(crate) fn trouble(&mut self, lasts: u64) {
         self.audit.trouble = self.audit.trouble.max(self.now + lasts);
+    }
+
+    /// Something takes its time for a while, and marks with it.
+    pub(crate) fn lateness(&mut self, lasts: u64) {
+        self.trouble(lasts);
+        self.audit.late_marks = self.audit.late_marks.max(Some(self.now + lasts));
     }
 
     /// Something is wrong that only a check of heads can find.
@@ -187,11 +205,15 @@ impl World {
             && let Some(live) = self.audit.live.values_mut().next_back()
         {
             live.excused.extend(&there);
+            live.lost_at.insert(node);
         }
-        // A whole area has no positions: only the next event of the topic shows that one is missing.
-        let number = self.audit.numbers;
-        for client in there {
-            self.audit.views[client].lost.insert(number);
+        // A whole area has no positions: only where the topic is followed by key as well, its next event shows that one is
+        // missing.
+        if !self.is_followed_by_key(node, topic) {
+            let number = self.audit.numbers;
+            for client in there {
+                self.audit.views[client].lost.insert(number);
+            }
         }
         self.hidden_loss();
     }
@@ -237,6 +259,8 @@ impl World {
 
     /// Logs are gone: one, or all.
     pub(crate) fn audit_replaced(&mut self, name: Option<&str>) {
+        // What still comes of a log before may cast doubt on any of its topics, and then marks are renewed.
+        self.nodes.iter_mut().flat_map(|node| &mut node.bus.link).for_each(|link| link.unmarked = true);
         for of in TOPICS.iter().filter(|of| name.is_none_or(|name| name == **of)) {
             self.audit.replaced.insert((*of).to_owned(), self.now);
             self.audit.records.remove(*of);
@@ -289,15 +313,21 @@ impl World {
         if fresh || (me.way == Way::Poll && (me.cursor.is_none() || now <= me.troubled + POLL)) {
             return;
         }
-        if !me.live && me.way != Way::Poll {
+        let denied = |name: &String| {
+            let until = self.audit.denied.get(name);
+            until.is_some_and(|until| now <= until + PROMISED + ASKED_AGAIN + slack)
+        };
+        let denied: BTreeSet<String> =
+            me.subjects.iter().flat_map(|subject| topics_of(subject)).filter(denied).collect();
+        if !me.live && me.way != Way::Poll && denied.is_empty() {
             return self.violate("not live", format!("client {client} still takes its node for blind"));
         }
         let subjects: Vec<String> = me.subjects.iter().cloned().collect();
         for subject in &subjects {
-            if subject.ends_with(":*") {
+            if subject.ends_with(":*") && self.audit.denied.is_empty() {
                 self.look_at_area(client, subject);
             }
-            for name in topics_of(subject) {
+            for name in topics_of(subject).into_iter().filter(|name| !denied.contains(name)) {
                 self.look_at_topic(client, &name);
                 self.look_at_live(client, &name);
             }

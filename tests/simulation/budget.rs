@@ -1,13 +1,49 @@
 //! When a `resync` may be said: each reason needs something that happened since the client was last told about the topic.
 //! Whoever refetches without need costs the CMS as much as whoever must. Must not know what nodes think.
 
-use crate::world::World;
+use crate::{live::Live, plan::Way, world::World};
 
 /// How long after a live event who comes back may be told of it: its mark lies two seconds ahead, and what a client last
 /// heard of Redis' clock may be two rounds of probes old, ms.
 const MARKED: u64 = 14_000;
 
+/// How far ahead a mark is written at most, ms.
+const FURTHEST: u64 = 30_000;
+/// How late a message may come, ms.
+const LATE: u64 = 5_000;
+/// Since when nothing must have been wrong for a poll to be told the live events themselves, ms.
+const CALM: u64 = 2 * MARKED;
+/// How long a poll may have been away for that, ms.
+const SOON: u64 = 15_000;
+/// How long a cursor names them, ms.
+const KEPT: u64 = 60_000;
+/// How many live events a cursor names for sure.
+const NAMED: usize = 20;
+
 impl World {
+    /// Whether a poll's own cursor and its node know exactly which live events it lacks: nothing was wrong lately, and the
+    /// node has followed the topic since before the poll was last told everything.
+    fn is_told_by_cursor(&self, client: usize, topic: &str) -> bool {
+        let (me, audit) = (&self.clients[client], &self.audit);
+        let calm = |at: u64| at == 0 || at + CALM < self.now;
+        let bus = &self.nodes[me.node].bus;
+        let since = bus.followed_since(&crate::deeds::topic(topic.trim_end_matches(":*")));
+        let up = self.nodes[me.node].up_since;
+        let long = since.max(up).is_some_and(|since| calm(since)) && since.is_some() && up.is_some();
+        let lately = |within: u64| audit.live.values().filter(move |live| live.at + within > self.now);
+        // What another node may have heard and this one not yet is none of what the node knows.
+        let heard = lately(self.slack()).next().is_none() && lately(KEPT).count() <= NAMED;
+        // The mark of what it does not follow may be one of what was lost on the way to it.
+        let followed = |live: &Live| {
+            let topic = crate::deeds::topic(&live.topic);
+            bus.followed_since(&topic).is_some_and(|since| since < live.at)
+        };
+        let heard = heard && lately(MARKED).all(followed);
+        let back_soon = audit.views[client].brought + SOON > self.redis.clock;
+        let quick = me.way == Way::Poll && self.plan.pace <= 5 && back_soon;
+        quick && long && heard && calm(audit.trouble) && calm(audit.doubtful) && audit.jumped.is_none()
+    }
+
     /// Whether a `resync` of this reason has a cause.
     pub(crate) fn within_budget(&mut self, client: usize, topic: &str, reason: &str) {
         let audit = &self.audit;
@@ -39,12 +75,16 @@ impl World {
                 let log = self.redis.log(&crate::deeds::topic(topic.trim_end_matches(":*")));
                 let kept = log.and_then(|log| log.entries.front()).map(|(seq, _)| *seq);
                 let behind = position.is_none_or(|at| kept.is_none_or(|kept| at.id.seq + 1 < kept));
-                behind || since(audit.trimmed.get(topic).copied())
+                // Another log is there by now, where it was said of the one before.
+                behind
+                    || since(audit.trimmed.get(topic).copied())
+                    || since(audit.replaced.get(topic).copied())
             }
             "gap" => whole_area || troubled || audit.came_up + slack >= told,
             "invalid" => audit.contents.iter().any(|((_, of, _), number)| {
                 number.is_none() && (of == topic || whole_area && of.starts_with(area))
             }),
+            "live" if self.is_told_by_cursor(client, topic) => false,
             "live" => {
                 let last = audit.live.values().filter(|live| live.topic.split(':').next() == Some(area));
                 let last = last.map(|live| live.at).max();
@@ -54,7 +94,12 @@ impl World {
                 let moved = moved.filter(|_| audit.jumped.is_some() && last.is_some());
                 // What was withheld while Redis refused is told when it does not any more.
                 let withheld = Some(audit.refused_until + MARKED).filter(|_| last.is_some());
-                since(last.map(|at| at + MARKED)) || since(doubtful) || since(moved) || since(withheld)
+                // Where the answer to the write of a mark was long on its way, the next mark lies further ahead.
+                let ahead = audit.late_marks.map(|at| at + FURTHEST + MARKED).filter(|_| last.is_some());
+                // What still comes of a log that was replaced casts doubt on its topic.
+                let late = audit.replaced.get(topic).map(|at| at + LATE).filter(|_| last.is_some());
+                since(last.map(|at| at + MARKED))
+                    || [doubtful, moved, withheld, late, ahead].into_iter().any(since)
             }
             "slow" => self.plan.outbox_bytes < 100_000,
             _ => false,

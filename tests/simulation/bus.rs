@@ -12,6 +12,7 @@ use carillon::{
 };
 
 use crate::{
+    plan::Late,
     redis::Reply,
     world::{Happening, World},
 };
@@ -81,6 +82,8 @@ pub(crate) struct Link {
     pub lineage: Lineage,
     /// What Redis has subscribed on this link.
     pub subscribed: BTreeSet<Subject>,
+    /// Since when it has followed them, for who wants to know.
+    pub since: BTreeMap<Subject, u64>,
     held: Vec<BusEvent>,
     pub last: [u64; 6],
     pub asked: BTreeMap<u64, (u64, Work)>,
@@ -106,11 +109,29 @@ pub(crate) struct Bus {
     /// Faults at present.
     pub unreachable: u64,
     pub deaf: u64,
-    pub slow: (u64, u64),
+    /// By how much, until when, and on which connection.
+    pub slow: (u64, u64, Late),
     pub lose: u32,
 }
 
 impl Bus {
+    /// Since when Redis has a topic's subscription by key on this link.
+    pub(crate) fn followed_since(&self, topic: &Topic) -> Option<u64> {
+        self.link.as_ref()?.since.get(&Subject::Topic(topic.clone())).copied()
+    }
+
+    /// How much later something arrives that is sent now this way.
+    pub(crate) fn late(&self, way: Way, now: u64) -> u64 {
+        let (by, until, what) = self.slow;
+        let hit = match what {
+            Late::All => true,
+            Late::Pushes => matches!(way, Way::PushesUp | Way::PushesDown),
+            Late::Commands => matches!(way, Way::CommandsUp | Way::CommandsDown),
+            Late::Reads => matches!(way, Way::ReadsUp | Way::ReadsDown),
+        };
+        if hit && until > now { by } else { 0 }
+    }
+
     /// The bus of the node's next life: what is on its way to the links of this one reaches none of its own.
     pub(crate) fn anew(&self) -> Self {
         Self { links: self.links, ..Self::default() }
@@ -212,6 +233,15 @@ impl World {
         works.flatten().collect()
     }
 
+    /// The next round of probes, unless one is under way.
+    pub(crate) fn probe_now(&mut self, node: usize) {
+        let idle = |link: &&Link| link.up && link.accepted && link.back;
+        if let Some(link) = self.nodes[node].bus.link.as_ref().filter(idle) {
+            let number = link.number;
+            self.probe(node, number);
+        }
+    }
+
     /// The next round of probes.
     pub(crate) fn probe(&mut self, node: usize, number: u64) {
         let Some(link) = self.link(node, number) else { return };
@@ -289,6 +319,7 @@ impl World {
             attached: false,
             lineage,
             subscribed: BTreeSet::new(),
+            since: BTreeMap::new(),
             held: Vec::new(),
             last: [now; 6],
             asked: BTreeMap::new(),

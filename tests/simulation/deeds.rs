@@ -63,11 +63,12 @@ impl World {
             }
             Deed::Deafen { node, lasts } => {
                 self.nodes[node].bus.deaf = self.now + lasts;
-                self.trouble(lasts);
+                self.lateness(lasts);
             }
-            Deed::Slow { node, by, lasts } => {
-                self.nodes[node].bus.slow = (by, self.now + lasts);
-                self.trouble(lasts + by);
+            Deed::Probe { node } => self.probe_now(node),
+            Deed::Slow { node, by, lasts, what } => {
+                self.nodes[node].bus.slow = (by, self.now + lasts, what);
+                self.lateness(lasts + by);
             }
             Deed::Lose { node, count } => {
                 self.nodes[node].bus.lose += count;
@@ -81,20 +82,26 @@ impl World {
                 self.hidden_loss();
             }
             Deed::Refuse { why, lasts } => {
+                let until = self.now + lasts;
                 self.redis.refusal = Some(why);
-                self.audit.refused_until = self.now + lasts;
-                self.at(self.now + lasts, Happening::Mend);
+                self.redis.refused_until = self.redis.refused_until.max(until);
+                self.audit.refused_until = self.audit.refused_until.max(until);
+                self.at(until, Happening::Mend);
                 self.trouble(lasts);
             }
             Deed::Deny { topic: name, lasts } => {
+                let until = self.now + lasts;
                 self.redis.denied.insert(topic(&name));
-                self.audit.refused_until = self.now + lasts;
-                self.at(self.now + lasts, Happening::Mend);
-                self.trouble(lasts);
+                let denied = self.audit.denied.entry(name).or_default();
+                *denied = until.max(*denied);
+                self.audit.refused_until = self.audit.refused_until.max(until);
+                self.at(until, Happening::Mend);
+                // The others are served as ever, once that is known.
+                self.trouble(0);
             }
             Deed::Freeze { node, lasts } => {
                 self.nodes[node].frozen = self.now + lasts;
-                self.trouble(lasts);
+                self.lateness(lasts);
             }
             Deed::Kill { node, lasts } => self.stop(node, lasts),
             Deed::Drain { node, lasts } => {
@@ -121,9 +128,9 @@ impl World {
         self.trouble(0);
         match deed {
             Deed::FailOver { lost } => {
-                let before = self.redis.clock;
                 self.redis.fail_over(lost);
-                let ahead = self.now + before.saturating_sub(self.redis_clock());
+                let marked = self.redis.marks.values().max().copied().unwrap_or(0);
+                let ahead = self.now + marked.saturating_sub(self.redis_clock());
                 self.audit.ahead = self.audit.ahead.max(ahead);
                 self.audit_failed_over();
                 for node in 0..self.nodes.len() {
@@ -155,10 +162,11 @@ impl World {
 
     /// Everything that was refused is allowed again, where its time is over.
     pub(crate) fn mend(&mut self) {
-        if self.now >= self.audit.refused_until {
+        if self.now >= self.redis.refused_until {
             self.redis.refusal = None;
-            self.redis.denied.clear();
         }
+        let (now, until) = (self.now, &self.audit.denied);
+        self.redis.denied.retain(|topic| until.get(topic.as_str()).is_some_and(|until| *until > now));
     }
 
     fn new_event(&mut self) -> (u64, Event) {

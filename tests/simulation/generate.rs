@@ -4,7 +4,8 @@
 use rand::{RngExt, SeedableRng, rngs::SmallRng, seq::IndexedRandom};
 
 use crate::{
-    plan::{Deed, Part, Plan, Step, Way},
+    devoted,
+    plan::{Deed, Late, Part, Plan, Step, Way},
     redis::Refusal,
     themes,
 };
@@ -16,6 +17,8 @@ const AREAS: [&str; 2] = ["comments:*", "content:*"];
 const WAYS: [Way; 4] = [Way::Socket, Way::Stream, Way::Sse, Way::Poll];
 /// How long a schedule is busy, ms.
 const BUSY: u64 = 60_000;
+/// How many of the schedules are devoted to one situation.
+const DEVOTED: f64 = 0.2;
 
 /// The schedule of a seed.
 pub(crate) fn plan(seed: u64) -> Plan {
@@ -35,6 +38,14 @@ pub(crate) fn plan(seed: u64) -> Plan {
         parts,
     };
     let mut steps = Vec::new();
+    if rng.random_bool(DEVOTED) {
+        for _ in 0..rng.random_range(20..50) {
+            let deed = busy(&plan, &mut rng);
+            steps.push(Step { at: rng.random_range(500..BUSY), deed });
+        }
+        devoted::devote(&mut plan, &mut rng, &mut steps);
+        return ordered(plan, steps);
+    }
     // Weights of the kinds of deeds: most schedules have only some of them.
     let faults: Vec<u8> = (0..20u8).filter(|_| rng.random_bool(0.3)).collect();
     for _ in 0..rng.random_range(60..160) {
@@ -54,7 +65,20 @@ pub(crate) fn plan(seed: u64) -> Plan {
         let at = rng.random_range(2_000..BUSY);
         themes::add(&plan, at, &mut rng, &mut steps);
     }
+    ordered(plan, steps)
+}
+
+fn ordered(mut plan: Plan, mut steps: Vec<Step>) -> Plan {
     steps.sort_by_key(|step| step.at);
+    for step in &mut steps {
+        // A scene may have changed how many nodes there are.
+        if let Deed::Cut { node, .. } = &mut step.deed {
+            *node %= plan.nodes;
+        }
+    }
+    for part in &mut plan.parts {
+        part.node %= plan.nodes;
+    }
     plan.steps = steps;
     plan
 }
@@ -118,7 +142,14 @@ fn fault(kind: u8, plan: &Plan, rng: &mut SmallRng) -> Deed {
     match kind {
         0 | 1 => Deed::Break { node, lasts },
         2 => Deed::Deafen { node, lasts: lasts * 2 },
-        3 => Deed::Slow { node, by: *[30, 200, 900].choose(rng).unwrap_or(&200), lasts: lasts * 2 },
+        3 => Deed::Slow {
+            node,
+            by: *[30, 200, 900].choose(rng).unwrap_or(&200),
+            lasts: lasts * 2,
+            what: *[Late::All, Late::All, Late::Pushes, Late::Commands, Late::Reads]
+                .choose(rng)
+                .unwrap_or(&Late::All),
+        },
         4 => Deed::Lose { node, count: rng.random_range(1..5) },
         5 => Deed::Forget { node, subject: topic(rng) },
         6 => Deed::Refuse { why: Refusal::NoReplicas, lasts },

@@ -29,8 +29,10 @@ impl World {
         view.heard.clear();
         view.live.clear();
         view.changing.clear();
+        view.by_area.clear();
         view.follows.retain(|topic, _| wanted.contains(topic));
         if let Some(cursor) = me.cursor.as_deref().filter(|_| me.way != Way::Socket).and_then(Cursor::read) {
+            view.brought = cursor.at;
             // What is followed anew goes on as well, where the cursor knows it: from before, or by the whole area.
             for (topic, position) in cursor.resume().positions {
                 if let (true, Ok(position)) = (wanted.contains(&topic), position.parse()) {
@@ -134,7 +136,14 @@ impl World {
         for (topic, position) in positions(message) {
             let view = &self.audit.views[client];
             if view.started.contains(&topic) {
-                // Repeated for what is followed already; where it stands exactly, comes behind what is under way.
+                // Repeated for what is followed already: a client may keep it, so it must have had all that is before it.
+                let known = self.clients[client].positions.get(&topic);
+                if known.is_some_and(|known| *known != position) {
+                    let text = format!(
+                        "client {client} is at {known:?} in {topic}, and `subscribed` says {position}"
+                    );
+                    return self.violate("claims", text);
+                }
                 continue;
             }
             self.start_at(client, &topic, position, true);
@@ -174,6 +183,8 @@ impl World {
             view.started.remove(topic);
             view.follows.remove(topic);
             view.told.remove(topic);
+            view.by_area
+                .retain(|of, _| !topic.ends_with(":*") || !of.starts_with(topic.trim_end_matches('*')));
         }
     }
 
@@ -213,11 +224,36 @@ impl World {
         let area = format!("{}:*", topic.split(':').next().unwrap_or_default());
         let by_area = topic.contains(':') && self.clients[client].subjects.contains(&area);
         if view.started.contains(&topic) {
+            view.by_area.remove(&topic);
             self.next_event(client, &topic, position, by_area);
-        } else if !by_area && !view.changing.contains(&topic) && !view.changing.contains(&area) {
+        } else if by_area {
+            self.next_event_of_area(client, topic, position);
+        } else if !view.changing.contains(&topic) && !view.changing.contains(&area) {
             let text =
                 format!("client {client} got {topic} {position}, and was not told where the topic starts");
             self.violate("event without a start", text);
+        }
+    }
+
+    /// An event of a topic that is followed by its whole area only: what is missing before it must have been told.
+    fn next_event_of_area(&mut self, client: usize, topic: String, position: Position) {
+        let view = &mut self.audit.views[client];
+        let Some(known) = view.by_area.insert(topic.clone(), position.clone()) else { return };
+        if known.lineage != position.lineage || known.id.epoch != position.id.epoch {
+            return;
+        }
+        let between =
+            |id: EntryId| id.epoch == known.id.epoch && id.seq > known.id.seq && id.seq < position.id.seq;
+        let records = self.audit.records.get(&topic).into_iter().flatten();
+        let missing = records.filter(|record| between(record.id)).find(|record| {
+            record.number.is_some_and(|n| !view.numbers.contains(&n) && !view.lost.contains(&n))
+        });
+        if let Some(missing) = missing {
+            let text = format!(
+                "client {client} follows all of {topic}'s area, was at {known} and got {position} before it was told of {}",
+                missing.id
+            );
+            self.violate("hole", text);
         }
     }
 
@@ -252,8 +288,9 @@ impl World {
             match start {
                 Some((_, position)) => self.start_at(client, topic, position.clone(), true),
                 None if topic.ends_with(":*") => {
-                    let now = self.now;
+                    let (now, area) = (self.now, topic.trim_end_matches('*'));
                     self.audit.views[client].told.insert(topic.to_owned(), now);
+                    self.audit.views[client].by_area.retain(|of, _| !of.starts_with(area));
                 }
                 None => {
                     let text = format!("client {client} was told to refetch {topic} and not where it starts");

@@ -13,6 +13,7 @@ mod budget;
 mod bus;
 mod client;
 mod deeds;
+mod devoted;
 mod generate;
 mod hear;
 mod live;

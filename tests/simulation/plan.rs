@@ -19,6 +19,21 @@ pub(crate) enum Way {
     Poll,
 }
 
+/// Which of a node's connections to Redis are slow.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Late {
+    /// All of them.
+    #[default]
+    All,
+    /// The one that pub/sub messages come by.
+    Pushes,
+    /// The one for commands.
+    Commands,
+    /// The one for logs.
+    Reads,
+}
+
 /// A client that takes part.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Part {
@@ -56,8 +71,16 @@ pub(crate) enum Deed {
     Break { node: usize, lasts: u64 },
     /// Nothing passes between a node and Redis for a while, and neither side notices.
     Deafen { node: usize, lasts: u64 },
-    /// What passes between a node and Redis is late.
-    Slow { node: usize, by: u64, lasts: u64 },
+    /// What passes between a node and Redis is late: all of it, or what goes over one connection.
+    Slow {
+        node: usize,
+        by: u64,
+        lasts: u64,
+        #[serde(default)]
+        what: Late,
+    },
+    /// A node's next probe begins now.
+    Probe { node: usize },
     /// Pub/sub messages to a node are lost on a link that works.
     Lose { node: usize, count: u32 },
     /// Redis forgets a subscription of a node.
@@ -100,6 +123,7 @@ impl Deed {
             Self::Break { .. } => "break",
             Self::Deafen { .. } => "deafen",
             Self::Slow { .. } => "slow",
+            Self::Probe { .. } => "probe",
             Self::Lose { .. } => "lose",
             Self::Forget { .. } => "forget",
             Self::Refuse { why: Refusal::NoReplicas, .. } => "refuse-noreplicas",

@@ -34,6 +34,8 @@ pub(crate) enum Reply {
     Published(EntryId, bool),
     /// The ends of logs.
     Heads(Lineage, Vec<EntryId>),
+    /// The same, where some were refused; of several calls.
+    SomeHeads(Lineage, Vec<Result<EntryId, String>>),
     /// A log's end, and its entries after the asked one.
     History(Lineage, EntryId, Vec<Entry>),
     /// The probe was sent at this time.
@@ -96,6 +98,8 @@ pub(crate) struct Redis {
     pub marks: BTreeMap<String, u64>,
     /// What is refused at present.
     pub refusal: Option<Refusal>,
+    /// Until when, virtual ms.
+    pub refused_until: u64,
     /// Keys that nodes may not touch at present.
     pub denied: BTreeSet<Topic>,
     names: BTreeMap<(Topic, String), (u64, EntryId)>,
@@ -116,6 +120,7 @@ impl Redis {
             logs: BTreeMap::new(),
             marks: BTreeMap::new(),
             refusal: None,
+            refused_until: 0,
             denied: BTreeSet::new(),
             names: BTreeMap::new(),
             length,

@@ -62,11 +62,11 @@ impl Runner {
 /// Does what was asked. Whether something was not right.
 pub(crate) fn run(order: &Order) -> bool {
     match order {
-        Order::Search { from, time } => {
+        Order::Search { from, time, most } => {
             let until = Instant::now() + *time;
             let again = schedules();
             // The first that fails is enough to go on with.
-            search(*from, u64::MAX, again, &|failed| !failed && Instant::now() < until)
+            search(*from, from.saturating_add(*most), again, &|failed| !failed && Instant::now() < until)
         }
         Order::Seeds(seeds) => search(seeds.start, seeds.end, (0, 0), &|_| true),
         Order::Replay(seed) => {
@@ -75,7 +75,7 @@ pub(crate) fn run(order: &Order) -> bool {
             println!("{}", if failed { "0 passed, 1 failed" } else { "1 passed, 0 failed" });
             failed
         }
-        Order::Mutants => mutants::run(),
+        Order::Mutants(names) => mutants::run(names),
         Order::Schedule(path) => {
             let outcome = Runner::new().run(read(path), true);
             outcome.journal.iter().for_each(|line| println!("{line}"));

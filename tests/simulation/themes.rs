@@ -5,7 +5,7 @@
 use rand::{RngExt, rngs::SmallRng, seq::IndexedRandom};
 
 use crate::{
-    plan::{Deed, Plan, Step},
+    plan::{Deed, Late, Plan, Step},
     redis::Refusal,
 };
 
@@ -102,7 +102,7 @@ impl Scene<'_> {
         let (client, node) = (self.client(), self.node());
         let topic = self.topic_of(client);
         let by = self.choose(&[300, 900, 1_300]);
-        self.then(0, Deed::Slow { node, by, lasts: 9_000 });
+        self.then(0, Deed::Slow { node, by, lasts: 9_000, what: Late::All });
         for _ in 0..self.rng.random_range(10..30) {
             self.then(400, Deed::Live { topic: topic.clone() });
             if self.rng.random_bool(0.25) {
@@ -185,7 +185,7 @@ impl Scene<'_> {
         let client = self.client();
         let (topic, node) = (self.topic_of(client), self.plan.parts[client].node);
         self.then(0, Deed::Lose { node, count: 1 });
-        self.then(0, Deed::Slow { node, by: 300, lasts: 2_000 });
+        self.then(0, Deed::Slow { node, by: 300, lasts: 2_000, what: Late::All });
         let count = self.rng.random_range(400..700);
         self.then(5, Deed::Burst { topic, count });
     }

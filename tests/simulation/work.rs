@@ -96,7 +96,7 @@ impl World {
         let delay = self.delay();
         let now = self.now;
         let bus = &mut self.nodes[node].bus;
-        let slow = if bus.slow.1 > now { bus.slow.0 } else { 0 };
+        let slow = bus.late(way, now);
         let Some(link) = &mut bus.link else { return now };
         let last = &mut link.last[way as usize];
         *last = (*last).max(now + delay + slow).max(bus.deaf);
@@ -125,6 +125,7 @@ impl World {
             Work::Close(_, subjects) => {
                 if let Some(link) = self.link(node, number) {
                     link.subscribed.retain(|subject| !subjects.contains(subject));
+                    link.since.retain(|subject, _| !subjects.contains(subject));
                 }
                 Told::Done
             }
@@ -166,11 +167,25 @@ impl World {
             Work::Look(_, places, _) | Work::Heads(_, places) => Call::Heads(topics(places)),
             _ => Call::Probe,
         };
-        let reply = self.redis_call(&call);
+        let reply = match self.redis_call(&call) {
+            Err(error) if error.starts_with("NOPERM") => self.call_alone(call, error),
+            reply => reply,
+        };
         if let (Work::Probe(round), Ok(Reply::Probe(_, at))) = (work, &reply) {
             self.push(node, number, Push::Probe(*round, *at));
         }
         reply
+    }
+
+    /// It does not say which topic it refuses: each is asked for alone.
+    fn call_alone(&mut self, call: Call, error: String) -> Result<Reply, String> {
+        let Call::Heads(topics) = call else { return Err(error) };
+        let lineage = self.redis.lineage.clone();
+        let heads = topics.into_iter().map(|topic| match self.redis_call(&Call::Heads(vec![topic])) {
+            Ok(Reply::Heads(_, tops)) => tops.first().copied().ok_or_else(|| error.clone()),
+            _ => Err(error.clone()),
+        });
+        Ok(Reply::SomeHeads(lineage, heads.collect()))
     }
 
     pub(crate) fn link(&mut self, node: usize, number: u64) -> Option<&mut Link> {
@@ -179,11 +194,12 @@ impl World {
 
     /// Subscribes; the refused ones are left out.
     fn subscribe(&mut self, node: usize, number: u64, subjects: Vec<Subject>) -> Told {
-        let denied = self.redis.denied.clone();
+        let (denied, now) = (self.redis.denied.clone(), self.now);
         let allowed = |subject: &Subject| !matches!(subject, Subject::Topic(topic) if denied.contains(topic));
         let taken: Vec<Subject> = subjects.into_iter().filter(allowed).collect();
         if let Some(link) = self.link(node, number) {
             link.subscribed.extend(taken.iter().cloned());
+            taken.iter().for_each(|subject| _ = link.since.entry(subject.clone()).or_insert(now));
         }
         Told::Subscribed(taken)
     }

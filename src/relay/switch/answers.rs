@@ -50,7 +50,7 @@ impl Switch {
             // The link was lost meanwhile: they are asked for again.
             return;
         }
-        let latest = self.questions.latest();
+        let latest = self.turn.questions.latest();
         let (mut opened, mut refused) = (Vec::new(), Vec::new());
         for (subject, head) in results {
             let Some(room) = self.hub.find(&subject) else { continue };
@@ -126,7 +126,7 @@ impl Switch {
 
     fn take_marked(&mut self, stamp: Stamp, area: &str, marks: Result<Marks, BusError>) {
         let now = self.turn.now.instant;
-        let freed = self.marks.marked(stamp, area, marks, now, &mut self.questions);
+        let freed = self.marks.marked(stamp, area, marks, now, &mut self.turn.questions);
         for (topic, event) in freed.events {
             self.pass_live(&topic, event, false);
         }
@@ -163,7 +163,7 @@ impl Switch {
         } else {
             self.marks.learn(&marks);
         }
-        let latest = self.questions.latest();
+        let latest = self.turn.questions.latest();
         let mut again = Vec::new();
         for (place, head) in heads {
             let Some(room) = self.hub.find(&Subject::Topic(place.topic.clone())) else { continue };

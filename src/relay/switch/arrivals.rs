@@ -61,7 +61,7 @@ impl Switch {
         match delivery.content {
             Content::Live(event) => {
                 let now = self.turn.now.instant;
-                if let Some(event) = self.marks.take(&topic, event, now, &mut self.questions) {
+                if let Some(event) = self.marks.take(&topic, event, now, &mut self.turn.questions) {
                     self.pass_live(&topic, event, lone);
                 }
             }
@@ -85,6 +85,9 @@ impl Switch {
         let wide = every.filter(|_| first).map(|every| (every, event.clone()));
         let (at, now) = (self.link.at(), self.turn.now.instant);
         let arrival = self.feeds.arrive(room, topic, (id, event), at, now);
+        if matches!(arrival, Arrival::Read(_)) {
+            self.marks.lose(true, &mut self.turn.questions);
+        }
         // What shows a gap, or another log, is told as a `resync`: the event itself would come before it.
         let told = matches!(arrival, Arrival::Read(_) | Arrival::Replaced(_) | Arrival::Earlier);
         if let Some((every, event)) = wide.filter(|_| !told || mutant::is("area-first")) {
@@ -156,7 +159,7 @@ impl Switch {
 
     /// A probe has come back: everything before it was handed over.
     fn prove(&mut self, at: u64, asked: Instant) {
-        self.marks.prove(Proof { at, asked }, self.turn.now.instant, &mut self.questions);
+        self.marks.prove(Proof { at, asked }, self.turn.now.instant, &mut self.turn.questions);
         self.link.prove(at);
         if self.link.is_live() {
             self.turn.metrics.proof().renew();
@@ -164,6 +167,7 @@ impl Switch {
         self.advance();
         for room in self.head_check.prove(&self.hub, &self.feeds) {
             if let Some(topic) = self.topic_of(room) {
+                self.marks.lose(false, &mut self.turn.questions);
                 tracing::warn!(topic = %topic, "events of a topic did not arrive on a live link");
                 self.link.doubt(room, &mut self.feeds);
             }
@@ -185,6 +189,7 @@ impl Switch {
     }
 
     fn doubt(&mut self, subject: Option<&Subject>) {
+        self.marks.lose(false, &mut self.turn.questions);
         let rooms: Vec<RoomId> = match subject {
             Some(subject) => self.hub.find(subject).into_iter().collect(),
             None => self.feeds.rooms().collect(),
@@ -197,7 +202,7 @@ impl Switch {
     /// Redis goes on with everything but this. Who follows it is told, and has the rest.
     fn refuse(&mut self, subject: &Subject) {
         let Some(room) = self.hub.find(subject) else { return };
-        if !self.feeds.refuse(room, self.questions.latest()) {
+        if !self.feeds.refuse(room, self.turn.questions.latest()) {
             return;
         }
         self.link.forget(room);
