@@ -12,6 +12,19 @@ use crate::{
 #[error("area {0:?} takes recorded events only (areas.recorded_only): publish it as a recorded event")]
 pub struct RecordedOnly<'a>(pub &'a str);
 
+/// Counts recorded events that were published in one step. Those that are refused together are published one by one, and
+/// counted then.
+pub(super) fn count_all<T>(metrics: &Metrics, events: usize, result: &Result<T, BusError>) {
+    let times = match result {
+        Ok(_) => events,
+        Err(BusError::Away(_)) => 1,
+        Err(_) => usize::from(events == 1),
+    };
+    for _ in 0..times {
+        count(metrics, "recorded", result);
+    }
+}
+
 /// Counts a publish by what became of it; `kind` is `recorded` or `live`.
 pub(super) fn count<T>(metrics: &Metrics, kind: &'static str, result: &Result<T, BusError>) {
     let reason = match result {

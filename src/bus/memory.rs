@@ -159,28 +159,30 @@ impl MemoryBus {
 
     /// See [`super::Bus::publish`].
     #[allow(clippy::unused_async)] // the same signature as over Redis
-    pub async fn publish(&self, topic: Topic, event: Event) -> Result<EntryId, BusError> {
-        let result = self.record(&topic, event);
-        check::count(&self.inner.metrics, "recorded", &result);
+    pub async fn publish(&self, topic: Topic, events: Vec<Event>) -> Result<Vec<EntryId>, BusError> {
+        let count = events.len();
+        let good = events.iter().try_for_each(|event| check::recorded(&self.inner.settings, &topic, event));
+        let result: Result<Vec<_>, _> =
+            good.map(|()| events.into_iter().map(|event| self.record(&topic, event)).collect());
+        check::count_all(&self.inner.metrics, count, &result);
         result
     }
 
-    fn record(&self, topic: &Topic, event: Event) -> Result<EntryId, BusError> {
-        check::recorded(&self.inner.settings, topic, &event)?;
+    fn record(&self, topic: &Topic, event: Event) -> EntryId {
         let attributes = event.attributes();
         let name = attributes.id.map(|id| (attributes.source.unwrap_or_default(), id));
         let mut state = self.state();
         let now = state.now();
         let first = name.as_ref().and_then(|name| state.recent.get_mut(topic)?.seen(name));
         if let Some(first) = first {
-            return Ok(first);
+            return first;
         }
         let id = state.logs.open(topic.clone(), now).append(event.clone());
         if let Some(name) = name {
             state.recent.entry(topic.clone()).or_default().remember(name, id);
         }
         self.deliver(&state, topic, Content::Recorded(id, event));
-        Ok(id)
+        id
     }
 
     /// See [`super::Bus::publish_live`].

@@ -289,7 +289,14 @@ impl Bus {
     /// Publishes a recorded event: one atomic step in Redis. A duplicate gets the first id.
     /// Tried again after a lost connection only where the event has an `id`.
     pub async fn publish(&self, topic: Topic, event: Event) -> Result<EntryId, BusError> {
-        either!(self.publish(topic, event))
+        let ids = self.publish_all(topic, vec![event]).await?;
+        ids.first().copied().ok_or_else(|| BusError::Refused("Redis gave no position".into()))
+    }
+
+    /// Publishes recorded events of one topic in one atomic step, in order: all of them or none.
+    /// Tried again after a lost connection only where each has an `id`.
+    pub async fn publish_all(&self, topic: Topic, events: Vec<Event>) -> Result<Vec<EntryId>, BusError> {
+        either!(self.publish(topic, events))
     }
 
     /// Publishes a live event.

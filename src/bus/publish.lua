@@ -9,7 +9,7 @@
 -- provable place, and a short one. The first event makes it a stream whose entries are numbered <epoch>-1, -2, -3, ...
 -- without holes.
 
-local VERSION = 13 -- goes up with every change of this text
+local VERSION = 14 -- goes up with every change of this text
 local GENERATION = @GENERATION@ -- of the settings below: a higher one replaces a lower one, before VERSION counts
 local PREFIX = '@PREFIX@'
 local AREAS = '@AREAS@' -- comma-separated, like the next
@@ -239,26 +239,31 @@ local function channels_of(keys)
   return channels
 end
 
--- KEYS: channels of topics. ARGS: an event. -> its id; a list of ids, in order, where there are several topics. All is
--- checked before anything is published.
+-- KEYS: channels of topics. ARGS: an event, or several for one topic. -> its id; a list of ids, in order, where there are
+-- several topics or events. All is checked before anything is published.
 local function publish(keys, args)
   local channels, problem = channels_of(keys)
   if problem then return redis.error_reply('TOPIC ' .. problem) end
-  if #channels == 0 or #args ~= 1 then
+  if #channels == 0 or #args == 0 or #channels > 1 and #args > 1 then
     return redis.error_reply('ERR usage: FCALL ' .. PREFIX .. '_publish 1 ' .. PREFIX .. ':<topic> <event json>')
   end
-  local event, json
-  event, json, problem = check_event(args[1])
-  if problem then return redis.error_reply('EVENT ' .. problem) end
-  local source = event.source or ''
-  local name = event.id and #source .. ':' .. source .. event.id
-  for i = 1, SHARDED and name and #channels or 0 do
+  local names, texts, named = {}, {}, false
+  for i, arg in ipairs(args) do
+    local event
+    event, texts[i], problem = check_event(arg)
+    if problem then return redis.error_reply('EVENT ' .. problem) end
+    local source = event.source or ''
+    names[i] = event.id and #source .. ':' .. source .. event.id
+    named = named or names[i]
+  end
+  for i = 1, SHARDED and named and #channels or 0 do
     if is_torn(channels[i]) then return redis.error_reply(TORN) end
   end
-  if #channels == 1 then return record(channels[1], name, json) end
   local ids = {}
-  for i, channel in ipairs(channels) do ids[i] = record(channel, name, json) end
-  return ids
+  for _, channel in ipairs(channels) do
+    for i, text in ipairs(texts) do ids[#ids + 1] = record(channel, names[i], text) end
+  end
+  return #ids == 1 and ids[1] or ids
 end
 
 -- The end of a log, and whether it is a string; nil where there is none and none is to be opened. What was put in its place

@@ -2,7 +2,12 @@
 //!
 //! Everything is checked before anything is published, and success is never said of what Redis did not accept.
 
-use std::{cell::Cell, collections::HashSet, fmt, sync::Arc};
+use std::{
+    cell::Cell,
+    collections::{HashSet, VecDeque},
+    fmt,
+    sync::Arc,
+};
 
 use axum::{
     Json,
@@ -28,12 +33,16 @@ use super::{
 use crate::{
     bus::{BusError, RecordedOnly},
     metrics::ReasonLabel,
-    protocol::{Event, Problem, Topic, object::Object},
+    protocol::{EntryId, Event, Problem, Topic, object::Object},
     telemetry::traces::Stage,
 };
 
 /// Elements of a batch at most.
 const ELEMENTS: usize = 10_000;
+/// Elements that are published in one step of Redis at most.
+const TOGETHER: usize = 32;
+/// Bytes of their events, as one event may have; so Redis is kept no longer than by one.
+const TOGETHER_BYTES: usize = 64 * 1024;
 
 #[derive(Deserialize)]
 pub(super) struct Options {
@@ -79,8 +88,18 @@ pub(super) async fn publish(
     let checked = checked.inspect_err(refused)?;
     let mut results = Vec::with_capacity(checked.len());
     let mut failed = Failed::default();
-    for element in checked {
-        results.push(send(&internal, element, live, &mut failed).await);
+    let mut checked = VecDeque::from(checked);
+    while !checked.is_empty() {
+        let mut run: Vec<_> = checked.drain(..run_length(&checked, live)).collect();
+        if run.len() > 1
+            && let Some(positions) = send_together(&internal, &run, &mut failed).await
+        {
+            results.extend(positions);
+            continue;
+        }
+        for element in run.drain(..) {
+            results.push(send(&internal, element, live, &mut failed).await);
+        }
     }
     Ok(answer(results)?)
 }
@@ -201,6 +220,53 @@ struct Failed {
 struct Outcome {
     positions: Vec<Value>,
     problem: Option<Problem>,
+}
+
+/// How many of the first elements can be published in one step of Redis: recorded ones of one topic. Redis does nothing
+/// else meanwhile, so they are not too many.
+fn run_length(elements: &VecDeque<Checked>, live: bool) -> usize {
+    let first = &elements[0].topics;
+    if live || first.len() != 1 {
+        return 1;
+    }
+    let mut bytes = 0;
+    let fits = |element: &&Checked| {
+        bytes += element.event.json().len();
+        element.topics == *first && bytes <= TOGETHER_BYTES
+    };
+    elements.iter().take(TOGETHER).take_while(fits).count().max(1)
+}
+
+/// Publishes elements of one topic in one step. `None`: Redis took none of them, and each has to be told why.
+async fn send_together(internal: &Internal, run: &[Checked], failed: &mut Failed) -> Option<Vec<Outcome>> {
+    let topic = run.first()?.topics.first()?;
+    if failed.away || failed.topics.contains(topic) {
+        return None;
+    }
+    let spans: Vec<_> =
+        run.iter().map(|element| internal.traces.begin(Stage::Publish, topic, &element.event)).collect();
+    let events = run.iter().map(|element| element.event.clone()).collect();
+    let result = internal.bus.publish_all(topic.clone(), events).await;
+    for (n, span) in spans.into_iter().enumerate() {
+        if let Some(mut span) = span {
+            span.published(result.as_ref().map(|ids| ids.get(n).map(EntryId::to_string)));
+        }
+    }
+    match result {
+        Ok(ids) => {
+            let told = |id: EntryId| Outcome { positions: vec![id.to_string().into()], problem: None };
+            Some(ids.into_iter().map(told).collect())
+        }
+        // They may have been taken: none is published again.
+        Err(error @ BusError::Away(_)) => {
+            failed.away = true;
+            let mut problems = vec![bus_problem(&error)];
+            problems.resize_with(run.len(), not_tried);
+            let told = |problem| Outcome { positions: Vec::new(), problem: Some(problem) };
+            Some(problems.into_iter().map(told).collect())
+        }
+        Err(_) => None,
+    }
 }
 
 /// Publishes one element, topic by topic, up to the first trouble.

@@ -153,6 +153,24 @@ both! {
         bus.end().await;
     }
 
+    async fn events_of_one_topic_are_published_in_one_step_all_or_none(place: &Place) {
+        let mut bus = place.start().await;
+        bus.follow(&["comments:1"]).await;
+        let all = async |events: &[&str]| {
+            let events = events.iter().map(|json| event(json)).collect();
+            bus.bus.publish_all(topic("comments:1"), events).await
+        };
+        let named = r#"{"type":"a.b","id":"1","source":"x"}"#;
+        let seqs = |ids: Vec<EntryId>| ids.into_iter().map(|id| id.seq).collect::<Vec<_>>();
+        assert_eq!(seqs(all(&[r#"{"type":"a.b"}"#, named, named]).await.unwrap()), [1, 2, 2], "a duplicate among them");
+        assert_eq!(seqs(all(&[named, r#"{"type":"a.c"}"#]).await.unwrap()), [2, 3], "a duplicate of an earlier one");
+        let big = format!(r#"{{"type":"a.b","data":"{}"}}"#, "x".repeat(65536));
+        assert!(refusal(all(&[r#"{"type":"a.d"}"#, &big]).await).contains("65536"));
+        assert_eq!(seqs(all(&[r#"{"type":"a.e"}"#]).await.unwrap()), [4], "none of those before was taken");
+        assert_eq!(bus.deliveries_so_far().await.len(), 4);
+        bus.end().await;
+    }
+
     async fn what_is_bad_is_refused_with_its_reason(place: &Place) {
         let mut bus = place.start().await;
         bus.follow(&["notifications:anna", "content:1", "comments:1"]).await;

@@ -198,12 +198,13 @@ impl Line {
     pub(super) async fn publish(
         &self,
         topic: &Topic,
-        event: &Event,
+        events: &[Event],
         timeout: Duration,
-    ) -> Result<EntryId, Fault> {
-        let args = vec![Value::Bytes(event.json().clone())];
+    ) -> Result<Vec<EntryId>, Fault> {
+        let args = events.iter().map(|event| Value::Bytes(event.json().clone())).collect();
         let answer = self.call("publish", &[self.keys.channel(topic)], args, timeout).await?;
-        id(answer.into_iter().next())
+        let mut answers = answer.into_iter();
+        events.iter().map(|_| id(answers.next())).collect()
     }
 
     /// Erases a log; how many events it had, `None` where there was nothing.

@@ -44,7 +44,8 @@ impl Publisher {
     /// Publishes a recorded event.
     pub async fn publish(&self, topic: &Topic, event: &Event) -> Result<EntryId, BusError> {
         check::recorded(&self.settings, topic, event)?;
-        Ok(self.line()?.publish(topic, event, PATIENCE).await?)
+        let ids = self.line()?.publish(topic, std::slice::from_ref(event), PATIENCE).await?;
+        ids.first().copied().ok_or_else(|| BusError::Refused("Redis gave no position".into()))
     }
 
     /// Publishes a live event.
