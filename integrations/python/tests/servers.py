@@ -87,18 +87,22 @@ def load_library(client: "redis.Redis", *options: str) -> None:
 
 
 @contextlib.contextmanager
-def cluster(directory: Path) -> Iterator[list[RedisServer]]:
-    """A cluster of three masters, each with the library."""
+def cluster(directory: Path, replicas: int = 0) -> Iterator[list[RedisServer]]:
+    """A cluster of three masters, each with the library, and so many replicas of each."""
     options = ("--cluster-enabled", "yes", "--save", "", "--cluster-node-timeout", "2000")
-    servers = [RedisServer(directory / str(number), *options) for number in range(3)]
+    servers = [RedisServer(directory / str(number), *options) for number in range(3 * (1 + replicas))]
     try:
         places = [f"127.0.0.1:{server.port}" for server in servers]
-        subprocess.run(["redis-cli", "--cluster", "create", *places, "--cluster-yes"], check=True, capture_output=True)
+        more = ["--cluster-replicas", str(replicas)]
+        subprocess.run(["redis-cli", "--cluster", "create", *places, *more, "--cluster-yes"], check=True, capture_output=True)
         environment = {**os.environ, "CARILLON__REDIS__URL": "redis-cluster://" + ",".join(places)}
         text = subprocess.run([carillon(), "redis-function"], check=True, capture_output=True, text=True, env=environment).stdout
         for server in servers:
             eventually(lambda server=server: server.client().cluster("info")["cluster_state"] == "ok")  # type: ignore[misc]
-            server.client().function_load(text, replace=True)
+            if server.client().role()[0] == "master":
+                server.client().function_load(text, replace=True)
+        for server in servers:
+            eventually(lambda server=server: server.client().function_list())  # type: ignore[misc]
         yield servers
     finally:
         for server in servers:

@@ -1,6 +1,7 @@
 """Both publishers against real Redis: alone, as a cluster, behind a sentinel."""
 
 import json
+import signal
 import threading
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,37 @@ def test_cluster(tmp_path: Path) -> None:
         held = [len(server.client().keys("carillon:content:*")) for server in servers]
         assert sum(held) == 20 and all(held), "the topics lie on all masters"
         assert publisher.live("content:1", {"type": "a.b"}) == 0
+
+
+def silence_the_master_of(servers: list[RedisServer], topic: str) -> None:
+    """Its machine is gone: whoever asks it waits for an answer that never comes."""
+    for server in servers:
+        if server.client().role()[0] == "master" and server.client().keys(f"carillon:{topic}"):
+            assert server.process
+            server.process.send_signal(signal.SIGSTOP)
+            return
+    raise AssertionError(f"no master has {topic}")
+
+
+def test_a_master_of_a_cluster_is_gone_and_another_takes_over(tmp_path: Path) -> None:
+    with cluster(tmp_path, replicas=1) as servers:
+        # The first place that it knows is the one that goes.
+        places = ",".join(f"127.0.0.1:{server.port}" for server in servers[:3])
+        publisher = Publisher(f"redis-cluster://{places}", source="cms", patience=60, timeout=1.0)
+        publisher.record("content:1", {"type": "content.saved"})
+        silence_the_master_of(servers, "content:1")
+        assert publisher.record("content:1", {"type": "content.saved"})
+        publisher.record_many([("content:1", {"type": "content.saved"}) for _ in range(20)])
+
+
+async def test_a_master_of_a_cluster_is_gone_for_asyncio(tmp_path: Path) -> None:
+    with cluster(tmp_path, replicas=1) as servers:
+        places = ",".join(f"127.0.0.1:{server.port}" for server in servers[:3])
+        publisher = AsyncPublisher(f"redis-cluster://{places}", patience=60, timeout=1.0)
+        await publisher.record("content:1", {"type": "content.saved"})
+        silence_the_master_of(servers, "content:1")
+        assert await publisher.record("content:1", {"type": "content.saved"})
+        await publisher.close()
 
 
 async def test_cluster_for_asyncio(tmp_path: Path) -> None:

@@ -1,17 +1,17 @@
 """The publisher for asyncio: the same calls as `Publisher`, awaited."""
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, Union, overload
 
-import redis
 from redis.asyncio import Redis
 from redis.asyncio.cluster import ClusterNode, RedisCluster
 from redis.asyncio.sentinel import Sentinel
 
 from . import connect
 from .delivery import Call, Delivery, position_of, positions_of
-from .errors import Result, not_published
+from .errors import CLIENT_ERRORS, Result, not_published
 from .events import Event, Topics, complete, dumps, message
 from .publisher import DEFAULT_URL
 
@@ -42,6 +42,7 @@ class AsyncPublisher:
         **options: Any,
     ) -> None:
         self.source, self.prefix, self.patience = source, prefix, patience
+        self._again: Callable[[], AsyncClient] | None = partial(async_client_for, redis, timeout, **options) if isinstance(redis, str) else None
         self.client: AsyncClient = async_client_for(redis, timeout, **options) if isinstance(redis, str) else redis
 
     @overload
@@ -70,7 +71,7 @@ class AsyncPublisher:
         command = "SPUBLISH" if isinstance(self.client, RedisCluster) else "PUBLISH"
         try:
             return int(await self.client.execute_command(command, channel, text))
-        except (redis.RedisError, OSError) as error:
+        except CLIENT_ERRORS as error:
             raise not_published(error, self.prefix) from error
 
     async def report(self, name: str, seconds: int = 20, oldest_ms: int = 0) -> None:
@@ -79,13 +80,17 @@ class AsyncPublisher:
             await self.client.execute_command(
                 "FCALL", f"{self.prefix}_source", 1, f"{self.prefix}:sources", name, seconds, oldest_ms
             )
-        except (redis.RedisError, OSError) as error:
+        except CLIENT_ERRORS as error:
             raise not_published(error, self.prefix) from error
 
     async def reconnect(self) -> None:
         """As `Publisher.reconnect`."""
         if isinstance(self.client, Redis):
             await self.client.connection_pool.disconnect(inuse_connections=False)
+        elif self._again:
+            # This one asks nobody before it is used.
+            old, self.client = self.client, self._again()
+            await old.aclose()  # type: ignore[no-untyped-call, unused-ignore]
 
     async def close(self) -> None:
         """Closes all connections."""
@@ -98,5 +103,5 @@ class AsyncPublisher:
                 pipe.execute_command("FCALL", f"{self.prefix}_publish", 1, f"{self.prefix}:{call.topic}", call.text)
             answers: list[object] = await pipe.execute(raise_on_error=False)
             return answers
-        except (redis.RedisError, OSError) as error:
+        except CLIENT_ERRORS as error:
             return [error] * len(calls)

@@ -15,7 +15,11 @@ _TEMPORARY = (
     exceptions.TryAgainError,
     exceptions.OutOfMemoryError,
     exceptions.BusyLoadingError,
+    exceptions.ClusterError,
+    exceptions.RedisClusterException,
 )
+CLIENT_ERRORS = (redis.RedisError, exceptions.RedisClusterException, OSError)
+"""All that the client library raises. What it says of a cluster without a master for some slots is of a family of its own."""
 _TEMPORARY_TEXT = ("BUSY ", "NOREPLICAS ", "MISCONF ", "CLUSTERDOWN ", "MASTERDOWN ", "LOADING ", "TRYAGAIN ")
 # What Carillon's function refuses: the topic or the event is wrong, and stays wrong.
 _REFUSED_TEXT = ("TOPIC ", "EVENT ")

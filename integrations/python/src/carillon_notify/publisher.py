@@ -1,7 +1,8 @@
 """The publisher for threads."""
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, Union, overload
 
 import redis
@@ -10,7 +11,7 @@ from redis.sentinel import Sentinel
 
 from . import connect
 from .delivery import Call, Delivery, position_of, positions_of
-from .errors import Result, not_published
+from .errors import CLIENT_ERRORS, Result, not_published
 from .events import Event, Message, Topics, complete, dumps, message
 
 Client = Union["redis.Redis", RedisCluster]
@@ -55,6 +56,7 @@ class Publisher:
         recognises an event's id. `timeout`: seconds for one answer of Redis. `options` as in `client_for`.
         """
         self.source, self.prefix, self.patience = source, prefix, patience
+        self._again: Callable[[], Client] | None = partial(client_for, redis, timeout, **options) if isinstance(redis, str) else None
         self.client: Client = client_for(redis, timeout, **options) if isinstance(redis, str) else redis
 
     @overload
@@ -96,7 +98,7 @@ class Publisher:
             if isinstance(self.client, RedisCluster):
                 return int(self.client.execute_command("SPUBLISH", channel, text))
             return int(self.client.publish(channel, text))
-        except (redis.RedisError, OSError) as error:
+        except CLIENT_ERRORS as error:
             raise not_published(error, self.prefix) from error
 
     def report(self, name: str, seconds: int = 20, oldest_ms: int = 0) -> None:
@@ -107,7 +109,7 @@ class Publisher:
         """
         try:
             self.client.fcall(f"{self.prefix}_source", 1, f"{self.prefix}:sources", name, str(seconds), str(oldest_ms))
-        except (redis.RedisError, OSError) as error:
+        except CLIENT_ERRORS as error:
             raise not_published(error, self.prefix) from error
 
     def ping(self) -> None:
@@ -115,13 +117,23 @@ class Publisher:
         try:
             self.reconnect()
             self.client.ping()
-        except (redis.RedisError, OSError) as error:
+        except CLIENT_ERRORS as error:
             raise not_published(error, self.prefix) from error
 
     def reconnect(self) -> None:
-        """Drops idle connections, so that the next attempt finds the master of that moment."""
+        """Drops idle connections, so that the next attempt finds the master of that moment.
+
+        A cluster's client may stick to a member that is gone: a new one asks the others.
+        """
         if isinstance(self.client, redis.Redis):
             self.client.connection_pool.disconnect(inuse_connections=False)
+        elif self._again:
+            try:
+                fresh = self._again()
+            except CLIENT_ERRORS:
+                return  # nobody answers yet: the next attempt tries again
+            self.client.close()
+            self.client = fresh
 
     def close(self) -> None:
         """Closes all connections."""
@@ -135,5 +147,5 @@ class Publisher:
                 pipe.execute_command("FCALL", f"{self.prefix}_publish", 1, f"{self.prefix}:{call.topic}", call.text)
             answers: list[object] = pipe.execute(raise_on_error=False)
             return answers
-        except (redis.RedisError, OSError) as error:
+        except CLIENT_ERRORS as error:
             return [error] * len(calls)
