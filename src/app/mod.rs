@@ -3,6 +3,7 @@
 //! [`run`] takes a configuration and two listeners, and comes back when the node is drained. Decisions live in the
 //! rooms; here is only their order.
 
+mod rotation;
 pub mod wiring;
 
 use std::{
@@ -147,6 +148,7 @@ impl Node {
         let traces = wiring::traces(config, &house).map_err(AppError::Traces)?;
         let revocations = auth.revocations().clone();
         let place = bus::Settings { revocations: revocations.clone(), ..wiring::bus(config, &areas) };
+        let seal = place.redis.as_ref().map(|target| target.seal.clone()).unwrap_or_default();
         let started = Bus::start(place, metrics.clone(), &house).await;
         let (bus, events) = started.map_err(|e: bus::StartError| AppError::Bus(e.to_string()))?;
         let (relay, fatal) = Relay::start(
@@ -186,7 +188,7 @@ impl Node {
             metrics: metrics.clone(),
             traces: traces.clone(),
             auth,
-            publish_token: config.internal.publish_token.clone(),
+            publish_token: config.internal.publish_token.clone().map(Arc::new).into(),
             address: internal_address,
             hosts: Hosts::new(internal_address, &config.internal.hosts),
             areas: areas.clone(),
@@ -194,6 +196,7 @@ impl Node {
             draining: Arc::clone(&draining),
             status: NodeStatus::new(config.node.name.clone()),
         });
+        house.spawn_until_end(rotation::watch(config.clone(), seal, Arc::clone(&internal)));
         house.spawn_until_end(http::history::remember(metrics.clone()));
         house.spawn_until_end(announce(Arc::clone(&internal), config.probe.interval));
         let stop = CancellationToken::new();

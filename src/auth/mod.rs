@@ -15,6 +15,8 @@ pub mod token;
 
 use std::{fmt, sync::Arc};
 
+use arc_swap::ArcSwap;
+
 use self::{callback::Callback, names::CaseNotice};
 pub use self::{
     grant::{Grant, Patterns},
@@ -22,7 +24,7 @@ pub use self::{
     token::{Claims, LEEWAY, NewToken, Verifier},
 };
 use crate::{
-    config::{AuthMode, Config, ConfigError},
+    config::{AuthMode, Config, ConfigError, KeySource},
     protocol::{Areas, Kind, Made, Proof, Revocations, Subject, Topic, time::now_ms},
 };
 
@@ -147,7 +149,7 @@ pub enum AuthError {
 /// Judges credentials by the configured mode. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Authenticator {
-    mode: Arc<Mode>,
+    mode: Arc<ArcSwap<Mode>>,
     default_topics: Arc<[String]>,
     areas: Areas,
     notice: Arc<CaseNotice>,
@@ -181,7 +183,8 @@ impl Authenticator {
         let default_topics = config.auth.default_topics.clone().into();
         let revocations = Revocations::new(config.auth.max_token, naming(config));
         let areas = areas.clone().with_naming(naming(config));
-        Ok(Self { mode: Arc::new(mode), default_topics, areas, notice: Arc::default(), revocations })
+        let mode = Arc::new(ArcSwap::from_pointee(mode));
+        Ok(Self { mode, default_topics, areas, notice: Arc::default(), revocations })
     }
 
     /// Who it is. Mode `callback` may answer from a memory of a few seconds; for those who ask again and again.
@@ -194,6 +197,16 @@ impl Authenticator {
         self.judge(credentials, true).await
     }
 
+    /// Takes other keys from a configuration that was read again; those of before stay where they cannot be used. Sets of
+    /// keys that come from a URL are left alone: they are read again by themselves.
+    pub fn rotate(&self, config: &Config) -> Result<(), ConfigError> {
+        let AuthMode::Jwt(jwt) = config.auth_mode()? else { return Ok(()) };
+        if self.has_publish_claims() && !matches!(jwt.keys, KeySource::JwksUrl(_)) {
+            self.mode.store(Arc::new(Mode::Jwt(Verifier::new(jwt, config)?)));
+        }
+        Ok(())
+    }
+
     /// What operators have revoked, as far as this node knows: whoever lets somebody in looks here last.
     pub fn revocations(&self) -> &Revocations {
         &self.revocations
@@ -201,22 +214,23 @@ impl Authenticator {
 
     /// Whether a session can outlive its identity without the client's doing, by [`Authenticator::renew`].
     pub fn can_renew(&self) -> bool {
-        matches!(*self.mode, Mode::Callback(_))
+        matches!(**self.mode.load(), Mode::Callback(_))
     }
 
     /// Whether the configuration itself lets publishers in by their tokens (the CMS that is asked in mode `callback` may
     /// do so as well, but need not).
     pub fn has_publish_claims(&self) -> bool {
-        matches!(*self.mode, Mode::Jwt(_))
+        matches!(**self.mode.load(), Mode::Jwt(_))
     }
 
     /// Whether clients prove who they are at all, so that a `publish` claim means something.
     pub fn reads_credentials(&self) -> bool {
-        !matches!(*self.mode, Mode::None)
+        !matches!(**self.mode.load(), Mode::None)
     }
 
     async fn judge(&self, credentials: &Credentials, fresh: bool) -> Result<Identity, AuthError> {
-        let claims = match &*self.mode {
+        let mode = self.mode.load_full();
+        let claims = match &*mode {
             Mode::None => return Ok(self.anonymous()),
             Mode::Callback(callback) => {
                 let known = self.revocations.latest();

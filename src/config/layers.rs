@@ -41,14 +41,20 @@ impl fmt::Display for Source {
     }
 }
 
-/// The layers that a configuration is made of.
-#[derive(Debug, Clone, Default)]
+/// The layers that a configuration is made of. Never prints: secrets may be among them.
+#[derive(Clone, Default)]
 pub struct Layers {
     file: Option<PathBuf>,
     environment: BTreeMap<String, String>,
     wishes: Pairs,
     orders: Pairs,
     problems: Vec<String>,
+}
+
+impl fmt::Debug for Layers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Layers")
+    }
 }
 
 impl Layers {
@@ -117,9 +123,9 @@ impl Layers {
 
     /// Merges and checks. All problems are reported at once.
     pub fn load(self) -> Result<Config, ConfigError> {
-        let (values, mut problems) = self.merge()?;
+        let (values, mut problems) = self.clone().merge()?;
         let mut reader = Reader::new(values);
-        let config = Config::read(&mut reader);
+        let config = Config { layers: self, ..Config::read(&mut reader) };
         problems.extend(reader.into_problems());
         if problems.is_empty() { Ok(config) } else { Err(ConfigError(problems)) }
     }

@@ -16,7 +16,10 @@ mod surroundings;
 mod tests;
 mod who;
 
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use self::reader::Reader;
 pub use self::reader::secret_file;
@@ -80,6 +83,7 @@ pub struct Config {
     pub demo: Demo,
     written: BTreeMap<String, Source>,
     literals: BTreeMap<String, String>,
+    layers: Layers,
 }
 
 impl Config {
@@ -109,7 +113,23 @@ impl Config {
             demo: Demo::read(reader),
             written: reader.sources(),
             literals: reader.literals(),
+            layers: Layers::default(),
         }
+    }
+
+    /// The same from the same places, as they are now.
+    pub fn read_again(&self) -> Result<Self, ConfigError> {
+        self.layers.clone().load()
+    }
+
+    /// The files that hold secrets and keys, by the key that names them.
+    pub fn secret_files(&self) -> BTreeMap<String, PathBuf> {
+        let named = self.literals.iter().filter(|(key, _)| key.ends_with("_file") || *key == "auth.jwks");
+        let file = |(key, literal): (&String, &String)| {
+            let path: String = serde_json::from_str(literal).ok()?;
+            (!path.is_empty() && !path.contains("://")).then(|| (key.clone(), path.into()))
+        };
+        named.filter_map(file).collect()
     }
 
     /// Where the value of a key was written.

@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use arc_swap::ArcSwapOption;
 use axum::{
     Json, Router,
     body::Body,
@@ -63,7 +64,7 @@ pub struct Internal {
     /// Who may publish by a token's `publish` claim.
     pub auth: Authenticator,
     /// Authorises everything.
-    pub publish_token: Option<Secret>,
+    pub publish_token: ArcSwapOption<Secret>,
     /// Where this door is: without any secret, only loopback is trusted.
     pub address: IpAddr,
     /// The names by which this door is reached.
@@ -150,8 +151,9 @@ impl Internal {
     pub(super) async fn right(&self, headers: &HeaderMap) -> Result<Right, Problem> {
         let authorization = single(headers, &header::AUTHORIZATION)?.map(HeaderValue::as_bytes);
         let token = authorization.and_then(bearer);
-        let open = self.publish_token.is_none() && !self.auth.has_publish_claims();
-        match (&self.publish_token, token) {
+        let secret = self.publish_token.load_full();
+        let open = secret.is_none() && !self.auth.has_publish_claims();
+        match (&secret, token) {
             (Some(secret), Some(token)) if secret.matches(token) => return Ok(Right::Everything),
             // In mode `callback` the CMS may vouch for whoever shows a token.
             _ if open && (token.is_none() || !self.auth.reads_credentials()) => {

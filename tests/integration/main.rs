@@ -42,6 +42,7 @@ mod relay;
 mod relay_parts;
 mod revocation;
 mod rfc6455;
+mod rotation;
 mod security;
 mod simulated_redis;
 mod sources;

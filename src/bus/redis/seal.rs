@@ -13,6 +13,7 @@ use std::{
     },
 };
 
+use arc_swap::ArcSwap;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use ring::hmac;
 
@@ -44,7 +45,7 @@ pub struct Seal(Option<Arc<Inner>>);
 
 struct Inner {
     prefix: String,
-    keys: Vec<hmac::Key>,
+    keys: ArcSwap<Vec<hmac::Key>>,
     required: bool,
     /// By how much Redis' clock is ahead of this node's, ms.
     ahead: AtomicI64,
@@ -55,14 +56,20 @@ struct Inner {
 impl Seal {
     /// Seals with `secret`, and accepts seals of `previous` as well. `required`: what has no seal is refused.
     pub fn new(prefix: &str, secret: &str, previous: Option<&str>, required: bool) -> Self {
-        let key = |secret: &str| hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes());
         Self(Some(Arc::new(Inner {
             prefix: prefix.into(),
-            keys: std::iter::once(secret).chain(previous).map(key).collect(),
+            keys: ArcSwap::from_pointee(keys(secret, previous)),
             required,
             ahead: AtomicI64::new(UNKNOWN),
             heard: Mutex::default(),
         })))
+    }
+
+    /// Other secrets take the place of these, in all clones; a node without any goes on without.
+    pub fn rotate(&self, secret: &str, previous: Option<&str>) {
+        if let Some(inner) = &self.0 {
+            inner.keys.store(Arc::new(keys(secret, previous)));
+        }
     }
 
     /// No secret: everything is believed.
@@ -155,14 +162,20 @@ impl Inner {
     }
 
     fn mac(&self, message: &str) -> String {
-        URL_SAFE_NO_PAD.encode(hmac::sign(&self.keys[0], message.as_bytes()))
+        URL_SAFE_NO_PAD.encode(hmac::sign(&self.keys.load()[0], message.as_bytes()))
     }
 
     fn verify(&self, message: &str, mac: &str) -> Result<(), Broken> {
         let mac = URL_SAFE_NO_PAD.decode(mac).map_err(|_| Broken::Wrong)?;
         let fits = |key: &hmac::Key| hmac::verify(key, message.as_bytes(), &mac).is_ok();
-        if self.keys.iter().any(fits) { Ok(()) } else { Err(Broken::Wrong) }
+        if self.keys.load().iter().any(fits) { Ok(()) } else { Err(Broken::Wrong) }
     }
+}
+
+/// The first one signs, any is accepted.
+fn keys(secret: &str, previous: Option<&str>) -> Vec<hmac::Key> {
+    let key = |secret: &str| hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes());
+    std::iter::once(secret).chain(previous).map(key).collect()
 }
 
 impl fmt::Debug for Seal {
