@@ -1,7 +1,9 @@
 //! The relay in parts: whatever has rules keeps its fields to itself, and no type becomes the place where everything is. A
 //! record, which only carries values from one part to another, may show them. Must not know what the parts do.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{collections::BTreeMap, fs};
+
+use crate::support::root;
 
 /// Fields of one type.
 const FIELDS: usize = 12;
@@ -62,7 +64,7 @@ fn complaints(text: &str) -> Vec<String> {
 
 #[test]
 fn parts_of_the_relay_are_small_and_keep_their_fields_to_themselves() {
-    let place = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/relay");
+    let place = root().join("src/relay");
     let mut read = 0;
     for folder in [place.clone(), place.join("switch"), place.join("feeds")] {
         for file in fs::read_dir(folder).unwrap() {
