@@ -131,7 +131,7 @@ impl RecentLive {
         for past in events.clone().filter(|past| past.until.is_none_or(|until| until > at)) {
             let digest = past.frame.digest();
             match passed.since(digest)? {
-                // It had one like this, and which one cannot be told.
+                // It had one like this, and which one cannot be told: one from before, or one of several here.
                 Some(had)
                     if since > had
                         || events.clone().filter(|past| past.frame.digest() == digest).count() > 1 =>

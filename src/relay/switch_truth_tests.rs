@@ -162,6 +162,8 @@ fn who_names_the_live_events_that_it_had_gets_the_others_and_no_resync() {
     assert_eq!(back(&mut rig, had(&[])), [welcome, "comments:1 0", "comments:1 0"]);
     assert_eq!(back(&mut rig, had(&[digests[0]])), [welcome, "comments:1 0"]);
     assert_eq!(back(&mut rig, had(&digests)), [welcome]);
+    // It hopped while the first was on its way, and had it from both nodes.
+    assert_eq!(back(&mut rig, had(&[digests[0], digests[0]])), [welcome, "comments:1 0"]);
     let resync = ["welcome live", "resync live comments:1 comments"];
     assert_eq!(back(&mut rig, None), resync, "nobody kept count");
     // Said once more: which of the two it had cannot be told.

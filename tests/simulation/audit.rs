@@ -297,7 +297,8 @@ impl World {
     fn look_at(&mut self, client: usize) {
         let (now, slack) = (self.now, self.slack());
         let me = &self.clients[client];
-        let since = me.since.max(me.stalled).max(me.troubled);
+        // A poll that goes on is as good as its cursor; whoever has just come back has its ten seconds.
+        let since = if me.way == Way::Poll { me.cut_until } else { me.since }.max(me.stalled);
         if matches!(me.line, Line::None) || me.stalled > now {
             return;
         }
@@ -308,9 +309,7 @@ impl World {
             let text = format!("client {client} has waited for {} since {} ms", wait.kind, wait.since);
             return self.violate("unanswered", text);
         }
-        // A poll that goes on is as good as its cursor; whoever has just come back has its ten seconds.
-        let fresh = now <= since + PROMISED + slack && me.way != Way::Poll;
-        if fresh || (me.way == Way::Poll && (me.cursor.is_none() || now <= me.troubled + POLL)) {
+        if now <= since + PROMISED + slack || (me.way == Way::Poll && me.cursor.is_none()) {
             return;
         }
         let denied = |name: &String| {

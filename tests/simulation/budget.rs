@@ -29,7 +29,7 @@ impl World {
         let bus = &self.nodes[me.node].bus;
         let since = bus.followed_since(&crate::deeds::topic(topic.trim_end_matches(":*")));
         let up = self.nodes[me.node].up_since;
-        let long = since.max(up).is_some_and(|since| calm(since)) && since.is_some() && up.is_some();
+        let long = since.max(up).is_some_and(calm) && since.is_some() && up.is_some();
         let lately = |within: u64| audit.live.values().filter(move |live| live.at + within > self.now);
         // What another node may have heard and this one not yet is none of what the node knows.
         let heard = lately(self.slack()).next().is_none() && lately(KEPT).count() <= NAMED;

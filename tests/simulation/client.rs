@@ -75,8 +75,8 @@ pub(crate) struct Client {
     pub waits: VecDeque<Wait>,
     /// It does not read until then.
     pub stalled: u64,
-    /// The last moment at which something was wrong with it.
-    pub troubled: u64,
+    /// When it came, or comes, back after it was last cut off.
+    pub cut_until: u64,
     buffer: Vec<u8>,
     /// A chunk that is not whole yet.
     chunk: Vec<u8>,
@@ -101,7 +101,7 @@ impl Client {
             since: 0,
             waits: VecDeque::new(),
             stalled: 0,
-            troubled: 0,
+            cut_until: 0,
             buffer: Vec::new(),
             chunk: Vec::new(),
             read_due: false,

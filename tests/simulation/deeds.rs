@@ -37,6 +37,7 @@ impl World {
             Deed::Cut { client, percent, away, node } => {
                 if !matches!(self.clients[client].line, Line::None) {
                     self.hang_up(client, percent, away, Some(node));
+                    self.clients[client].cut_until = self.now + away;
                 }
             }
             Deed::Follow { client, subject } => self.change(client, &subject, true),

@@ -227,7 +227,7 @@ impl World {
             view.by_area.remove(&topic);
             self.next_event(client, &topic, position, by_area);
         } else if by_area {
-            self.next_event_of_area(client, topic, position);
+            self.next_event_of_area(client, &topic, &position);
         } else if !view.changing.contains(&topic) && !view.changing.contains(&area) {
             let text =
                 format!("client {client} got {topic} {position}, and was not told where the topic starts");
@@ -236,15 +236,15 @@ impl World {
     }
 
     /// An event of a topic that is followed by its whole area only: what is missing before it must have been told.
-    fn next_event_of_area(&mut self, client: usize, topic: String, position: Position) {
+    fn next_event_of_area(&mut self, client: usize, topic: &str, position: &Position) {
         let view = &mut self.audit.views[client];
-        let Some(known) = view.by_area.insert(topic.clone(), position.clone()) else { return };
+        let Some(known) = view.by_area.insert(topic.to_owned(), position.clone()) else { return };
         if known.lineage != position.lineage || known.id.epoch != position.id.epoch {
             return;
         }
         let between =
             |id: EntryId| id.epoch == known.id.epoch && id.seq > known.id.seq && id.seq < position.id.seq;
-        let records = self.audit.records.get(&topic).into_iter().flatten();
+        let records = self.audit.records.get(topic).into_iter().flatten();
         let missing = records.filter(|record| between(record.id)).find(|record| {
             record.number.is_some_and(|n| !view.numbers.contains(&n) && !view.lost.contains(&n))
         });

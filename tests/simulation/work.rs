@@ -199,7 +199,9 @@ impl World {
         let taken: Vec<Subject> = subjects.into_iter().filter(allowed).collect();
         if let Some(link) = self.link(node, number) {
             link.subscribed.extend(taken.iter().cloned());
-            taken.iter().for_each(|subject| _ = link.since.entry(subject.clone()).or_insert(now));
+            for subject in &taken {
+                link.since.entry(subject.clone()).or_insert(now);
+            }
         }
         Told::Subscribed(taken)
     }
