@@ -222,7 +222,9 @@ impl LiveMarks {
                 self.known.learn(&marks);
                 let ahead = marks.marks.get(name).map_or(0, |mark| mark.saturating_sub(marks.now));
                 let since = if mutant::is("mark-latency") { now } else { writing.since };
-                area.until = Some(since + Duration::from_millis(ahead).min(FURTHEST));
+                // It may lie further ahead than was asked for, where a new master's clock is behind. Nobody counts on it for
+                // longer: Redis may be emptied meanwhile.
+                area.until = Some(since + Duration::from_millis(ahead).min(area.ahead));
                 if area.left(now) < LEFT {
                     // It took so long that the mark is over: the next one is written further ahead.
                     area.ahead = (now.saturating_duration_since(writing.since) * 2 + AHEAD).min(FURTHEST);

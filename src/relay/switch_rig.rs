@@ -267,7 +267,8 @@ impl Redis {
             Question::Marks => Answer::Marks(self.marks()),
             Question::Mark { area, ahead } => {
                 if !self.marks_refused {
-                    self.marks.insert(area.clone(), self.now + ahead.as_millis() as u64);
+                    let mark = self.marks.entry(area.clone()).or_default();
+                    *mark = (self.now + ahead.as_millis() as u64).max(*mark);
                 }
                 Answer::Marked { area, marks: self.marks() }
             }

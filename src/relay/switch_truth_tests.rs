@@ -255,6 +255,21 @@ fn who_was_served_by_a_node_that_then_finds_a_loss_is_told_there_and_everywhere(
 }
 
 #[test]
+fn a_mark_that_lies_far_ahead_is_not_counted_on_once_redis_may_have_been_emptied() {
+    let mut rig = Rig::live();
+    let _anna = rig.join(&["comments:1"]);
+    // Of a master whose clock was ahead.
+    rig.redis.marks.insert("comments".into(), rig.redis.now + 20_000);
+    rig.arrive("comments:1", Content::Live(event(1)));
+    rig.serve();
+    rig.redis.marks.clear();
+    rig.pass(3_000);
+    rig.arrive("comments:1", Content::Live(event(2)));
+    rig.serve();
+    assert_eq!(rig.redis.marks.get("comments"), Some(&(rig.redis.now + 2_000)));
+}
+
+#[test]
 fn an_event_that_a_read_has_brought_does_not_come_again_by_the_whole_area() {
     let mut rig = Rig::live();
     let anna = rig.join(&["comments:1", "comments:*"]);
