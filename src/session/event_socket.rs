@@ -6,7 +6,7 @@
 
 use std::{
     io,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
 };
 
 use bytes::Bytes;
@@ -14,19 +14,13 @@ use bytes::Bytes;
 use super::{
     Session,
     event_text::LAST_CHUNK,
+    turn::{self, Turn},
     websocket::{End, FAREWELL, LAST_BYTES},
 };
 use crate::{hub::Notice, protocol::NodeMessage};
 
 /// What is read at a time.
 const CHUNK: usize = 4096;
-
-/// What the task was woken for.
-enum Turn {
-    Notice(Notice),
-    Writable,
-    Readable,
-}
 
 /// Serves a session whose outbox has its socket, until it ends.
 pub(super) async fn serve(session: Session) {
@@ -58,22 +52,8 @@ struct Line {
 
 impl Line {
     fn poll_turn(&self, cx: &mut Context<'_>) -> Poll<Turn> {
-        let outbox = self.session.outbox();
-        if let Poll::Ready(notice) = outbox.poll_notice(cx) {
-            return Poll::Ready(Turn::Notice(notice));
-        }
-        let Some(socket) = outbox.socket() else { return Poll::Ready(Turn::Notice(Notice::Broken)) };
-        // Errors show when the socket is used.
-        if outbox.is_blocked() {
-            let _ = ready!(socket.poll_write_ready(cx));
-            return Poll::Ready(Turn::Writable);
-        }
-        if self.left == 0 {
-            // A flood: what is not read stays with its sender.
-            return Poll::Pending;
-        }
-        let _ = ready!(socket.poll_read_ready(cx));
-        Poll::Ready(Turn::Readable)
+        // Behind a flood nothing is read: it stays with its sender.
+        turn::poll_turn(self.session.outbox(), |_| self.left > 0, cx)
     }
 
     /// Throws away what the client sends. An error: it is gone.

@@ -16,6 +16,7 @@ mod poll;
 pub mod pulse;
 pub mod roll;
 mod stream;
+mod turn;
 mod websocket;
 
 use std::sync::Arc;

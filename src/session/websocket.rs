@@ -7,7 +7,7 @@
 use std::{
     io,
     sync::Arc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -17,6 +17,7 @@ use super::{
     Caller, Common, Place, Session, Transport,
     intake::{Heard, Intake, too_many_frames},
     machine::Input,
+    turn::{self, Turn},
 };
 use crate::{
     hub::{Closing, Notice, Outbox, Socket, frame::close_frame},
@@ -31,13 +32,6 @@ const CHUNK: usize = 4096;
 const CHUNKS: usize = 4;
 /// Bytes that are still read of a client after the node's goodbye: room for what was under way, not for a flood.
 pub(super) const LAST_BYTES: usize = 1 << 20;
-
-/// What the task was woken for.
-enum Turn {
-    Notice(Notice),
-    Writable,
-    Readable,
-}
 
 /// How a session ends.
 pub(super) enum End {
@@ -87,23 +81,8 @@ struct Line {
 }
 
 impl Line {
-    /// While the client does not read, nothing of it is read either.
     fn poll_turn(&self, cx: &mut Context<'_>) -> Poll<Turn> {
-        let outbox = self.session.outbox();
-        if let Poll::Ready(notice) = outbox.poll_notice(cx) {
-            return Poll::Ready(Turn::Notice(notice));
-        }
-        let Some(socket) = outbox.socket() else { return Poll::Ready(Turn::Notice(Notice::Broken)) };
-        // Errors show when the socket is used.
-        if outbox.is_blocked() {
-            let _ = ready!(socket.poll_write_ready(cx));
-            return Poll::Ready(Turn::Writable);
-        }
-        if outbox.is_asking() {
-            return Poll::Pending;
-        }
-        let _ = ready!(socket.poll_read_ready(cx));
-        Poll::Ready(Turn::Readable)
+        turn::poll_turn(self.session.outbox(), |outbox| !outbox.is_asking(), cx)
     }
 
     /// Waits until the relay has answered what the client asked before. `Some`: the session ends so.
