@@ -55,7 +55,7 @@ Exit code 0: nothing is wrong; 1: something is. Nothing is changed; tokens and c
 Examples:
   carillon doctor https://cms.example.com/realtime
   carillon doctor https://cms.example.com/realtime --token-file token --idle 90
-  carillon doctor https://cms.example.com/realtime --direct http://10.0.0.5:8080 --config /etc/carillon/carillon.toml
+  carillon doctor https://cms.example.com/realtime --direct http://10.0.0.5:8080
   carillon doctor https://cms.example.com/realtime --redis redis://:PASSWORD@10.0.0.9:6379 --json")]
 pub(super) struct Doctor {
     #[command(flatten)]

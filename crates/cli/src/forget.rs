@@ -19,9 +19,10 @@ use super::{Usage, print, say, settings};
 /// Erase the logs of topics, with the ids of their events, and have their followers refetch
 #[derive(Debug, Args)]
 #[command(after_help = "\
-What Redis keeps of a topic's events is gone at once, and whoever follows it is told to refetch. What a publisher sends
-again is recorded again: delete it in the CMS first. The Redis user needs a publisher's rights for these areas
-(carillon redis-function --acl). Redis' own files and backups keep what they have until they are written anew.
+Redis forgets the events of these topics at once, and pages that follow them are told to refetch. \
+Delete the content in the CMS first: what a publisher sends again is recorded again. \
+The Redis user needs a publisher's rights for these areas (carillon redis-function --acl). \
+Redis' own files keep copies until BGREWRITEAOF or BGSAVE has written them anew, backups until they are deleted.
 
 Examples:
   carillon forget comments:42 --config /etc/carillon/carillon.toml
@@ -32,7 +33,7 @@ pub(super) struct Forget {
     /// The topics: area or area:key
     #[arg(required = true)]
     topics: Vec<String>,
-    /// Print one JSON object a line: {\"topic\":\"comments:42\",\"found\":true,\"events\":12}
+    /// Print one JSON object a line: {"topic":"comments:42","found":true,"events":12}
     #[arg(long)]
     json: bool,
 }

@@ -49,7 +49,7 @@ Prints the position of each event, one a line. What is not accepted from standar
 
 Examples:
   carillon publish comments:42 '{\"type\":\"comment.created\"}'
-  carillon publish comments:42 @event.json --url http://10.0.0.5:9090 --token-file /run/secrets/publish
+  carillon publish comments:42 @event.json --url http://10.0.0.5:9090 --token-file token
   producer | carillon publish comments:42 - --redis redis://127.0.0.1:6379")]
 pub(super) struct Publish {
     #[command(flatten)]

@@ -10,15 +10,16 @@ use super::{print, settings};
 /// Print the Redis function library of this configuration, or with --acl the least-privilege users for nodes and publishers
 #[derive(Debug, Args)]
 #[command(after_help = "\
---acl prints one user for publishers (recorded events with FCALL, live ones with PUBLISH) and one for nodes; put your
-passwords in the place of CHANGE-ME. The library has the settings of this configuration (areas, log, limits.event_bytes,
-settings.generation) and no other. Take +function|load from the node's user if you load the library by hand.
+--acl prints one user for publishers (recorded events with FCALL, live ones with PUBLISH) and one for nodes; \
+replace each CHANGE-ME by a password. The library has the settings of this configuration \
+(areas, log, limits.event_bytes, settings.generation) and no other. \
+Take +function|load from the node's user if you load the library by hand.
 
 Examples:
   carillon redis-function | redis-cli -x FUNCTION LOAD REPLACE
   carillon redis-function --acl --config carillon.toml
   carillon redis-function --acl --areas comments,content    # a publisher of these areas only
-  carillon redis-function --acl | sed \"s/CHANGE-ME/$PASSWORD/\" | redis-cli")]
+  carillon redis-function --acl | sed \"/-node/s/CHANGE-ME/$NODE/; s/CHANGE-ME/$PUBLISHER/\" | redis-cli")]
 pub(super) struct RedisFunction {
     #[command(flatten)]
     file: settings::ConfigFile,

@@ -38,7 +38,7 @@ impl ConfigFile {
 pub(super) struct RedisPlace {
     #[command(flatten)]
     file: ConfigFile,
-    /// Ask this Redis [default: the configured one]
+    /// Use this Redis [default: the configured one]
     #[arg(long, value_name = "URL")]
     redis: Option<String>,
 }

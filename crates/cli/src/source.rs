@@ -37,14 +37,15 @@ pub(super) fn sight(late: &Value) -> String {
 /// Print each source, whether it is late, and why
 #[derive(Debug, Args)]
 #[command(after_help = "\
-A source is late when nobody vouches for it any more, or its oldest event has waited for more than 10 s.
+A source is a publisher that reports that it is alive. \
+It is late when its last report has expired, or its oldest event has waited for more than 10 s.
 
 Example:
   carillon source list --json")]
 pub(super) struct List {
     #[command(flatten)]
     place: settings::RedisPlace,
-    /// Print one JSON object a line: {\"source\":\"cms\",\"late\":false,\"until\":\"…\",\"oldest_ms\":0}
+    /// Print one JSON object a line: {"source":"cms","late":false,"until":"…","oldest_ms":0}
     #[arg(long)]
     json: bool,
 }

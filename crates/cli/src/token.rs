@@ -30,7 +30,7 @@ pub(super) enum Token {
     #[command(after_help = "\
 Examples:
   carillon token mint --config carillon.toml --sub anna --topics comments:42,projects --ttl 15m
-  carillon token mint --secret-file /run/secrets/carillon --sub cms --topics '*' --publish '*' --ttl 30d")]
+  carillon token mint --secret-file /run/secrets/carillon --sub cms --publish 'comments:*' --ttl 30d")]
     Mint(Mint),
     /// Print header and claims of a token, and whether it is good where a key is configured
     #[command(after_help = "\
@@ -101,7 +101,8 @@ pub(super) struct Mint {
     /// The editor's name
     #[arg(long, value_name = "NAME", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     sub: String,
-    /// What may be followed: exact topics, area:*, or *; without it the node's auth.default_topics count
+    /// What may be followed: topics, area:*, a prefix such as content:2/5/*, or *; without it the node's
+    /// auth.default_topics count
     #[arg(long, value_name = "TOPIC,…", value_delimiter = ',')]
     topics: Option<Vec<String>>,
     /// What may be published to by POST /publish; the same patterns
