@@ -19,7 +19,7 @@ Examples:
   carillon redis-function | redis-cli -x FUNCTION LOAD REPLACE
   carillon redis-function --acl --config carillon.toml
   carillon redis-function --acl --areas comments,content    # a publisher of these areas only
-  carillon redis-function --acl | sed \"/-node/s/CHANGE-ME/$NODE/; s/CHANGE-ME/$PUBLISHER/\" | redis-cli")]
+  carillon redis-function --acl | sed \"/-node/s/CHANGE-ME/$NODE/; s/CHANGE-ME/$CMS/\" | redis-cli")]
 pub(super) struct RedisFunction {
     #[command(flatten)]
     file: settings::ConfigFile,

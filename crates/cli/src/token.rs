@@ -30,7 +30,7 @@ pub(super) enum Token {
     #[command(after_help = "\
 Examples:
   carillon token mint --config carillon.toml --sub anna --topics comments:42,projects --ttl 15m
-  carillon token mint --secret-file /run/secrets/carillon --sub cms --publish 'comments:*' --ttl 30d")]
+  carillon token mint --secret-file /run/secrets/carillon --sub cms --publish 'comments:*' --ttl 24h")]
     Mint(Mint),
     /// Print header and claims of a token, and whether it is good where a key is configured
     #[command(after_help = "\
@@ -108,7 +108,7 @@ pub(super) struct Mint {
     /// What may be published to by POST /publish; the same patterns
     #[arg(long, value_name = "TOPIC,…", value_delimiter = ',')]
     publish: Option<Vec<String>>,
-    /// How long the token is good: 90s (or 90), 15m, 8h, 30d
+    /// How long the token is good: 90s (or 90), 15m, 8h; nodes accept it for at most auth.max_token_seconds (a day)
     #[arg(long, default_value = "15m", value_parser = span)]
     ttl: Duration,
     /// Algorithm [default: the first of auth.algorithms]
