@@ -25,10 +25,11 @@ A setting comes from, later wins: 1. the defaults · 2. the TOML file of `--conf
 
 - **One decision is yours**: `auth.mode`. Everything else has a default that works.
 - An unknown key or a bad value stops the start. The message names the key, where it was set, and what is allowed.
-- **Secrets** can stand in a file of their own: set the key with `_file` instead. They never show in logs or in `config show`.
+- **Secrets** can be in files of their own: set the key with `_file` instead. They never show in logs or in `config show`.
 - `carillon config check` says whether a node would start, and asks Redis too (`--offline` does not); `carillon config show`
   prints what is in effect.
-- `redis.prefix`, `areas.*`, `log.*` and `limits.event_bytes` must be the same on all nodes of one Redis.
+- `redis.prefix`, `auth.fold_subject`, `areas.*`, `log.*` and `limits.event_bytes` must be the same on all nodes of one Redis.
+  `settings.generation` lets you change the last three while nodes run.
 ";
 
 /// A group of keys of one section that share an explanation.
