@@ -137,3 +137,30 @@ def postgres() -> Iterator[int]:
     finally:
         run(f"{tools}/pg_ctl", "-D", str(data), "-m", "immediate", "stop")
         shutil.rmtree(directory)
+
+
+def has_mariadb() -> bool:
+    """Whether MariaDB, which speaks as MySQL does, is here."""
+    return bool(shutil.which("mariadbd") or shutil.which("mariadbd", path="/usr/sbin"))
+
+
+@contextlib.contextmanager
+def mariadb() -> Iterator[int]:
+    """A MariaDB server with a database `tests`, for root without a password; gives its port."""
+    directory = Path(tempfile.mkdtemp(prefix="carillon-mariadb-"))
+    port, data = free_port(), directory / "data"
+    owner = ["--user=root"] if os.getuid() == 0 else []
+    install = ["mariadb-install-db", "--no-defaults", f"--datadir={data}", "--auth-root-authentication-method=normal", "--skip-test-db", *owner]
+    subprocess.run(install, check=True, capture_output=True)
+    (directory / "init.sql").write_text("CREATE DATABASE IF NOT EXISTS tests CHARACTER SET utf8mb4;\n")
+    program = shutil.which("mariadbd") or "/usr/sbin/mariadbd"
+    options = [f"--datadir={data}", f"--port={port}", "--bind-address=127.0.0.1", f"--socket={directory}/socket", f"--pid-file={directory}/pid"]
+    with (directory / "log").open("ab") as log:
+        server = subprocess.Popen([program, "--no-defaults", *options, f"--init-file={directory}/init.sql", *owner], stdout=log, stderr=log)
+    try:
+        eventually(lambda: "ready for connections" in (directory / "log").read_text(errors="replace"))
+        yield port
+    finally:
+        server.terminate()
+        server.wait(60)
+        shutil.rmtree(directory)

@@ -8,15 +8,21 @@ from typing import Any
 import pytest
 
 from .cms import Site, site
-from .servers import RedisServer, eventually, free_port, has_postgres, postgres
+from .servers import RedisServer, eventually, free_port, has_mariadb, has_postgres, mariadb, postgres
 
 SQLITE = {"ENGINE": "django.db.backends.sqlite3", "OPTIONS": {"timeout": 30, "transaction_mode": "IMMEDIATE"}}
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", "postgresql", "mysql"])
 def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dict[str, Any]]:
     if request.param == "sqlite":
         yield {**SQLITE, "NAME": str(tmp_path / "db.sqlite3")}
+        return
+    if request.param == "mysql":
+        if not has_mariadb():
+            pytest.skip("MariaDB is not installed (apt install mariadb-server)")
+        with mariadb() as port:
+            yield {"ENGINE": "django.db.backends.mysql", "NAME": "tests", "USER": "root", "HOST": "127.0.0.1", "PORT": port}
         return
     if not has_postgres():
         pytest.skip("PostgreSQL is not installed (apt install postgresql)")

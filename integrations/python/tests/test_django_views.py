@@ -3,7 +3,8 @@
 import asyncio
 import json
 import os
-from collections.abc import Iterator
+import uuid
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jwt
@@ -19,6 +20,7 @@ from carillon_notify.django.checks import check_settings  # noqa: E402
 from carillon_notify.django.middleware import CarillonMiddleware, current_origin  # noqa: E402
 from carillon_notify.django.outbox import event_of  # noqa: E402
 from carillon_notify.django.views import token  # noqa: E402
+from carillon_notify.events import dumps  # noqa: E402
 from django.db import connection  # noqa: E402
 from django.http import HttpRequest, HttpResponse  # noqa: E402
 from django.test import RequestFactory, override_settings  # noqa: E402
@@ -56,6 +58,20 @@ def ask_token(user: object) -> HttpResponse:
         ({"SECRET": SECRET, "GRANTS": "nowhere.grants"}, ["carillon.E005"]),
         ({"SECRET": SECRET, "DRAINER": "both"}, ["carillon.E006"]),
         ({"SECRET": SECRET, "TOKEN_SECONDS": "600"}, ["carillon.E007"]),
+        ({"SECRET": SECRET, "GRANTS": 7}, ["carillon.E005"]),
+        ({"SECRET": SECRET, "GRANTS": "tests.test_django_views.SECRET"}, ["carillon.E005"]),
+        ({"SECRET": SECRET, "ENABLED": "False"}, ["carillon.E010"]),
+        ({"SECRET": SECRET, "REPORT": "no"}, ["carillon.E010"]),
+        ({"SECRET": SECRET, "REDIS_OPTIONS": None}, ["carillon.E011"]),
+        ({"SECRET": SECRET, "REDIS": "redis://redis:6379/cache"}, ["carillon.E003"]),
+        ({"SECRET": SECRET, "REDIS": "redis://redis:70000"}, ["carillon.E003"]),
+        ({"SECRET": SECRET, "SOURCE": "the cms"}, ["carillon.E012"]),
+        ({"SECRET": SECRET, "SOURCE": None}, ["carillon.E012"]),
+        ({"SECRET": SECRET, "PREFIX": "Carillon"}, ["carillon.E012"]),
+        ({"SECRET": SECRET, "NODES": "http://carillon:9090"}, ["carillon.E013"]),
+        ({"SECRET": SECRET, "NODES": ["carillon:9090"], "NODE_TOKEN": "x"}, ["carillon.E013"]),
+        ({"SECRET": SECRET, "NODES": ["http://carillon:9090"]}, ["carillon.W003"]),
+        ({"SECRET": SECRET, "NODES": ["http://carillon:9090"], "NODE_TOKEN": "x"}, []),
         ({}, ["carillon.W001"]),
         ({"ENABLED": False, "SECRET": "short"}, []),
     ],
@@ -133,3 +149,51 @@ async def test_requests_side_by_side_keep_their_own_origin() -> None:
     factory = RequestFactory()
     answers = await asyncio.gather(*(serve(factory.get("/", headers={"X-Carillon-Origin": f"tab-{n}"})) for n in range(5)))  # type: ignore[arg-type]
     assert [json.loads(answer.content) for answer in answers] == [f"tab-{n}" for n in range(5)]
+
+
+class Sender:
+    """A view in which an event is written: what is its origin?"""
+
+    def __init__(self, before: Callable[[HttpRequest], object] = lambda request: None) -> None:
+        self.before, self.event = before, dict[str, Any]()
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        self.before(request)
+        self.event = dict(event_of("a.b"))
+        return HttpResponse()
+
+
+def test_a_view_that_reads_its_body_in_its_own_way_is_not_interfered_with() -> None:
+    body: list[bytes] = []
+    upload = RequestFactory().post("/", {"carillon_origin": "tab.view", "file": "x" * 100})
+    view = Sender(lambda request: body.append(request.body))
+    CarillonMiddleware(view)(upload)
+    assert b"x" * 100 in body[0]
+    assert view.event["origin"] == "tab.view"
+    streamed = RequestFactory().post("/", {"carillon_origin": "tab.view", "file": "x" * 100})
+    view = Sender(lambda request: body.append(request.read()))
+    CarillonMiddleware(view)(streamed)
+    assert b"x" * 100 in body[1] and "origin" not in view.event
+
+
+def test_a_form_that_cannot_be_read_says_nothing_and_breaks_nothing() -> None:
+    broken = RequestFactory().post("/", b"no form at all", content_type="multipart/form-data")
+    view = Sender()
+    assert CarillonMiddleware(view)(broken).status_code == 200  # type: ignore[union-attr]
+    assert "origin" not in view.event
+    with override_settings(DATA_UPLOAD_MAX_NUMBER_FIELDS=2):
+        many = RequestFactory().post("/", {"carillon_origin": "tab.view", "a": "1", "b": "2"}, headers={"X-Carillon-Origin": "tab.header"})
+        CarillonMiddleware(view)(many)
+    assert view.event["origin"] == "tab.header"
+
+
+def test_a_user_stands_for_their_key_in_events() -> None:
+    assert event_of("a.b", actor=User())["actor"] == "7"
+    key = uuid.UUID("6a1f3ad2-6f2e-4d0e-9f0b-6d5a8a0f4c11")
+    assert event_of("a.b", actor=key)["actor"] == str(key)
+    nobody = User()
+    nobody.pk = None  # type: ignore[assignment]
+    assert "actor" not in event_of("a.b", actor=nobody) and "actor" not in event_of("a.b")
+    assert dumps({"type": "a.b", "data": {"page": key}}) == f'{{"type":"a.b","data":{{"page":"{key}"}}}}'
+    with pytest.raises(TypeError, match="ids, types and counts"):
+        dumps({"type": "a.b", "data": User()})

@@ -118,6 +118,15 @@ def test_the_bell_lists_and_reads(site: Site, admin: Any, editor_of: Any, told: 
     assert told() == [], "nothing was unread, so nothing is told"
 
 
+def test_the_bell_has_no_title_of_a_page_that_one_may_not_see(site: Site, admin: Any, editor_of: Any) -> None:
+    anna = editor_of("anna", site.home)
+    Comment.objects.create(page=site.first, user=admin, text="@anna look", contentpath="title").log_create(user=admin)
+    anna.groups.clear()
+    anna.groups.set(editor_of("bert", site.blog).groups.all())
+    (item,) = signed_in("anna").get("/cms/admin/carillon/bell/").json()["items"]
+    assert item["page"] is None and "Secret title" not in item["text"]
+
+
 def test_missing_nodes_are_named() -> None:
     with override_settings(CARILLON={"SECRET": SECRET}):
         assert [problem.id for problem in check_nodes()] == ["wagtail_carillon.W001"]

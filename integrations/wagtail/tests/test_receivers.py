@@ -2,19 +2,32 @@
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from carillon_notify.django.models import OutboxRow
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Permission
+from django.core.management import call_command
 from django.db import connection, transaction
 from django.db.models.signals import post_save
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from wagtail.actions.move_page import MovePageAction
 from wagtail.log_actions import log
-from wagtail.models import Comment, CommentReply, GroupPagePermission, Page, PageSubscription
+from wagtail.models import (
+    Comment,
+    CommentReply,
+    GroupApprovalTask,
+    GroupPagePermission,
+    ModelLogEntry,
+    Page,
+    PageLogEntry,
+    PageSubscription,
+    Workflow,
+    WorkflowTask,
+)
 
 from .conftest import Site
 from .home.models import Author
@@ -186,10 +199,86 @@ def test_changed_rights_are_refreshed(site: Site, editor_of: Any, orders: Any) -
     assert orders() == [("/disconnect", {"user": str(anna.pk)})]
 
 
-def _claims(client: Client) -> dict[str, Any]:
+def test_rights_that_go_with_a_group_a_permission_or_an_account_are_refreshed(site: Site, editor_of: Any, orders: Any) -> None:
+    anna, bert = editor_of("anna", site.news), editor_of("bert", site.blog)
+    permission = Permission.objects.get(codename="change_author")
+    orders()
+    anna.user_permissions.add(permission)
+    assert orders() == [("/refresh", {"user": str(anna.pk)})]
+    permission.user_set.remove(anna)
+    assert orders() == [("/refresh", {"user": str(anna.pk)})]
+    permission.group_set.add(bert.groups.get())
+    assert orders() == [("/refresh", {"user": str(bert.pk)})]
+    permission.group_set.clear()
+    assert orders() == [("/refresh", {"user": str(bert.pk)})]
+    bert.groups.get().delete()
+    assert ("/refresh", {"user": str(bert.pk)}) in orders()
+    key = anna.pk
+    anna.delete()
+    assert orders()[-1] == ("/disconnect", {"user": str(key)})
+
+
+def test_a_branch_that_moves_refreshes_those_whose_rights_are_in_it(site: Site, editor_of: Any, orders: Any) -> None:
+    anna, bert, cleo = editor_of("anna", site.first), editor_of("bert", site.blog), editor_of("cleo", site.news)
+    orders()
+    MovePageAction(site.news, site.blog, pos="last-child").execute()
+    assert orders() == [("/refresh", {"user": str(user.pk)}) for user in (anna, cleo)]
+    assert bert.groups.exists()
+
+
+def test_what_loaddata_puts_back_is_no_news(site: Site, told: Told, orders: Any, editor_of: Any, tmp_path: Path) -> None:
+    editor_of("anna", site.news)
+    site.first.save_revision(log_action=True)
+    file = tmp_path / "all.json"
+    call_command("dumpdata", "--natural-foreign", "--natural-primary", "-e", "contenttypes", "-e", "auth.permission", "-e", "carillon", output=str(file))
+    told(), orders()
+    # Log entries come before the pages that they are about.
+    entries = json.loads(file.read_text())
+    entries.sort(key=lambda entry: entry["model"] != "wagtailcore.pagelogentry")
+    file.write_text(json.dumps(entries))
+    for model in (PageLogEntry, ModelLogEntry, GroupPagePermission):
+        model.objects.all().delete()
+    told(), orders()
+    call_command("loaddata", str(file), verbosity=0)
+    assert told() == []
+
+
+def test_a_mention_of_somebody_who_may_not_see_the_page_is_not_told(site: Site, told: Told, editor_of: Any) -> None:
+    anna, bert = editor_of("anna", site.news), editor_of("bert", site.blog)
+    told()
+    comment = Comment.objects.create(page=site.first, user=anna, text="@bert and @nobody, look", contentpath="title")
+    comment.log_create(user=anna)
+    assert [event["type"] for _, event in told()] == ["comment.created"]
+    assert bert.is_active
+
+
+def test_who_reviews_a_page_follows_it_until_the_review_is_over(site: Site, editor_of: Any, orders: Any, admin: Any) -> None:
+    bert = editor_of("bert", site.blog)
+    chain = site.key(site.home, site.news, site.first)
+    client = Client()
+    client.login(username="bert", password="secret")
+    asked = {"topic": [f"content:{chain}", f"content:{site.key(site.home, site.news, site.second)}", "content:x", "comments:1"]}
+    assert f"content:{chain}" not in _claims(client, asked)["topics"]
+    task = GroupApprovalTask.objects.create(name="Check")
+    task.groups.add(bert.groups.get())
+    workflow = Workflow.objects.create(name="Check")
+    WorkflowTask.objects.create(workflow=workflow, task=task, sort_order=0)
+    site.first.save_revision()
+    workflow.start(site.first, admin)
+    topics = _claims(client, asked)["topics"]
+    assert {f"content:{chain}", f"comments:{chain}", f"tree:{chain}", f"tree:{site.key(site.home, site.news)}", "tree:root"} <= set(topics)
+    assert not any(str(site.second.pk) in topic for topic in topics)
+    assert f"content:{chain}" not in _claims(client)["topics"], "granted to who names it"
+    orders()
+    site.first.current_workflow_state.cancel(user=admin)
+    assert ("/refresh", {"user": str(bert.pk)}) in orders()
+    assert f"content:{chain}" not in _claims(client, asked)["topics"]
+
+
+def _claims(client: Client, asked: dict[str, list[str]] | None = None) -> dict[str, Any]:
     import jwt
 
-    answer = client.get("/cms/admin/carillon/token/")
+    answer = client.get("/cms/admin/carillon/token/", asked)
     assert answer.status_code == 200, answer.content
     found: dict[str, Any] = jwt.decode(answer.content.decode(), "0123456789abcdef0123456789abcdef", algorithms=["HS256"])
     return found

@@ -44,6 +44,8 @@ def parse(url: str) -> Target:
         raise ValueError("the Redis URL names no host")
     if scheme == "redis-sentinel" and not path:
         raise ValueError("a redis-sentinel URL ends in the name of the service: redis-sentinel://host:26379/mymaster")
+    if scheme in ("redis", "rediss") and path and not path.isdecimal():
+        raise ValueError("a Redis URL ends in the number of a database, or in nothing: redis://host:6379/0")
     return Target(scheme, hosts, unquote(username) or None, unquote(password) or None, path)
 
 
@@ -51,7 +53,7 @@ def _host(place: str, default: int) -> tuple[str, int]:
     name, colon, port = place.rpartition(":")
     if not colon or place.endswith("]"):
         return place.strip("[]"), default
-    if not port.isdigit():
+    if not port.isdecimal() or not 0 < int(port) < 65_536:
         raise ValueError(f"{port!r} is not a port, in the Redis URL at {name!r}")
     return name.strip("[]"), int(port)
 

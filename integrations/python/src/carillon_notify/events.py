@@ -4,7 +4,7 @@ import json
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import date, datetime, timezone
 from typing import Any
 
 Event = Mapping[str, Any]
@@ -49,13 +49,24 @@ def message(topics: str | Topics, event: Event, source: str | None) -> Message:
 
 
 def dumps(event: Event) -> str:
-    """The event as strict JSON. Raises ValueError for NaN, infinity and lone surrogates, which JSON does not have."""
-    text = json.dumps(event, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    """The event as strict JSON. UUIDs and times become text, as ids often are UUIDs.
+
+    Raises ValueError for NaN, infinity and lone surrogates, which JSON does not have, and TypeError for other objects.
+    """
+    text = json.dumps(event, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_plain)
     try:
         text.encode()
     except UnicodeEncodeError as error:
         raise ValueError("the event holds half of a surrogate pair, which is not valid Unicode") from error
     return text
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, uuid.UUID):
+        return str(value)
+    if isinstance(value, date):
+        return value.isoformat()
+    raise TypeError(f"an event cannot hold a {type(value).__name__}: use ids, types and counts")
 
 
 def in_rounds(messages: Sequence[Message]) -> Iterable[list[int]]:

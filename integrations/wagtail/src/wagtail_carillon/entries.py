@@ -7,7 +7,7 @@ import uuid
 from typing import Any
 
 from carillon_notify.django.outbox import event_of
-from wagtail.models import ModelLogEntry, PageLogEntry
+from wagtail.models import ModelLogEntry, Page, PageLogEntry
 
 from . import notices, topics
 from .actions import ACTIONS, DELETE, IN_LISTINGS, IN_SUBTREES
@@ -19,13 +19,17 @@ def of_page(entry: PageLogEntry) -> notices.Events:
     """The events of a page's entry, without notifications. None of a deletion: that is told when the page is gone."""
     if entry.action not in ACTIONS or entry.action == DELETE:
         return []
+    try:
+        chain = topics.chain_of(entry.page)
+    except Page.DoesNotExist:
+        return []  # gone meanwhile, which was told by itself
     area, kind = ACTIONS[entry.action]
     data: dict[str, Any] = {"page": entry.page_id}
     if entry.revision_id:
         data["revision"] = entry.revision_id
     if comment := (entry.data or {}).get("comment"):
         data["comment"] = comment.get("id")
-    return _with_ids(entry, entry.page_id, of_change(area, kind, topics.chain_of(entry.page), data, entry.user_id))
+    return _with_ids(entry, entry.page_id, of_change(area, kind, chain, data, entry.user_id))
 
 
 def of_snippet(entry: ModelLogEntry) -> notices.Events:

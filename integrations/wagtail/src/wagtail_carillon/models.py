@@ -3,6 +3,7 @@
 Wagtail sends mail only; the bell needs a list that can be read again.
 """
 
+from carillon_notify.django.models import Primary
 from django.conf import settings
 from django.db import models
 
@@ -27,6 +28,8 @@ class Notification(models.Model):
     created = models.DateTimeField(auto_now_add=True)
     read = models.DateTimeField(null=True)
 
+    objects = Primary()
+
     class Meta:
         indexes = [models.Index(fields=["recipient", "read"], name="wagtail_carillon_unread")]
 
@@ -39,6 +42,8 @@ class Swept(models.Model):
 
     log = models.CharField(max_length=100, primary_key=True, help_text="The log's model: `wagtailcore.pagelogentry`.")
     entry = models.BigIntegerField(help_text="The newest entry that has been looked at.")
+
+    objects = Primary()
 
     def __str__(self) -> str:
         return f"{self.log} up to {self.entry}"

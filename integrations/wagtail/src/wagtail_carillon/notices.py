@@ -7,7 +7,7 @@ from typing import Any
 from carillon_notify import private_topic
 from carillon_notify.django.outbox import event_of
 from django.contrib.auth import get_user_model
-from wagtail.models import Comment, CommentReply, PageLogEntry, TaskState, WorkflowState
+from wagtail.models import Comment, CommentReply, Page, PageLogEntry, TaskState, WorkflowState
 
 from .models import Notification
 
@@ -23,7 +23,9 @@ def about_comment(entry: PageLogEntry) -> Events:
         return []
     comment, reply = entry.data["comment"], entry.data.get("reply")
     users = get_user_model().objects.filter(is_active=True)
-    mentioned = set(_named_in(users, (reply or comment).get("text") or ""))
+    named = _named_in(users, (reply or comment).get("text") or "")
+    # A notification names the page: it is for those who may see it.
+    mentioned = {user.pk for user in named if entry.page.permissions_for_user(user).can_edit()}
     if reply:
         found = Comment.objects.filter(pk=comment["id"]).values_list("user_id", flat=True)
         replies = CommentReply.objects.filter(comment=comment["id"]).values_list("user_id", flat=True)
@@ -52,6 +54,15 @@ def about_panels(state: TaskState, user: Any) -> Events:
     event = event_of("workflow.changed", {"page": page}, actor=getattr(user, "pk", None))
     # One event, many topics: it concerns all of them.
     return [([private_topic(person) for person in sorted(people)], event)] if page and people else []
+
+
+def guests(state: TaskState) -> set[Any]:
+    """Reviewers who might edit the page of a task for its review only."""
+    page = Page.objects.filter(pk=_page_of(state.workflow_state)).first()
+    if page is None:
+        return set()
+    reviewers = get_user_model().objects.filter(pk__in=_reviewers(state), is_superuser=False)
+    return {user.pk for user in reviewers if "change" not in page.permissions_for_user(user).permissions}
 
 
 def _page_of(state: WorkflowState | None) -> int | None:
@@ -98,4 +109,4 @@ def _named_in(users: Any, text: str) -> Iterable[Any]:
     names = set(_MENTION.findall(text))
     names |= {name.rstrip(".+-@") for name in names}
     field = get_user_model().USERNAME_FIELD
-    return users.filter(**{f"{field}__in": names}).values_list("pk", flat=True) if names else ()
+    return users.filter(**{f"{field}__in": names}) if names else ()

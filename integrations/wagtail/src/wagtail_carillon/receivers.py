@@ -5,13 +5,15 @@ log entry: in autocommit, where the two are not one transaction, an instance tha
 that is real, and never kept one to itself. Entries that came another way are found by the sweep.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 from carillon_notify.django import nodes
 from carillon_notify.django.outbox import emit_many, event_of
 from django.contrib.auth import get_user_model
-from django.contrib.auth.models import Group
+from django.contrib.auth.models import Group, Permission
 from django.contrib.auth.signals import user_logged_out
+from django.db.models import QuerySet
 from django.db.models.signals import m2m_changed, post_delete, post_save, pre_delete, pre_save
 from wagtail.log_actions import get_active_log_context
 from wagtail.models import GroupPagePermission, ModelLogEntry, Page, PageLogEntry, TaskState, WorkflowState
@@ -29,10 +31,10 @@ from wagtail.signals import (
 from . import entries, notices, sweep, topics
 
 
-def page_logged(sender: type, instance: PageLogEntry, **_: Any) -> None:
+def page_logged(sender: type, instance: PageLogEntry, raw: bool = False, **_: Any) -> None:
     """A change of a page, or of its comments."""
-    if not instance._state.adding or not (events := entries.of_page(instance)):
-        return
+    if raw or not instance._state.adding or not (events := entries.of_page(instance)):
+        return  # `raw`: `loaddata` puts back what happened long ago
     if (instance.data or {}).get("comment"):
         events += notices.about_comment(instance)
     emit_many(events)
@@ -60,7 +62,11 @@ def page_moved(sender: type, instance: Any, parent_page_before: Any, parent_page
     moved = {"page": instance.pk, "from": parent_page_before.pk, "to": parent_page_after.pk}
     parents = [topics.topic(topics.TREE, chain[:-1]) for chain in (before, after)]
     here = [topics.topic(area, chain) for area in (topics.TREE, topics.CONTENT) for chain in (before, after)]
-    emit_many([(list(dict.fromkeys(here + parents)), event_of("content.moved", moved))])
+    user = get_active_log_context().user
+    emit_many([(list(dict.fromkeys(here + parents)), event_of("content.moved", moved, actor=user))])
+    # Grants name the places of pages: whoever has them for something in this branch needs new ones.
+    branch = Page.objects.get(pk=instance.pk).get_descendants(inclusive=True)
+    _refresh(get_user_model()._base_manager.filter(groups__page_permissions__page__in=branch))
 
 
 def slug_changed(sender: type, instance: Any, **_: Any) -> None:
@@ -69,9 +75,9 @@ def slug_changed(sender: type, instance: Any, **_: Any) -> None:
     emit_many([(tree, event_of("tree.changed", {"page": instance.pk, "what": "content.slug_changed"}))])
 
 
-def snippet_logged(sender: type, instance: ModelLogEntry, **_: Any) -> None:
+def snippet_logged(sender: type, instance: ModelLogEntry, raw: bool = False, **_: Any) -> None:
     """A change of a snippet."""
-    if instance._state.adding and (events := entries.of_snippet(instance)):
+    if not raw and instance._state.adding and (events := entries.of_snippet(instance)):
         emit_many(events)
         sweep.tells(instance)
 
@@ -82,8 +88,10 @@ def submitted(sender: type, instance: TaskState, user: Any, **_: Any) -> None:
 
 
 def task_ended(sender: type, instance: TaskState, user: Any = None, **_: Any) -> None:
-    """A task was approved, sent back or cancelled: dashboards change."""
+    """A task was approved, sent back or cancelled: dashboards change, and who might edit as its reviewer only may no longer."""
     emit_many(notices.about_panels(instance, user))
+    for reviewer in notices.guests(instance):
+        nodes.refresh(reviewer)
 
 
 def finished(kind: Any) -> Any:
@@ -107,33 +115,42 @@ def signed_out(sender: type, request: Any, user: Any, **_: Any) -> None:
 def groups_changed(sender: type, instance: Any, action: str, reverse: bool, pk_set: set[Any] | None, **_: Any) -> None:
     """Somebody joined or left a group."""
     if action == "pre_clear" and reverse:
-        _refresh_members(instance)
+        _refresh(instance.user_set.all())
     elif action in ("post_add", "post_remove", "post_clear"):
         for user in pk_set or () if reverse else (instance.pk,):
             nodes.refresh(user)
 
 
-def permissions_changed(sender: type, instance: Any, action: str, **_: Any) -> None:
-    """A group has other permissions."""
-    if action in ("post_add", "post_remove", "post_clear") and isinstance(instance, Group):
-        _refresh_members(instance)
+def permissions_changed(sender: type, instance: Any, action: str, pk_set: set[Any] | None, **_: Any) -> None:
+    """A group, or a user by themselves, has other permissions. The permission may be the one whose holders were changed."""
+    if action == "pre_clear" and isinstance(instance, Permission):
+        held_by = instance.group_set if sender is Group.permissions.through else instance.user_set
+        _refresh(_holders(sender, held_by.values("pk")))
+    elif action in ("post_add", "post_remove", "post_clear"):
+        _refresh(_holders(sender, (pk_set or ()) if isinstance(instance, Permission) else [instance.pk]))
 
 
-def page_permission_changed(sender: type, instance: GroupPagePermission, **_: Any) -> None:
+def page_permission_changed(sender: type, instance: GroupPagePermission, raw: bool = False, **_: Any) -> None:
     """A group may do other things with a subtree."""
-    _refresh_members(instance.group)
+    if not raw:
+        _refresh(get_user_model()._base_manager.filter(groups=instance.group_id))
 
 
-def user_saving(sender: type, instance: Any, **_: Any) -> None:
+def group_deleting(sender: type, instance: Group, **_: Any) -> None:
+    """A group goes, and with it what its members might do."""
+    _refresh(instance.user_set.all())
+
+
+def user_saving(sender: type, instance: Any, raw: bool = False, **_: Any) -> None:
     """Remembers what an editor might before."""
-    before = sender.objects.filter(pk=instance.pk).values_list("is_active", "is_superuser").first() if instance.pk else None
-    instance._carillon_before = before
+    known = sender._base_manager.filter(pk=instance.pk).values(*_rights(sender)).first() if instance.pk and not raw else None
+    instance._carillon_before = known
 
 
-def user_saved(sender: type, instance: Any, created: bool, **_: Any) -> None:
+def user_saved(sender: type, instance: Any, **_: Any) -> None:
     """Somebody was switched off, or has become an administrator."""
     before = getattr(instance, "_carillon_before", None)
-    if before is None or before == (instance.is_active, instance.is_superuser):
+    if before is None or all(getattr(instance, name) == value for name, value in before.items()):
         return
     if instance.is_active:
         nodes.refresh(instance.pk)
@@ -141,14 +158,30 @@ def user_saved(sender: type, instance: Any, created: bool, **_: Any) -> None:
         nodes.disconnect(user=instance.pk)
 
 
-def _refresh_members(group: Group) -> None:
-    for user in get_user_model().objects.filter(groups=group).values_list("pk", flat=True):
+def user_deleted(sender: type, instance: Any, **_: Any) -> None:
+    """An account is gone."""
+    nodes.disconnect(user=instance.pk)
+
+
+def _rights(user: Any) -> list[str]:
+    """A user model of one's own may have these as properties: what it computes, Django does not save."""
+    return [field.attname for field in user._meta.concrete_fields if field.attname in ("is_active", "is_superuser")]
+
+
+def _holders(through: Any, pks: Iterable[Any]) -> QuerySet[Any]:
+    """The users behind a change of `group.permissions` or `user.user_permissions`."""
+    which = "groups__in" if through is Group.permissions.through else "pk__in"
+    return get_user_model()._base_manager.filter(**{which: pks})
+
+
+def _refresh(users: QuerySet[Any]) -> None:
+    for user in dict.fromkeys(users.order_by("pk").values_list("pk", flat=True)):
         nodes.refresh(user)
 
 
 def connect() -> None:
     """Connects all receivers."""
-    user = get_user_model()
+    user: Any = get_user_model()
     pre_save.connect(page_logged, sender=PageLogEntry)
     pre_save.connect(snippet_logged, sender=ModelLogEntry)
     pre_delete.connect(page_deleting, sender=Page)
@@ -163,6 +196,9 @@ def connect() -> None:
     user_logged_out.connect(signed_out)
     m2m_changed.connect(groups_changed, sender=user.groups.through)
     m2m_changed.connect(permissions_changed, sender=Group.permissions.through)
+    m2m_changed.connect(permissions_changed, sender=user.user_permissions.through)
+    pre_delete.connect(group_deleting, sender=Group)
+    post_delete.connect(user_deleted, sender=user)
     for signal in (post_save, post_delete):
         signal.connect(page_permission_changed, sender=GroupPagePermission)
     pre_save.connect(user_saving, sender=user)

@@ -19,7 +19,7 @@ from carillon_notify.events import Message, message
 from django.db import router, transaction
 from django.db.models import Max, Model
 from django.utils import timezone
-from wagtail.models import ModelLogEntry, Page, PageLogEntry
+from wagtail.models import ModelLogEntry, PageLogEntry
 
 from . import entries, notices
 from .models import Swept
@@ -63,11 +63,14 @@ def _sweep(publisher: Publisher, model: type[Any], events_of: Callable[[Any], no
     now = timezone.now()
     # In the order of their numbers, up to the first that is too young: the mark must not pass it. (One that a wrong clock has
     # dated into the future is not waited for.)
-    after = model.objects.filter(pk__gt=mark.entry).order_by("pk")[:BATCH]
+    # From where they are written: a replica may lack some, and the mark would pass them.
+    after = model.objects.using(router.db_for_write(model)).filter(pk__gt=mark.entry).order_by("pk")[:BATCH]
     found = list(takewhile(lambda entry: not now - SETTLED < entry.timestamp < now + SETTLED, after))
     if not found:
         return False
-    _publish(publisher, [message for entry in found if (label, entry.pk) not in _told for message in _messages(entry, events_of)])
+    # Nobody waits for news of days ago, as after a time in which Carillon was switched off.
+    news = [entry for entry in found if (label, entry.pk) not in _told and entry.timestamp > now - timedelta(seconds=conf.get("MAX_AGE_SECONDS"))]
+    _publish(publisher, [message for entry in news for message in _messages(entry, events_of)])
     # Other processes sweep, too: whatever lies before the mark is done.
     _told.difference_update([(log_, pk) for log_, pk in list(_told) if log_ == label and pk <= found[-1].pk])
     Swept.objects.filter(pk=mark.pk, entry__lt=found[-1].pk).update(entry=found[-1].pk)
@@ -75,15 +78,15 @@ def _sweep(publisher: Publisher, model: type[Any], events_of: Callable[[Any], no
 
 
 def _newest(model: type[Model]) -> int:
-    newest: int | None = model._default_manager.aggregate(newest=Max("pk"))["newest"]
+    newest: int | None = model._default_manager.using(router.db_for_write(model)).aggregate(newest=Max("pk"))["newest"]
     return newest or 0
 
 
 def _messages(entry: Any, events_of: Callable[[Any], notices.Events]) -> list[Message]:
     try:
         events = events_of(entry)
-    except (Page.DoesNotExist, AttributeError):
-        return []  # gone meanwhile, which was told by itself
+    except AttributeError:
+        return []  # of a model that is no longer there
     return [message(topics, event, conf.get("SOURCE")) for topics, event in events]
 
 

@@ -85,7 +85,8 @@ def bell(request: HttpRequest) -> HttpResponse:
             if mine.filter(read=None).update(read=timezone.now()):
                 emit_many(notices.read(request.user.pk))
     items = list(mine.select_related("actor").order_by("-id")[:LISTED])
-    pages = dict(Page.objects.filter(pk__in={item.page_id for item in items}).values_list("pk", "draft_title"))
+    found = Page.objects.filter(pk__in={item.page_id for item in items})
+    pages = {page.pk: page.draft_title for page in found if page.permissions_for_user(request.user).can_edit()}
     return JsonResponse({
         "unread": notices.unread(request.user.pk),
         "items": [
@@ -124,6 +125,6 @@ def _sentence(item: Notification, title: str | None) -> str:
     values: dict[str, Any] = {
         "who": get_user_display_name(item.actor) if item.actor else _("The system"),
         "what": item.get_kind_display(),
-        "page": title or _("a page that is gone"),
+        "page": title or _("a page that is gone, or no longer yours to edit"),
     }
     return _("%(who)s %(what)s “%(page)s”") % values

@@ -1,5 +1,6 @@
 """What `manage.py check` finds wrong with the settings."""
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +13,10 @@ from .. import connect
 from ..tokens import MIN_SECRET_BYTES
 from . import conf
 
+_NAMES = {
+    "SOURCE": (re.compile(r"[A-Za-z0-9._:/@-]{1,64}"), "1 to 64 letters, digits and . _ : / @ -"),
+    "PREFIX": (re.compile(r"[a-z][a-z0-9_]{0,31}"), "as the nodes' redis.prefix, a lower-case letter followed by up to 31 of a-z, 0-9 and _"),
+}
 MIDDLEWARE = "carillon_notify.django.middleware.CarillonMiddleware"
 # Servers whose processes have no threads unless they are told to.
 _UWSGI_HINT = "uWSGI needs `enable-threads = true`, or CARILLON['DRAINER'] = 'command' and `manage.py carillon_outbox` beside it."
@@ -28,7 +33,7 @@ def check_settings(app_configs: Sequence[Any] | None = None, **_: Any) -> list[C
     ]
     if not conf.get("ENABLED"):
         return problems
-    return problems + _redis() + _tokens() + _database() + _rest()
+    return problems + _redis() + _kinds() + _nodes() + _tokens() + _database() + _rest()
 
 
 def _redis() -> list[CheckMessage]:
@@ -37,6 +42,43 @@ def _redis() -> list[CheckMessage]:
     except ValueError as error:
         return [Error(f"CARILLON['REDIS']: {error}.", id="carillon.E003")]
     return []
+
+
+def _kinds() -> list[CheckMessage]:
+    """Settings of the wrong kind, and names that Carillon does not take."""
+    # The text "False", as from an environment variable, would mean True.
+    problems: list[CheckMessage] = [
+        Error(f"CARILLON[{name!r}] must be True or False, and is {conf.get(name)!r}.", id="carillon.E010")
+        for name in ("ENABLED", "REPORT")
+        if not isinstance(conf.get(name), bool)
+    ]
+    if not isinstance(conf.get("REDIS_OPTIONS"), dict):
+        problems.append(Error("CARILLON['REDIS_OPTIONS'] must be a dictionary.", id="carillon.E011"))
+    for name, (rule, words) in _NAMES.items():
+        if not isinstance(conf.get(name), str) or not rule.fullmatch(conf.get(name)):
+            problems.append(Error(f"CARILLON[{name!r}] must be {words}, and is {conf.get(name)!r}.", id="carillon.E012"))
+    return problems
+
+
+def _nodes() -> list[CheckMessage]:
+    nodes = conf.get("NODES")
+    hint = "NODES is a list of the nodes' internal addresses: ['http://carillon-1:9090']."
+    if not isinstance(nodes, (list, tuple)):
+        return [Error("CARILLON['NODES'] must be a list.", hint=hint, id="carillon.E013")]
+    problems: list[CheckMessage] = [
+        Error(f"CARILLON['NODES'] has {node!r}, which is no address.", hint=hint, id="carillon.E013")
+        for node in nodes
+        if not isinstance(node, str) or not re.match(r"https?://[^/]", node)
+    ]
+    if nodes and not conf.get("NODE_TOKEN"):
+        problems.append(
+            Warning(
+                "CARILLON['NODE_TOKEN'] is empty: nodes refuse to end sessions and to refresh rights.",
+                hint="Give it the nodes' internal.publish_token.",
+                id="carillon.W003",
+            )
+        )
+    return problems
 
 
 def _tokens() -> list[CheckMessage]:
@@ -52,9 +94,10 @@ def _tokens() -> list[CheckMessage]:
         )
     if not secret:
         problems.append(Warning("CARILLON['SECRET'] is empty: the token view answers 503.", id="carillon.W001"))
-    if (grants := conf.get("GRANTS")) and isinstance(grants, str):
+    if grants := conf.get("GRANTS"):
         try:
-            import_string(grants)
+            if not callable(import_string(grants) if isinstance(grants, str) else grants):
+                problems.append(Error("CARILLON['GRANTS'] must name a function: request -> grants.", id="carillon.E005"))
         except ImportError as error:
             problems.append(Error(f"CARILLON['GRANTS'] cannot be imported: {error}.", id="carillon.E005"))
     return problems

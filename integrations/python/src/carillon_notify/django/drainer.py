@@ -3,7 +3,7 @@
 It starts with the first request of a process, after any fork, and never in commands such as `migrate` or a shell: what
 they write is found by the instances that serve. It drains when it is told that a transaction has committed, and looks by
 itself every second for rows of commands, and of instances that were cut off or killed. Now and then it lets a CMS look for
-changes that have no row (`sweeps`).
+changes that have no row (`sweeps`). Orders to the nodes have a thread of their own: a node that does not answer holds up no event.
 """
 
 import logging
@@ -37,6 +37,13 @@ QUIET_SECONDS = 60.0
 SWEEP_SECONDS = 5.0
 """How often it sweeps."""
 
+_STEPS = {
+    "work": "publishing",
+    "deliver": "telling the nodes",
+    "report": "vouching for this source",
+    "sweep": "looking for changes without a row",
+}
+
 sweeps: list[Callable[[Publisher], None]] = []
 """What looks for changes that were never written to the outbox, and publishes them; by one drainer at a time. A CMS whose changes
 and rows are not always one transaction adds its own. It may raise `NotPublished`, and is called again then."""
@@ -49,34 +56,51 @@ class Drainer:
         self.pid = os.getpid()
         self.holder = f"{os.getpid()}-{uuid.uuid4().hex[:12]}"
         self.wake = threading.Event()
+        self.wake_orders = threading.Event()
         self.stopped = threading.Event()
         self._publisher: Publisher | None = None
         self._in_trouble = False
-        self._reported = 0.0
-        self._swept = 0.0
-        self._complained = 0.0
+        self._reported = float("-inf")
+        self._swept = float("-inf")
+        self._complained: dict[str, float] = {}
 
     def run(self) -> None:
         """Works until `stop`."""
-        from . import nodes  # it kicks this module's drainer
+        orders = threading.Thread(target=self._run_orders, name="carillon-orders", daemon=True)
+        orders.start()
+        self._loop(self.wake, self.work, self.report, self.sweep)
+        orders.join()
 
-        while not self.stopped.is_set():
-            self.wake.wait(LOOK_SECONDS * random.uniform(0.5, 1))
-            self.wake.clear()
-            try:
-                self.work()
-                nodes.deliver()
-                self.report()
-                self.sweep()
-            except (NotPublished, DatabaseError, ImproperlyConfigured, ValueError) as error:
-                self._complain(error)
-            finally:
-                close_old_connections()
+    def kick(self) -> None:
+        """There is something to do."""
+        self.wake.set()
+        self.wake_orders.set()
 
     def stop(self) -> None:
         """Ends `run` soon. What waits stays in the outbox."""
         self.stopped.set()
-        self.wake.set()
+        self.kick()
+
+    def _run_orders(self) -> None:
+        from . import nodes  # it kicks this module's drainer
+
+        self._loop(self.wake_orders, nodes.deliver)
+
+    def _loop(self, wake: threading.Event, *steps: Callable[[], None]) -> None:
+        while not self.stopped.is_set():
+            wake.wait(LOOK_SECONDS * random.uniform(0.5, 1))
+            wake.clear()
+            for step in steps:
+                # One step's trouble is not the next one's: who cannot publish an event may still say so.
+                try:
+                    step()
+                except (NotPublished, DatabaseError, ImproperlyConfigured, OSError, ValueError) as error:
+                    self._complain(step.__name__, error)
+                except Exception:
+                    # A thread that ends here would leave this process mute until its next request.
+                    log.exception("outbox: %s", _STEPS[step.__name__])
+                    self.stopped.wait(LOOK_SECONDS)
+            close_old_connections()
 
     def work(self) -> None:
         """Publishes what waits. Raises `NotPublished` where Redis does not take it."""
@@ -97,8 +121,8 @@ class Drainer:
     def report(self) -> None:
         """Vouches for the source, where that is due."""
         if conf.get("REPORT") and time.monotonic() - self._reported >= REPORT_SECONDS:
-            self._reported = time.monotonic()
             self.publisher().report(conf.get("SOURCE"), VOUCHED_SECONDS, drain.oldest_ms())
+            self._reported = time.monotonic()
 
     def sweep(self) -> None:
         """Looks for changes without a row, where that is due."""
@@ -122,10 +146,10 @@ class Drainer:
             )
         return self._publisher
 
-    def _complain(self, error: Exception) -> None:
-        if self._complained == 0.0 or time.monotonic() - self._complained >= QUIET_SECONDS:
-            log.warning("outbox: not published, trying on: %s", error)
-            self._complained = time.monotonic()
+    def _complain(self, step: str, error: Exception) -> None:
+        if time.monotonic() - self._complained.get(step, float("-inf")) >= QUIET_SECONDS:
+            log.warning("outbox: %s does not work, trying on: %s", _STEPS[step], error)
+            self._complained[step] = time.monotonic()
 
 
 _lock = threading.Lock()
@@ -135,7 +159,7 @@ _current: tuple[Drainer, threading.Thread] | None = None
 def kick() -> None:
     """A transaction has committed: publish soon. Commands and shells leave it to the processes that serve requests."""
     if (current := _current) and _runs(current):
-        current[0].wake.set()
+        current[0].kick()
 
 
 def on_request(**_: Any) -> None:

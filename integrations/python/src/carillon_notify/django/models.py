@@ -1,7 +1,17 @@
 """The outbox: events on their way, and who publishes them at the moment."""
 
-from django.db import models
+from typing import Any
+
+from django.db import models, router
 from django.db.models.functions import Now
+
+
+class Primary(models.Manager[Any]):
+    """Reads where it writes: a replica may lag behind, and would show rows again that are done."""
+
+    def get_queryset(self) -> models.QuerySet[Any]:
+        found: models.QuerySet[Any] = super().get_queryset().using(self._db or router.db_for_write(self.model))
+        return found
 
 
 class OutboxRow(models.Model):
@@ -10,6 +20,8 @@ class OutboxRow(models.Model):
     id = models.BigAutoField(primary_key=True)
     entries = models.TextField(help_text="JSON: a list of [topics, event].")
     created = models.DateTimeField(db_default=Now(), editable=False, help_text="By the database's clock.")
+
+    objects = Primary()
 
     class Meta:
         db_table = "carillon_outbox"
@@ -26,6 +38,8 @@ class Lease(models.Model):
     holder = models.CharField(max_length=100, blank=True, default="")
     until = models.DateTimeField()
 
+    objects = Primary()
+
     class Meta:
         db_table = "carillon_lease"
         verbose_name = "drainer's lease"
@@ -40,6 +54,9 @@ class NodeOrder(models.Model):
     id = models.BigAutoField(primary_key=True)
     path = models.CharField(max_length=40)
     body = models.TextField()
+    created = models.DateTimeField(db_default=Now(), editable=False, help_text="By the database's clock.")
+
+    objects = Primary()
 
     class Meta:
         db_table = "carillon_node_order"

@@ -7,7 +7,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 
 from ....errors import NotPublished
-from ... import conf, drain
+from ... import conf, drain, nodes
 from ...drainer import Drainer
 
 
@@ -24,6 +24,7 @@ class Command(BaseCommand):
         if once:
             try:
                 drainer.work()
+                nodes.deliver()
             except NotPublished as error:
                 raise CommandError(str(error)) from error
             self.stdout.write(f"{'something' if drain.waits() else 'nothing'} waits any more")
