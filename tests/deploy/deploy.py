@@ -11,6 +11,7 @@ import charts
 import files
 import logs
 import proxies
+import proxy_site
 import release
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -45,10 +46,10 @@ async def main():
     for sentence, body in [*files.checks(program), *charts.checks(program), *release.checks(program)]:
         await one(sentence, body)
     try:
-        async with proxies.Site(program) as site:
+        async with proxy_site.Site(program) as site:
             for sentence, body in proxies.checks(site):
                 await one(sentence, body)
-            for sentence, body in logs.checks(site, proxies.SECRET, proxies.request):
+            for sentence, body in logs.checks(site, proxy_site.SECRET, proxy_site.request):
                 await one(sentence, body)
     except AssertionError as error:
         failed += 1

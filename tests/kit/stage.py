@@ -3,13 +3,9 @@
 Starts and ends only its own processes. Knows the contract's configuration and HTTP routes, nothing of the insides.
 """
 
-import asyncio
 import json
 import os
-import random
 import re
-import signal
-import socket
 import subprocess
 import time
 import urllib.error
@@ -18,6 +14,8 @@ from pathlib import Path
 
 import jwt
 import redis
+
+from kit.machine import Process, free_port, http, until, wait_for  # noqa: F401 - tests take them from here
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = os.environ.get("CARILLON_BIN") or str(ROOT / "target/debug/carillon")
@@ -30,44 +28,6 @@ PASSWORD = "redis-password-of-the-acceptance-tests"
 AUTHORISED = {"Authorization": f"Bearer {PUBLISH_TOKEN}"}
 TLS_SETTINGS = ("redis.tls_ca", "redis.tls_cert", "redis.tls_key")
 AREAS = ["comments", "project-items", "projects", "notifications", "content"]
-
-
-def wait_for(what, predicate, seconds=15.0):
-    """Polls until the predicate holds and returns what it returned; fails with `what` after the deadline."""
-    deadline = time.monotonic() + seconds
-    while True:
-        found = predicate()
-        if found:
-            return found
-        if time.monotonic() > deadline:
-            raise AssertionError(f"after {seconds:g} s: not {what}")
-        time.sleep(0.02)
-
-
-async def until(what, predicate, seconds=15.0):
-    """The same for tests in which others have to go on meanwhile."""
-    deadline = time.monotonic() + seconds
-    while True:
-        found = predicate()
-        if found:
-            return found
-        if time.monotonic() > deadline:
-            raise AssertionError(f"after {seconds:g} s: not {what}")
-        await asyncio.sleep(0.02)
-
-
-def free_port():
-    """A port below the range of outgoing connections, so that nobody gets it by chance before it is bound."""
-    for _ in range(200):
-        port = random.randint(12000, 31999)
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
-    raise AssertionError("no free port between 12000 and 31999")
 
 
 ISSUED = set()
@@ -100,18 +60,6 @@ def token(sub, topics=None, publish=None, secret=SECRET, algorithm="HS256", **cl
     return made
 
 
-def http(method, url, body=None, headers=None, seconds=15):
-    """`(status, headers, bytes)`, for refusals as well."""
-    if body is not None and not isinstance(body, bytes):
-        body = json.dumps(body).encode()
-    request = urllib.request.Request(url, data=body, method=method, headers=dict(headers or {}))
-    try:
-        with urllib.request.urlopen(request, timeout=seconds) as answer:
-            return answer.status, answer.headers, answer.read()
-    except urllib.error.HTTPError as error:
-        return error.code, error.headers, error.read()
-
-
 def environment(settings):
     """Only what a program needs, and the settings: nothing from the machine leaks in."""
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "CARILLON_MUTANT") if name in os.environ}
@@ -122,31 +70,6 @@ def environment(settings):
             value = ",".join(value)
         kept["CARILLON__" + key.upper().replace(".", "__")] = str(value)
     return kept
-
-
-class Process:
-    """A program of ours, its output in a file, ended by its own pid."""
-
-    def __init__(self, command, log, env=None):
-        self.log = Path(log)
-        with self.log.open("ab") as out:
-            self.popen = subprocess.Popen(command, stdout=out, stderr=out, stdin=subprocess.DEVNULL, env=env)
-
-    @property
-    def running(self):
-        return self.popen.poll() is None
-
-    def output(self):
-        return self.log.read_text(errors="replace")
-
-    def wait(self, seconds=15):
-        return self.popen.wait(seconds)
-
-    def kill(self, how=signal.SIGKILL):
-        if self.running:
-            self.popen.send_signal(how)
-            self.popen.send_signal(signal.SIGCONT)
-            self.popen.wait(20)
 
 
 class Redis:

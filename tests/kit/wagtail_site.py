@@ -51,6 +51,33 @@ class HomePage(Page):
     content_panels = Page.content_panels + [FieldPanel("body")]
 '''
 
+USERS = """import uuid
+
+from django.contrib.auth.base_user import AbstractBaseUser, BaseUserManager
+from django.contrib.auth.models import PermissionsMixin
+from django.db import models
+
+
+class People(BaseUserManager):
+    def create_superuser(self, email, password, **more):
+        user = self.model(email=email, is_superuser=True, **more)
+        user.set_password(password)
+        user.save()
+        return user
+
+
+class User(AbstractBaseUser, PermissionsMixin):
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    email = models.EmailField(unique=True)
+    first_name = models.CharField(max_length=50)
+    is_active = models.BooleanField(default=True)
+    USERNAME_FIELD = "email"
+    objects = People()
+
+    def get_full_name(self):
+        return self.first_name
+"""
+
 
 def block(readme, language, contains):
     """The block of code in a README that contains a text."""
@@ -128,18 +155,18 @@ class Gate:
 class WagtailSite:
     """Redis, nodes, PostgreSQL, a project, two instances of it, and nginx before all of them."""
 
-    def __init__(self, place, nodes=2, workers=1, settings="", environment=None, sqlite=False, static_elsewhere=False, policy=""):
+    def __init__(self, place, nodes=2, workers=1, settings="", environment=None, sqlite=False, static_elsewhere=False, policy="", own_users=False):
         """`sqlite`: the database of a new project instead of PostgreSQL, with the line that the README has for it.
 
         `static_elsewhere`: static files come from an origin of their own. `policy`: the source of a middleware `Policy`, in which
-        `{static}` is that origin.
+        `{static}` is that origin. `own_users`: a user model of the site's own, with UUIDs as keys and e-mail addresses as names.
         """
         self.place = Path(place)
         self.place.mkdir(parents=True, exist_ok=True)
         self.workers, self.sqlite, self.nodes, self.instances, self.started = workers, sqlite, [], [], []
         self.environment = {"PATH": "/usr/bin:/bin", **(environment or {})}
         self.static_port = free_port() if static_elsewhere else None
-        self.policy = policy
+        self.policy, self.own_users = policy, own_users
         try:
             self._start(nodes, settings)
         except BaseException:
@@ -188,6 +215,13 @@ class WagtailSite:
             origin = self.static_url.removesuffix("/static/")
             (self.project / "mysite/policy.py").write_text(self.policy.replace("{static}", origin))
             settings += "\nMIDDLEWARE = ['mysite.policy.Policy', *MIDDLEWARE]\n"
+        apps = ["home"]
+        if self.own_users:
+            apps = ["people", "home"]
+            (self.project / "people").mkdir()
+            (self.project / "people/__init__.py").touch()
+            (self.project / "people/models.py").write_text(USERS)
+            settings += "\nINSTALLED_APPS.insert(0, 'people')\nAUTH_USER_MODEL = 'people.User'\n"
         with (self.project / "mysite/settings/base.py").open("a") as file:
             database = block(readme, "python", "transaction_mode") if self.sqlite else DATABASE.format(postgres=self.postgres.port)
             file.write("\n" + lines + database + SETTINGS + settings)
@@ -200,7 +234,7 @@ class WagtailSite:
             "from django.contrib.staticfiles.views import serve\nfrom django.urls import re_path\n"
             'urlpatterns = urlpatterns + [\n    re_path(r"^static/(?P<path>.*)$", serve, {"insecure": True}),'
         )))
-        self.manage("makemigrations", "home")
+        self.manage("makemigrations", *apps)
         self.manage("migrate")
         self.manage("check")
 
@@ -221,6 +255,10 @@ class WagtailSite:
         printed = self.manage("shell", "-v", "0", stdin=None, *("-c", code))
         return json.loads(printed.strip().splitlines()[-1]) if printed.strip() else None
 
+    def login(self, name):
+        """What somebody types as their name when they sign in."""
+        return f"{name}@example.com" if self.own_users else name
+
     def people(self, *names, pages=0):
         """Administrators with these names, and a section with pages; the ids of the section and its pages."""
         return self.python(f"""
@@ -229,7 +267,8 @@ from django.contrib.auth import get_user_model
 from wagtail.models import Page
 from home.models import HomePage
 for name in {list(names)!r}:
-    get_user_model().objects.create_superuser(name, name + "@example.com", {PASSWORD!r}, first_name=name.capitalize())
+    named = {{}} if {self.own_users} else {{"username": name}}
+    get_user_model().objects.create_superuser(email=name + "@example.com", password={PASSWORD!r}, first_name=name.capitalize(), **named)
 home = Page.objects.filter(depth=2).first()
 section = home.add_child(instance=HomePage(title="Section", slug="section"))
 section.save_revision().publish()

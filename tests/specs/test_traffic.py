@@ -4,9 +4,7 @@ import asyncio
 import base64
 import json
 import os
-import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import websockets
@@ -14,11 +12,12 @@ import websockets
 from kit.editors import connect_message
 from kit.stage import AUTHORISED, note, token, until, wait_for
 
+import unseen
+from cms import Cms
+
 UPGRADE = {
-    "Connection": "Upgrade",
-    "Upgrade": "websocket",
-    "Sec-WebSocket-Key": base64.b64encode(os.urandom(16)).decode(),
-    "Sec-WebSocket-Version": "13",
+    "Connection": "Upgrade", "Upgrade": "websocket",
+    "Sec-WebSocket-Key": base64.b64encode(os.urandom(16)).decode(), "Sec-WebSocket-Version": "13",
 }
 FOREIGN = {"Origin": "https://elsewhere.example"}
 LISTED = "https://cms.example.com"
@@ -289,33 +288,6 @@ async def test_refusals_for_want_of_room(witness, site):
     assert await asyncio.to_thread(refuses(draining, "draining"))
 
 
-class Cms:
-    """The CMS of `auth.mode = "callback"`."""
-
-    def __init__(self):
-        self.answer = {"sub": "anna", "topics": ["comments:*", "projects"], "publish": ["comments:*"], "expires_in": 5}
-        cms = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self):  # noqa: N802
-                body = json.dumps(cms.answer).encode()
-                self.send_response(200)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, *_):
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-        self.url = f"http://127.0.0.1:{self.server.server_address[1]}/who"
-
-    def stop(self):
-        self.server.shutdown()
-        self.server.server_close()
-
-
 async def test_a_cms_that_is_asked(witness, site):
     """`auth.mode` `callback`: what it no longer allows is unsubscribed; while it is away nobody is let in."""
     cms = Cms()
@@ -419,34 +391,10 @@ def test_orders(witness, site):
             assert witness.internal(node, "POST", path, body, headers)[0] == expected, (path, expected)
 
 
-# What is documented and cannot be brought about here, and why.
-UNSEEN_WORDS = {
-    ("closing", 4409): "who is too slow to be told `resync` is too slow to be told this; the close is shown in tests/integration/limits.rs",
-}
-UNSEEN_ANSWERS = {
-    ("post", "/disconnect", "503", "redis-refuses"): "Redis refuses a PUBLISH only to a user without the right to it",
-    ("post", "/refresh", "503", "redis-refuses"): "as for /disconnect",
-}
-
-
 def test_everything_documented_was_seen(request, witness, documents):
     """Each message type on each channel, each word in a message, each answer of each operation with each of its codes."""
     mine = {item.name for item in request.session.items if item.module is request.module}
     everything = {name for name in vars(request.module) if name.startswith("test_")}
     if mine != everything:
         pytest.skip("only some of the tests run")
-    expected = {(channel, "send", kind) for channel in ("session", "stream") for kind in documents.message_types(channel, "send")}
-    expected |= {("session", "receive", kind) for kind in documents.message_types("session", "receive")}
-    polled = documents.openapi["components"]["schemas"]["PollAnswer"]["properties"]["messages"]["items"]["oneOf"]
-    expected |= {("poll", "send", each["$ref"].rpartition("/")[2]) for each in polled}
-    assert expected - witness.messages == set(), "message types that nobody sent"
-
-    schemas = documents.asyncapi["components"]["schemas"]
-    words = {(kind, word) for kind, name in (("resync", "reason"), ("closing", "code"), ("error", "code"))
-             for word in schemas[kind]["properties"][name]["enum"]}
-    assert words - witness.words == set(UNSEEN_WORDS), "reasons and codes"
-
-    answers = {(method, path, status, code) for method, path in documents.operations()
-               for status, response in documents.responses(method, path).items() for code in documents.codes(response)}
-    assert answers - witness.answers == set(UNSEEN_ANSWERS), "answers that nobody got"
-    assert len(answers) > 60 and {code for _, _, _, code in witness.answers} >= {"not-found", "method-not-allowed"}
+    unseen.nothing_is_missing(witness, documents)

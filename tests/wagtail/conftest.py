@@ -69,7 +69,7 @@ class Editor:
         """Signs in at an address of the site; the tab in which it happened."""
         tab = self.tab()
         tab.goto(url + "/admin/login/")
-        tab.get_by_label("Username").fill(self.name)
+        tab.locator("[name=username]").fill(self.site.login(self.name))
         tab.get_by_label("Password").fill(PASSWORD)
         tab.get_by_role("button", name=re.compile("sign in", re.I)).click()
         tab.wait_for_url("**/admin/")

@@ -1,5 +1,6 @@
 using System;
 using System.Collections.Generic;
+using System.Diagnostics;
 using System.Linq;
 using System.Threading;
 using System.Threading.Tasks;
@@ -73,20 +74,22 @@ namespace Carillon
         /// Puts an event into the queue and returns at once: a request never waits for Redis. False where too many wait already.
         /// Call it after the transaction has committed.
         /// </summary>
-        public bool Enqueue(string topic, CarillonEvent what)
+        public bool Enqueue(string topic, CarillonEvent what) => Enqueue(new[] { topic }, what);
+
+        /// <summary>One event to many topics: to all of them, or false and to none.</summary>
+        public bool Enqueue(IEnumerable<string> topics, CarillonEvent what)
         {
+            var names = topics.Distinct().ToList();
+            if (names.Count == 0) throw new ArgumentException("an event needs at least one topic");
             var text = what.ToJson(options.Source);
             lock (waiting)
             {
-                if (waiting.Count >= options.Queue) return false;
-                waiting.AddLast(new Waiting { Topic = topic, Text = text });
+                if (waiting.Count + names.Count > options.Queue) return false;
+                foreach (var name in names) waiting.AddLast(new Waiting { Topic = name, Text = text });
             }
-            added.Release();
+            added.Release(names.Count);
             return true;
         }
-
-        /// <summary>One event to many topics.</summary>
-        public bool Enqueue(IEnumerable<string> topics, CarillonEvent what) => topics.Distinct().ToList().All(topic => Enqueue(topic, what));
 
         /// <summary>
         /// Publishes an event that is kept for editors who are away; gives its log id, <c>epoch-seq</c>. After an error nobody knows
@@ -116,7 +119,7 @@ namespace Carillon
             lock (reports)
             {
                 if (reports.ContainsKey(name)) return;
-                reports[name] = new Timer(_ => _ = ReportAsync(name, 20), null, TimeSpan.Zero, TimeSpan.FromSeconds(5));
+                reports[name] = new Timer(_ => _ = ReportAsync(name, 15), null, TimeSpan.Zero, TimeSpan.FromSeconds(5));
             }
         }
 
@@ -163,7 +166,9 @@ namespace Carillon
                 }
                 catch (NotPublishedException trouble)
                 {
-                    options.OnLost?.Invoke(trouble);
+                    // Whoever listens may fail, and publishing goes on.
+                    try { options.OnLost?.Invoke(trouble); }
+                    catch (Exception broken) { Trace.TraceError("Carillon: OnLost failed: " + broken); }
                     // An outage is waited for; what is refused stays refused.
                     if (!trouble.IsTemporary) return;
                 }
@@ -201,7 +206,9 @@ namespace Carillon
 
         private string Channel(string topic) => options.Prefix + ":" + topic;
 
-        private static bool IsOfRedis(Exception trouble) => trouble is RedisException || trouble is TimeoutException;
+        // A RedisCommandException is of a family of its own.
+        private static bool IsOfRedis(Exception trouble) =>
+            trouble is RedisException || trouble is RedisCommandException || trouble is TimeoutException || trouble is ObjectDisposedException;
 
         private static bool FunctionIsMissing(Exception trouble) =>
             trouble is RedisServerException && trouble.Message.IndexOf("function not found", StringComparison.OrdinalIgnoreCase) >= 0;

@@ -54,7 +54,7 @@ export class Publisher {
   }
 
   /** Vouches for a source every few seconds, with the age of the oldest event of this publisher that waits. */
-  report(name, { everySeconds = 5, vouchedSeconds = 20 } = {}) {
+  report(name, { everySeconds = 5, vouchedSeconds = 15 } = {}) {
     if (this.#reports.has(name)) return;
     const tell = () => this.#report(name, vouchedSeconds).catch(() => {});
     const timer = setInterval(tell, everySeconds * 1000);

@@ -74,7 +74,7 @@ class AsyncPublisher:
         except CLIENT_ERRORS as error:
             raise not_published(error, self.prefix) from error
 
-    async def report(self, name: str, seconds: int = 20, oldest_ms: int = 0) -> None:
+    async def report(self, name: str, seconds: int = 15, oldest_ms: int = 0) -> None:
         """As `Publisher.report`."""
         try:
             await self.client.execute_command(

@@ -101,7 +101,7 @@ class Publisher:
         except CLIENT_ERRORS as error:
             raise not_published(error, self.prefix) from error
 
-    def report(self, name: str, seconds: int = 20, oldest_ms: int = 0) -> None:
+    def report(self, name: str, seconds: int = 15, oldest_ms: int = 0) -> None:
         """Vouches for a source for `seconds` (5 to 300; 0 says good-bye).
 
         `oldest_ms` is the age of the oldest event that waits to be published. Where it is above 10 s, or the time is over and

@@ -2,6 +2,7 @@ package carillon.publisher;
 
 import java.net.URI;
 import java.util.ArrayDeque;
+import java.util.ArrayList;
 import java.util.Collection;
 import java.util.Deque;
 import java.util.LinkedHashSet;
@@ -13,6 +14,7 @@ import java.util.concurrent.ScheduledExecutorService;
 import java.util.concurrent.ThreadLocalRandom;
 import java.util.concurrent.TimeUnit;
 import java.util.function.Consumer;
+import redis.clients.jedis.JedisCluster;
 import redis.clients.jedis.JedisPooled;
 import redis.clients.jedis.UnifiedJedis;
 import redis.clients.jedis.exceptions.JedisException;
@@ -31,7 +33,13 @@ public final class Publisher implements AutoCloseable {
     private static final long SHORTEST_PAUSE_MS = 50;
     private static final long LONGEST_PAUSE_MS = 1_000;
     private static final int REPORT_SECONDS = 5;
-    private static final int VOUCHED_SECONDS = 20;
+    private static final int VOUCHED_SECONDS = 15;
+
+    /** An event on its way to one or more topics, as {@link #recordMany} takes it. */
+    public record Message(Collection<String> topics, Event event) {}
+
+    /** What became of a message: a log id for each topic that took it, in their order, and what kept it from the others, or null. */
+    public record Result(List<String> positions, NotPublishedException error) {}
 
     private record Waiting(String topic, String text, long sinceNanos) {}
 
@@ -39,6 +47,7 @@ public final class Publisher implements AutoCloseable {
     private final String source;
     private final String prefix;
     private final Consumer<NotPublishedException> onLost;
+    private final int queue;
     private final Deque<Waiting> waiting = new ArrayDeque<>();
     private final Map<String, Boolean> reported = new ConcurrentHashMap<>();
     private final ScheduledExecutorService reports = Executors.newSingleThreadScheduledExecutor(task -> daemon(task, "carillon-report"));
@@ -57,6 +66,12 @@ public final class Publisher implements AutoCloseable {
      * @param onLost told of queued events that were refused, and of outages that last
      */
     public Publisher(UnifiedJedis redis, String source, String prefix, Consumer<NotPublishedException> onLost) {
+        this(redis, source, prefix, QUEUE, onLost);
+    }
+
+    /** As above, with room for {@code queue} events that wait. */
+    public Publisher(UnifiedJedis redis, String source, String prefix, int queue, Consumer<NotPublishedException> onLost) {
+        this.queue = queue;
         this.redis = redis;
         this.source = source;
         this.prefix = prefix;
@@ -72,17 +87,61 @@ public final class Publisher implements AutoCloseable {
     /** The same event to several topics. Gives one log id for each, in their order without repetitions. */
     public List<String> record(Collection<String> topics, Event event) {
         String text = event.json(source);
-        return new LinkedHashSet<>(topics).stream().map(topic -> deliver(topic, text)).toList();
+        return distinct(topics).stream().map(topic -> deliver(topic, text)).toList();
+    }
+
+    /** Publishes many events in their order, and waits for them. One result for each; what is refused stops nothing else. */
+    public List<Result> recordMany(Collection<Message> messages) {
+        List<Result> results = new ArrayList<>();
+        NotPublishedException outage = null;
+        for (Message message : messages) {
+            // What comes after an outage must not overtake what was lost in it.
+            Result result = outage == null ? recordOne(message) : new Result(List.of(), outage);
+            outage = result.error != null && result.error.isTemporary() ? result.error : null;
+            results.add(result);
+        }
+        return List.copyOf(results);
+    }
+
+    private Result recordOne(Message message) {
+        String text = message.event.json(source);
+        List<String> positions = new ArrayList<>();
+        try {
+            for (String topic : distinct(message.topics)) {
+                positions.add(deliver(topic, text));
+            }
+            return new Result(List.copyOf(positions), null);
+        } catch (NotPublishedException error) {
+            return new Result(List.copyOf(positions), error);
+        }
+    }
+
+    /** Publishes to whoever is connected at this moment; nothing is kept. Gives how many nodes it reached. */
+    public long live(String topic, Event event) {
+        String channel = prefix + ":" + topic;
+        String text = event.json(source);
+        try {
+            // A cluster delivers sharded messages only.
+            return redis instanceof JedisCluster cluster ? cluster.spublish(channel, text) : redis.publish(channel, text);
+        } catch (JedisException error) {
+            throw Answers.notPublished(error, prefix);
+        }
     }
 
     /** Puts an event into the queue and returns at once. False where too many wait already. */
     public boolean enqueue(String topic, Event event) {
-        Waiting next = new Waiting(topic, event.json(source), System.nanoTime());
+        return enqueue(List.of(topic), event);
+    }
+
+    /** The same event to several topics: all of them, or false and none. */
+    public boolean enqueue(Collection<String> topics, Event event) {
+        String text = event.json(source);
+        List<Waiting> next = distinct(topics).stream().map(topic -> new Waiting(topic, text, System.nanoTime())).toList();
         synchronized (waiting) {
-            if (closed || waiting.size() >= QUEUE) {
+            if (closed || waiting.size() + next.size() > queue) {
                 return false;
             }
-            waiting.addLast(next);
+            waiting.addAll(next);
             waiting.notifyAll();
             return true;
         }
@@ -148,7 +207,7 @@ public final class Publisher implements AutoCloseable {
                 deliver(next.topic, next.text);
                 return;
             } catch (NotPublishedException lost) {
-                onLost.accept(lost);
+                tellLost(lost);
                 // An outage is waited for; what is refused stays refused.
                 if (!lost.isTemporary()) {
                     return;
@@ -156,6 +215,22 @@ public final class Publisher implements AutoCloseable {
             }
         }
         throw new InterruptedException();
+    }
+
+    private void tellLost(NotPublishedException lost) {
+        try {
+            onLost.accept(lost);
+        } catch (RuntimeException broken) {
+            // Whoever listens may fail, and publishing goes on.
+            Thread.currentThread().getThreadGroup().uncaughtException(Thread.currentThread(), broken);
+        }
+    }
+
+    private static Collection<String> distinct(Collection<String> topics) {
+        if (topics.isEmpty()) {
+            throw new IllegalArgumentException("an event needs at least one topic");
+        }
+        return new LinkedHashSet<>(topics);
     }
 
     private String deliver(String topic, String text) {

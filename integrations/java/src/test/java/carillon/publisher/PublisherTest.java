@@ -16,6 +16,7 @@ import java.time.Duration;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
+import java.util.concurrent.atomic.AtomicInteger;
 import java.util.function.BooleanSupplier;
 import java.util.stream.IntStream;
 import org.junit.jupiter.api.AfterEach;
@@ -176,6 +177,63 @@ class PublisherTest {
             eventually(() -> publisher.waiting() == 0);
             assertEquals(1, lost.size());
             assertEquals(1, log("comments:1").size());
+        }
+    }
+
+    @Test
+    void aListenerThatFailsDoesNotSilenceThePublisher() {
+        Thread.UncaughtExceptionHandler usual = Thread.getDefaultUncaughtExceptionHandler();
+        AtomicInteger told = new AtomicInteger();
+        Thread.setDefaultUncaughtExceptionHandler((thread, failure) -> told.incrementAndGet());
+        try (Publisher publisher = new Publisher(new JedisPooled("127.0.0.1", port), "cms", "carillon", lost -> {
+            throw new IllegalStateException("the listener is broken");
+        })) {
+            publisher.enqueue("nowhere:1", new Event("a.b"));
+            publisher.enqueue("comments:1", new Event("a.b"));
+            eventually(() -> publisher.waiting() == 0);
+            assertEquals(1, log("comments:1").size());
+            assertEquals(1, told.get());
+        } finally {
+            Thread.setDefaultUncaughtExceptionHandler(usual);
+        }
+    }
+
+    @Test
+    void theQueueIsBoundedAndAnEventGoesToAllItsTopicsOrToNone() throws Exception {
+        try (Publisher publisher = new Publisher(new JedisPooled("127.0.0.1", port), "cms", "carillon", 3, lost -> {})) {
+            redis.close();
+            server.destroyForcibly().waitFor();
+            assertTrue(publisher.enqueue(List.of("content:1", "content:2"), new Event("content.moved")));
+            assertFalse(publisher.enqueue(List.of("content:3", "content:4"), new Event("content.moved")));
+            assertEquals(2, publisher.waiting());
+            assertTrue(publisher.enqueue("content:5", new Event("content.saved")));
+            assertFalse(publisher.enqueue("content:6", new Event("content.saved")));
+            serve();
+            eventually(() -> publisher.waiting() == 0);
+            List.of("content:1", "content:2", "content:5").forEach(topic -> assertEquals(1, log(topic).size(), topic));
+            List.of("content:3", "content:4", "content:6").forEach(topic -> assertEquals(0, log(topic).size(), topic));
+        }
+    }
+
+    @Test
+    void manyEventsKeepTheirOrderAndEachHasItsResult() {
+        try (Publisher publisher = publisher()) {
+            List<Publisher.Message> messages = new ArrayList<>();
+            IntStream.range(0, 9).forEach(n -> messages.add(new Publisher.Message(List.of("content:" + n % 3), new Event("content.saved").data(Map.of("n", n)))));
+            messages.add(4, new Publisher.Message(List.of("nowhere:1"), new Event("content.saved")));
+            List<Publisher.Result> results = publisher.recordMany(messages);
+            assertFalse(results.get(4).error().isTemporary());
+            assertEquals(9, results.stream().filter(result -> result.error() == null && result.positions().size() == 1).count());
+            List<Integer> numbers = log("content:1").stream().map(event -> event.getAsJsonObject("data").get("n").getAsInt()).toList();
+            assertEquals(List.of(1, 4, 7), numbers);
+        }
+    }
+
+    @Test
+    void aLiveEventReachesWhoListensAndNobodyElse() {
+        try (Publisher publisher = publisher()) {
+            assertEquals(0, publisher.live("comments:1", new Event("activity.updated")));
+            assertEquals(List.of(), log("comments:1"));
         }
     }
 
