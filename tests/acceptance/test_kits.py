@@ -58,7 +58,8 @@ async def publish(kit, how, topic, event, port, patience=20, user="carillon-publ
         "CARILLON_PATIENCE": str(patience),
     }
     command = [*kit, how, topic, json.dumps(event)]
-    env = {"PATH": os.environ["PATH"], **settings}
+    # The example in Python is a few lines around the library, as `pip install carillon-notify` brings it.
+    env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT / "integrations/python/src"), **settings}
     done = await asyncio.to_thread(subprocess.run, command, env=env, capture_output=True, text=True, timeout=60)
     return done.returncode, done.stdout.strip(), done.stderr.strip()
 

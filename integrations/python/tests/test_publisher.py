@@ -3,6 +3,7 @@
 import json
 import signal
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from carillon_notify import AsyncPublisher, Publisher, Refused, Unavailable
 
 from .servers import RedisServer, cluster, eventually
+from .wire import Wire
 
 
 def log_of(client: Any, topic: str) -> list[dict[str, Any]]:
@@ -57,6 +59,38 @@ def test_live_reaches_who_listens(store: RedisServer) -> None:
     publisher = Publisher(store.url)
     assert publisher.live("comments:1", {"type": "activity.updated"}) == 1
     assert publisher.live("comments:2", {"type": "activity.updated"}) == 0
+
+
+@pytest.fixture
+def losing(store: RedisServer) -> Iterator[Wire]:
+    """Answers to PUBLISH are lost on it."""
+    wire = Wire(store.port, b"PUBLISH")
+    yield wire
+    wire.close()
+
+
+def test_a_live_event_whose_answer_is_lost_is_not_repeated(losing: Wire) -> None:
+    """Nothing would recognise it a second time."""
+    with pytest.raises(Unavailable):
+        Publisher(f"redis://127.0.0.1:{losing.port}").live("comments:1", {"type": "activity.updated"})
+    assert losing.seen == 1
+
+
+async def test_a_live_event_is_not_repeated_for_asyncio(losing: Wire) -> None:
+    publisher = AsyncPublisher(f"redis://127.0.0.1:{losing.port}")
+    with pytest.raises(Unavailable):
+        await publisher.live("comments:1", {"type": "activity.updated"})
+    assert losing.seen == 1
+    await publisher.close()
+
+
+def test_a_recorded_event_whose_answer_is_lost_is_repeated_once_for_each_attempt(store: RedisServer) -> None:
+    wire = Wire(store.port, b"FCALL")
+    with pytest.raises(Unavailable):
+        Publisher(f"redis://127.0.0.1:{wire.port}", patience=1.0).record("comments:1", {"type": "a.b"})
+    wire.close()
+    assert 2 <= wire.seen <= 10
+    assert len(log_of(store.client(), "comments:1")) == 1
 
 
 def test_wrong_rights_and_a_missing_function_are_named(own_redis: RedisServer) -> None:

@@ -7,6 +7,7 @@ from typing import Any, Union, overload
 
 from redis.asyncio import Redis
 from redis.asyncio.cluster import ClusterNode, RedisCluster
+from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 
 from . import connect
@@ -17,7 +18,7 @@ from .publisher import DEFAULT_URL
 
 AsyncClient = Union["Redis", RedisCluster]
 
-_LIBRARY = connect.Library(Redis, RedisCluster, ClusterNode, Sentinel)
+_LIBRARY = connect.Library(Redis, RedisCluster, ClusterNode, Sentinel, Retry)
 
 
 def async_client_for(

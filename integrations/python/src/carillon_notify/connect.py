@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
 
+import redis
+from redis.backoff import NoBackoff
+
 TIMEOUT = 2.0
 """Seconds for connecting and for each answer. A publisher that waits longer blocks what it serves."""
 
@@ -66,6 +69,7 @@ class Library:
     cluster: Callable[..., Any]
     cluster_node: Callable[..., Any]
     sentinel: Callable[..., Any]
+    retry: Callable[..., Any]
 
 
 def client(
@@ -73,7 +77,10 @@ def client(
 ) -> Any:
     """A client of the library for a URL."""
     target = parse(url)
+    # What is tried again, and for how long, is decided by the publisher: the library would repeat live events, too, and wait for long.
+    once: dict[str, Any] = {"retry": library.retry(NoBackoff(), 0)}
     settings: dict[str, Any] = {
+        **once,
         "username": target.username,
         "password": target.password,
         "socket_timeout": timeout,
@@ -82,9 +89,11 @@ def client(
         **extra,
     }
     if target.is_cluster:
+        if int(redis.__version__.partition(".")[0]) < 6:
+            settings.setdefault("cluster_error_retry_attempts", 0)
         return library.cluster(startup_nodes=[library.cluster_node(host, port) for host, port in target.hosts], **settings)
     if target.scheme == "redis-sentinel":
-        own = {"socket_timeout": timeout, "socket_connect_timeout": timeout, **(sentinel_options or {})}
+        own = {**once, "socket_timeout": timeout, "socket_connect_timeout": timeout, **(sentinel_options or {})}
         return library.sentinel(list(target.hosts), sentinel_kwargs=own, **settings).master_for(target.path)
     if target.scheme == "rediss":
         settings["ssl"] = True

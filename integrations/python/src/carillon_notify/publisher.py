@@ -7,6 +7,7 @@ from typing import Any, Union, overload
 
 import redis
 from redis.cluster import ClusterNode, RedisCluster
+from redis.retry import Retry
 from redis.sentinel import Sentinel
 
 from . import connect
@@ -16,7 +17,7 @@ from .events import Event, Message, Topics, complete, dumps, message
 
 Client = Union["redis.Redis", RedisCluster]
 
-_LIBRARY = connect.Library(redis.Redis, RedisCluster, ClusterNode, Sentinel)
+_LIBRARY = connect.Library(redis.Redis, RedisCluster, ClusterNode, Sentinel, Retry)
 
 DEFAULT_URL = "redis://127.0.0.1:6379"
 
