@@ -26,6 +26,13 @@ pub fn line(text: &str) -> Cow<'_, str> {
     escaped(text, |c| acts(c) || c == '\n')
 }
 
+/// The beginning of a text in quotation marks, escaped as in Rust: for messages that quote what somebody sent.
+#[must_use]
+pub fn quoted(text: &str) -> String {
+    let short: String = text.chars().take(60).collect();
+    format!("{short:?}{}", if short.len() < text.len() { "…" } else { "" })
+}
+
 fn escaped(text: &str, is_bad: impl Fn(char) -> bool + Copy) -> Cow<'_, str> {
     if !text.contains(is_bad) {
         return text.into();

@@ -16,11 +16,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use axum::Router;
 use tokio::{net::TcpListener, sync::oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    auth::Authenticator,
     bus::{self, Bus},
     config::{Config, ConfigError},
     http::{self, Door, Hosts, Internal, NodeStatus, Public},
@@ -134,32 +134,27 @@ struct Node {
     /// Accepting ends.
     stop: CancellationToken,
     /// Connections and sessions.
-    visitors: Tasks,
+    connections: Tasks,
     /// Everything that they need.
-    house: Tasks,
+    background: Tasks,
 }
 
 impl Node {
     async fn start(config: &Config, listeners: Listeners) -> Result<Self, AppError> {
         let areas = wiring::areas(config)?;
-        let auth = Authenticator::new(config, &areas)?;
+        let auth = wiring::authenticator(config, &areas)?;
         let tls = config.http.tls.clone().map(http::Certificates::load).transpose().map_err(AppError::Tls)?;
-        let (house, visitors, metrics) = (Tasks::new(), Tasks::new(), Metrics::new());
-        let traces = wiring::traces(config, &house).map_err(AppError::Traces)?;
+        let (background, connections, metrics) = (Tasks::new(), Tasks::new(), Metrics::new());
+        let traces = wiring::traces(config, &background).map_err(AppError::Traces)?;
         let revocations = auth.revocations().clone();
         let place = bus::Settings { revocations: revocations.clone(), ..wiring::bus(config, &areas) };
         let seal = place.redis.as_ref().map(|target| target.seal.clone()).unwrap_or_default();
-        let started = Bus::start(place, metrics.clone(), &house).await;
+        let started = Bus::start(place, metrics.clone(), &background).await;
         let (bus, events) = started.map_err(|e: bus::StartError| AppError::Bus(e.to_string()))?;
-        let (relay, fatal) = Relay::start(
-            wiring::relay(config, revocations.clone(), traces.clone()),
-            bus.clone(),
-            events,
-            metrics.clone(),
-            &house,
-        );
+        let settings = wiring::relay(config, revocations.clone(), traces.clone());
+        let (relay, fatal) = Relay::start(settings, bus.clone(), events, metrics.clone(), &background);
         let roll = Roll::new(wiring::limits(config), config.heartbeat.interval, metrics.clone());
-        house.spawn_until_end(Arc::clone(&roll).sweep(revocations));
+        background.spawn_until_end(Arc::clone(&roll).sweep(revocations));
         let sessions = Arc::new(Common {
             auth: auth.clone(),
             relay: relay.clone(),
@@ -169,17 +164,14 @@ impl Node {
             outbox_bytes: config.limits.outbox_bytes,
             message_bytes: config.limits.message_bytes,
         });
-        if let Some(canary) = canary(config, &bus, &relay, &metrics) {
-            house.spawn_until_end(canary.run());
-        }
+        start_canary(config, &bus, &relay, &metrics, &background);
         let draining = Arc::new(AtomicBool::new(false));
         let public = Arc::new(Public {
             settings: wiring::public(config),
             sessions,
-            tasks: visitors.clone(),
+            tasks: connections.clone(),
             draining: Arc::clone(&draining),
         });
-        let crowd = wiring::crowd(config);
         let internal_address = listeners.internal.local_addr().unwrap_or(config.internal.listen).ip();
         let internal = Arc::new(Internal {
             bus: bus.clone(),
@@ -192,38 +184,20 @@ impl Node {
             address: internal_address,
             hosts: Hosts::new(internal_address, &config.internal.hosts),
             areas: areas.clone(),
-            crowd: Arc::clone(&crowd),
+            crowd: wiring::crowd(config),
             draining: Arc::clone(&draining),
             status: NodeStatus::new(config.node.name.clone()),
         });
-        house.spawn_until_end(rotation::watch(config.clone(), seal, Arc::clone(&internal)));
-        house.spawn_until_end(http::history::remember(metrics.clone()));
-        house.spawn_until_end(announce(Arc::clone(&internal), config.probe.interval));
-        let stop = CancellationToken::new();
-        let door = Door {
-            router: internal.router(),
-            tls: None,
-            header_time: config.limits.header_time,
-            keep_alive: config.http.keep_alive,
-            crowd: http::Crowd::new(0, 0),
-            stalled: STALLED.max(config.heartbeat.interval * 2),
-            metrics,
-            tasks: visitors.clone(),
-        };
-        let tls = tls.map(|tls| {
-            house.spawn_until_end(Arc::clone(&tls).watch());
-            tls.acceptor()
-        });
+        background.spawn_until_end(rotation::watch(config.clone(), seal, Arc::clone(&internal)));
+        background.spawn_until_end(http::history::remember(metrics.clone()));
+        background.spawn_until_end(announce(Arc::clone(&internal), config.probe.interval));
         let router = match wiring::demo(config, &areas, &bus) {
-            Some(demo) => public.router().merge(http::demo::routes(demo)?),
-            None => public.router(),
+            Some(demo) => http::routes::public(&public).merge(http::demo::routes(demo)?),
+            None => http::routes::public(&public),
         };
-        let front = Door { router, tls, crowd, ..door.clone() };
-        say_where(config, &listeners);
-        house.spawn(front.serve(listeners.public, stop.clone()));
-        house.spawn(door.serve(listeners.internal, stop.clone()));
+        let stop = open(config, listeners, router, tls, &internal, (&background, &connections));
         let name = config.node.name.clone();
-        Ok(Self { name, bus, roll, traces, draining, fatal, stop, visitors, house })
+        Ok(Self { name, bus, roll, traces, draining, fatal, stop, connections, background })
     }
 
     /// Unready, then `closing` to every session, spread over the window, then the end of everything.
@@ -235,15 +209,47 @@ impl Node {
         let left = || (window + grace).saturating_sub(begun.elapsed());
         let _ = tokio::time::timeout(left(), self.roll.emptied()).await;
         self.stop.cancel();
-        let stayed = self.visitors.end(left().clamp(Duration::from_millis(100), LAST)).await;
+        let stayed = self.connections.end(left().clamp(Duration::from_millis(100), LAST)).await;
         // A courtesy: what is not taken back ends by itself.
         if self.bus.health().live {
             let _ = tokio::time::timeout(left().min(GOODBYE), self.bus.leave()).await;
         }
-        self.traces.end(&self.house, left()).await;
-        self.house.end(LAST).await;
+        self.traces.end(&self.background, left()).await;
+        self.background.end(LAST).await;
         tracing::info!(node = self.name, stayed, "the node has stopped");
     }
+}
+
+/// Accepts at both listeners until what it returns is cancelled. Connections are tasks of `connections`.
+fn open(
+    config: &Config,
+    listeners: Listeners,
+    routes: Router,
+    tls: Option<Arc<http::Certificates>>,
+    internal: &Arc<Internal>,
+    tasks: (&Tasks, &Tasks),
+) -> CancellationToken {
+    let (background, connections) = tasks;
+    let operators = Door {
+        router: http::routes::internal(internal),
+        tls: None,
+        header_time: config.limits.header_time,
+        keep_alive: config.http.keep_alive,
+        crowd: http::Crowd::new(0, 0),
+        stalled: STALLED.max(config.heartbeat.interval * 2),
+        metrics: internal.metrics.clone(),
+        tasks: connections.clone(),
+    };
+    let tls = tls.map(|tls| {
+        background.spawn_until_end(Arc::clone(&tls).watch());
+        tls.acceptor()
+    });
+    let editors = Door { router: routes, tls, crowd: Arc::clone(&internal.crowd), ..operators.clone() };
+    say_where(config, &listeners);
+    let stop = CancellationToken::new();
+    background.spawn(editors.serve(listeners.public, stop.clone()));
+    background.spawn(operators.serve(listeners.internal, stop.clone()));
+    stop
 }
 
 /// For whoever looks for the node, perhaps at a port that the system has chosen.
@@ -255,11 +261,12 @@ fn say_where(config: &Config, listeners: &Listeners) {
     tracing::info!(node = config.node.name, version, %public, %internal, "the node is up");
 }
 
-/// What sends canaries, where they are wanted. Without Redis there is no way that could fail.
-fn canary(config: &Config, bus: &Bus, relay: &Relay, metrics: &Metrics) -> Option<Canary> {
-    let interval = config.telemetry.canary.filter(|_| config.redis.url.is_some())?;
+/// Sends canaries, where they are wanted. Without Redis there is no way that could fail.
+fn start_canary(config: &Config, bus: &Bus, relay: &Relay, metrics: &Metrics, background: &Tasks) {
+    let Some(interval) = config.telemetry.canary.filter(|_| config.redis.url.is_some()) else { return };
     let (bus, relay, metrics) = (bus.clone(), relay.clone(), metrics.clone());
-    Some(Canary { bus, relay, metrics, node: config.node.name.clone(), interval })
+    let canary = Canary { bus, relay, metrics, node: config.node.name.clone(), interval };
+    background.spawn_until_end(canary.run());
 }
 
 /// Tells the other nodes about this one.

@@ -78,7 +78,9 @@ fn rotate(config: &Config, seal: &Seal, internal: &Internal) -> Result<(), Strin
     if token.is_none() != internal.publish_token.load().is_none() {
         return Err("internal.publish_token comes or goes only with a restart".into());
     }
-    internal.auth.rotate(&fresh).map_err(|error| error.to_string())?;
+    let mode = fresh.auth_mode().map_err(|error| error.to_string())?;
+    let rotated = internal.auth.rotate(mode, &fresh.auth);
+    rotated.map_err(|wrong| fresh.complaint(wrong.key, wrong.what).to_string())?;
     internal.publish_token.store(token.map(Arc::new));
     if let Some(secret) = &fresh.redis.node_secret {
         seal.rotate(secret.expose(), fresh.redis.previous_node_secret.as_ref().map(Secret::expose));

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use crate::{
-    auth::{self, token::NewToken},
+    auth::{self, Authenticator, token::NewToken},
     bus,
     config::{Algorithm, AuthMode, Config, ConfigError, KeySource, Secret},
     http::{self, demo::Minted},
@@ -24,7 +24,13 @@ pub fn areas(config: &Config) -> Result<Areas, ConfigError> {
     let areas = Areas::new(own.names.iter(), own.private.iter(), own.recorded_only.iter());
     let areas =
         areas.map_err(|error| config.complaint("areas.names", format_args!("cannot be used: {error}")))?;
-    Ok(areas.with_naming(auth::naming(config)))
+    Ok(areas.with_naming(auth::naming(&config.auth)))
+}
+
+/// Who decides who may connect. Fails where nobody has decided how, and where a key or a topic cannot be used.
+pub fn authenticator(config: &Config, areas: &Areas) -> Result<Authenticator, ConfigError> {
+    let judge = Authenticator::new(config.auth_mode()?, &config.auth, areas);
+    judge.map_err(|wrong| config.complaint(wrong.key, wrong.what))
 }
 
 /// What the bus is told.

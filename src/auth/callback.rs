@@ -97,24 +97,33 @@ impl Callback {
         if !fresh && let Some(claims) = self.remembered(question) {
             return Ok(claims);
         }
-        // Where the CMS is asked is nobody's business at the door: the log has it.
-        let away = |why: String| {
-            self.log(&why);
-            AuthError::Away(format!("the CMS does not answer as it should (auth.callback_url): {why}"))
-        };
         let turns = if self.has_met(who) { &self.turns.0 } else { &self.turns.1 };
         let Ok(turn) = tokio::time::timeout(TURN, turns.acquire()).await else {
-            return Err(away(format!(
-                "{MAX_QUESTIONS} questions are under way, and none was answered in time"
-            )));
+            return Err(
+                self.away(&format!("{MAX_QUESTIONS} questions are under way, and none was answered in time"))
+            );
         };
         let (status, body) = self.remote.get(headers).await.map_err(|failure| {
             self.log(&failure.why);
-            away(failure.told)
+            self.away(&failure.told)
         })?;
         drop(turn);
+        let (claims, life) = self.read(status, &body, made)?;
+        self.remember(question, &claims, life.min(CACHED));
+        self.meet(who, life.max(MET));
+        Ok(claims)
+    }
+
+    /// That the CMS cannot be asked. Where it is asked is nobody's business at the door: the log has it.
+    fn away(&self, why: &str) -> AuthError {
+        self.log(why);
+        AuthError::Away(format!("the CMS does not answer as it should (auth.callback_url): {why}"))
+    }
+
+    /// What an answer says, and how long that counts.
+    fn read(&self, status: StatusCode, body: &[u8], made: Made) -> Result<(Claims, Duration), AuthError> {
         if status.is_server_error() {
-            return Err(away(format!("the answer was {status}")));
+            return Err(self.away(&format!("the answer was {status}")));
         }
         if status.is_redirection() {
             return Err(AuthError::Refused(format!(
@@ -125,12 +134,12 @@ impl Callback {
             return Err(AuthError::Refused(format!("the CMS refused (its answer was {status})")));
         }
         // The parser's message may quote the answer; its place in it is enough.
-        let answer: Answer = serde_json::from_slice(&body).map_err(|error| {
+        let answer: Answer = serde_json::from_slice(body).map_err(|error| {
             let place = format!("line {}, column {}", error.line(), error.column());
-            away(format!("the answer is not {{\"sub\":…,\"topics\":[…],\"expires_in\":…}} ({place})"))
+            self.away(&format!("the answer is not {{\"sub\":…,\"topics\":[…],\"expires_in\":…}} ({place})"))
         })?;
         if answer.sub.trim().is_empty() {
-            return Err(away("the answer's `sub` is empty: it must name the editor".into()));
+            return Err(self.away("the answer's `sub` is empty: it must name the editor"));
         }
         let named = self.naming.key(&answer.sub);
         let key = named.map_err(|why| {
@@ -145,9 +154,7 @@ impl Callback {
         let proof = Arc::new(Proof { user: key.into(), sid: None, jti: None, made });
         let (topics, publish) = (answer.topics, answer.publish);
         let claims = Claims { user: answer.sub, proof, exp, topics, publish };
-        self.remember(question, &claims, Duration::from_secs(life).min(CACHED));
-        self.meet(who, Duration::from_secs(life).max(MET));
-        Ok(claims)
+        Ok((claims, Duration::from_secs(life)))
     }
 
     /// Two keyed hashes of these headers.

@@ -9,8 +9,9 @@ use http_body_util::{BodyExt, Empty, Limited};
 use hyper::{HeaderMap, Request, StatusCode, Uri};
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 
+use super::SettingError;
 use crate::{
-    config::{Config, ConfigError, Secret, shown_url},
+    config::{Auth, Secret, shown_url},
     outbound::{self, Authorities, Connector},
 };
 
@@ -20,14 +21,14 @@ const PATIENCE: Duration = Duration::from_secs(3);
 const MAX_ANSWER: usize = 1 << 20;
 
 /// The authorities of `auth.tls_ca`, where it is set.
-pub(super) fn trusted(config: &Config) -> Result<Option<Authorities>, ConfigError> {
+pub(super) fn trusted(settings: &Auth) -> Result<Option<Authorities>, SettingError> {
     let read = |path: &PathBuf| {
         outbound::authorities(path).map_err(|problem| {
             let what = format!("is {}, which is not a PEM file that can be used: {problem}", path.display());
-            config.complaint("auth.tls_ca", what)
+            SettingError::new("auth.tls_ca", what)
         })
     };
-    config.auth.tls_ca.as_ref().map(read).transpose()
+    settings.tls_ca.as_ref().map(read).transpose()
 }
 
 /// Why there is no answer.

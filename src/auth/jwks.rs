@@ -13,10 +13,6 @@ use std::{
 };
 
 use hyper::{HeaderMap, StatusCode, header};
-use jsonwebtoken::{
-    DecodingKey, DecodingKeyKind,
-    jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyOperations, PublicKeyUse},
-};
 use serde_json::Value;
 use tokio::{
     sync::{Mutex, MutexGuard},
@@ -25,13 +21,13 @@ use tokio::{
 
 use super::{
     AuthError,
-    crypto::{self, MODULUS},
     fetch::{Failure, Remote},
-    token::quoted,
+    keys::Key,
 };
 use crate::{
     config::{Algorithm, Secret},
     outbound::Authorities,
+    printable::quoted,
     seldom::Seldom,
 };
 
@@ -45,67 +41,6 @@ const STEADY: Duration = Duration::from_secs(3);
 const FAILED: Duration = Duration::from_secs(1);
 /// Age at which keys are read again, unknown key or not.
 const MAX_AGE: Duration = Duration::from_mins(10);
-
-/// A key that signatures are checked with.
-#[derive(Debug, Clone)]
-pub(super) struct Key {
-    id: Option<String>,
-    /// The only algorithm that it may be used with, where that is said.
-    only: Option<Algorithm>,
-    decoding: DecodingKey,
-}
-
-impl Key {
-    /// A key without a name.
-    pub(super) fn new(key: DecodingKey) -> Self {
-        Self { id: None, only: None, decoding: key }
-    }
-
-    /// Whether it is of the algorithm's kind.
-    pub(super) fn fits(&self, algorithm: Algorithm) -> bool {
-        self.decoding.family() == jsonwebtoken::Algorithm::from(algorithm).family()
-            && self.only.is_none_or(|only| only == algorithm)
-    }
-
-    /// Whether nobody can tell it from the one that follows it.
-    pub(super) fn is_unnamed(&self) -> bool {
-        self.id.is_none()
-    }
-
-    /// The key itself.
-    pub(super) fn decoding(&self) -> &DecodingKey {
-        &self.decoding
-    }
-
-    /// A key of a set; `None` for one that is not for us.
-    fn read(value: &Value) -> Option<Self> {
-        let jwk: Jwk = serde_json::from_value(value.clone()).ok()?;
-        if !matches!(jwk.common.public_key_use, None | Some(PublicKeyUse::Signature)) {
-            return None;
-        }
-        // RFC 7517, 4.3: where operations are listed, checking signatures must be one of them.
-        let may_verify = |list: &Vec<KeyOperations>| list.contains(&KeyOperations::Verify);
-        if !jwk.common.key_operations.as_ref().is_none_or(may_verify) {
-            return None;
-        }
-        let own = match &jwk.algorithm {
-            AlgorithmParameters::RSA(_) => Algorithm::Rs256,
-            AlgorithmParameters::EllipticCurve(key) if key.curve == EllipticCurve::P256 => Algorithm::Es256,
-            AlgorithmParameters::OctetKeyPair(key) if key.curve == EllipticCurve::Ed25519 => Algorithm::EdDsa,
-            _ => return None,
-        };
-        if value.get("alg").is_some_and(|alg| alg != own.name()) {
-            return None;
-        }
-        let decoding = DecodingKey::from_jwk(&jwk).ok()?;
-        if let DecodingKeyKind::RsaModulusExponent { n, .. } = decoding.kind()
-            && crypto::significant(n).len() < MODULUS
-        {
-            return None;
-        }
-        Some(Self { id: jwk.common.key_id, only: Some(own), decoding })
-    }
-}
 
 /// Reads a set. An empty one is an error: it would lock everybody out.
 fn read_set(bytes: &[u8]) -> Result<Vec<Key>, String> {
@@ -331,6 +266,5 @@ impl Jwks {
 }
 
 fn pick(keys: &[Key], id: Option<&str>, algorithm: Algorithm) -> Vec<Key> {
-    let named = |key: &&Key| id.is_none() || key.id.as_deref() == id;
-    keys.iter().filter(named).filter(|key| key.fits(algorithm)).cloned().collect()
+    keys.iter().filter(|key| key.is_called(id) && key.fits(algorithm)).cloned().collect()
 }

@@ -8,6 +8,7 @@ mod crypto;
 mod fetch;
 pub mod grant;
 mod jwks;
+mod keys;
 mod names;
 #[cfg(test)]
 mod tests;
@@ -24,7 +25,7 @@ pub use self::{
     token::{Claims, LEEWAY, NewToken, Verifier},
 };
 use crate::{
-    config::{AuthMode, Config, ConfigError, KeySource},
+    config::{self, AuthMode, KeySource},
     protocol::{Areas, Kind, Made, Proof, Revocations, Subject, Topic, time::now_ms},
 };
 
@@ -146,6 +147,22 @@ pub enum AuthError {
     Away(String),
 }
 
+/// Why a setting cannot be used, found only where its value was: `what` continues «auth.jwks (carillon.toml) …».
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{key} {what}")]
+pub struct SettingError {
+    /// The key in the configuration.
+    pub key: &'static str,
+    /// What is wrong with its value.
+    pub what: String,
+}
+
+impl SettingError {
+    fn new(key: &'static str, what: impl fmt::Display) -> Self {
+        Self { key, what: what.to_string() }
+    }
+}
+
 /// Judges credentials by the configured mode. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Authenticator {
@@ -164,25 +181,26 @@ enum Mode {
 }
 
 impl Authenticator {
-    /// Reads the key material. Refuses where nobody has decided who may connect ([`Config::auth_mode`]), where key
+    /// Reads the key material of the mode that was decided on; `settings` are the whole of `[auth]`. Refuses where key
     /// material is unusable, and where a default topic is not one.
-    pub fn new(config: &Config, areas: &Areas) -> Result<Self, ConfigError> {
-        let mode = match config.auth_mode()? {
-            AuthMode::Jwt(jwt) => Mode::Jwt(Verifier::new(jwt, config)?),
+    pub fn new(mode: &AuthMode, settings: &config::Auth, areas: &Areas) -> Result<Self, SettingError> {
+        let mode = match mode {
+            AuthMode::Jwt(jwt) => Mode::Jwt(Verifier::new(jwt, settings)?),
             AuthMode::Callback(callback) => Mode::Callback(Box::new(
-                Callback::new(&callback.url, fetch::trusted(config)?, naming(config))
-                    .map_err(|what| config.complaint("auth.callback_url", what))?,
+                Callback::new(&callback.url, fetch::trusted(settings)?, naming(settings))
+                    .map_err(|what| SettingError::new("auth.callback_url", what))?,
             )),
             AuthMode::None => Mode::None,
         };
-        for pattern in config.auth.default_topics.iter().filter(|pattern| *pattern != "*") {
+        for pattern in settings.default_topics.iter().filter(|pattern| *pattern != "*") {
             if let Err(error) = Subject::parse(pattern, areas) {
-                return Err(config.complaint("auth.default_topics", format_args!("has {pattern:?}: {error}")));
+                let what = format_args!("has {pattern:?}: {error}");
+                return Err(SettingError::new("auth.default_topics", what));
             }
         }
-        let default_topics = config.auth.default_topics.clone().into();
-        let revocations = Revocations::new(config.auth.max_token, naming(config));
-        let areas = areas.clone().with_naming(naming(config));
+        let default_topics = settings.default_topics.clone().into();
+        let revocations = Revocations::new(settings.max_token, naming(settings));
+        let areas = areas.clone().with_naming(naming(settings));
         let mode = Arc::new(ArcSwap::from_pointee(mode));
         Ok(Self { mode, default_topics, areas, notice: Arc::default(), revocations })
     }
@@ -199,10 +217,10 @@ impl Authenticator {
 
     /// Takes other keys from a configuration that was read again; those of before stay where they cannot be used. Sets of
     /// keys that come from a URL are left alone: they are read again by themselves.
-    pub fn rotate(&self, config: &Config) -> Result<(), ConfigError> {
-        let AuthMode::Jwt(jwt) = config.auth_mode()? else { return Ok(()) };
+    pub fn rotate(&self, mode: &AuthMode, settings: &config::Auth) -> Result<(), SettingError> {
+        let AuthMode::Jwt(jwt) = mode else { return Ok(()) };
         if self.has_publish_claims() && !matches!(jwt.keys, KeySource::JwksUrl(_)) {
-            self.mode.store(Arc::new(Mode::Jwt(Verifier::new(jwt, config)?)));
+            self.mode.store(Arc::new(Mode::Jwt(Verifier::new(jwt, settings)?)));
         }
         Ok(())
     }

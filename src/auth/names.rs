@@ -8,14 +8,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{config::Config, protocol::Naming};
+use crate::{config::Auth, protocol::Naming};
 
 /// It is said so often at most.
 const EVERY: Duration = Duration::from_hours(1);
 
 /// How editors are named (`auth.fold_subject`).
-pub fn naming(config: &Config) -> Naming {
-    if config.auth.fold_subject { Naming::Folded } else { Naming::Exact }
+pub fn naming(settings: &Auth) -> Naming {
+    if settings.fold_subject { Naming::Folded } else { Naming::Exact }
 }
 
 /// When it was said last.

@@ -13,14 +13,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::{
-    AuthError,
-    crypto::{self, MODULUS},
-    fetch,
-    jwks::{Jwks, Key},
+    AuthError, SettingError, crypto, fetch,
+    jwks::Jwks,
+    keys::{self, Key},
     names::naming,
 };
 use crate::{
-    config::{Algorithm, Config, ConfigError, Jwt, KeySource, Secret, shown_url},
+    config::{self, Algorithm, Jwt, KeySource, Secret, shown_url},
+    printable::quoted,
     protocol::{
         Made, Naming, Proof,
         time::{now_ms, rfc3339},
@@ -74,8 +74,8 @@ struct TokenHeader {
 }
 
 impl Verifier {
-    /// Reads the key material. Errors name the key of the configuration.
-    pub fn new(jwt: &Jwt, config: &Config) -> Result<Self, ConfigError> {
+    /// Reads the key material that `jwt` names; `settings` are the whole of `[auth]`.
+    pub fn new(jwt: &Jwt, settings: &config::Auth) -> Result<Self, SettingError> {
         crypto::install();
         let mut algorithms = jwt.algorithms.clone();
         let keys = match &jwt.keys {
@@ -85,33 +85,33 @@ impl Verifier {
             }
             KeySource::PublicKey(path) => {
                 let complaint = |what: &str| {
-                    config.complaint("auth.public_key_file", format_args!("is {}: {what}", path.display()))
+                    SettingError::new("auth.public_key_file", format_args!("is {}: {what}", path.display()))
                 };
                 let pem = std::fs::read(path).map_err(|error| complaint(&error.to_string()))?;
-                let (own, key) = public_key(&pem).map_err(complaint)?;
+                let (own, key) = keys::from_pem(&pem).map_err(complaint)?;
                 if algorithms.is_empty() {
                     algorithms.push(own);
                 } else if algorithms != [own] {
                     let what = format!("does not fit {}, whose algorithm is {own}", path.display());
-                    return Err(config.complaint("auth.algorithms", what));
+                    return Err(SettingError::new("auth.algorithms", what));
                 }
-                Keys::Fixed(vec![Key::new(key)])
+                Keys::Fixed(vec![key])
             }
             KeySource::JwksFile(path) => {
                 let complaint = |what: String| {
                     // Perhaps a URL with a password and a slip of the pen.
                     let shown = shown_url(&path.display().to_string());
-                    config.complaint("auth.jwks", format_args!("is {shown}: {what}"))
+                    SettingError::new("auth.jwks", format_args!("is {shown}: {what}"))
                 };
                 Keys::Set(Box::new(Jwks::file(path.clone()).map_err(complaint)?))
             }
-            KeySource::JwksUrl(url) => Keys::Set(Box::new(
-                Jwks::url(url, fetch::trusted(config)?)
-                    .map_err(|what: String| config.complaint("auth.jwks", what))?,
-            )),
+            KeySource::JwksUrl(url) => {
+                let jwks = Jwks::url(url, fetch::trusted(settings)?);
+                Keys::Set(Box::new(jwks.map_err(|what| SettingError::new("auth.jwks", what))?))
+            }
         };
         let (issuer, audience) = (jwt.issuer.clone(), jwt.audience.clone());
-        let (longest, naming) = (config.auth.max_token.as_secs(), naming(config));
+        let (longest, naming) = (settings.max_token.as_secs(), naming(settings));
         Ok(Self { keys, algorithms, issuer, audience, longest, naming })
     }
 
@@ -247,31 +247,6 @@ fn signed_claims(token: &str, keys: &[Key], algorithm: Algorithm) -> Result<Map<
     Err(AuthError::Refused(what.into()))
 }
 
-fn public_key(pem: &[u8]) -> Result<(Algorithm, DecodingKey), &'static str> {
-    let text = String::from_utf8_lossy(pem);
-    if text.contains("PRIVATE KEY") {
-        return Err("that is a private key, which stays with the CMS: give the public one");
-    }
-    if !text.contains("-----BEGIN PUBLIC KEY") && !text.contains("-----BEGIN RSA PUBLIC KEY") {
-        return Err("that is not a public key in PEM form (-----BEGIN PUBLIC KEY-----)");
-    }
-    let ec = || DecodingKey::from_ec_pem(pem).ok().map(|key| (Algorithm::Es256, key));
-    let ed = || DecodingKey::from_ed_pem(pem).ok().map(|key| (Algorithm::EdDsa, key));
-    let rsa = || DecodingKey::from_rsa_pem(pem).ok().map(|key| (Algorithm::Rs256, key));
-    let (algorithm, key) = ec().or_else(ed).or_else(rsa).ok_or("that is not an RSA, P-256 or Ed25519 key")?;
-    // An uncompressed point of P-256: 0x04 and two coordinates of 32 bytes (SEC 1, 2.3.3).
-    if algorithm == Algorithm::Es256 && key.try_get_as_bytes().is_ok_and(|point| point.len() != 65) {
-        return Err("that is a key of another curve than P-256, the one of ES256");
-    }
-    let is_long = |der| crypto::modulus(der).is_some_and(|modulus| modulus.len() >= MODULUS);
-    if algorithm == Algorithm::Rs256 && !key.try_get_as_bytes().is_ok_and(is_long) {
-        return Err(
-            "that is an RSA key of less than 2048 bits, which is too short to be safe: make a longer one",
-        );
-    }
-    Ok((algorithm, key))
-}
-
 fn seconds(claims: &Map<String, Value>, name: &str) -> Result<Option<u64>, String> {
     let number = match claims.get(name) {
         None | Some(Value::Null) => return Ok(None),
@@ -319,12 +294,6 @@ fn one_of(claims: &Map<String, Value>, name: &str, key: &str, accepted: &[String
     Err(format!("the token's `{name}` is {given}: it must be {accepted} ({key})"))
 }
 
-/// A stranger's text, short and escaped.
-pub(super) fn quoted(text: &str) -> String {
-    let short: String = text.chars().take(60).collect();
-    format!("{short:?}{}", if short.len() < text.len() { "…" } else { "" })
-}
-
 fn span(seconds: u64) -> String {
     humantime::format_duration(Duration::from_secs(seconds)).to_string()
 }
@@ -332,19 +301,6 @@ fn span(seconds: u64) -> String {
 fn instant(seconds: u64) -> String {
     // Later than the year 9999 there is no RFC 3339.
     rfc3339(seconds.min(END_OF_TIME) * 1000).replace(".000Z", "Z")
-}
-
-impl From<Algorithm> for jsonwebtoken::Algorithm {
-    fn from(algorithm: Algorithm) -> Self {
-        match algorithm {
-            Algorithm::Hs256 => Self::HS256,
-            Algorithm::Hs384 => Self::HS384,
-            Algorithm::Hs512 => Self::HS512,
-            Algorithm::Rs256 => Self::RS256,
-            Algorithm::Es256 => Self::ES256,
-            Algorithm::EdDsa => Self::EdDSA,
-        }
-    }
 }
 
 /// A token to be made, for tests of a set-up, demos and scripts; a CMS makes its own.

@@ -13,33 +13,13 @@ use std::{
 
 use ::config::{Config as Tree, Environment, File, FileFormat, Map, Source as Layer, Value, ValueKind};
 
-use super::{Config, ConfigError, DEFAULT_TOML, reader::Reader};
+use super::{
+    Config, ConfigError, DEFAULT_TOML,
+    reader::Reader,
+    values::{KNOWN, Source, Values},
+};
 
 const PREFIX: &str = "CARILLON__";
-
-/// Where a value came from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Source {
-    /// `default.toml`, compiled in.
-    Default,
-    /// The configuration file.
-    File(PathBuf),
-    /// An environment variable.
-    Environment(String),
-    /// Set by a command, for example by an option of `carillon dev`.
-    Command(&'static str),
-}
-
-impl fmt::Display for Source {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Default => f.write_str("default"),
-            Self::File(path) => write!(f, "{}", path.display()),
-            Self::Environment(name) => write!(f, "environment variable {name}"),
-            Self::Command(what) => f.write_str(what),
-        }
-    }
-}
 
 /// The layers that a configuration is made of. Never prints: secrets may be among them.
 #[derive(Clone, Default)]
@@ -191,9 +171,6 @@ impl Layer for Pairs {
     }
 }
 
-/// Every value by its key, with its source.
-pub(super) type Values = BTreeMap<String, (Value, Source)>;
-
 fn flatten(path: &str, value: &Value, found: &mut impl FnMut(&str, &Value)) {
     match &value.kind {
         ValueKind::Table(table) if !table.is_empty() || path.is_empty() => {
@@ -207,20 +184,6 @@ fn flatten(path: &str, value: &Value, found: &mut impl FnMut(&str, &Value)) {
         _ => found(path, value),
     }
 }
-
-/// Keys of `default.toml`, in its order.
-pub(super) static KNOWN: std::sync::LazyLock<Vec<String>> = std::sync::LazyLock::new(|| {
-    let mut section = "";
-    let mut keys = Vec::new();
-    for line in DEFAULT_TOML.lines() {
-        if let Some(name) = line.strip_prefix('[') {
-            section = name.trim_end_matches(']');
-        } else if let Some((name, _)) = line.split_once(" = ").filter(|_| !line.starts_with('#')) {
-            keys.push(format!("{section}.{name}"));
-        }
-    }
-    keys
-});
 
 fn sections() -> impl Iterator<Item = &'static str> {
     let mut last = "";

@@ -5,16 +5,17 @@
 //! topics are texts here.
 
 mod advice;
-mod doors;
+mod auth;
 mod layers;
+mod listeners;
 mod reader;
-mod rooms;
 mod secret;
+mod sections;
 mod show;
 mod surroundings;
 #[cfg(test)]
 mod tests;
-mod who;
+mod values;
 
 use std::{
     collections::BTreeMap,
@@ -24,15 +25,16 @@ use std::{
 use self::reader::Reader;
 pub use self::reader::secret_file;
 pub use self::{
-    doors::{Http, Internal, KeepAlive},
-    layers::{Layers, Source},
-    rooms::{
+    auth::{Algorithm, Auth, AuthMode, Callback, Jwt, KeySource},
+    layers::Layers,
+    listeners::{Http, Internal, KeepAlive},
+    secret::{Secret, shown_url},
+    sections::{
         Areas, Demo, Drain, Heartbeat, Limits, Log, LogFormat, LogLevel, Node, Probe, Redis, Resync,
         Settings, Sources, Telemetry, Transports,
     },
-    secret::{Secret, shown_url},
     surroundings::{is_coloured, user_state_dir},
-    who::{Algorithm, Auth, AuthMode, Callback, Jwt, KeySource},
+    values::Source,
 };
 
 /// The documentation of every key, and the defaults.

@@ -9,9 +9,8 @@ use std::{collections::BTreeMap, fmt, ops::RangeInclusive, path::PathBuf, time::
 use ::config::ValueKind;
 
 use super::{
-    layers::{Source, Values},
-    secret::{Secret, shown_url},
-    show::hidden,
+    secret::{Secret, hidden, shown_url},
+    values::{Source, Values},
 };
 
 /// Reads values and collects complaints. A bad value reads as a harmless one, since nobody sees the result then.

@@ -13,6 +13,21 @@ use serde::{Serialize, Serializer};
 /// What is shown instead.
 pub(super) const HIDDEN: &str = "***";
 
+/// Keys whose values are secrets.
+const SECRETS: [&str; 7] = [
+    "auth.secret",
+    "auth.previous_secret",
+    "internal.publish_token",
+    "redis.node_secret",
+    "redis.password",
+    "redis.previous_node_secret",
+    "redis.sentinel_password",
+];
+/// What is not set, in TOML.
+pub(super) const EMPTY: &str = "\"\"";
+/// Keys whose values are URLs, which may hold a secret.
+const URLS: [&str; 4] = ["redis.url", "auth.jwks", "auth.callback_url", "telemetry.otlp_endpoint"];
+
 /// A text that never prints. Cheap to clone. Comparing takes the same time wherever the texts differ.
 #[derive(Clone)]
 pub struct Secret(Arc<str>);
@@ -82,6 +97,20 @@ pub fn shown_url(url: &str) -> String {
 fn is_secret_parameter(name: &str) -> bool {
     let name = name.to_lowercase();
     ["password", "secret", "token", "key", "auth", "sig", "code"].iter().any(|word| name.contains(word))
+}
+
+/// A value of the file as it may be shown.
+pub(super) fn hidden(key: &str, literal: String) -> String {
+    if literal == EMPTY {
+        literal
+    } else if SECRETS.contains(&key) {
+        format!("\"{HIDDEN}\"")
+    } else if URLS.contains(&key) {
+        // What is left of a URL when its quotation marks go needs no escapes.
+        format!("\"{}\"", shown_url(&literal.replace(['"', '\\'], "")))
+    } else {
+        literal
+    }
 }
 
 #[cfg(test)]

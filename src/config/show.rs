@@ -3,22 +3,10 @@
 use std::fmt::Write as _;
 
 use super::{
-    Config, Source,
-    layers::KNOWN,
-    secret::{HIDDEN, shown_url},
+    Config,
+    secret::EMPTY,
+    values::{KNOWN, Source},
 };
-
-const SECRETS: [&str; 7] = [
-    "auth.secret",
-    "auth.previous_secret",
-    "internal.publish_token",
-    "redis.node_secret",
-    "redis.password",
-    "redis.previous_node_secret",
-    "redis.sentinel_password",
-];
-const EMPTY: &str = "\"\"";
-const URLS: [&str; 4] = ["redis.url", "auth.jwks", "auth.callback_url", "telemetry.otlp_endpoint"];
 
 impl Config {
     /// What `carillon config show` prints.
@@ -40,9 +28,7 @@ impl Config {
         }
         text
     }
-}
 
-impl Config {
     /// The same for programs: `{"http.listen": {"value": "0.0.0.0:8080", "source": "default"}, …}`.
     pub fn show_json(&self) -> serde_json::Value {
         let entry = |key: &String| {
@@ -53,19 +39,5 @@ impl Config {
             (key.clone(), serde_json::json!({"value": value, "source": source}))
         };
         KNOWN.iter().map(entry).collect::<serde_json::Map<_, _>>().into()
-    }
-}
-
-/// A value of the file as it may be shown.
-pub(super) fn hidden(key: &str, literal: String) -> String {
-    if literal == EMPTY {
-        literal
-    } else if SECRETS.contains(&key) {
-        format!("\"{HIDDEN}\"")
-    } else if URLS.contains(&key) {
-        // What is left of a URL when its quotation marks go needs no escapes.
-        format!("\"{}\"", shown_url(&literal.replace(['"', '\\'], "")))
-    } else {
-        literal
     }
 }

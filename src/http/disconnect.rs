@@ -14,8 +14,7 @@ use serde_json::{Value, json};
 use super::{
     Internal,
     internal::Right,
-    publish::{bus_problem, too_large},
-    refusal::Refusal,
+    refusal::{Refusal, bus_problem, too_large},
 };
 use crate::{
     bus::BusError,

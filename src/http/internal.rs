@@ -1,4 +1,4 @@
-//! The internal door: for publishers and operators. Keep it off the internet.
+//! The internal listener, for publishers and operators: what its handlers share, and who may do what there.
 
 use std::{
     net::IpAddr,
@@ -6,47 +6,27 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    time::Instant,
 };
 
 use arc_swap::ArcSwapOption;
-use axum::{
-    Json, Router,
-    body::Body,
-    extract::{DefaultBodyLimit, Request, State},
-    http::{HeaderMap, HeaderValue, StatusCode, header},
-    middleware::{Next, from_fn_with_state, map_request},
-    response::{IntoResponse, Response},
-    routing::{any, get, post},
-};
-use futures_util::StreamExt;
-use serde_json::json;
+use axum::http::{HeaderMap, HeaderValue, header};
 
 use super::{
-    Crowd, disconnect,
+    Crowd,
     headers::single,
-    history,
     hosts::{Hosts, is_local},
-    page, positions, publish,
-    refusal::{Refusal, not_allowed, not_found},
-    status::{self, NodeStatus},
 };
 use crate::{
     auth::{AuthError, Authenticator, Credentials, Patterns, bearer},
     bus::Bus,
     config::Secret,
     metrics::Metrics,
-    protocol::{Areas, Problem, Topic, TopicError},
+    protocol::{Areas, Problem, Topic, TopicError, time::now_ms},
     relay::Relay,
     session::Roll,
     telemetry::traces::Traces,
 };
-
-/// The largest body of a request: a batch of many events.
-pub(super) const BODY: usize = 8 << 20;
-
-/// Time for the whole body of a request.
-const BODY_TIME: Duration = Duration::from_secs(15);
 
 /// What the internal door needs.
 #[derive(Debug)]
@@ -79,6 +59,24 @@ pub struct Internal {
     pub status: NodeStatus,
 }
 
+/// What does not change about a node.
+#[derive(Debug)]
+pub struct NodeStatus {
+    /// Its name.
+    pub node: String,
+    /// When it started, ms since 1970.
+    pub started: u64,
+    /// When it started, on the clock that only goes forward.
+    pub since: Instant,
+}
+
+impl NodeStatus {
+    /// A node that starts now.
+    pub fn new(node: String) -> Self {
+        Self { node, started: now_ms(), since: Instant::now() }
+    }
+}
+
 /// What somebody at the internal door may do.
 pub(super) enum Right {
     Everything,
@@ -96,30 +94,6 @@ impl Right {
 }
 
 impl Internal {
-    /// The routes.
-    pub fn router(self: &Arc<Self>) -> Router {
-        let ask_first = || from_fn_with_state(Arc::clone(self), ask_first);
-        let guarded = Router::new()
-            .route("/publish", post(publish::publish).layer(ask_first()))
-            .route("/disconnect", post(disconnect::disconnect).layer(ask_first()))
-            .route("/refresh", post(disconnect::refresh).layer(ask_first()));
-        Router::new()
-            .route("/healthz", get(|| async { "ok\n" }))
-            .route("/readyz", get(ready))
-            .route("/metrics", get(metrics))
-            .route("/status", get(status::status))
-            .route("/history", get(history::history))
-            .route("/positions", get(positions::positions))
-            .merge(guarded)
-            .merge(page::routes())
-            .method_not_allowed_fallback(not_allowed)
-            .fallback(any(not_found))
-            .layer(DefaultBodyLimit::max(BODY))
-            .layer(map_request(give_up_in_time))
-            .layer(from_fn_with_state(Arc::clone(self), answer_to_its_names))
-            .with_state(Arc::clone(self))
-    }
-
     /// Why the node is not ready; `None` when it is.
     pub(super) fn trouble(&self) -> Option<String> {
         if self.draining.load(Ordering::Acquire) {
@@ -201,55 +175,3 @@ impl Internal {
 
 /// What proxies add to a request.
 const PROXIED: [&str; 5] = ["x-forwarded-for", "x-forwarded-host", "x-real-ip", "forwarded", "via"];
-
-/// Answers to names of this door only: see [`Hosts`]. Whoever shows a secret is no page, whatever they call the door; and
-/// balancers, whose names are many, learn no more than whether the node is well.
-async fn answer_to_its_names(
-    State(internal): State<Arc<Internal>>,
-    request: Request,
-    next: Next,
-) -> Response {
-    let spared = ["/healthz", "/readyz"].contains(&request.uri().path());
-    let headers = request.headers();
-    if spared || internal.hosts.know(headers) || internal.right(headers).await.is_ok() {
-        return next.run(request).await;
-    }
-    let detail =
-        "The internal door is not known by the name in Host: write it into internal.hosts, or send a token.";
-    Refusal::from(Problem::new(403, "forbidden", "Not a name of this door", detail)).into_response()
-}
-
-/// Asks who it is before the body is read: whoever may do nothing sends megabytes in vain.
-async fn ask_first(State(internal): State<Arc<Internal>>, request: Request, next: Next) -> Response {
-    match internal.right(request.headers()).await {
-        Ok(_) => next.run(request).await,
-        Err(problem) => Refusal::from(problem).into_response(),
-    }
-}
-
-/// A body that takes too long ends there, and is no complete JSON.
-async fn give_up_in_time(request: Request) -> Request {
-    let end = tokio::time::sleep(BODY_TIME);
-    request.map(|body| Body::from_stream(body.into_data_stream().take_until(Box::pin(end))))
-}
-
-/// `GET /readyz`
-async fn ready(State(internal): State<Arc<Internal>>) -> Response {
-    match internal.trouble() {
-        None => Json(json!({"ready": true})).into_response(),
-        Some(reason) => {
-            (StatusCode::SERVICE_UNAVAILABLE, Json(json!({"ready": false, "reason": reason}))).into_response()
-        }
-    }
-}
-
-/// `GET /metrics`
-async fn metrics(State(internal): State<Arc<Internal>>, headers: HeaderMap) -> Response {
-    let accepted = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let (content_type, text) = if accepted.contains("application/openmetrics-text") {
-        ("application/openmetrics-text; version=1.0.0; charset=utf-8", internal.metrics.text())
-    } else {
-        ("text/plain; version=0.0.4; charset=utf-8", internal.metrics.plain_text())
-    };
-    ([(header::CONTENT_TYPE, content_type)], text).into_response()
-}

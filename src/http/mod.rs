@@ -21,6 +21,7 @@ mod positions;
 mod public;
 mod publish;
 mod refusal;
+pub mod routes;
 pub mod status;
 mod tls;
 mod upgrade;
@@ -28,9 +29,8 @@ mod wish;
 
 pub use crowd::Crowd;
 pub use hosts::Hosts;
-pub use internal::Internal;
+pub use internal::{Internal, NodeStatus};
 pub use listener::{Door, Peer, bind};
 pub use origin::Origins;
 pub use public::{Public, Settings};
-pub use status::NodeStatus;
 pub use tls::Certificates;

@@ -12,7 +12,10 @@ use axum::{
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{Internal, publish::bus_problem, refusal::Refusal};
+use super::{
+    Internal,
+    refusal::{Refusal, bus_problem},
+};
 use crate::protocol::{Position, Problem, Topic};
 
 /// Topics of one question.

@@ -1,32 +1,23 @@
-//! The public door: its routes, and who may pass.
+//! The public listener: what its handlers share, and who may pass.
 
 use std::sync::{
     Arc,
     atomic::{AtomicBool, Ordering},
 };
 
-use axum::{
-    Json, Router,
-    extract::State,
-    http::{HeaderMap, HeaderValue, header},
-    middleware::from_fn_with_state,
-    response::{IntoResponse, Response},
-    routing::{any, get},
-};
-use serde_json::json;
+use axum::http::{HeaderMap, HeaderValue, header};
 
 use super::{
-    Origins, assets, cors, events,
+    Origins,
     headers::{joined, single},
     listener::Peer,
-    refusal::{not_allowed, not_found},
-    upgrade,
+    refusal::no_room,
 };
 use crate::{
     auth::{AuthError, Credentials, Told},
     metrics::ReasonLabel,
     protocol::Problem,
-    session::{Caller, Common, Full, Place},
+    session::{Caller, Common, Place},
     shutdown::Tasks,
 };
 
@@ -61,27 +52,6 @@ pub struct Public {
 }
 
 impl Public {
-    /// The routes.
-    pub fn router(self: &Arc<Self>) -> Router {
-        let base = &self.settings.base_path;
-        let path = |name: &str| format!("{base}/{name}");
-        let shared = Router::new()
-            .route(&path("config"), get(config))
-            .route(&path("realtime.js"), assets::realtime_js())
-            .route(&path("realtime.js.map"), assets::realtime_js_map())
-            .route(&path(assets::hashed_name()), assets::realtime_js_for_good())
-            .route(&path("realtime.d.ts"), assets::realtime_d_ts())
-            .route(&path("events"), get(events::events).post(events::events))
-            .route(&path("poll"), get(events::poll).post(events::poll))
-            .method_not_allowed_fallback(not_allowed)
-            .layer(from_fn_with_state(Arc::clone(self), cors::share));
-        Router::new()
-            .route(base, get(upgrade::websocket).fallback(not_allowed))
-            .merge(shared)
-            .fallback(any(not_found))
-            .with_state(Arc::clone(self))
-    }
-
     pub(super) fn refused(&self, reason: &'static str) {
         self.sessions.metrics.refused.get_or_create(&ReasonLabel { reason }).inc();
     }
@@ -97,12 +67,12 @@ impl Public {
     /// A place for a session.
     pub(super) fn enter(&self, headers: &HeaderMap, peer: Peer) -> Result<Place, Problem> {
         let client = self.settings.origins.client(headers, peer);
-        self.sessions.roll.enter(client).map_err(full)
+        self.sessions.roll.enter(client).map_err(no_room)
     }
 
     /// Counts somebody new; `known`: they have proven who they are.
     pub(super) fn count(&self, known: bool) -> Result<(), Problem> {
-        self.sessions.roll.count(known).map_err(full)
+        self.sessions.roll.count(known).map_err(no_room)
     }
 
     /// What a CMS is told about a request. `topics` are those that it asks for; empty where they come later.
@@ -159,41 +129,4 @@ impl Public {
             }
         }
     }
-}
-
-/// Why there is no room.
-fn full(full: Full) -> Problem {
-    let (code, detail, seconds) = match full {
-        Full::Node => ("too-many-sessions", "This node has as many sessions as it may (limits.sessions).", 5),
-        Full::Address => (
-            "too-many-sessions",
-            "This address has as many sessions as it may (limits.sessions_per_address).",
-            5,
-        ),
-        Full::Rate => ("accept-rate", "Too many sessions at once (limits.accepts_per_second).", 1),
-        Full::Strangers => (
-            "accept-rate",
-            "Too many at once who have not proven who they are (limits.strangers_per_second).",
-            1,
-        ),
-        Full::Draining => ("draining", "This node is about to stop.", 1),
-    };
-    Problem::new(503, code, "Come back later", detail).retry_after(seconds)
-}
-
-/// `GET <base>/config`
-async fn config(State(public): State<Arc<Public>>) -> Response {
-    let settings = &public.settings;
-    let mut response = Json(json!({
-        "websocket": settings.websocket,
-        "sse": settings.sse,
-        "poll": settings.poll,
-        "heartbeat": public.sessions.terms.heartbeat,
-        "version": env!("CARGO_PKG_VERSION"),
-        "script": format!("{}/{}", settings.base_path, assets::hashed_name()),
-        "integrity": assets::integrity(),
-    }))
-    .into_response();
-    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
 }

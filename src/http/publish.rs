@@ -27,8 +27,8 @@ use serde_json::{Value, json, value::RawValue};
 
 use super::{
     Internal,
-    internal::{BODY, Right},
-    refusal::Refusal,
+    internal::Right,
+    refusal::{Refusal, bus_problem, not_tried, too_large},
 };
 use crate::{
     bus::{BusError, RecordedOnly},
@@ -113,13 +113,6 @@ fn is_live(options: &Result<Query<Options>, QueryRejection>) -> Result<bool, Pro
             Err(Problem::new(400, "bad-request", "Not a request", detail))
         }
     }
-}
-
-/// A body that was not read to its end.
-pub(super) fn too_large(why: &BytesRejection) -> Problem {
-    let status = why.status().as_u16();
-    let detail = format!("A request has at most {BODY} bytes: send smaller batches ({}).", why.body_text());
-    Problem::new(status, "bad-request", "Not a request", detail)
 }
 
 /// Checks everything; the first trouble is the answer, with the element it is in.
@@ -318,23 +311,4 @@ fn answer(outcomes: Vec<Outcome>) -> Result<Response, Problem> {
         })
         .collect();
     Ok((StatusCode::MULTI_STATUS, Json(json!({ "results": results }))).into_response())
-}
-
-fn not_tried() -> Problem {
-    Problem::new(
-        503,
-        "not-tried",
-        "Not published",
-        "An earlier one failed, which this one must not overtake.",
-    )
-}
-
-/// What Redis' refusal is in HTTP.
-pub(super) fn bus_problem(error: &BusError) -> Problem {
-    let (status, code) = match error {
-        BusError::Away(_) => (503, "redis-away"),
-        BusError::Refused(_) => (503, "redis-refuses"),
-        BusError::Event(_) => return Problem::new(400, "bad-event", "Not published", error.to_string()),
-    };
-    Problem::new(status, code, "Not published", error.to_string()).retry_after(1)
 }

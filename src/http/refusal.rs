@@ -1,11 +1,15 @@
-//! Problems as HTTP answers.
+//! Problems as HTTP answers, and the problems that several handlers answer with.
 
 use axum::{
+    extract::rejection::BytesRejection,
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
 
-use crate::protocol::Problem;
+use crate::{bus::BusError, protocol::Problem, session::Full};
+
+/// The largest body of a request: a batch of many events.
+pub(super) const BODY: usize = 8 << 20;
 
 /// A problem on its way out.
 #[derive(Debug)]
@@ -51,4 +55,51 @@ pub(crate) async fn not_found(uri: axum::http::Uri) -> Refusal {
 pub(crate) async fn not_allowed(method: axum::http::Method, uri: axum::http::Uri) -> Refusal {
     let detail = format!("{} does not answer {method}.", uri.path());
     Problem::new(405, "method-not-allowed", "Method not allowed", detail).into()
+}
+
+/// A body that was not read to its end.
+pub(super) fn too_large(why: &BytesRejection) -> Problem {
+    let status = why.status().as_u16();
+    let detail = format!("A request has at most {BODY} bytes: send smaller batches ({}).", why.body_text());
+    Problem::new(status, "bad-request", "Not a request", detail)
+}
+
+/// What Redis' refusal is in HTTP.
+pub(super) fn bus_problem(error: &BusError) -> Problem {
+    let (status, code) = match error {
+        BusError::Away(_) => (503, "redis-away"),
+        BusError::Refused(_) => (503, "redis-refuses"),
+        BusError::Event(_) => return Problem::new(400, "bad-event", "Not published", error.to_string()),
+    };
+    Problem::new(status, code, "Not published", error.to_string()).retry_after(1)
+}
+
+/// Something else failed before it.
+pub(super) fn not_tried() -> Problem {
+    Problem::new(
+        503,
+        "not-tried",
+        "Not published",
+        "An earlier one failed, which this one must not overtake.",
+    )
+}
+
+/// Why there is no room.
+pub(super) fn no_room(full: Full) -> Problem {
+    let (code, detail, seconds) = match full {
+        Full::Node => ("too-many-sessions", "This node has as many sessions as it may (limits.sessions).", 5),
+        Full::Address => (
+            "too-many-sessions",
+            "This address has as many sessions as it may (limits.sessions_per_address).",
+            5,
+        ),
+        Full::Rate => ("accept-rate", "Too many sessions at once (limits.accepts_per_second).", 1),
+        Full::Strangers => (
+            "accept-rate",
+            "Too many at once who have not proven who they are (limits.strangers_per_second).",
+            1,
+        ),
+        Full::Draining => ("draining", "This node is about to stop.", 1),
+    };
+    Problem::new(503, code, "Come back later", detail).retry_after(seconds)
 }

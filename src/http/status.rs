@@ -3,7 +3,6 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, atomic::Ordering},
-    time::Instant,
 };
 
 use axum::{
@@ -24,24 +23,6 @@ use crate::{
     relay::SourceState,
     session::Transport,
 };
-
-/// What does not change about a node.
-#[derive(Debug)]
-pub struct NodeStatus {
-    /// Its name.
-    pub node: String,
-    /// When it started, ms since 1970.
-    pub started: u64,
-    /// When it started, on the clock that only goes forward.
-    pub since: Instant,
-}
-
-impl NodeStatus {
-    /// A node that starts now.
-    pub fn new(node: String) -> Self {
-        Self { node, started: now_ms(), since: Instant::now() }
-    }
-}
 
 impl Internal {
     /// The node's state as a JSON object.

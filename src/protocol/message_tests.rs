@@ -48,3 +48,45 @@ fn node_messages_have_the_names_of_the_contract() {
         r#"{"type":"token-expiring","expires_in":30}"#
     );
 }
+
+#[test]
+fn null_is_as_if_it_were_missing() {
+    let plain = ClientMessage::Connect(Connect::default());
+    for text in [
+        r#"{"type":"connect","topics":null}"#,
+        r#"{"type":"connect","topics":null,"token":null,"client":null,"resume":null}"#,
+    ] {
+        assert_eq!(ClientMessage::parse(text).as_ref(), Ok(&plain), "{text}");
+    }
+    let resumed = |positions: &[(&str, &str)]| {
+        let positions = positions.iter().map(|(topic, at)| ((*topic).into(), (*at).into())).collect();
+        Some(Resume { positions, ..Resume::default() })
+    };
+    for (resume, right) in [
+        (r#"{"at":null,"positions":null}"#, resumed(&[])),
+        (r#"{"positions":{"comments:42":null,"projects":"x.1-2"}}"#, resumed(&[("projects", "x.1-2")])),
+    ] {
+        let connect = ClientMessage::parse(&format!(r#"{{"type":"connect","resume":{resume}}}"#));
+        let right_connect = Connect { resume: right.clone(), ..Connect::default() };
+        assert_eq!(connect, Ok(ClientMessage::Connect(right_connect)), "{resume}");
+        let subscribe = format!(r#"{{"type":"subscribe","topics":["projects"],"resume":{resume}}}"#);
+        let right = ClientMessage::Subscribe { topics: vec!["projects".into()], resume: right };
+        assert_eq!(ClientMessage::parse(&subscribe), Ok(right), "{resume}");
+    }
+}
+
+#[test]
+fn what_must_be_there_may_not_be_null() {
+    for text in [
+        r#"{"type":null}"#,
+        r#"{"type":"subscribe","topics":null}"#,
+        r#"{"type":"unsubscribe","topics":null}"#,
+        r#"{"type":"token","token":null}"#,
+        r#"{"type":"connect","topics":[null]}"#,
+        r#"{"type":"connect","topics":{}}"#,
+        r#"{"type":"connect","resume":{"positions":[]}}"#,
+        r#"{"type":"connect","resume":{"positions":{"comments:42":7}}}"#,
+    ] {
+        assert!(ClientMessage::parse(text).is_err(), "{text}");
+    }
+}

@@ -11,7 +11,7 @@ use crate::support::{
     redis::certificates,
     ways::{ALL, COOKIE, Carrier, Way},
 };
-use carillon::{auth::Authenticator, protocol::Areas};
+use carillon::{app::wiring, protocol::Areas};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -344,7 +344,7 @@ async fn the_server_that_decides_must_be_the_one_that_auth_tls_ca_signed() {
         let wrong =
             config(&[("auth.mode", mode), ("auth.secret", ""), (key, &url), ("auth.tls_ca", &not_pem)]);
         let areas = Areas::new(&wrong.areas.names, &wrong.areas.private, &wrong.areas.recorded_only).unwrap();
-        let error = Authenticator::new(&wrong, &areas).unwrap_err().to_string();
+        let error = wiring::authenticator(&wrong, &areas).unwrap_err().to_string();
         assert!(error.contains("auth.tls_ca (test)") && error.contains("no certificate"), "{error}");
     }
 }

@@ -6,6 +6,7 @@
 use std::{collections::VecDeque, net::IpAddr, sync::Arc, time::Duration};
 
 use carillon::{
+    app::wiring,
     auth::{Authenticator, Credentials},
     bus::BusEvent,
     config::Layers,
@@ -68,7 +69,7 @@ pub(crate) fn authenticator() -> Authenticator {
     let layers =
         Layers::new().set("auth.mode", "none", "simulation").set("auth.default_topics", "*", "simulation");
     let config = layers.load().expect("a configuration");
-    Authenticator::new(&config, &areas()).expect("an authenticator")
+    wiring::authenticator(&config, &areas()).expect("an authenticator")
 }
 
 impl World {

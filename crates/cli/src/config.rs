@@ -5,7 +5,6 @@ use std::{process::ExitCode, time::Duration};
 use anyhow::bail;
 use carillon::{
     app::wiring,
-    auth::Authenticator,
     bus::{
         self,
         redis::{Weight, examine},
@@ -61,7 +60,7 @@ impl ConfigCommand {
                 let config = file.load()?;
                 // Reads keys, areas, certificates and addresses as a node would.
                 let areas = wiring::areas(&config)?;
-                Authenticator::new(&config, &areas)?;
+                wiring::authenticator(&config, &areas)?;
                 let bus = wiring::bus(&config, &areas);
                 if let Some(redis) = &bus.redis {
                     redis.check()?;

@@ -198,7 +198,9 @@ impl Show {
         let config = self.key.load()?;
         let mut refusal = None;
         if let Some(AuthMode::Jwt(jwt)) = &config.auth.mode {
-            let verdict = Verifier::new(jwt, &config)?.verify(token).await;
+            let verifier = Verifier::new(jwt, &config.auth);
+            let verifier = verifier.map_err(|wrong| config.complaint(wrong.key, wrong.what))?;
+            let verdict = verifier.verify(token).await;
             shown["good"] = verdict.is_ok().into();
             if let Err(why) = verdict {
                 shown["why"] = why.to_string().into();

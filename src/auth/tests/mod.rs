@@ -43,7 +43,9 @@ fn try_new(settings: &[(&str, &str)]) -> Result<Authenticator, String> {
         layers.set(&format!("{section}.{name}"), *value, "test")
     });
     let config = layers.load().map_err(|error| error.to_string())?;
-    Authenticator::new(&config, &areas()).map_err(|error| error.to_string())
+    let mode = config.auth_mode().map_err(|error| error.to_string())?;
+    let judge = Authenticator::new(mode, &config.auth, &areas());
+    judge.map_err(|wrong| config.complaint(wrong.key, wrong.what).to_string())
 }
 
 fn new(settings: &[(&str, &str)]) -> Authenticator {

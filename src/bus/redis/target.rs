@@ -9,7 +9,7 @@ use std::{
 
 use fred::types::{
     RespVersion,
-    config::{Config, Server, ServerConfig, TlsConfig},
+    config::{Config, Server, ServerConfig, TlsConfig, TlsConnector},
 };
 use percent_encoding::percent_decode_str;
 
@@ -196,10 +196,14 @@ impl Target {
                 password: password.or(url_password),
             },
             sentinel: (own != Credentials::default()).then_some(own),
-            tls: if place.tls || self.tls_ca.is_some() { Some(tls::connector(self)?.into()) } else { None },
+            tls: if place.tls || self.tls_ca.is_some() { Some(self.connector()?.into()) } else { None },
             tls_server_name: self.tls_server_name.clone(),
             database,
         })
+    }
+
+    fn connector(&self) -> Result<TlsConnector, StartError> {
+        tls::connector(self.tls_ca.as_deref(), self.tls_cert.as_deref(), self.tls_key.as_deref())
     }
 
     fn place(&self) -> Result<Place<'_>, String> {

@@ -10,12 +10,16 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
 };
 
-use super::Target;
 use crate::{bus::StartError, outbound};
 
-/// The connector for a target.
-pub(super) fn connector(target: &Target) -> Result<TlsConnector, StartError> {
-    let roots = match &target.tls_ca {
+/// The connector that trusts the authorities in the PEM file `ca` (without one: those of the system), and shows our
+/// certificate where `cert` and `key` name its files.
+pub(super) fn connector(
+    ca: Option<&Path>,
+    cert: Option<&Path>,
+    key: Option<&Path>,
+) -> Result<TlsConnector, StartError> {
+    let roots = match ca {
         Some(path) => trusted(path)?,
         None => system()?,
     };
@@ -23,7 +27,7 @@ pub(super) fn connector(target: &Target) -> Result<TlsConnector, StartError> {
     let versions = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
     let builder =
         versions.map_err(|e| StartError(format!("TLS cannot be used: {e}")))?.with_root_certificates(roots);
-    let config = match (&target.tls_cert, &target.tls_key) {
+    let config = match (cert, key) {
         (None, None) => builder.with_no_client_auth(),
         (Some(cert), Some(key)) => {
             let chain = certificates(cert, "redis.tls_cert")?;

@@ -171,20 +171,8 @@ impl Switch {
             if self.link.is_doubtful(room) {
                 continue;
             }
-            match head {
-                Ok(head) => {
-                    let arrival = self.feeds.compare(room, &head, place.top, latest);
-                    self.follow(room, &place.topic, arrival, false);
-                    self.owe_live(room, &marks);
-                    self.release(room, &place.topic);
-                }
-                Err(error) => {
-                    if let Some(others) = self.turn.complaints.unseen.due(now) {
-                        tracing::warn!(topic = %place.topic, %error, others, "the head of a topic cannot be read; trying again");
-                    }
-                    self.feeds.fail(room, &error);
-                    again.push(room);
-                }
+            if !self.take_head(room, &place, head, latest, &marks) {
+                again.push(room);
             }
         }
         for room in looked.areas.iter().filter_map(|area| self.hub.find(area)).collect::<Vec<_>>() {
@@ -203,6 +191,33 @@ impl Switch {
             self.link.settle();
             let ids = self.joins.all();
             self.attempt(ids);
+        }
+    }
+
+    /// Compares a topic with the end of its log; `false` where that could not be read.
+    fn take_head(
+        &mut self,
+        room: RoomId,
+        place: &Place,
+        head: Result<Head, BusError>,
+        latest: Stamp,
+        marks: &Marks,
+    ) -> bool {
+        match head {
+            Ok(head) => {
+                let arrival = self.feeds.compare(room, &head, place.top, latest);
+                self.follow(room, &place.topic, arrival, false);
+                self.owe_live(room, marks);
+                self.release(room, &place.topic);
+                true
+            }
+            Err(error) => {
+                if let Some(others) = self.turn.complaints.unseen.due(self.turn.now.instant) {
+                    tracing::warn!(topic = %place.topic, %error, others, "the head of a topic cannot be read; trying again");
+                }
+                self.feeds.fail(room, &error);
+                false
+            }
         }
     }
 

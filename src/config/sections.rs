@@ -5,9 +5,9 @@
 use std::{path::PathBuf, time::Duration};
 
 use super::{
+    auth::{shared, url},
     reader::Reader,
     secret::{Secret, shown_url},
-    who::{shared, url},
 };
 
 /// `[node]`
