@@ -129,6 +129,40 @@ def test_what_carillon_refuses_is_dropped_and_holds_nothing_up(cms: Site, own_re
     assert saved(own_redis) == [7] and cms.waiting() == 0
 
 
+def test_an_area_that_this_user_may_not_publish_to_holds_up_no_other(cms: Site, own_redis: RedisServer) -> None:
+    own_redis.client().acl_setuser("cms", enabled=True, nopass=True, categories=["+@all"], keys=["carillon:content:*", "carillon:ids:*"], channels=["*"])
+    own = f"redis://cms:x@127.0.0.1:{own_redis.port}"
+    code = (
+        "from carillon_notify.django import drain, emit\n"
+        "from carillon_notify.django.drainer import Drainer\n"
+        "from carillon_notify import Refused\n"
+        "drain.BATCH = 2\n"
+        "[emit('comments:1', 'comment.created') for _ in range(3)]\n"
+        "[emit('content:page', 'content.saved', {'item': number}) for number in (1, 2, 3)]\n"
+        "try:\n"
+        "    Drainer().work()\n"
+        "except Refused as error:\n"
+        "    print('rights' in str(error))"
+    )
+    assert cms.run(code, DRAINER="command", REDIS=own) == "True"
+    assert saved(own_redis) == [1, 2, 3] and cms.waiting() == 3
+
+
+def test_a_row_that_cannot_be_read_is_dropped(cms: Site, own_redis: RedisServer) -> None:
+    told = cms.manage(
+        "shell", "--no-imports", "-c",
+        "from carillon_notify.django import emit\n"
+        "from carillon_notify.django.models import OutboxRow\n"
+        "from carillon_notify.django.drainer import Drainer\n"
+        "[OutboxRow.objects.create(entries=text) for text in ('no JSON', '{}', '[1]', '[]')]\n"
+        "emit('content:page', 'content.saved', {'item': 2})\n"
+        "Drainer().work()",
+        DRAINER="command",
+    )
+    assert "cannot be read" in told.stderr
+    assert saved(own_redis) == [2] and cms.waiting() == 0
+
+
 def test_rows_that_are_too_old_are_dropped_and_logged(cms: Site, own_redis: RedisServer) -> None:
     told = cms.manage(
         "shell", "--no-imports", "-c",

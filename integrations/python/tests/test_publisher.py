@@ -101,7 +101,7 @@ def test_wrong_rights_and_a_missing_function_are_named(own_redis: RedisServer) -
         Publisher(f"redis://reader:wrong@127.0.0.1:{own_redis.port}").record("comments:1", {"type": "a.b"})
     assert "wrong" not in str(wrong.value).replace("WRONGPASS", "")
     own_redis.client().function_flush()
-    with pytest.raises(Unavailable, match="start a node"):
+    with pytest.raises(Unavailable, match="start a Carillon node"):
         Publisher(own_redis.url, patience=0.1).record("comments:1", {"type": "a.b"})
 
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from django.db import connection, transaction
 from django.db.models.signals import post_save
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 from wagtail.actions.move_page import MovePageAction
 from wagtail.log_actions import log
 from wagtail.models import (
@@ -25,6 +27,7 @@ from wagtail.models import (
     Page,
     PageLogEntry,
     PageSubscription,
+    Revision,
     Workflow,
     WorkflowTask,
 )
@@ -216,6 +219,33 @@ def test_rights_that_go_with_a_group_a_permission_or_an_account_are_refreshed(si
     key = anna.pk
     anna.delete()
     assert orders()[-1] == ("/disconnect", {"user": str(key)})
+
+
+def test_scheduled_publishing_is_told_when_it_happens(site: Site, told: Told, admin: Any) -> None:
+    page, key = site.first, site.key(site.home, site.news, site.first)
+    page.go_live_at = timezone.now() + timedelta(hours=1)
+    page.save_revision(user=admin).publish(user=admin)
+    assert ((f"content:{key}",), "content.scheduled") in summary(told())
+    Revision.objects.filter(object_id=str(page.pk)).update(approved_go_live_at=timezone.now() - timedelta(minutes=1))
+    call_command("publish_scheduled")
+    assert ((f"content:{key}",), "content.published") in summary(told())
+    ended = timezone.now() - timedelta(minutes=1)
+    Page.objects.filter(pk=page.pk).update(expire_at=ended, live=True)
+    call_command("publish_scheduled")
+    assert ((f"content:{key}",), "content.unpublished") in summary(told())
+
+
+@pytest.mark.parametrize(("action", "kind"), [("unpublish", "content.unpublished"), ("publish", "content.published"), ("delete", "content.deleted"), ("move", "content.moved")])
+def test_bulk_actions_are_told_for_each_page(site: Site, told: Told, admin: Any, action: str, kind: str) -> None:
+    client = Client()
+    client.login(username="Boss", password="secret")
+    before = [f"content:{site.key(site.home, site.news, page)}" for page in (site.first, site.second)]
+    fields = {"chooser": site.blog.pk} if action == "move" else {}
+    answer = client.post(f"/cms/admin/bulk/wagtailcore/page/{action}/?id={site.first.pk}&id={site.second.pk}&next=/", fields)
+    assert answer.status_code == 302, answer.content.decode()[-3000:]
+    events = [(topics, event) for topics, event in told() if event["type"] == kind]
+    assert [topic for topic in before if any(topic in topics for topics, _ in events)] == before
+    assert {event.get("actor") for _, event in events} == {str(admin.pk)}
 
 
 def test_a_branch_that_moves_refreshes_those_whose_rights_are_in_it(site: Site, editor_of: Any, orders: Any) -> None:

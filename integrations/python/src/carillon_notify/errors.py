@@ -75,10 +75,10 @@ def explain(error: Exception, prefix: str) -> str:
     """One sentence that says what happened and what to do."""
     if function_is_missing(error):
         return (
-            f"Redis has no functions of Carillon (of this version) under {prefix}: start a node, which loads them, or load them by hand: "
+            f"Redis has no function {prefix}_publish (of this version): start a Carillon node, which loads it, or load it by hand: "
             "carillon redis-function | redis-cli -x FUNCTION LOAD REPLACE"
         )
-    if isinstance(error, exceptions.NoPermissionError):
+    if isinstance(error, exceptions.NoPermissionError) or "can't access at least one of the keys" in str(error):
         return f"Redis does not allow this user to publish: {error}. `carillon redis-function --acl` prints the rights that a publisher needs"
     if isinstance(error, redis.AuthenticationError):
         return f"Redis does not accept the user name or password: {error}"

@@ -141,10 +141,11 @@ def group_deleting(sender: type, instance: Group, **_: Any) -> None:
     _refresh(instance.user_set.all())
 
 
-def user_saving(sender: type, instance: Any, raw: bool = False, **_: Any) -> None:
-    """Remembers what an editor might before."""
-    known = sender._base_manager.filter(pk=instance.pk).values(*_rights(sender)).first() if instance.pk and not raw else None
-    instance._carillon_before = known
+def user_saving(sender: type, instance: Any, raw: bool = False, update_fields: frozenset[str] | None = None, **_: Any) -> None:
+    """Remembers what an editor might before. Each sign-in saves `last_login`, which is no such thing."""
+    rights = [name for name in _rights(sender) if update_fields is None or name in update_fields]
+    asked = instance.pk and rights and not raw
+    instance._carillon_before = sender._base_manager.filter(pk=instance.pk).values(*rights).first() if asked else None
 
 
 def user_saved(sender: type, instance: Any, **_: Any) -> None:

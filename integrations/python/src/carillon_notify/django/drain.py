@@ -34,21 +34,25 @@ def drain(publisher: Publisher, holder: str) -> Outcome:
     """Publishes everything that waits. Raises `NotPublished` where Redis does not take it.
 
     No transaction is open while Redis is asked. A row is removed after its events were recorded, so a crash in between
-    publishes them once more, with the same ids.
+    publishes them once more, with the same ids. Rows that Redis' rights keep back (an area that this user may not publish to)
+    stay, and hold up no others.
     """
-    name = conf.get("SOURCE")
+    name, done, kept_back = conf.get("SOURCE"), 0, None
     while True:
         if not lease.acquire(name, holder):
             return Outcome.BUSY
-        rows = list(OutboxRow.objects.order_by("id")[:BATCH])
-        if not rows:
-            lease.release(name, holder)
-            return Outcome.EMPTY
         try:
-            _publish(publisher, rows)
+            rows = list(OutboxRow.objects.filter(pk__gt=done).order_by("id")[:BATCH])
+            if rows and (trouble := _publish(publisher, rows)):
+                done, kept_back = rows[-1].pk, trouble
         except BaseException:
             lease.release(name, holder)
             raise
+        if not rows:
+            lease.release(name, holder)
+            if kept_back:
+                raise kept_back
+            return Outcome.EMPTY
 
 
 def waits() -> bool:
@@ -83,7 +87,8 @@ def drop_old() -> int:
     return count
 
 
-def _publish(publisher: Publisher, rows: Sequence[OutboxRow]) -> None:
+def _publish(publisher: Publisher, rows: Sequence[OutboxRow]) -> NotPublished | None:
+    """Raises where it makes no sense to go on with other rows; returns what keeps some of these back."""
     entries = [(row, place, entry) for row in rows for place, entry in enumerate(_entries(row))]
     results = publisher.publish([message for _, _, message in entries], PATIENCE)
     waiting: dict[int, list[Message]] = {}
@@ -95,7 +100,7 @@ def _publish(publisher: Publisher, rows: Sequence[OutboxRow]) -> None:
             metrics.refused += 1
             log.error("outbox: %s is refused and dropped: %s", ", ".join(message.topics), result.error)
         else:
-            trouble = trouble or result.error
+            trouble = result.error if trouble is None or isinstance(result.error, Unavailable) else trouble
             waiting.setdefault(row.pk, []).append(message)
     OutboxRow.objects.filter(pk__in=[row.pk for row in rows if row.pk not in waiting]).delete()
     for pk, messages in waiting.items():
@@ -103,7 +108,9 @@ def _publish(publisher: Publisher, rows: Sequence[OutboxRow]) -> None:
         OutboxRow.objects.filter(pk=pk).update(entries=_text(messages))
     if trouble:
         metrics.failed += 1
+    if isinstance(trouble, Unavailable):
         raise trouble
+    return trouble
 
 
 def _is_hopeless(result: Result) -> bool:
@@ -112,7 +119,11 @@ def _is_hopeless(result: Result) -> bool:
 
 
 def _entries(row: OutboxRow) -> list[Message]:
-    return [Message(tuple(topics), dumps(event)) for topics, event in json.loads(row.entries)]
+    try:
+        return [Message(tuple(topics), dumps(event)) for topics, event in json.loads(row.entries)]
+    except (TypeError, ValueError) as error:
+        log.error("outbox: row %s cannot be read and is dropped: %s", row.pk, error)
+        return []
 
 
 def _text(messages: Sequence[Message]) -> str:

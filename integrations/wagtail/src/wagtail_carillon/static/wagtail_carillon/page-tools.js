@@ -19,7 +19,7 @@ export const fetched = async (path, options = {}) => {
 export const ask = async (path, options) => (await fetched(settings.base + path, options)).json();
 
 /** The token for this browser's sign-in; `null` when it is over. The pages that are open are named: some are granted one by one. */
-export const token = async (topics = []) => {
+export const token = async ({ topics = [] } = {}) => {
   const pages = topics.filter((topic) => topic.startsWith('content:')).map((topic) => ['topic', topic]);
   const answer = await fetch(`${settings.base}token/?${new URLSearchParams(pages)}`, { credentials: 'same-origin', redirect: 'manual', headers: { Accept: 'text/plain' } });
   if (answer.type === 'opaqueredirect' || answer.status === 401 || answer.status === 403) return null;
