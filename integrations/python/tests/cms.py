@@ -16,19 +16,22 @@ PACKAGE = Path(__file__).resolve().parents[1]
 
 
 class Instance:
-    """One process that serves the CMS."""
+    """One process that serves the CMS, by WSGI with threads or by ASGI."""
 
-    def __init__(self, environment: Mapping[str, str]) -> None:
+    def __init__(self, environment: Mapping[str, str], asgi: bool = False) -> None:
         self.port = free_port()
-        self.process = subprocess.Popen([sys.executable, "-m", "tests.instance", str(self.port)], cwd=PACKAGE, env=environment)
+        wsgi_server = [sys.executable, "-m", "tests.instance", str(self.port)]
+        asgi_server = [sys.executable, "-m", "uvicorn", "--log-level", "warning", "--port", str(self.port), "tests.asgi:application"]
+        self.process = subprocess.Popen(asgi_server if asgi else wsgi_server, cwd=PACKAGE, env=environment)
         eventually(lambda: self.get("/start"))
 
-    def get(self, path: str) -> Any:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=30) as answer:
+    def get(self, path: str, origin: str | None = None) -> Any:
+        request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", headers={"X-Carillon-Origin": origin} if origin else {})
+        with urllib.request.urlopen(request, timeout=30) as answer:
             return json.load(answer)
 
-    def save(self, name: str, key: object = "page") -> None:
-        self.get(f"/save?name={name}&key={key}")
+    def save(self, name: str, key: object = "page", origin: str | None = None) -> None:
+        self.get(f"/save?name={name}&key={key}", origin)
 
     def kill(self) -> None:
         self.process.kill()
@@ -58,8 +61,8 @@ class Site:
             cwd=PACKAGE, env=self.environment(**settings), capture_output=True, text=True, check=True,
         )
 
-    def start(self, **settings: Any) -> Instance:
-        instance = Instance(self.environment(**settings))
+    def start(self, asgi: bool = False, **settings: Any) -> Instance:
+        instance = Instance(self.environment(**settings), asgi)
         self.instances.append(instance)
         return instance
 

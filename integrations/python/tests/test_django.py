@@ -1,14 +1,16 @@
 """The outbox with real processes: instances that share a database, a real Redis, faults in between."""
 
 import json
+import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from .cms import Site, site
-from .servers import RedisServer, eventually, free_port, has_mariadb, has_postgres, mariadb, postgres
+from .servers import RedisServer, carillon, eventually, free_port, has_mariadb, has_postgres, mariadb, postgres
 
 SQLITE = {"ENGINE": "django.db.backends.sqlite3", "OPTIONS": {"timeout": 30, "transaction_mode": "IMMEDIATE"}}
 
@@ -48,6 +50,20 @@ def test_all_changes_of_two_instances_arrive_once_and_in_order(cms: Site, own_re
     eventually(lambda: len(saved(own_redis)) >= 30)
     assert saved(own_redis) == list(range(1, 31))
     eventually(lambda: cms.waiting() == 0)
+
+
+def test_it_works_behind_an_asgi_server(cms: Site, own_redis: RedisServer) -> None:
+    """Threads of their own for each request, and requests side by side: each has its own origin."""
+    one = cms.start(asgi=True)
+    assert one.get("/start") == {"drainer": True}
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda number: one.save(f"item-{number}", origin=f"tab-{number}"), range(24)))
+    eventually(lambda: len(saved(own_redis)) >= 24 and cms.waiting() == 0)
+    events = [json.loads(fields["event"]) for _, fields in own_redis.client().xrange("carillon:content:page")]
+    names = dict(line.split("=") for line in cms.run("from tests.shop.models import Item; print(*(f'{i.pk}={i.name}' for i in Item.objects.all()))").split())
+    assert sorted(names.values()) == sorted(f"item-{number}" for number in range(24))
+    assert all(names[str(event["data"]["item"])].replace("item", "tab") == event["origin"] for event in events)
+    assert len({event["id"] for event in events}) == 24
 
 
 def test_a_change_that_is_rolled_back_is_not_told(cms: Site) -> None:
@@ -130,8 +146,10 @@ def test_what_carillon_refuses_is_dropped_and_holds_nothing_up(cms: Site, own_re
 
 
 def test_an_area_that_this_user_may_not_publish_to_holds_up_no_other(cms: Site, own_redis: RedisServer) -> None:
-    own_redis.client().acl_setuser("cms", enabled=True, nopass=True, categories=["+@all"], keys=["carillon:content:*", "carillon:ids:*"], channels=["*"])
-    own = f"redis://cms:x@127.0.0.1:{own_redis.port}"
+    text = subprocess.run([carillon(), "redis-function", "--acl", "--areas", "content"], check=True, capture_output=True, text=True).stdout
+    rights = next(line for line in text.splitlines() if line.startswith("ACL SETUSER carillon-publisher"))
+    own_redis.client().execute_command(*rights.replace("CHANGE-ME", "a-password").split())
+    own = f"redis://carillon-publisher:a-password@127.0.0.1:{own_redis.port}"
     code = (
         "from carillon_notify.django import drain, emit\n"
         "from carillon_notify.django.drainer import Drainer\n"

@@ -18,6 +18,7 @@ django.setup()
 
 from carillon_notify.django.checks import check_settings  # noqa: E402
 from carillon_notify.django.middleware import CarillonMiddleware, current_origin  # noqa: E402
+from carillon_notify.django.models import Lease, NodeOrder, OutboxRow  # noqa: E402
 from carillon_notify.django.outbox import event_of  # noqa: E402
 from carillon_notify.django.views import token  # noqa: E402
 from carillon_notify.events import dumps  # noqa: E402
@@ -197,3 +198,21 @@ def test_a_user_stands_for_their_key_in_events() -> None:
     assert dumps({"type": "a.b", "data": {"page": key}}) == f'{{"type":"a.b","data":{{"page":"{key}"}}}}'
     with pytest.raises(TypeError, match="ids, types and counts"):
         dumps({"type": "a.b", "data": User()})
+
+
+class Replica:
+    """Reads go to a replica, which lags behind."""
+
+    def db_for_read(self, model: type, **hints: object) -> str:
+        return "replica"
+
+    def db_for_write(self, model: type, **hints: object) -> str:
+        return "default"
+
+
+def test_the_outbox_is_read_where_it_is_written() -> None:
+    with override_settings(DATABASE_ROUTERS=["tests.test_django_views.Replica"]):
+        for model in (OutboxRow, Lease, NodeOrder):
+            assert model.objects.all().db == "default"
+            assert model.objects.filter(pk=1).db == "default"
+            assert model.objects.using("other").db == "other"
