@@ -70,9 +70,10 @@ def page_moved(sender: type, instance: Any, parent_page_before: Any, parent_page
 
 
 def slug_changed(sender: type, instance: Any, **_: Any) -> None:
-    """A new slug changes the addresses of all pages below."""
-    tree = topics.topic(topics.TREE, topics.chain_of(instance))
-    emit_many([(tree, event_of("tree.changed", {"page": instance.pk, "what": "content.slug_changed"}))])
+    """A new slug changes the addresses of all pages below, and a row of the listing above."""
+    chain = topics.chain_of(instance)
+    trees = [topics.topic(topics.TREE, place) for place in (chain[:-1], chain)]
+    emit_many([(trees, event_of("tree.changed", {"page": instance.pk, "what": "content.slug_changed"}, actor=get_active_log_context().user))])
 
 
 def snippet_logged(sender: type, instance: ModelLogEntry, raw: bool = False, **_: Any) -> None:
