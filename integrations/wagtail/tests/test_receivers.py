@@ -166,6 +166,23 @@ def test_snippets_are_told(db: None, told: Told, admin: Any) -> None:
     assert summary(told()) == [((f"content:s/home.author/{author.pk}",), "content.saved")]
 
 
+def test_a_snippet_with_a_key_that_no_topic_can_have_is_saved_all_the_same(db: None, told: Told, admin: Any) -> None:
+    author = Author.objects.create(name="Secret")
+    author.pk = "ä" * 120
+    log(instance=author, action="wagtail.edit", user=admin)
+    assert told() == []
+
+
+def test_actions_of_other_apps_are_told_as_changes(site: Site, told: Told, admin: Any) -> None:
+    PageLogEntry(content_type=site.first.cached_content_type, label="x", page=site.first, action="shop.imported", timestamp=timezone.now(), user=admin).save_base()
+    assert summary(told()) == [
+        ((f"content:{site.key(site.home, site.news, site.first)}",), "content.changed"),
+        ((f"tree:{site.key(site.home, site.news)}",), "tree.changed"),
+    ]
+    PageLogEntry(content_type=site.first.cached_content_type, label="x", page=site.first, action="wagtail.move", timestamp=timezone.now()).save_base()
+    assert told() == [], "told by a signal"
+
+
 def test_signing_out_ends_this_sign_in_alone(site: Site, admin: Any, orders: Any) -> None:
     one, two = Client(), Client()
     ids = []

@@ -42,10 +42,19 @@ ACTIONS: dict[str, tuple[str, str]] = {
     "wagtail.comments.delete_reply": (COMMENTS, "comment.updated"),
 }
 
+# An action that some other app has registered: nobody knows what it changes, so whoever looks at it reads again.
+OTHERS = (CONTENT, "content.changed")
+
+
+def meaning_of(action: str) -> tuple[str, str] | None:
+    """The area and the type of the event that tells of an action; None for those of Wagtail that are told by a signal."""
+    return ACTIONS.get(action) or (None if action.startswith("wagtail.") else OTHERS)
+
+
 # What changes a row of the explorer: the parent's children are shown there.
 IN_LISTINGS = {
     "content.created", "content.saved", "content.published", "content.unpublished", "content.deleted", "content.locked",
-    "content.unlocked", "content.scheduled", "content.reordered", "workflow.changed",
+    "content.unlocked", "content.scheduled", "content.reordered", "content.changed", "workflow.changed",
 }
 # What concerns every page below.
 IN_SUBTREES = {"content.deleted", "content.unpublished"}

@@ -3,6 +3,7 @@
 So whoever tells of an entry a second time, as the sweep does, says nothing new: Carillon recognises an id for five minutes.
 """
 
+import logging
 import uuid
 from typing import Any
 
@@ -10,20 +11,23 @@ from carillon_notify.django.outbox import event_of
 from wagtail.models import ModelLogEntry, Page, PageLogEntry
 
 from . import notices, topics
-from .actions import ACTIONS, DELETE, IN_LISTINGS, IN_SUBTREES
+from .actions import DELETE, IN_LISTINGS, IN_SUBTREES, meaning_of
+
+log = logging.getLogger("carillon")
 
 _NAMESPACE = uuid.UUID("6a1f3ad2-6f2e-4d0e-9f0b-6d5a8a0f4c11")
 
 
 def of_page(entry: PageLogEntry) -> notices.Events:
     """The events of a page's entry, without notifications. None of a deletion: that is told when the page is gone."""
-    if entry.action not in ACTIONS or entry.action == DELETE:
+    meaning = meaning_of(entry.action)
+    if meaning is None or entry.action == DELETE:
         return []
     try:
         chain = topics.chain_of(entry.page)
     except Page.DoesNotExist:
         return []  # gone meanwhile, which was told by itself
-    area, kind = ACTIONS[entry.action]
+    area, kind = meaning
     data: dict[str, Any] = {"page": entry.page_id}
     if entry.revision_id:
         data["revision"] = entry.revision_id
@@ -34,11 +38,16 @@ def of_page(entry: PageLogEntry) -> notices.Events:
 
 def of_snippet(entry: ModelLogEntry) -> notices.Events:
     """The event of a snippet's entry."""
-    if entry.action not in ACTIONS:
+    if (meaning := meaning_of(entry.action)) is None:
         return []
-    _, kind = ACTIONS[entry.action]
+    _, kind = meaning
     content_type = entry.content_type
-    topic = topics.snippet_topic(f"{content_type.app_label}.{content_type.model}", entry.object_id)
+    try:
+        topic = topics.snippet_topic(f"{content_type.app_label}.{content_type.model}", entry.object_id)
+    except ValueError as error:
+        # Nobody can follow it. Saving it must work all the same.
+        log.warning("a change of %s %r is told to nobody: %s", content_type, entry.object_id, error)
+        return []
     return _with_ids(entry, topic, [(topic, event_of(kind, {"object": entry.object_id}, actor=entry.user_id))])
 
 

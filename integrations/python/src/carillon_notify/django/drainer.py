@@ -69,7 +69,7 @@ class Drainer:
         orders = threading.Thread(target=self._run_orders, name="carillon-orders", daemon=True)
         orders.start()
         self._loop(self.wake, self.work, self.report, self.sweep)
-        orders.join()
+        orders.join(1.0)  # it may wait for a node, and need not be waited for
 
     def kick(self) -> None:
         """There is something to do."""
