@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from carillon_notify.django import nodes
 from carillon_notify.django.models import OutboxRow
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Permission
@@ -193,6 +194,21 @@ def test_signing_out_ends_this_sign_in_alone(site: Site, admin: Any, orders: Any
     orders()
     one.post("/cms/admin/logout/")
     assert orders() == [("/disconnect", {"jti": ids[0]})]
+    assert two.get("/cms/admin/carillon/token/").status_code == 200
+
+
+def test_a_sign_in_has_ended_before_its_pages_are_told(site: Site, admin: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    client, answers = Client(), []
+    client.login(username="Boss", password="secret")
+    other = Client()
+    other.cookies = client.cookies
+
+    def tell(**_: Any) -> None:
+        answers.append(other.get("/cms/admin/carillon/token/").status_code)
+
+    monkeypatch.setattr(nodes, "disconnect", tell)
+    client.post("/cms/admin/logout/")
+    assert answers == [302]
 
 
 def test_changed_rights_are_refreshed(site: Site, editor_of: Any, orders: Any) -> None:

@@ -110,6 +110,8 @@ approved, rejected = finished(notices.Kind.APPROVED), finished(notices.Kind.REJE
 def signed_out(sender: type, request: Any, user: Any, **_: Any) -> None:
     """One sign-in has ended: its sessions end, those of other browsers go on."""
     if user and request and (jti := nodes.sign_in_id(request)):
+        # Django does this next. A page that is told now, and asks for a token at once, must not get one any more.
+        request.session.delete()
         nodes.disconnect(jti=jti)
 
 
