@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from .cms import Site, site
+from .cms import PACKAGE, Site, site
 from .servers import RedisServer, carillon, eventually, free_port, has_mariadb, has_postgres, mariadb, postgres
 
 SQLITE = {"ENGINE": "django.db.backends.sqlite3", "OPTIONS": {"timeout": 30, "transaction_mode": "IMMEDIATE"}}
@@ -129,6 +130,26 @@ def test_a_drainer_that_was_killed_holds_nobody_up(cms: Site, own_redis: RedisSe
     )
     cms.start()
     eventually(lambda: saved(own_redis) == [7])
+
+
+def test_a_drainer_that_is_killed_in_the_middle_loses_nothing_and_repeats_nothing(cms: Site, own_redis: RedisServer) -> None:
+    cms.run("from carillon_notify.django import emit\n[emit('content:page', 'content.saved', {'item': number}) for number in range(600)]", DRAINER="command")
+    command = [sys.executable, "-m", "django", "carillon_outbox"]
+    first = subprocess.Popen(command, cwd=PACKAGE, env=cms.environment(DRAINER="command"))
+    client = own_redis.client()
+    eventually(lambda: client.xlen("carillon:content:page") >= 50)
+    first.kill()
+    first.wait()
+    told = client.xlen("carillon:content:page")
+    others = [subprocess.Popen(command, cwd=PACKAGE, env=cms.environment(DRAINER="command")) for _ in range(2)]
+    try:
+        eventually(lambda: cms.waiting() == 0)
+    finally:
+        for other in others:
+            other.terminate()
+    assert told < 600, "it was killed in the middle"
+    assert saved(own_redis) == list(range(600))
+    assert [other.wait(30) for other in others] == [0, 0]
 
 
 def test_what_carillon_refuses_is_dropped_and_holds_nothing_up(cms: Site, own_redis: RedisServer) -> None:

@@ -168,15 +168,37 @@ async def test_cluster_for_asyncio(tmp_path: Path) -> None:
         await publisher.close()
 
 
-def test_sentinel(own_redis: RedisServer, tmp_path: Path) -> None:
+@pytest.fixture
+def watched(own_redis: RedisServer, tmp_path: Path) -> Iterator[str]:
+    """The address of a sentinel that watches a master, `own_redis`, and its replica."""
+    replica = RedisServer(tmp_path / "replica", "--replicaof", "127.0.0.1", str(own_redis.port), "--save", "")
     (tmp_path / "sentinel").mkdir()
-    (tmp_path / "sentinel" / "sentinel.conf").write_text(f"sentinel monitor main 127.0.0.1 {own_redis.port} 1\n")
+    lines = [f"sentinel monitor main 127.0.0.1 {own_redis.port} 1", "sentinel down-after-milliseconds main 1000", "sentinel failover-timeout main 3000"]
+    (tmp_path / "sentinel" / "sentinel.conf").write_text("\n".join(lines) + "\n")
     sentinel = RedisServer(tmp_path / "sentinel", program="redis-sentinel")
     try:
-        publisher = Publisher(f"redis-sentinel://127.0.0.1:{sentinel.port}/main", patience=30)
-        assert publisher.record("comments:1", {"type": "a.b"}).endswith("-1")
+        eventually(lambda: sentinel.client().execute_command("SENTINEL", "REPLICAS", "main"))
+        eventually(lambda: replica.client().function_list() and replica.client().info("replication")["master_link_status"] == "up")
+        yield f"redis-sentinel://127.0.0.1:{sentinel.port}/main"
     finally:
         sentinel.stop()
+        replica.stop()
+
+
+def test_behind_a_sentinel_another_master_takes_over(watched: str, own_redis: RedisServer) -> None:
+    publisher = Publisher(watched, patience=60, timeout=1.0)
+    assert publisher.record("comments:1", {"type": "a.b"}).endswith("-1")
+    own_redis.stop()
+    publisher.record("comments:1", {"type": "a.c"})
+    assert [event["type"] for event in log_of(publisher.client, "comments:1")][-1] == "a.c"
+
+
+async def test_behind_a_sentinel_for_asyncio(watched: str, own_redis: RedisServer) -> None:
+    publisher = AsyncPublisher(watched, patience=60, timeout=1.0)
+    assert (await publisher.record("comments:1", {"type": "a.b"})).endswith("-1")
+    own_redis.stop()
+    assert await publisher.record("comments:1", {"type": "a.c"})
+    await publisher.close()
 
 
 async def test_asyncio(store: RedisServer) -> None:

@@ -18,7 +18,7 @@ from .publisher import DEFAULT_URL
 
 AsyncClient = Union["Redis", RedisCluster]
 
-_LIBRARY = connect.Library(Redis, RedisCluster, ClusterNode, Sentinel, Retry)
+_LIBRARY = connect.Library(Redis, RedisCluster, ClusterNode, Sentinel, Retry, 1)
 
 
 def async_client_for(

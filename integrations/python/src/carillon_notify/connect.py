@@ -70,6 +70,8 @@ class Library:
     cluster_node: Callable[..., Any]
     sentinel: Callable[..., Any]
     retry: Callable[..., Any]
+    once_on_a_cluster: int
+    """How redis-py 5 is told to try once: its class for asyncio counts attempts, the other repetitions."""
 
 
 def client(
@@ -90,7 +92,7 @@ def client(
     }
     if target.is_cluster:
         if int(redis.__version__.partition(".")[0]) < 6:
-            settings.setdefault("cluster_error_retry_attempts", 0)
+            settings.setdefault("cluster_error_retry_attempts", library.once_on_a_cluster)
         return library.cluster(startup_nodes=[library.cluster_node(host, port) for host, port in target.hosts], **settings)
     if target.scheme == "redis-sentinel":
         own = {**once, "socket_timeout": timeout, "socket_connect_timeout": timeout, **(sentinel_options or {})}

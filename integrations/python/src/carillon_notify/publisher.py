@@ -17,7 +17,7 @@ from .events import Event, Message, Topics, complete, dumps, message
 
 Client = Union["redis.Redis", RedisCluster]
 
-_LIBRARY = connect.Library(redis.Redis, RedisCluster, ClusterNode, Sentinel, Retry)
+_LIBRARY = connect.Library(redis.Redis, RedisCluster, ClusterNode, Sentinel, Retry, 0)
 
 DEFAULT_URL = "redis://127.0.0.1:6379"
 
