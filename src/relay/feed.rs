@@ -6,6 +6,7 @@
 use std::time::Instant;
 
 use super::{
+    handed::{Hand, Handed},
     log::{Entry, Log, Resumed, drop_strays},
     question::Stamp,
 };
@@ -82,10 +83,8 @@ struct Reading {
 pub struct Feed {
     state: State,
     log: Log,
-    /// Number of the last entry that those who follow the whole area were handed, in the head's epoch.
-    wire: u64,
-    /// Up to this number they were told that something is missing: it is not handed to them any more.
-    told: u64,
+    /// What those who follow the whole area have of it.
+    handed: Handed,
     held: Vec<Entry>,
     /// The last message that could not be held.
     unheld: Option<EntryId>,
@@ -111,8 +110,7 @@ impl Feed {
         Self {
             state: State::Opening,
             log: Log::unknown(longest),
-            wire: 0,
-            told: 0,
+            handed: Handed::default(),
             held: Vec::new(),
             unheld: None,
             reading: None,
@@ -163,12 +161,20 @@ impl Feed {
 
     /// Starts (anew) at the end of a log.
     pub fn start(&mut self, head: Head) {
-        (self.wire, self.told) = (0, 0);
         if let Some(reading) = &mut self.reading {
             reading.void = true;
         }
         self.log.start(head);
         self.state = State::Live;
+    }
+
+    /// It is another log, or not what was believed: all who follow it are told.
+    pub(super) fn replace(&mut self, head: Head, reason: Reason) {
+        if reason != Reason::LogReplaced {
+            self.handed.forget();
+        }
+        self.handed.tell(head.top);
+        self.start(head);
     }
 
     /// Redis has confirmed the subscription; `head`: where the log ends, `None` for a whole area.
@@ -211,7 +217,7 @@ impl Feed {
 
     /// The link is lost: the next one may bring other events under the same numbers.
     pub fn interrupt(&mut self) {
-        (self.wire, self.told) = (0, 0);
+        self.handed.forget();
         self.forget();
     }
 
@@ -224,25 +230,14 @@ impl Feed {
         self.confirmed = None;
     }
 
-    /// Whether a message comes for the first time, by the wire or by a read of the log, and belongs to the log that is known;
-    /// a message of another log proves nothing.
+    /// Whether a message comes for the first time, by the wire, and belongs to the log that is known.
     pub fn first_on_wire(&mut self, id: EntryId) -> bool {
-        match self.log.head() {
-            Some(head) if head.top.epoch == id.epoch || mutant::is("wire-epoch") => {
-                let first = head.top.epoch != id.epoch || id.seq > self.wire;
-                if first {
-                    self.wire = id.seq;
-                }
-                first
-            }
-            Some(_) => false,
-            None => true,
-        }
+        self.handed.by_wire(id, self.log.head().map(|head| head.top))
     }
 
-    /// Whether an entry that a read has brought is to be handed to those who follow the whole area.
-    pub fn first_by_read(&mut self, id: EntryId) -> bool {
-        self.first_on_wire(id) && id.seq > self.told
+    /// What those get who follow the whole area of an entry that a read has brought.
+    pub(super) fn hand(&mut self, id: EntryId) -> Hand {
+        self.handed.by_read(id)
     }
 
     /// Takes a recorded message: from the wire, out of what was held, or from a read of the log.
@@ -263,7 +258,7 @@ impl Feed {
         }
         if id.epoch > head.top.epoch {
             let lineage = head.lineage.clone();
-            self.start(Head { lineage, top: id });
+            self.replace(Head { lineage, top: id }, Reason::LogReplaced);
             return Arrival::Replaced(Reason::LogReplaced);
         }
         if id.seq <= head.top.seq {
@@ -272,7 +267,7 @@ impl Feed {
         }
         if id.seq > head.top.seq + 1 && !mutant::is("contiguity") {
             let top = head.top;
-            self.told = id.seq;
+            self.handed.tell(id);
             self.hold(id, event);
             self.state = State::Filling;
             return Arrival::Read(top);
@@ -324,7 +319,7 @@ impl Feed {
             Ok(true) => self.state = State::Live,
             Ok(false) => {
                 self.state = State::Filling;
-                self.told = now.top.seq;
+                self.handed.tell(now.top);
                 self.confirmed = Some(latest);
                 if let Some(reading) = &mut self.reading {
                     reading.again = true;
@@ -332,7 +327,7 @@ impl Feed {
                 return Arrival::Read(self.head().map_or(now.top, |head| head.top));
             }
             Err(reason) => {
-                self.start(now.clone());
+                self.replace(now.clone(), reason);
                 self.confirmed = Some(latest);
                 return Arrival::Replaced(reason);
             }
@@ -377,7 +372,7 @@ impl Feed {
         let end = history.head.top;
         match self.log.merge(topic, asked, history, reading.top, at, now) {
             Err((head, reason)) => {
-                self.start(head);
+                self.replace(head, reason);
                 (Vec::new(), Arrival::Replaced(reason))
             }
             // The head is being compared: it shows what is missing, and what the log was read for may not be all of it.
@@ -386,7 +381,7 @@ impl Feed {
                 self.state = State::Live;
                 let strays = !reading.again && drop_strays(&mut self.held, reading.heard, end);
                 if strays {
-                    (self.wire, self.told) = (0, 0);
+                    self.handed.forget();
                 }
                 let otherwise = if strays { Arrival::Invalid } else { Arrival::Nothing };
                 (entries, if reading.again { Arrival::Earlier } else { otherwise })

@@ -155,6 +155,17 @@ fn a_message_of_an_earlier_log_proves_nothing_about_the_wire() {
 }
 
 #[test]
+fn a_head_that_was_asked_for_before_the_log_was_known_may_be_older_than_what_came() {
+    let mut feed = started(5);
+    assert_eq!(arrive(&mut feed, 6), Some(6));
+    feed.doubt();
+    assert!(matches!(feed.compare(&head(5), None, stamp()), Arrival::Nothing));
+    assert!(feed.is_live() && feed.position() == Some(at(6)));
+    feed.doubt();
+    assert!(matches!(feed.compare(&head(7), None, stamp()), Arrival::Read(_)));
+}
+
+#[test]
 fn a_head_that_is_older_than_the_feed_shows_nothing() {
     let mut feed = started(5);
     let asked = feed.head().map(|head| head.top);
@@ -170,7 +181,7 @@ fn a_head_that_is_older_than_the_feed_shows_nothing() {
     // Before the question it was further: the log went back.
     assert!(matches!(compare(&mut feed, head(4), asked), Arrival::Replaced(Reason::Invalid)));
     let mut feed = started(6);
-    assert!(matches!(compare(&mut feed, head(5), None), Arrival::Replaced(Reason::Invalid)));
+    assert!(matches!(compare(&mut feed, head(5), Some(id(7, 6))), Arrival::Replaced(Reason::Invalid)));
     feed.start(Head { top: id(9, 1), ..head(0) });
     assert!(matches!(compare(&mut feed, head(6), asked), Arrival::Nothing), "the head of the log before");
     let elsewhere = Head { lineage: Lineage::new("beef"), ..head(6) };

@@ -15,13 +15,14 @@ use rustc_hash::FxHashMap;
 pub(super) use self::opening::Opened;
 use super::{
     feed::{Arrival, Feed, State},
+    handed::Hand,
     log::{Entry, Resumed},
     question::{Question, Questions, Stamp},
 };
 use crate::{
     bus::{BusError, Head, History},
     hub::RoomId,
-    protocol::{EntryId, Lineage, Position, Topic},
+    protocol::{EntryId, Lineage, Position, Reason, Topic},
 };
 
 /// Entries that a read fetches at least, where the log has them: what one session lacks others will lack as well.
@@ -180,9 +181,9 @@ impl Feeds {
         self.by_room.get_mut(&room).is_none_or(|feed| feed.first_on_wire(id))
     }
 
-    /// Whether an entry that a read has brought is to be handed to those who follow the whole area.
-    pub(super) fn first_by_read(&mut self, room: RoomId, id: EntryId) -> bool {
-        self.by_room.get_mut(&room).is_some_and(|feed| feed.first_by_read(id))
+    /// What those get who follow the whole area of an entry that a read has brought.
+    pub(super) fn hand(&mut self, room: RoomId, id: EntryId) -> Hand {
+        self.by_room.get_mut(&room).map_or(Hand::Nothing, |feed| feed.hand(id))
     }
 
     /// Whether the log of a room is known to be the one that this link brings.
@@ -249,9 +250,9 @@ impl Feeds {
     }
 
     /// A log begins anew where this head is.
-    pub(super) fn restart(&mut self, room: RoomId, head: Head) {
+    pub(super) fn restart(&mut self, room: RoomId, head: Head, reason: Reason) {
         if let Some(feed) = self.by_room.get_mut(&room) {
-            feed.start(head);
+            feed.replace(head, reason);
         }
         self.settle(room);
     }

@@ -145,9 +145,11 @@ impl Log {
         Ok(now.top.seq == head.top.seq)
     }
 
-    /// Whether a head that was asked for when this was at `asked` is older than what came by the wire since.
+    /// Whether a head that was asked for when this was at `asked` is older than what came by the wire since. `None`: it was
+    /// asked for before anything was known of the log.
     pub(super) fn is_older(&self, now: &Head, asked: Option<EntryId>) -> bool {
-        let (Some(asked), Some(head)) = (asked, &self.head) else { return false };
+        let Some(head) = &self.head else { return false };
+        let Some(asked) = asked else { return now.lineage == head.lineage && now.top <= head.top };
         let started_anew = asked.epoch != head.top.epoch && asked.epoch == now.top.epoch;
         now.lineage == head.lineage && (started_anew || self.overtook(now, asked))
     }

@@ -46,14 +46,14 @@ pub(super) struct Proof {
     pub(super) asked: Instant,
 }
 
-/// What is done about a clock of Redis that was set ahead.
+/// A look at all marks, to renew them or to see that they are there.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 enum Renewal {
     #[default]
     None,
-    /// All marks are being renewed.
+    /// It is asked for.
     Asked(Stamp),
-    /// They could not be: the next tick tries again.
+    /// It could not be had: the next tick tries again.
     Due,
 }
 
@@ -77,6 +77,13 @@ impl KnownMarks {
             let known = known.entry(area.clone()).or_default();
             *known = (*known).max(*mark);
         }
+    }
+
+    /// Areas that had a mark, and have none by now.
+    fn gone(&self, marks: &Marks) -> Vec<String> {
+        let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let gone = known.keys().filter(|area| !area.ends_with(LOST) && !marks.marks.contains_key(*area));
+        gone.cloned().collect()
     }
 
     fn replace(&self, marks: &Marks) {
@@ -133,6 +140,8 @@ pub(super) struct LiveMarks {
     recent: RecentLive,
     last: Option<Proof>,
     renewal: Renewal,
+    /// Whether the marks are still there.
+    check: Renewal,
 }
 
 impl LiveMarks {
@@ -256,6 +265,9 @@ impl LiveMarks {
         if self.renewal == Renewal::Due {
             self.renew(questions);
         }
+        if self.check == Renewal::Due {
+            self.replaced(questions);
+        }
     }
 
     /// A proof: a mark that lies before it holds no more, whatever this node's clock says (Redis' was set ahead). Another
@@ -276,19 +288,40 @@ impl LiveMarks {
         }
     }
 
+    /// A log is another one: Redis may have been emptied. Then nodes count on marks that are gone, up to as long as one is
+    /// written ahead, and one that lies as far ahead from now must stand for all of them.
+    pub(super) fn replaced(&mut self, questions: &mut Questions) {
+        let under_way = matches!(self.check, Renewal::Asked(_));
+        if !under_way && !self.known.is_empty() && !mutant::is("emptied") {
+            self.check = Renewal::Asked(questions.ask(Question::Look { places: Vec::new(), renew: false }));
+        }
+    }
+
     fn renew(&mut self, questions: &mut Questions) {
         self.renewal = Renewal::Asked(questions.ask(Question::Look { places: Vec::new(), renew: true }));
     }
 
-    /// Whether this was the renewal of all marks, and not a look at what is in doubt.
-    pub(super) fn renewed(&mut self, stamp: Stamp, marks: &Result<Marks, BusError>) -> bool {
+    /// Whether this was a look at all marks, and not at what is in doubt.
+    pub(super) fn looked(
+        &mut self,
+        stamp: Stamp,
+        marks: &Result<Marks, BusError>,
+        questions: &mut Questions,
+    ) -> bool {
+        let next = if marks.is_ok() { Renewal::None } else { Renewal::Due };
+        if self.check == Renewal::Asked(stamp) {
+            self.check = next;
+            for area in marks.iter().flat_map(|marks| self.known.gone(marks)) {
+                questions.ask(Question::Mark { area, ahead: AHEAD });
+            }
+            return true;
+        }
         if self.renewal != Renewal::Asked(stamp) {
             return false;
         }
-        self.renewal = Renewal::None;
-        match marks {
-            Ok(marks) => self.known.learn(marks),
-            Err(_) => self.renewal = Renewal::Due,
+        self.renewal = next;
+        if let Ok(marks) = marks {
+            self.known.learn(marks);
         }
         true
     }
@@ -308,7 +341,7 @@ impl LiveMarks {
         }
         self.recent.forget();
         // The look that follows a lost link renews them.
-        (self.last, self.renewal) = (None, Renewal::None);
+        (self.last, self.renewal, self.check) = (None, Renewal::None, Renewal::None);
     }
 
     /// Remembers marks that were read.

@@ -8,6 +8,7 @@
 mod deliveries;
 pub mod feed;
 mod feeds;
+mod handed;
 mod head_check;
 mod interest;
 mod join;

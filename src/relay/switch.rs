@@ -175,6 +175,7 @@ impl Switch {
             }
             Arrival::Replaced(reason) => {
                 tracing::warn!(topic = %topic, reason = reason.name(), "the log of a topic is another one: its followers refetch");
+                self.marks.replaced(&mut self.turn.questions);
                 self.doubt_every(topic);
                 self.resyncs.owe_all(&mut self.hub, room, reason);
                 self.wake(room);

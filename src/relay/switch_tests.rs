@@ -1,5 +1,7 @@
 //! The switch driven by values: what is held back, refused, lost or late, with no clock and no Redis but a table.
 
+#[path = "switch_area_tests.rs"]
+mod area;
 #[path = "switch_rig.rs"]
 mod rig;
 #[path = "switch_truth_tests.rs"]

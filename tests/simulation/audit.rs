@@ -199,7 +199,9 @@ impl World {
     pub(crate) fn lost_message(&mut self, node: usize, topic: &Topic, content: &carillon::bus::Content) {
         self.note(|_| format!("   node {node} does not get {topic} {content:?}"));
         self.report.count("bite", "lost message");
-        let there = (0..self.clients.len()).filter(|client| self.clients[*client].node == node);
+        // Who comes to this node only later is told by the mark of those who heard it.
+        let is_there = |me: &crate::client::Client| me.node == node && !matches!(me.line, Line::None);
+        let there = (0..self.clients.len()).filter(|client| is_there(&self.clients[*client]));
         let there: Vec<usize> = there.collect();
         if let carillon::bus::Content::Live(_) = content
             && let Some(live) = self.audit.live.values_mut().next_back()
@@ -238,7 +240,9 @@ impl World {
     pub(crate) fn went_down(&mut self, node: usize) {
         self.note(|_| format!("   node {node}: link down"));
         self.report.count("bite", "link lost");
-        self.nodes[node].up_since = None;
+        let now = self.now;
+        let node = &mut self.nodes[node];
+        node.past.extend(node.up_since.take().map(|up| (up, now)));
         self.trouble(0);
     }
 

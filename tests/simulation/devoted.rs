@@ -15,7 +15,7 @@ const Z: usize = 2;
 /// A scene: the cast, and what happens from a moment on.
 type Scene = fn(&mut Stage<'_>);
 /// Each with the moments at which it is played, ms.
-const SCENES: [(Scene, &[u64]); 14] = [
+const SCENES: [(Scene, &[u64]); 17] = [
     (claims, &[3_000, 12_000, 21_000, 30_000, 39_000, 48_000]),
     (overflow_behind_a_proof, &[3_000, 15_000, 27_000, 39_000, 51_000]),
     (overflow_and_lost_link, &[3_000, 15_000, 27_000, 39_000, 51_000]),
@@ -30,6 +30,9 @@ const SCENES: [(Scene, &[u64]); 14] = [
     (gap_in_an_area, &[14_000]),
     (calm_polls, &[4_000, 14_000, 24_000, 34_000, 44_000]),
     (lost_live_event, &[14_000, 34_000]),
+    (found_loss, &[14_000, 34_000]),
+    (read_ahead_of_the_wire, &[3_000, 13_000, 23_000, 33_000, 43_000]),
+    (emptied_redis, &[3_000, 18_000, 33_000, 48_000]),
 ];
 
 /// Makes the schedule one that is devoted to a scene.
@@ -106,40 +109,44 @@ impl Stage<'_> {
 
 /// An answer that names positions waits behind events that an overflow drops.
 fn claims(stage: &mut Stage<'_>) {
+    const OTHER: &str = "comments:3";
     let way = stage.way();
-    stage.cast(&[(way, 0, &["comments"]), (Way::Socket, 0, &["comments:3"])]);
+    stage.cast(&[(way, 0, &["comments"]), (Way::Socket, 1, &[OTHER])]);
     (stage.plan.outbox_bytes, stage.plan.room) = (1_500, stage.one_of(&[60, 400]));
-    stage.on(0, Deed::Stall { client: X, lasts: 2_000 });
-    for n in 0..4 {
-        stage.publish(50 + n * 20, "comments");
+    (stage.plan.linger, stage.plan.pace) = (0, stage.one_of(&[1, 5]));
+    // Nobody takes what a client says while its socket is full: it asks before that, and the answer comes later.
+    stage.on(0, Deed::Slow { node: 0, by: 300, lasts: 400, what: Late::Commands });
+    stage.on(20, Deed::Follow { client: X, subject: OTHER.into() });
+    stage.on(40, Deed::Stall { client: X, lasts: 2_000 });
+    for n in 0..5 {
+        stage.publish(60 + n * 20, "comments");
     }
-    stage.on(200, Deed::Follow { client: X, subject: "comments:3".into() });
-    for n in 0..9 {
-        stage.publish(1_000 + n * 20, "comments");
+    for n in 0..12 {
+        stage.publish(1_200 + n * 20, "comments");
     }
-    stage.on(4_000, Deed::Unfollow { client: X, subject: "comments:3".into() });
+    stage.on(5_000, Deed::Unfollow { client: X, subject: OTHER.into() });
 }
 
-/// A live event waits, a proof comes behind it, and an overflow drops the event.
+/// A live event waits, a proof comes behind it, and an overflow drops the event; then comes one of another topic.
 fn overflow_behind_a_proof(stage: &mut Stage<'_>) {
-    let way = stage.way();
-    stage.cast(&[(way, 0, &[ALONE]), (Way::Socket, 1, &[ALONE])]);
+    // A task that writes takes its events out of the outbox, where they cannot be dropped any more.
+    stage.cast(&[(Way::Socket, 0, &[ALONE, "content"]), (Way::Socket, 1, &[ALONE, "content"])]);
     (stage.plan.outbox_bytes, stage.plan.room, stage.plan.pace) = (1_500, 400, stage.one_of(&[5, 40]));
+    stage.plan.log_length = 1_000;
     stage.on(0, Deed::Stall { client: X, lasts: 4_000 });
-    for n in 0..stage.between(2, 4) {
-        stage.publish(20 + n * 20, ALONE);
+    // The socket takes two of them and a piece of the third.
+    for n in 0..stage.between(3, 5) {
+        stage.publish(20 + n * 40, ALONE);
     }
-    stage.live(200, ALONE);
+    stage.live(400, ALONE);
     stage.on(3_100, Deed::Probe { node: 0 });
-    for n in 0..9 {
+    for n in 0..12 {
         stage.publish(3_400 + n * 5, ALONE);
     }
-    for n in 0..3 {
-        stage.on(3_500 + n * 20, Deed::Ping { client: X });
-    }
-    let (when, percent) = (stage.between(4_000, 4_120), stage.one_of(&[30, 50, 70, 100]));
-    let node = stage.one_of(&[0, 1]);
-    stage.cut(when, X, percent, 50, node);
+    stage.publish(3_700, "content");
+    let soon = 4_000 + 2 * stage.plan.pace;
+    let (when, percent) = (stage.between(4_000, soon), stage.one_of(&[50, 70, 100]));
+    stage.cut(when, X, percent, 50, 0);
 }
 
 /// A session owes itself a `resync` while its node loses the link and has it again.
@@ -187,6 +194,9 @@ fn clock_ahead(stage: &mut Stage<'_>) {
     let away = stage.between(60, 200);
     stage.cut(when + 90, X, 100, away, 1);
     stage.live(when + 100, ALONE);
+    // It comes back with a proof that is later than all marks.
+    stage.on(5_000, Deed::Probe { node: 1 });
+    stage.on(5_300, Deed::Ping { client: X });
     stage.cut(6_000, X, 100, 50, 0);
 }
 
@@ -312,12 +322,72 @@ fn calm_polls(stage: &mut Stage<'_>) {
     }
 }
 
-/// A live event is lost on the way to the node that a session comes back to.
+/// A live event is lost on the way to the node that a session comes back to, which then hears of nothing else before a proof
+/// that is later than the event's mark.
 fn lost_live_event(stage: &mut Stage<'_>) {
-    let way = stage.one_of(&[Way::Poll, Way::Sse, Way::Socket]);
+    let way = stage.one_of(&[Way::Poll, Way::Sse]);
     stage.cast(&[(way, 1, &[ALONE]), (Way::Socket, 0, &[ALONE]), (Way::Socket, 1, &[ALONE])]);
     (stage.plan.nodes, stage.plan.linger, stage.plan.pace) = (2, 30_000, stage.one_of(&[1, 5]));
     stage.cut(0, X, 100, 800, 0);
     stage.on(100, Deed::Lose { node: 0, count: 1 });
     stage.live(150, ALONE);
+    stage.on(3_500, Deed::Probe { node: 0 });
+    stage.publish(3_600, ALONE);
+}
+
+/// A live event is lost on the way to a node, which finds a loss only when its sessions were told of a later proof; one of
+/// them goes on at a node that has heard everything.
+fn found_loss(stage: &mut Stage<'_>) {
+    stage.cast(&[(Way::Sse, 0, &[ALONE]), (Way::Socket, 0, &[ALONE]), (Way::Socket, 1, &[ALONE])]);
+    (stage.plan.nodes, stage.plan.linger, stage.plan.pace) = (2, 30_000, 1);
+    stage.cut(0, X, 100, 10, 0);
+    stage.on(1_000, Deed::Lose { node: 0, count: 1 });
+    stage.live(1_020, ALONE);
+    stage.on(1_300, Deed::Probe { node: 1 });
+    // All hear this one, so that the mark that follows says nothing new.
+    stage.live(3_000, ALONE);
+    stage.on(3_500, Deed::Probe { node: 0 });
+    stage.publish(3_600, ALONE);
+    stage.on(3_700, Deed::Lose { node: 0, count: 1 });
+    stage.publish(3_720, ALONE);
+    stage.publish(3_760, ALONE);
+    let away = stage.between(50, 900);
+    stage.cut(3_900, X, 100, away, 1);
+    // Whoever goes on from here is told of a proof that is later than all marks.
+    stage.on(8_000, Deed::Probe { node: 1 });
+    stage.publish(8_100, ALONE);
+}
+
+/// A topic is opened while what was published before is still on its way by the wire, and a read brings what comes after.
+fn read_ahead_of_the_wire(stage: &mut Stage<'_>) {
+    const TOPIC: &str = "comments:1";
+    stage.cast(&[(Way::Socket, 0, &["comments:*"]), (Way::Socket, 1, &[TOPIC]), (Way::Stream, 1, &[TOPIC])]);
+    (stage.plan.nodes, stage.plan.linger, stage.plan.pace) = (2, 0, stage.one_of(&[1, 5]));
+    stage.publish(0, TOPIC);
+    stage.on(500, Deed::Slow { node: 0, by: 500, lasts: 170, what: Late::Commands });
+    stage.cut(590, Z, 100, 10, 0);
+    stage.on(680, Deed::Slow { node: 0, by: 1_500, lasts: 1_500, what: Late::Pushes });
+    // The head is read in the midst of these.
+    for n in 0..20 {
+        stage.publish(1_095 + n * 4, TOPIC);
+    }
+    stage.cut(6_000, Z, 100, 10, 1);
+}
+
+/// Redis is emptied, and nodes count on a mark that is gone.
+fn emptied_redis(stage: &mut Stage<'_>) {
+    let way = stage.way();
+    stage.cast(&[(way, 0, &[ALONE]), (Way::Socket, 1, &[ALONE])]);
+    (stage.plan.nodes, stage.plan.linger, stage.plan.pace) = (3, 0, 1);
+    stage.live(0, ALONE);
+    stage.publish(50, ALONE);
+    stage.on(100, Deed::Flush);
+    stage.publish(150, ALONE);
+    let away = stage.between(300, 900);
+    stage.cut(250, X, 100, away, 2);
+    stage.live(400, ALONE);
+    // It comes back with a proof that is later than all marks.
+    stage.on(5_000, Deed::Probe { node: 2 });
+    stage.on(5_300, Deed::Ping { client: X });
+    stage.cut(6_000, X, 100, 50, 0);
 }

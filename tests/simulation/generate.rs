@@ -18,7 +18,7 @@ const WAYS: [Way; 4] = [Way::Socket, Way::Stream, Way::Sse, Way::Poll];
 /// How long a schedule is busy, ms.
 const BUSY: u64 = 60_000;
 /// How many of the schedules are devoted to one situation.
-const DEVOTED: f64 = 0.2;
+const DEVOTED: f64 = 0.25;
 
 /// The schedule of a seed.
 pub(crate) fn plan(seed: u64) -> Plan {

@@ -302,11 +302,13 @@ impl World {
 
     fn hear_status(&mut self, client: usize, live: bool) {
         self.clients[client].live = live;
-        let node = self.clients[client].node;
-        let Some(up) = self.nodes[node].up_since.filter(|_| live && self.clients[client].way != Way::Poll)
-        else {
+        let (node, me, slack) = (&self.nodes[self.clients[client].node], &self.clients[client], self.slack());
+        if !live || me.way == Way::Poll || me.stalled + slack > self.now {
             return;
-        };
+        }
+        // It may have been said before the link was lost that it speaks of.
+        let before = node.past.iter().find(|(_, down)| down + slack > self.now).map(|(up, _)| *up);
+        let Some(up) = before.or(node.up_since) else { return };
         let subjects: Vec<String> = self.clients[client].subjects.iter().cloned().collect();
         for name in subjects.iter().flat_map(|subject| topics_of(subject)) {
             let view = &self.audit.views[client];

@@ -66,6 +66,7 @@ impl World {
     /// A client comes back. What is still on its way to those who follow it has no mark yet, and nothing shows it. Nor does
     /// anything show what was lost on the way to this node, where a mark may stand for what came before or after it.
     pub(crate) fn excuse_unmarked(&mut self, client: usize) {
+        self.end_excuses(client);
         let (node, near) = (self.clients[client].node, ONE_MARK + self.slack());
         let all: Vec<(u64, String)> =
             self.audit.live.values().map(|live| (live.at, live.area().to_owned())).collect();
@@ -78,6 +79,21 @@ impl World {
             if hidden || (!live.heard && !marked) {
                 live.excused.insert(client);
             }
+        }
+    }
+
+    /// A node that finds that it may have lost live events marks that: whoever was told everything before is told elsewhere.
+    fn end_excuses(&mut self, client: usize) {
+        let me = &self.clients[client];
+        let at = if me.way == Way::Socket || me.way == Way::Stream {
+            me.at
+        } else {
+            self.audit.views[client].brought
+        };
+        let marks = &self.redis.marks;
+        let is_found = |area: &str| marks.get(&format!("{area}!")).is_some_and(|lost| *lost > at);
+        for live in self.audit.live.values_mut().filter(|live| is_found(live.area())) {
+            live.excused.remove(&client);
         }
     }
 

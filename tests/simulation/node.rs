@@ -47,15 +47,25 @@ pub(crate) struct Node {
     pub bus: Bus,
     /// It stands still until then.
     pub frozen: u64,
-    /// When its link came up last, and when it went down last.
+    /// When its link came up, while it is up.
     pub up_since: Option<u64>,
+    /// When the links before came up, and went down.
+    pub past: Vec<(u64, u64)>,
     turn_due: bool,
 }
 
 impl Node {
     /// A node that has not started.
     pub(crate) fn new() -> Self {
-        Self { life: 0, running: None, bus: Bus::default(), frozen: 0, up_since: None, turn_due: false }
+        Self {
+            life: 0,
+            running: None,
+            bus: Bus::default(),
+            frozen: 0,
+            up_since: None,
+            past: Vec::new(),
+            turn_due: false,
+        }
     }
 }
 

@@ -133,6 +133,8 @@ fn search(from: u64, end: u64, again: (u64, u64), going: &(dyn Fn(bool) -> bool 
                     report.add(&outcome.report);
                     if let Some(violation) = outcome.violation {
                         failed.store(true, Ordering::Relaxed);
+                        // At once: a search may go on for long.
+                        println!("seed {seed}: {}: {}", violation.kind, violation.text);
                         total.lock().expect("the total").1.push((seed, violation));
                     }
                 }
@@ -144,8 +146,7 @@ fn search(from: u64, end: u64, again: (u64, u64), going: &(dyn Fn(bool) -> bool 
     report.print();
     println!("{:.1} s", begun.elapsed().as_secs_f64());
     found.sort_by_key(|(seed, _)| *seed);
-    for (seed, violation) in &found {
-        println!("seed {seed}: {}: {}", violation.kind, violation.text);
+    for (seed, _) in &found {
         println!("replay it with: tests/simulation/run --replay {seed}");
     }
     let seldom = report.seldom();

@@ -9,6 +9,8 @@ use crate::{
     relay::{
         feed::Arrival,
         feeds::{Opened, Read},
+        handed::Hand,
+        log::Entry,
         question::{Answer, Place, Stamp},
         status,
     },
@@ -36,7 +38,7 @@ impl Switch {
                     // No log goes back: what the wire brought beyond its end was in none.
                     let same = self.feeds.top(room).is_some_and(|top| top.epoch == head.top.epoch);
                     let reason = if same { Reason::Invalid } else { Reason::LogReplaced };
-                    self.feeds.restart(room, head);
+                    self.feeds.restart(room, head, reason);
                     if let Some(topic) = self.topic_of(room) {
                         self.follow(room, &topic, Arrival::Replaced(reason), false);
                     }
@@ -102,13 +104,7 @@ impl Switch {
         }
         let every = self.hub.every(topic);
         for (id, event) in entries {
-            // Whoever follows the whole area has it now as well: the wire may bring it only after they have left the topic.
-            if !mutant::is("wire-twice")
-                && self.feeds.first_by_read(room, id)
-                && let Some(every) = every
-            {
-                self.pass_every(every, topic, Some(room), (id, event.clone()), false);
-            }
+            self.hand(every, room, topic, (id, event.clone()));
             let arrival = self.feeds.arrive(room, topic, (id, event), at, now);
             self.follow(room, topic, arrival, false);
         }
@@ -122,6 +118,18 @@ impl Switch {
             self.doubt_every(topic);
         }
         self.follow(room, topic, last, false);
+    }
+
+    /// Whoever follows the whole area has what a read brings as well: the wire may bring it only after they have left the topic.
+    fn hand(&mut self, every: Option<RoomId>, room: RoomId, topic: &Topic, entry: Entry) {
+        if mutant::is("wire-twice") {
+            return;
+        }
+        match (self.feeds.hand(room, entry.0), every) {
+            (Hand::Pass, Some(every)) => self.pass_every(every, topic, Some(room), entry, false),
+            (Hand::Gap, _) => self.doubt_every(topic),
+            _ => {}
+        }
     }
 
     fn take_marked(&mut self, stamp: Stamp, area: &str, marks: Result<Marks, BusError>) {
@@ -142,7 +150,7 @@ impl Switch {
         heads: Vec<(Place, Result<Head, BusError>)>,
         marks: Result<Marks, BusError>,
     ) {
-        if self.marks.renewed(stamp, &marks) {
+        if self.marks.looked(stamp, &marks, &mut self.turn.questions) {
             return self.advance();
         }
         let Some(looked) = self.link.looked(stamp) else { return };

@@ -1,0 +1,149 @@
+//! What those who follow a whole area (`area:*`) were handed of one topic's log.
+//!
+//! They have no positions, and get each entry by the wire or by a read of the log, whichever is sooner. The wire keeps its
+//! order; a read may overtake it. What a read brings is handed to them where it follows what they have; where something
+//! before it may still be on the way, they are told that something is missing. Pure. Must not know who they are.
+
+use crate::{mutant, protocol::EntryId};
+
+/// What is done with an entry that a read has brought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Hand {
+    /// It follows what they have: they get it.
+    Pass,
+    /// They have it, or were told.
+    Nothing,
+    /// Something before it may still be on the way to them: they are told so, and neither it nor that is handed to them.
+    Gap,
+}
+
+/// How far those who follow the whole area have come in a topic's log.
+#[derive(Debug, Default)]
+pub(super) struct Handed {
+    /// The last entry that came, by the wire or by a read; nothing up to it is handed to them any more.
+    last: Option<EntryId>,
+    /// Up to this entry they were told that something is missing.
+    told: Option<EntryId>,
+}
+
+impl Handed {
+    /// Other entries may come under the same numbers.
+    pub(super) fn forget(&mut self) {
+        *self = Self::default();
+    }
+
+    /// They are told that something up to this entry is missing.
+    pub(super) fn tell(&mut self, up_to: EntryId) {
+        let told = seq_of(self.told, up_to).filter(|told| *told >= up_to.seq);
+        if told.is_none() {
+            self.told = Some(up_to);
+        }
+    }
+
+    /// Whether an entry comes for the first time, by the wire, and belongs to the log that is known by its end; a message of
+    /// another log proves nothing.
+    pub(super) fn by_wire(&mut self, id: EntryId, end: Option<EntryId>) -> bool {
+        let same = end.is_none_or(|end| end.epoch == id.epoch);
+        let first = same && seq_of(self.last, id).is_none_or(|last| id.seq > last);
+        if let Some(end) = end.filter(|_| !same && mutant::is("wire-epoch")) {
+            self.last = Some(EntryId { seq: id.seq, ..end });
+            return true;
+        }
+        // What is late of a log before hides nothing.
+        if first || !same && self.last < Some(id) {
+            self.last = Some(id);
+        }
+        first
+    }
+
+    /// What is done with an entry that a read has brought.
+    pub(super) fn by_read(&mut self, id: EntryId) -> Hand {
+        let last = seq_of(self.last, id);
+        if last.is_some_and(|last| id.seq <= last) {
+            return Hand::Nothing;
+        }
+        self.last = Some(id);
+        let told = seq_of(self.told, id);
+        if told.is_some_and(|told| id.seq <= told) {
+            return Hand::Nothing;
+        }
+        // A log begins with number 1. Where nothing came yet, whatever is before this may be on its way.
+        let before = last.max(told).unwrap_or(0);
+        if id.seq == before + 1 || mutant::is("wire-ahead") {
+            return Hand::Pass;
+        }
+        self.told = Some(id);
+        Hand::Gap
+    }
+}
+
+/// The number of an entry, where it is of the same log as another.
+fn seq_of(entry: Option<EntryId>, other: EntryId) -> Option<u64> {
+    entry.filter(|entry| entry.epoch == other.epoch).map(|entry| entry.seq)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(epoch: u64, seq: u64) -> EntryId {
+        EntryId { epoch, seq }
+    }
+
+    #[test]
+    fn what_a_read_brings_is_handed_on_where_it_follows_what_came() {
+        let mut handed = Handed::default();
+        assert!(handed.by_wire(id(7, 4), None) && handed.by_wire(id(7, 5), None));
+        assert_eq!(
+            [4, 5, 6, 7].map(|seq| handed.by_read(id(7, seq))),
+            [Hand::Nothing, Hand::Nothing, Hand::Pass, Hand::Pass]
+        );
+        let end = Some(id(7, 7));
+        assert!(!handed.by_wire(id(7, 6), end) && !handed.by_wire(id(7, 7), end), "the read was sooner");
+        assert!(handed.by_wire(id(7, 8), end));
+    }
+
+    #[test]
+    fn what_a_read_brings_is_not_handed_on_while_what_is_before_it_is_on_its_way() {
+        let mut handed = Handed::default();
+        // The log was at number 7 when it was opened, and nothing has come since.
+        assert_eq!(handed.by_read(id(7, 8)), Hand::Gap);
+        assert_eq!(handed.by_read(id(7, 9)), Hand::Pass, "what came before was told");
+        let end = Some(id(7, 9));
+        assert!([7, 8, 9].iter().all(|seq| !handed.by_wire(id(7, *seq), end)), "nobody gets it after that");
+        assert!(handed.by_wire(id(7, 10), end));
+    }
+
+    #[test]
+    fn what_was_told_is_not_handed_on_by_a_read_and_what_follows_it_is() {
+        let mut handed = Handed::default();
+        assert!(handed.by_wire(id(7, 5), None));
+        handed.tell(id(7, 8));
+        assert_eq!(
+            [6, 7, 8, 9].map(|seq| handed.by_read(id(7, seq))),
+            [Hand::Nothing, Hand::Nothing, Hand::Nothing, Hand::Pass]
+        );
+    }
+
+    #[test]
+    fn what_came_before_the_log_was_known_is_not_handed_on_again() {
+        let mut handed = Handed::default();
+        assert!(handed.by_wire(id(7, 9), None) && handed.by_wire(id(7, 10), None), "8 is lost");
+        handed.tell(id(7, 9));
+        assert_eq!(
+            [8, 9, 10, 11].map(|seq| handed.by_read(id(7, seq))),
+            [Hand::Nothing, Hand::Nothing, Hand::Nothing, Hand::Pass]
+        );
+    }
+
+    #[test]
+    fn another_log_is_counted_anew() {
+        let mut handed = Handed::default();
+        assert!(handed.by_wire(id(7, 50), Some(id(7, 49))));
+        assert!(!handed.by_wire(id(8, 1), Some(id(7, 50))), "its followers are told");
+        handed.tell(id(8, 1));
+        assert_eq!(handed.by_read(id(8, 2)), Hand::Pass);
+        assert!(!handed.by_wire(id(7, 51), Some(id(8, 2))), "late");
+        assert!(!handed.by_wire(id(8, 2), Some(id(8, 2))) && handed.by_wire(id(8, 3), Some(id(8, 2))));
+    }
+}

@@ -1,0 +1,69 @@
+//! Who follows a whole area beside those who follow its topics by key: what the wire brings, and what a read of a log does.
+
+use super::{
+    rig::{Rig, Told, told},
+    *,
+};
+
+#[test]
+fn an_event_that_a_read_has_brought_does_not_come_again_by_the_whole_area() {
+    let mut rig = Rig::live();
+    let anna = rig.join(&["comments:1", "comments:*"]);
+    rig.publish("comments:1", true);
+    // Another node was faster: who comes from there has the log read, which brings the event to everybody.
+    let resume = rig.resume(&[("comments:1", 1), ("comments", 0)], rig.switch.at());
+    let bob = rig.connect(&["comments:1"], Some(resume), 1_000);
+    rig.serve();
+    assert_eq!(told(&bob), ["welcome live comments:1=1 comments=0"]);
+    assert_eq!(told(&anna), ["comments:1 1"]);
+    let subjects = vec![Subject::parse("comments:1", &rig.areas).unwrap()];
+    rig.take(Input::Command(Command::Unsubscribe { outbox: Arc::clone(&anna), subjects }));
+    told(&anna);
+    let (epoch, seq) = rig.redis.logs[&rig.topic("comments:1")];
+    rig.arrive("comments:1", Content::Recorded(EntryId { epoch, seq }, event(seq)));
+    assert_eq!(told(&anna), Told::new(), "it is only late");
+    rig.publish("comments:1", false);
+    assert_eq!(told(&anna), ["comments:1 2"]);
+}
+
+#[test]
+fn a_read_that_overtakes_the_wire_is_a_gap_for_who_follows_the_area() {
+    let mut rig = Rig::live();
+    let (area, topic) = (rig.join(&["comments:*"]), rig.topic("comments:1"));
+    let epoch = rig.redis.now;
+    rig.redis.logs.insert(topic, (epoch, 7));
+    let anna = rig.join(&["comments:1"]);
+    // 7 and 8 are still on their way by the wire, and a read brings 8.
+    rig.publish("comments:1", true);
+    let resume = rig.resume(&[("comments:1", 6), ("comments", 0)], rig.switch.at());
+    let _bob = rig.connect(&["comments:1"], Some(resume), 1_000);
+    rig.serve();
+    assert_eq!(told(&anna), ["comments:1 8"]);
+    assert_eq!(told(&area), ["resync gap comments:*"]);
+    for seq in [7, 8] {
+        rig.arrive("comments:1", Content::Recorded(EntryId { epoch, seq }, event(seq)));
+    }
+    assert_eq!(told(&area), Told::new(), "it is only late");
+    rig.publish("comments:1", false);
+    assert_eq!(told(&area), ["comments:1 9"]);
+}
+
+#[test]
+fn what_came_while_a_topic_was_opened_does_not_come_again_by_a_read() {
+    let mut rig = Rig::live();
+    let (area, topic) = (rig.join(&["comments:*"]), rig.topic("comments:1"));
+    let epoch = rig.redis.now;
+    let _anna = rig.connect(&["comments:1"], None, 1_000);
+    // Number 8 is lost, and the head was read before it.
+    for seq in [9, 10] {
+        rig.arrive("comments:1", Content::Recorded(EntryId { epoch, seq }, event(seq)));
+    }
+    rig.redis.logs.insert(topic.clone(), (epoch, 7));
+    let open = rig.keep(|question| matches!(question, Question::Open(_)));
+    rig.answer(open);
+    rig.redis.logs.insert(topic, (epoch, 10));
+    rig.serve();
+    assert_eq!(told(&area), ["comments:1 9", "comments:1 10", "resync gap comments:*"]);
+    rig.publish("comments:1", false);
+    assert_eq!(told(&area), ["comments:1 11"]);
+}
