@@ -163,6 +163,11 @@ fn a_head_that_was_asked_for_before_the_log_was_known_may_be_older_than_what_cam
     assert!(feed.is_live() && feed.position() == Some(at(6)));
     feed.doubt();
     assert!(matches!(feed.compare(&head(7), None, stamp()), Arrival::Read(_)));
+    // Likewise where another log was known when it was asked for.
+    let mut feed = started(5);
+    assert_eq!(arrive(&mut feed, 6), Some(6));
+    feed.doubt();
+    assert!(matches!(feed.compare(&head(5), Some(id(9, 40)), stamp()), Arrival::Nothing));
 }
 
 #[test]

@@ -148,10 +148,13 @@ impl Log {
     /// Whether a head that was asked for when this was at `asked` is older than what came by the wire since. `None`: it was
     /// asked for before anything was known of the log.
     pub(super) fn is_older(&self, now: &Head, asked: Option<EntryId>) -> bool {
-        let Some(head) = &self.head else { return false };
-        let Some(asked) = asked else { return now.lineage == head.lineage && now.top <= head.top };
-        let started_anew = asked.epoch != head.top.epoch && asked.epoch == now.top.epoch;
-        now.lineage == head.lineage && (started_anew || self.overtook(now, asked))
+        let Some(head) = self.head.as_ref().filter(|head| head.lineage == now.lineage) else { return false };
+        match asked {
+            Some(asked) if asked.epoch == head.top.epoch => self.overtook(now, asked),
+            // All that is known of this log came after the question.
+            _ if now.top.epoch == head.top.epoch => now.top.seq <= head.top.seq,
+            _ => asked.is_some_and(|asked| asked.epoch == now.top.epoch),
+        }
     }
 
     /// Whether this has gone on by the wire while the log was asked: then the answer shows what was, and nothing new.

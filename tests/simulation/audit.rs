@@ -12,7 +12,7 @@ use crate::{
     client::Line,
     deeds::topic,
     generate::TOPICS,
-    live::Live,
+    live::{Live, Loss},
     plan::Way,
     world::{SETTLING, World},
 };
@@ -101,6 +101,8 @@ pub(crate) struct Audit {
     pub late_marks: Option<u64>,
     /// Until when marks may lie ahead of the clock of a new master.
     pub ahead: u64,
+    /// What was lost where its topic is followed by key.
+    pub losses: Vec<Loss>,
     /// Until when nodes may find that they have lost messages.
     pub doubtful: u64,
     /// When a link came up last, anywhere.
@@ -127,11 +129,17 @@ impl Audit {
             jumped: None,
             late_marks: None,
             ahead: 0,
+            losses: Vec::new(),
             doubtful: 0,
             came_up: 0,
             numbers: 0,
             last_words: None,
         }
+    }
+
+    /// The number of the last event.
+    pub(crate) fn numbers(&self) -> u64 {
+        self.numbers
     }
 
     /// The number of the next event.
@@ -193,31 +201,6 @@ impl World {
         let records = self.audit.records.entry(name).or_default();
         records.retain(|record| record.id.epoch == id.epoch);
         records.push(Record { at, id, number });
-    }
-
-    /// A message was lost on a link that works: nobody there can know of a live one.
-    pub(crate) fn lost_message(&mut self, node: usize, topic: &Topic, content: &carillon::bus::Content) {
-        self.note(|_| format!("   node {node} does not get {topic} {content:?}"));
-        self.report.count("bite", "lost message");
-        // Who comes to this node only later is told by the mark of those who heard it.
-        let is_there = |me: &crate::client::Client| me.node == node && !matches!(me.line, Line::None);
-        let there = (0..self.clients.len()).filter(|client| is_there(&self.clients[*client]));
-        let there: Vec<usize> = there.collect();
-        if let carillon::bus::Content::Live(_) = content
-            && let Some(live) = self.audit.live.values_mut().next_back()
-        {
-            live.excused.extend(&there);
-            live.lost_at.insert(node);
-        }
-        // A whole area has no positions: only where the topic is followed by key as well, its next event shows that one is
-        // missing.
-        if !self.is_followed_by_key(node, topic) {
-            let number = self.audit.numbers;
-            for client in there {
-                self.audit.views[client].lost.insert(number);
-            }
-        }
-        self.hidden_loss();
     }
 
     /// A link has come up.

@@ -3,9 +3,18 @@
 
 use std::collections::BTreeSet;
 
-use carillon::protocol::Topic;
+use carillon::{
+    bus::Content,
+    protocol::{Subject, Topic},
+    session::Cursor,
+};
 
-use crate::{audit::PROMISED, plan::Way, world::World};
+use crate::{
+    audit::PROMISED,
+    client::{Client, Line},
+    plan::Way,
+    world::World,
+};
 
 /// A live event.
 #[derive(Debug)]
@@ -22,6 +31,15 @@ pub(crate) struct Live {
     pub excused: BTreeSet<usize>,
     /// The nodes that it was lost on the way to.
     pub lost_at: BTreeSet<usize>,
+}
+
+/// A recorded event that was lost on the way to a node.
+#[derive(Debug)]
+pub(crate) struct Loss {
+    node: usize,
+    topic: Topic,
+    number: u64,
+    there: Vec<usize>,
 }
 
 /// How close together live events of an area lie where one mark may stand for both, ms.
@@ -52,6 +70,46 @@ impl World {
             there && self.audit.views[*client].started.contains(topic.as_str())
         };
         steady && (0..self.clients.len()).any(|client| follows(&client))
+    }
+
+    /// A message was lost on a link that works: nobody there can know of a live one.
+    pub(crate) fn lost_message(&mut self, node: usize, topic: &Topic, content: &Content) {
+        self.note(|_| format!("   node {node} does not get {topic} {content:?}"));
+        self.report.count("bite", "lost message");
+        // Who comes to this node only later is told by the mark of those who heard it.
+        let is_there = |me: &Client| me.node == node && !matches!(me.line, Line::None);
+        let there = (0..self.clients.len()).filter(|client| is_there(&self.clients[*client]));
+        let there: Vec<usize> = there.collect();
+        if let Content::Live(_) = content
+            && let Some(live) = self.audit.live.values_mut().next_back()
+        {
+            live.excused.extend(&there);
+            live.lost_at.insert(node);
+        }
+        // A whole area has no positions: only where the topic is followed by key as well, its next event shows that one is
+        // missing, if it is still followed then.
+        let loss = Loss { node, topic: topic.clone(), number: self.audit.numbers(), there };
+        if self.is_followed_by_key(node, topic) {
+            self.audit.losses.push(loss);
+        } else {
+            self.excuse(loss);
+        }
+        self.hidden_loss();
+    }
+
+    fn excuse(&mut self, loss: Loss) {
+        for client in loss.there {
+            self.audit.views[client].lost.insert(loss.number);
+        }
+    }
+
+    /// Topics are not followed by key any more: what was lost of them on the way to this node shows nowhere.
+    pub(crate) fn audit_closed(&mut self, node: usize, subjects: &[Subject]) {
+        let closed =
+            |loss: &mut Loss| loss.node == node && subjects.contains(&Subject::Topic(loss.topic.clone()));
+        for loss in self.audit.losses.extract_if(.., closed).collect::<Vec<_>>() {
+            self.excuse(loss);
+        }
     }
 
     /// A live event was published.
@@ -85,11 +143,8 @@ impl World {
     /// A node that finds that it may have lost live events marks that: whoever was told everything before is told elsewhere.
     fn end_excuses(&mut self, client: usize) {
         let me = &self.clients[client];
-        let at = if me.way == Way::Socket || me.way == Way::Stream {
-            me.at
-        } else {
-            self.audit.views[client].brought
-        };
+        let cursor = me.cursor.as_deref().filter(|_| !matches!(me.way, Way::Socket | Way::Stream));
+        let at = cursor.and_then(Cursor::read).map_or(me.at, |cursor| cursor.at);
         let marks = &self.redis.marks;
         let is_found = |area: &str| marks.get(&format!("{area}!")).is_some_and(|lost| *lost > at);
         for live in self.audit.live.values_mut().filter(|live| is_found(live.area())) {

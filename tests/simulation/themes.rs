@@ -179,7 +179,8 @@ impl Scene<'_> {
     }
 
     fn more_than_is_held(&mut self) {
-        if self.plan.log_length < 1_000 {
+        // Who reads little at a time would read for a minute.
+        if self.plan.log_length < 1_000 || self.plan.room < 4_000 {
             return self.lost_link_and_churn();
         }
         let client = self.client();

@@ -123,6 +123,7 @@ impl World {
                 self.subscribe(node, number, wanted)
             }
             Work::Close(_, subjects) => {
+                self.audit_closed(node, subjects);
                 if let Some(link) = self.link(node, number) {
                     link.subscribed.retain(|subject| !subjects.contains(subject));
                     link.since.retain(|subject, _| !subjects.contains(subject));
