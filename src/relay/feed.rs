@@ -170,7 +170,8 @@ impl Feed {
 
     /// It is another log, or not what was believed: all who follow it are told.
     pub(super) fn replace(&mut self, head: Head, reason: Reason) {
-        if reason != Reason::LogReplaced {
+        // Numbers may stand for other events by now.
+        if matches!(reason, Reason::RedisChanged | Reason::Invalid) {
             self.handed.forget();
         }
         self.handed.tell(head.top);

@@ -155,6 +155,17 @@ fn a_message_of_an_earlier_log_proves_nothing_about_the_wire() {
 }
 
 #[test]
+fn where_a_log_was_trimmed_what_was_handed_on_does_not_come_again_by_the_wire() {
+    let mut feed = started(5);
+    assert_eq!(feed.hand(id(7, 6)), Hand::Gap, "5 may be on its way");
+    feed.doubt();
+    assert!(matches!(feed.compare(&head(12), Some(id(7, 5)), stamp()), Arrival::Read(_)));
+    let (_, verdict) = read(&mut feed, 5, history(12, 2, 5, &[]));
+    assert!(matches!(verdict, Arrival::Replaced(Reason::Trimmed)));
+    assert!(!feed.first_on_wire(id(7, 6)) && feed.first_on_wire(id(7, 7)));
+}
+
+#[test]
 fn a_head_that_was_asked_for_before_the_log_was_known_may_be_older_than_what_came() {
     let mut feed = started(5);
     assert_eq!(arrive(&mut feed, 6), Some(6));

@@ -99,7 +99,8 @@ impl World {
         let slow = bus.late(way, now);
         let Some(link) = &mut bus.link else { return now };
         let last = &mut link.last[way as usize];
-        *last = (*last).max(now + delay + slow).max(bus.deaf);
+        // Behind what was on its way when it became deaf, and is heard as soon as it is not any more.
+        *last = (*last).max(now + delay + slow).max(bus.deaf + 1);
         *last
     }
 
