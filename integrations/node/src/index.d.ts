@@ -64,8 +64,10 @@ export class QueueFull extends Unavailable {}
 
 /** Percent-encodes a value for use as a topic's key. */
 export function encodeKey(value: unknown): string;
-/** `topic('comments', 42)` is `comments:42`. */
-export function topic(area: string, key?: unknown): string;
+/** The topic of a whole area. */
+export function topic(area: string): string;
+/** `topic('comments', 42)` is `comments:42`. A key that is not there yet (`undefined`, `null`) is refused. */
+export function topic(area: string, key: unknown): string;
 /**
  * The topic of one editor in a private area. `sub` is exactly what the editor's token says; where nodes have
  * `auth.fold_subject = true`, it is `folded(sub)`.

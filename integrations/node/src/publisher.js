@@ -21,7 +21,8 @@ export class Publisher {
 
   /** See `PublisherOptions` in index.d.ts. */
   constructor(url, { source, prefix = 'carillon', patience = 10_000, queue = 10_000, redis = {} } = {}) {
-    this.#make = () => clientFor(url, redis);
+    const parts = partsOf(url);    // a wrong address is said here, and not by the first event
+    this.#make = () => clientFor(url, parts, redis);
     Object.assign(this, { source, prefix, patience, queue });
   }
 
@@ -156,8 +157,7 @@ export class Publisher {
 const SOCKET = { connectTimeout: LOST, reconnectStrategy: false };
 
 /** A connected client for redis://, rediss://, redis-sentinel://host/service and redis-cluster://host. */
-const clientFor = async (url, options) => {
-  const { scheme, login, hosts, path } = partsOf(url);
+const clientFor = async (url, { scheme, login, hosts, path }, options) => {
   const own = { ...login, ...options, socket: { ...SOCKET, ...options.socket }, disableOfflineQueue: true };
   if (scheme === 'redis-cluster') {
     const client = createCluster({ rootNodes: hosts.map((socket) => ({ socket: { ...SOCKET, ...socket } })), defaults: own });
@@ -178,7 +178,7 @@ const clientFor = async (url, options) => {
 };
 
 const partsOf = (url) => {
-  const [, scheme, rest] = /^([a-z-]+):\/\/(.*)$/s.exec(url) ?? [];
+  const [, scheme, rest] = /^([a-z-]+):\/\/(.*)$/s.exec(String(url)) ?? [];
   if (!['redis', 'rediss', 'redis-sentinel', 'redis-cluster'].includes(scheme)) {
     throw new RangeError('the Redis URL must begin with redis://, rediss://, redis-sentinel:// or redis-cluster://');
   }
@@ -190,10 +190,12 @@ const partsOf = (url) => {
   };
   const port = scheme === 'redis-sentinel' ? 26_379 : 6379;
   const hosts = places.split(',').filter(Boolean).map((place) => {
+    if (!URL.canParse(`redis://${place}`)) throw new RangeError(`“${place}” is no host of a Redis URL`);
     const { hostname, port: given } = new URL(`redis://${place}`);
     return { host: hostname.replace(/^\[|\]$/g, ''), port: Number(given || port) };
   });
   if (!hosts.length) throw new RangeError('the Redis URL names no host');
+  if (scheme === 'redis-sentinel' && !path) throw new RangeError('a redis-sentinel URL ends in the name of the service: redis-sentinel://host:26379/mymaster');
   return { scheme, login, hosts, path };
 };
 

@@ -10,6 +10,7 @@ const hexadecimal = (character) =>
 
 /** Percent-encodes a value for use as a topic's key: only what must be, with upper-case hexadecimal. */
 export const encodeKey = (value) => {
+  if (value === undefined || value === null) throw new RangeError(`${value} cannot be a topic's key: has it been saved?`);
   const text = String(value);
   if (!text.isWellFormed()) throw new RangeError(`${JSON.stringify(text)} cannot be a topic's key: it holds half of a surrogate pair`);
   const key = text.replace(ENCODED, hexadecimal);
@@ -20,12 +21,15 @@ export const encodeKey = (value) => {
   return key;
 };
 
-/** The topic of an area, or of one thing in it: `topic('comments', 42)` is `comments:42`. */
-export const topic = (area, key) => {
+/**
+ * The topic of an area, or of one thing in it: `topic('comments', 42)` is `comments:42`. A key of `undefined` or `null` is refused: it
+ * would reach everybody who follows anything in the area.
+ */
+export const topic = (area, ...keys) => {
   if (!AREA.test(area)) {
     throw new RangeError(`${JSON.stringify(area)} cannot be an area: use a lower-case letter, then up to 31 lower-case letters, digits or hyphens`);
   }
-  return key === undefined ? area : `${area}:${encodeKey(key)}`;
+  return keys.length ? `${area}:${encodeKey(keys[0])}` : area;
 };
 
 /**

@@ -57,6 +57,16 @@ test('topics are encoded as nodes expect them', () => {
   for (const { topic: name } of good) assert.equal(encodeKey(name.slice(name.indexOf(':') + 1)), name.slice(name.indexOf(':') + 1));
 });
 
+test('what has not been saved has no topic, and a wrong address is said at once', () => {
+  for (const key of [undefined, null]) {
+    assert.throws(() => topic('comments', key), /has it been saved/);
+    assert.throws(() => privateTopic(key), /has it been saved/);
+  }
+  for (const url of ['http://redis', 'redis://', 'redis-sentinel://host:26379', 'redis://user:topsecret@ho st', undefined]) {
+    assert.throws(() => new Publisher(url), (error) => error instanceof RangeError && !error.message.includes('topsecret'), url);
+  }
+});
+
 test('private topics are named as nodes name them', () => {
   const { editors, nobody } = JSON.parse(readFileSync(`${root}docs/private-keys.json`, 'utf8'));
   assert.ok(editors.length > 30 && nobody.length > 5);

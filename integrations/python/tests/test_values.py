@@ -2,6 +2,7 @@
 
 import json
 import random
+from typing import Any
 
 import jwt
 import pytest
@@ -47,10 +48,25 @@ def test_what_cannot_be_a_key_is_refused(bad: str) -> None:
         encode_key(bad)
 
 
+def test_what_has_not_been_saved_has_no_topic() -> None:
+    """`topic("comments", page.pk)` of a page without an id must not become the whole area."""
+    for name in (lambda: topic("comments", None), lambda: encode_key(None), lambda: private_topic(None)):
+        with pytest.raises(ValueError, match="has it been saved"):
+            name()
+
+
 @pytest.mark.parametrize("bad", ["", "Comments", "1a", "a_b", "a" * 33, "a:b"])
 def test_what_cannot_be_an_area_is_refused(bad: str) -> None:
     with pytest.raises(ValueError, match="cannot be an area"):
         topic(bad)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"sub": None}, {"sub": ""}, {"topics": "content:*"}, {"publish": "*"}, {"ttl": 0}, {"ttl": -5}, {"secret": "short"}],
+)
+def test_a_token_that_no_node_would_take_is_not_made(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError):
+        mint(**{"secret": "0123456789abcdef" * 2, "sub": 7, **wrong})
 
 
 def test_a_token_says_what_a_node_needs() -> None:

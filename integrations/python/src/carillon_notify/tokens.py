@@ -32,6 +32,12 @@ def mint(
 
     `secret` is the secret of `auth.secret`, or a private key in PEM with `algorithm` RS256, ES256 or EdDSA.
     """
+    if sub is None or str(sub) == "":
+        raise ValueError("a token names its editor: sub must not be empty")
+    if isinstance(topics, str) or isinstance(publish, str):
+        raise ValueError("topics and publish are lists of topics, not one text")
+    if ttl <= 0:
+        raise ValueError(f"a token lasts for a number of seconds above 0, not {ttl}")
     key = secret.encode() if isinstance(secret, str) else secret
     if algorithm.startswith("HS") and len(key) < MIN_SECRET_BYTES:
         raise ValueError(f"the secret has {len(key)} bytes, nodes accept {MIN_SECRET_BYTES} or more: make one with `openssl rand -hex 32`")

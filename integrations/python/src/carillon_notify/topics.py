@@ -14,11 +14,17 @@ _ENCODED = re.compile("[ %*,{}\x00-\x1f\x7f-\x9f]")
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 
 
+_WHOLE_AREA = object()
+
+
 def encode_key(value: object) -> str:
     """Percent-encodes a value for use as a topic's key: only what must be, with upper-case hexadecimal.
 
-    Raises ValueError where the result is empty, longer than 200 bytes, or not valid Unicode.
+    Raises ValueError where the result is empty, longer than 200 bytes, or not valid Unicode, and for None: what has no id yet, has
+    no topic.
     """
+    if value is None:
+        raise ValueError("None cannot be a topic's key: has it been saved?")
     try:
         key = _ENCODED.sub(lambda match: "".join(f"%{byte:02X}" for byte in match[0].encode()), str(value))
         size = len(key.encode())
@@ -29,13 +35,16 @@ def encode_key(value: object) -> str:
     return key
 
 
-def topic(area: str, key: object = None) -> str:
-    """The topic of an area, or of one thing in it: `topic("comments", 42)` is `comments:42`."""
+def topic(area: str, key: object = _WHOLE_AREA) -> str:
+    """The topic of an area, or of one thing in it: `topic("comments", 42)` is `comments:42`.
+
+    A key of None is refused: it would reach everybody who follows anything in the area.
+    """
     if not AREA.fullmatch(area):
         raise ValueError(
             f"{area!r} cannot be an area: use a lower-case letter, then up to 31 lower-case letters, digits or hyphens"
         )
-    return area if key is None else f"{area}:{encode_key(key)}"
+    return area if key is _WHOLE_AREA else f"{area}:{encode_key(key)}"
 
 
 def private_topic(sub: object, area: str = "notifications") -> str:

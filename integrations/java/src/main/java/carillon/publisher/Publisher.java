@@ -8,6 +8,7 @@ import java.util.Deque;
 import java.util.LinkedHashSet;
 import java.util.List;
 import java.util.Map;
+import java.util.Set;
 import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.Executors;
 import java.util.concurrent.ScheduledExecutorService;
@@ -56,7 +57,15 @@ public final class Publisher implements AutoCloseable {
 
     /** Publishes to one Redis, {@code redis://user:password@host:6379}. {@code source} names this publisher. */
     public Publisher(String url, String source) {
-        this(new JedisPooled(URI.create(url)), source, "carillon", lost -> {});
+        this(new JedisPooled(address(url)), source, "carillon", lost -> {});
+    }
+
+    private static URI address(String url) {
+        URI address = URI.create(url);
+        if (!Set.of("redis", "rediss").contains(String.valueOf(address.getScheme()))) {
+            throw new IllegalArgumentException("the Redis URL must begin with redis:// or rediss://; for Sentinel and Cluster, give a JedisSentineled or JedisCluster");
+        }
+        return address;
     }
 
     /**

@@ -25,6 +25,9 @@ public final class Topics {
 
     /** The topic of one thing in an area: {@code Topics.of("comments", 42)} is {@code comments:42}. */
     public static String of(String area, Object key) {
+        if (key == null) {
+            throw new IllegalArgumentException("null cannot be a topic's key: has it been saved?");
+        }
         return of(area) + ":" + encodeKey(String.valueOf(key));
     }
 

@@ -114,6 +114,14 @@ class PublisherTest {
     }
 
     @Test
+    void whatHasNotBeenSavedHasNoTopicAndAWrongAddressIsSaidAtOnce() {
+        assertThrows(IllegalArgumentException.class, () -> Topics.of("comments", null));
+        for (String url : List.of("redis-sentinel://host:26379/main", "redis-cluster://host:6379", "host:6379")) {
+            assertThrows(IllegalArgumentException.class, () -> new Publisher(url, "cms"), url);
+        }
+    }
+
+    @Test
     void privateTopicsAreNamedAsNodesNameThem() throws IOException {
         JsonObject vectors = JsonParser.parseString(Files.readString(ROOT.resolve("docs/private-keys.json"))).getAsJsonObject();
         assertTrue(vectors.getAsJsonArray("editors").size() > 30);
