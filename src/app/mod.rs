@@ -17,7 +17,7 @@ use std::{
 };
 
 use axum::Router;
-use tokio::{net::TcpListener, sync::oneshot};
+use tokio::{net::TcpListener, signal::unix::Signal, sync::oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -110,8 +110,9 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
     if let Some(warning) = config.internal.warning() {
         tracing::warn!("{warning}");
     }
+    let hangups = rotation::hangups();
     // On the heap: it is large, and needed once.
-    let mut node = Box::pin(Node::start(&config, listeners)).await?;
+    let mut node = Box::pin(Node::start(&config, listeners, hangups)).await?;
     let outcome = tokio::select! {
         () = shutdown.cancelled() => Ok(()),
         reason = &mut node.fatal => match reason {
@@ -140,7 +141,7 @@ struct Node {
 }
 
 impl Node {
-    async fn start(config: &Config, listeners: Listeners) -> Result<Self, AppError> {
+    async fn start(config: &Config, listeners: Listeners, hangups: Option<Signal>) -> Result<Self, AppError> {
         let areas = wiring::areas(config)?;
         let auth = wiring::authenticator(config, &areas)?;
         let tls = config.http.tls.clone().map(http::Certificates::load).transpose().map_err(AppError::Tls)?;
@@ -188,7 +189,7 @@ impl Node {
             draining: Arc::clone(&draining),
             status: NodeStatus::new(config.node.name.clone()),
         });
-        background.spawn_until_end(rotation::watch(config.clone(), seal, Arc::clone(&internal)));
+        background.spawn_until_end(rotation::watch(config.clone(), seal, Arc::clone(&internal), hangups));
         background.spawn_until_end(http::history::remember(metrics.clone()));
         background.spawn_until_end(announce(Arc::clone(&internal), config.probe.interval));
         let router = match wiring::demo(config, &areas, &bus) {

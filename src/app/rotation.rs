@@ -27,14 +27,19 @@ fn look(files: &BTreeMap<String, PathBuf>) -> BTreeMap<&str, Content> {
     files.iter().map(|(key, path)| (key.as_str(), content(path))).collect()
 }
 
-/// Watches the files until the node ends. A node without such files leaves SIGHUP alone.
-pub(super) async fn watch(config: Config, seal: Seal, internal: Arc<Internal>) {
+/// SIGHUP from now on, which would end the process otherwise: asked for before anything else is begun, and by nodes that
+/// have nothing to read again too. `None` where signals cannot be had; then looking does.
+pub(super) fn hangups() -> Option<Signal> {
+    signal(SignalKind::hangup()).ok()
+}
+
+/// Watches the files until the node ends.
+pub(super) async fn watch(config: Config, seal: Seal, internal: Arc<Internal>, mut hangup: Option<Signal>) {
     let files = config.secret_files();
-    if files.is_empty() {
-        return;
+    while files.is_empty() {
+        heard(&mut hangup).await;
+        tracing::info!("SIGHUP: this node names no file of secrets, so there is nothing to read again");
     }
-    // Where signals cannot be had, looking does.
-    let mut hangup = signal(SignalKind::hangup()).ok();
     let mut seen = look(&files);
     loop {
         let asked = tokio::select! {

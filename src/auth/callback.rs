@@ -81,6 +81,12 @@ impl Callback {
         })
     }
 
+    /// The same, asking a CMS in a simulation.
+    #[cfg(feature = "simulation")]
+    pub(super) fn asking(self, cms: Arc<dyn super::fetch::Scripted>) -> Self {
+        Self { remote: self.remote.scripted(cms), ..self }
+    }
+
     /// Who it is. A `fresh` answer is not taken from memory. `known`: what is revoked, as far as is known now.
     pub(super) async fn ask(
         &self,

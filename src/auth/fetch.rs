@@ -58,6 +58,15 @@ pub(super) struct Remote {
     client: Client<Connector, Empty<Bytes>>,
     uri: Uri,
     shown: String,
+    #[cfg(feature = "simulation")]
+    script: Option<std::sync::Arc<dyn Scripted>>,
+}
+
+/// A CMS in a simulation, which answers as a schedule says (tests/simulation).
+#[cfg(feature = "simulation")]
+pub trait Scripted: std::fmt::Debug + Send + Sync {
+    /// Is asked with these headers. Whoever drops the other end cannot be reached.
+    fn ask(&self, headers: &HeaderMap) -> tokio::sync::oneshot::Receiver<(StatusCode, Bytes)>;
 }
 
 impl Remote {
@@ -67,7 +76,19 @@ impl Remote {
         let shown = shown_url(url.expose());
         let uri: Uri = url.expose().parse().map_err(|error| format!("is not a URL: {error}"))?;
         let client = Client::builder(TokioExecutor::new()).build(outbound::connector(&uri, trusted)?);
-        Ok(Self { client, uri, shown })
+        Ok(Self {
+            client,
+            uri,
+            shown,
+            #[cfg(feature = "simulation")]
+            script: None,
+        })
+    }
+
+    /// The same, where somebody else answers in the place's stead.
+    #[cfg(feature = "simulation")]
+    pub(super) fn scripted(self, script: std::sync::Arc<dyn Scripted>) -> Self {
+        Self { script: Some(script), ..self }
     }
 
     /// Its URL without secrets.
@@ -81,6 +102,11 @@ impl Remote {
         *request.uri_mut() = self.uri.clone();
         *request.headers_mut() = headers;
         let exchange = async {
+            #[cfg(feature = "simulation")]
+            if let Some(script) = &self.script {
+                let answer = script.ask(request.headers()).await;
+                return answer.map_err(|_| Failure::unreachable("nobody is there".into()));
+            }
             let unreachable = |error| Failure::unreachable(outbound::chain(&error));
             let answer = self.client.request(request).await.map_err(unreachable)?;
             let status = answer.status();

@@ -18,6 +18,8 @@ use std::{fmt, sync::Arc};
 
 use arc_swap::ArcSwap;
 
+#[cfg(feature = "simulation")]
+pub use self::fetch::Scripted;
 use self::{callback::Callback, names::CaseNotice};
 pub use self::{
     grant::{Grant, Patterns},
@@ -203,6 +205,17 @@ impl Authenticator {
         let areas = areas.clone().with_naming(naming(settings));
         let mode = Arc::new(ArcSwap::from_pointee(mode));
         Ok(Self { mode, default_topics, areas, notice: Arc::default(), revocations })
+    }
+
+    /// The same over a CMS in a simulation (mode `callback`).
+    #[cfg(feature = "simulation")]
+    pub fn asking(self, cms: Arc<dyn Scripted>, config: &Config) -> Result<Self, ConfigError> {
+        if let AuthMode::Callback(callback) = config.auth_mode()? {
+            let callback = Callback::new(&callback.url, None, naming(config))
+                .map_err(|what| config.complaint("auth.callback_url", what))?;
+            self.mode.store(Arc::new(Mode::Callback(Box::new(callback.asking(cms)))));
+        }
+        Ok(self)
     }
 
     /// Who it is. Mode `callback` may answer from a memory of a few seconds; for those who ask again and again.

@@ -1,9 +1,8 @@
 //! Tokens: JWTs (RFC 7519) that the CMS signs and nodes verify.
 //!
-//! Which algorithms are accepted is the operator's word, and a key is only ever used with algorithms of its own kind:
-//! a token cannot talk a public key into being a shared secret, nor the signature away. The signature is
-//! checked by `jsonwebtoken`, the claims here, so that a refusal can say precisely what is wrong (after the signature
-//! has been found good, and never quoting the token).
+//! Which algorithms are accepted is the operator's word, and a key is only ever used with algorithms of its own kind: a token
+//! cannot talk a public key into being a shared secret, nor the signature away. `jsonwebtoken` checks the signature, and this
+//! file the claims, so that a refusal can say precisely what is wrong (once the signature is good; it never quotes the token).
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -166,10 +165,10 @@ impl Verifier {
         one_of(claims, "iss", "auth.issuer", &self.issuer)?;
         one_of(claims, "aud", "auth.audience", &self.audience)?;
         let sub = match claims.get("sub") {
-            Some(Value::String(sub)) if !sub.trim().is_empty() => sub.clone(),
-            Some(Value::String(_)) => {
+            Some(Value::String(sub)) if sub.trim().is_empty() => {
                 return Err("the token's `sub` is empty: it must name the editor".into());
             }
+            Some(Value::String(sub)) => sub.clone(),
             Some(_) => return Err("the token's `sub` is not a text: it must name the editor".into()),
             None => return Err("the token has no `sub`: it must name the editor".into()),
         };
@@ -177,15 +176,14 @@ impl Verifier {
             .naming
             .key(&sub)
             .map_err(|why| format!("the token's `sub` {why}: nobody can be called so"))?;
-        let name = |claim| claims.get(claim).and_then(Value::as_str).map(Into::into);
-        let (sid, jti) = (name("sid"), name("jti"));
-        let proof = Arc::new(Proof { user: key.into(), sid, jti, made: Made::At(issued) });
+        let (sid, jti, made) = (name(claims, "sid")?, name(claims, "jti")?, Made::At(issued));
+        let proof = Arc::new(Proof { user: key.into(), sid, jti, made });
         let (topics, publish) = (texts(claims, "topics")?, texts(claims, "publish")?);
         Ok(Claims { user: sub, proof, exp, topics, publish })
     }
 
-    /// When it was issued and when it ends, seconds since 1970. A revocation is kept until all that it concerns has
-    /// ended, so no token may be good for longer than that, nor hide its age.
+    /// When it was issued and when it ends, seconds since 1970. A revocation is kept until all that it concerns has ended:
+    /// no token may be good for longer than that, nor hide its age.
     fn life(&self, claims: &Map<String, Value>, now: u64) -> Result<(u64, u64), String> {
         let exp = seconds(claims, "exp")?.ok_or("the token has no `exp`: it must say when it ends")?;
         let soon = now.saturating_add(LEEWAY);
@@ -261,6 +259,16 @@ fn seconds(claims: &Map<String, Value>, name: &str) -> Result<Option<u64>, Strin
     }
     #[expect(clippy::cast_sign_loss, reason = "positive, as was just seen")]
     Ok(Some(number as u64))
+}
+
+/// A name that `POST /disconnect` knows the token or its session by. It is a text (RFC 7519, 4.1.7); some write a number.
+fn name(claims: &Map<String, Value>, claim: &str) -> Result<Option<Box<str>>, String> {
+    match claims.get(claim).unwrap_or(&Value::Null) {
+        Value::Null => Ok(None),
+        Value::String(name) => Ok(Some(name.as_str().into())),
+        Value::Number(number) => Ok(Some(number.to_string().into())),
+        _ => Err(format!("the token's `{claim}` is not a text: nobody could revoke it by that name")),
+    }
 }
 
 fn texts(claims: &Map<String, Value>, name: &str) -> Result<Option<Vec<String>>, String> {

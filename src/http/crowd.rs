@@ -5,7 +5,7 @@
 
 use std::{
     collections::HashMap,
-    net::IpAddr,
+    net::{IpAddr, Ipv6Addr},
     pin::Pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -90,6 +90,15 @@ impl Crowd {
     fn lock(&self) -> MutexGuard<'_, Inner> {
         // Every change is complete before anything can fail.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whom an address stands for where addresses are counted: an IPv6 host has as many as it likes within the 64 bits of its
+/// network (RFC 4291, 2.5.4), so those count as one.
+pub(super) fn household(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into(),
+        IpAddr::V4(address) => address.into(),
     }
 }
 
@@ -233,5 +242,14 @@ mod tests {
         assert!(!activity.is_over(none, long), "an answer that is being written");
         drop(body);
         assert!(activity.is_over(none, long));
+    }
+
+    #[test]
+    fn an_ipv6_network_is_one_household_and_an_ipv4_address_is_one() {
+        let household = |text: &str| household(text.parse().unwrap()).to_string();
+        assert_eq!(household("2001:db8:1:2:aaaa::1"), household("2001:db8:1:2:ffff:ffff:ffff:ffff"));
+        assert_ne!(household("2001:db8:1:2::1"), household("2001:db8:1:3::1"));
+        assert_ne!(household("5.6.7.8"), household("5.6.7.9"));
+        assert_eq!(household("::ffff:5.6.7.8"), "5.6.7.8");
     }
 }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use arc_swap::ArcSwapOption;
-use axum::http::{HeaderMap, HeaderValue, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use super::{
     Crowd,
@@ -162,7 +162,7 @@ impl Internal {
     fn open_right(&self, headers: &HeaderMap) -> Result<Right, Problem> {
         let page = headers.contains_key(header::ORIGIN)
             || headers.get("sec-fetch-site").is_some_and(|site| site != "none");
-        let brought = PROXIED.iter().any(|name| headers.contains_key(*name));
+        let brought = headers.keys().map(HeaderName::as_str).any(is_of_proxy);
         if self.address.to_canonical().is_loopback() && !page && !brought && is_local(headers) {
             return Ok(Right::Everything);
         }
@@ -173,5 +173,16 @@ impl Internal {
     }
 }
 
-/// What proxies add to a request.
-const PROXIED: [&str; 5] = ["x-forwarded-for", "x-forwarded-host", "x-real-ip", "forwarded", "via"];
+/// Whether proxies add a header of this name to a request.
+fn is_of_proxy(name: &str) -> bool {
+    const OTHERS: [&str; 7] = [
+        "forwarded",
+        "via",
+        "x-real-ip",
+        "x-client-ip",
+        "true-client-ip",
+        "cf-connecting-ip",
+        "x-envoy-external-address",
+    ];
+    name.starts_with("x-forwarded-") || OTHERS.contains(&name)
+}

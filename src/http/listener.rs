@@ -39,7 +39,7 @@ use tokio_util::sync::CancellationToken;
 use tower_service::Service;
 
 use super::{
-    crowd::{Activity, Crowd, Guest},
+    crowd::{Activity, Crowd, Guest, household},
     handover::{Handover, Released, share},
     headers::settle_host,
     refusal::Refusal,
@@ -118,7 +118,7 @@ impl Door {
             };
             match accepted {
                 Ok((socket, address)) => {
-                    let Some(guest) = door.crowd.enter(address.ip().to_canonical()) else {
+                    let Some(guest) = door.crowd.enter(household(address.ip())) else {
                         door.refused("connections");
                         refuse(
                             socket,

@@ -9,6 +9,7 @@ use axum::http::{HeaderMap, HeaderValue, header};
 
 use super::{
     Origins,
+    crowd::household,
     headers::{joined, single},
     listener::Peer,
     refusal::no_room,
@@ -67,7 +68,7 @@ impl Public {
     /// A place for a session.
     pub(super) fn enter(&self, headers: &HeaderMap, peer: Peer) -> Result<Place, Problem> {
         let client = self.settings.origins.client(headers, peer);
-        self.sessions.roll.enter(client).map_err(no_room)
+        self.sessions.roll.enter(household(client)).map_err(no_room)
     }
 
     /// Counts somebody new; `known`: they have proven who they are.

@@ -14,6 +14,7 @@ use std::{
 };
 
 use super::{Naming, time::now_ms};
+use crate::mutant;
 
 /// How far clocks may be apart, seconds.
 pub const LEEWAY: u64 = 30;
@@ -187,7 +188,7 @@ impl Known {
             Made::At(issued) => issued <= self.at / 1000 + LEEWAY,
             // Asked long after an order of which this node heard late: the answer knew of it.
             Made::Asked { known, at } => {
-                self.number > known
+                (self.number > known && !mutant::is("asked"))
                     && (self.heard == Heard::AtOnce || at <= self.at.saturating_add(LEEWAY * 1000))
             }
         }
@@ -199,6 +200,15 @@ struct Store {
     known: HashMap<(Kind, Whom), (Known, Revocation)>,
     /// How many were ever learned.
     number: u64,
+}
+
+/// What a node finds when it holds what it knows against what Redis keeps.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Comparison {
+    /// What this node has yet to learn.
+    pub unknown: Vec<Revocation>,
+    /// What Redis has lost: it was emptied, or is another one.
+    pub lost: Vec<Revocation>,
 }
 
 /// The revocations that this node knows. Clones share them.
@@ -244,6 +254,27 @@ impl Revocations {
     /// Whether it is known already, or a later one of the same.
     pub fn knows(&self, revocation: &Revocation) -> bool {
         self.last(revocation.kind, &revocation.whom).is_some_and(|at| at >= revocation.at)
+    }
+
+    /// Whether what Redis keeps has to be read and compared. `change`: the number of its last change, 0 where it keeps
+    /// nothing; `read`: the change up to which this node has read it, 0 for none.
+    pub fn must_compare(&self, change: u64, read: u64) -> bool {
+        let is_emptied = change == 0 && !self.all().is_empty();
+        is_emptied || (change != read && !mutant::is("lost-order"))
+    }
+
+    /// Holds what Redis keeps against what is known here.
+    pub fn compare(&self, kept: &[Revocation]) -> Comparison {
+        let is_kept = |mine: &Revocation| {
+            let same = |theirs: &Revocation| {
+                (theirs.kind, &theirs.whom) == (mine.kind, &mine.whom) && theirs.at >= mine.at
+            };
+            kept.iter().any(same) || mutant::is("written-back")
+        };
+        Comparison {
+            unknown: kept.iter().filter(|theirs| !self.knows(theirs)).cloned().collect(),
+            lost: self.all().into_iter().filter(|mine| !is_kept(mine)).collect(),
+        }
     }
 
     /// The time of an order that is given `now` (ms since 1970): later than the last of the same, whose clock may have

@@ -4,7 +4,23 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Milliseconds since 1970, by this machine's clock.
 pub fn now_ms() -> u64 {
+    #[cfg(feature = "simulation")]
+    if let Some(shown) = SHOWN.get() {
+        return shown;
+    }
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}
+
+#[cfg(feature = "simulation")]
+thread_local! {
+    /// What the clock shows in a simulation, which has this thread to itself.
+    static SHOWN: std::cell::Cell<Option<u64>> = const { std::cell::Cell::new(None) };
+}
+
+/// In a simulation: what the clock shows from now on, to whoever asks in this thread.
+#[cfg(feature = "simulation")]
+pub fn show(ms: u64) {
+    SHOWN.set(Some(ms));
 }
 
 /// Milliseconds since 1970 of an RFC 3339 time in UTC; `None` for anything else.

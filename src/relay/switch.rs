@@ -46,7 +46,7 @@ struct Turn {
     complaints: Complaints,
 }
 
-/// Lines of the log that come for each of thousands of topics when Redis is full or a right is missing.
+/// Lines of the log that come for each of thousands of topics when Redis is full or emptied, or a right is missing.
 #[derive(Debug, Default)]
 struct Complaints {
     /// A topic cannot be followed: for want of a right, ...
@@ -57,6 +57,16 @@ struct Complaints {
     unread: Seldom,
     /// The head of a topic cannot be read.
     unseen: Seldom,
+    /// Events of a topic are missing.
+    gaps: Seldom,
+    /// The log of a topic is another one, ...
+    replaced: Seldom,
+    /// ... or may be.
+    earlier: Seldom,
+    /// A message is not in its topic's log.
+    by_hand: Seldom,
+    /// Events of a topic did not arrive.
+    undelivered: Seldom,
 }
 
 /// The owner of the hub and of all parts: inputs in, questions and deliveries out.
@@ -162,7 +172,9 @@ impl Switch {
             Arrival::Nothing => {}
             Arrival::Invalid => self.resyncs.owe_all(&mut self.hub, room, Reason::Invalid),
             Arrival::Read(after) => {
-                tracing::warn!(topic = %topic, %after, "events of a topic are missing: reading its log");
+                if let Some(others) = self.turn.complaints.gaps.due(self.turn.now.instant) {
+                    tracing::warn!(topic = %topic, %after, others, "events of a topic are missing: reading its log");
+                }
                 self.turn.metrics.gaps.inc();
                 self.doubt_every(topic);
                 self.feeds.want(room, topic, None);
@@ -174,22 +186,29 @@ impl Switch {
                 self.wake(room);
             }
             Arrival::Replaced(reason) => {
-                tracing::warn!(topic = %topic, reason = reason.name(), "the log of a topic is another one: its followers refetch");
+                if let Some(others) = self.turn.complaints.replaced.due(self.turn.now.instant) {
+                    let reason = reason.name();
+                    tracing::warn!(topic = %topic, reason, others, "the log of a topic is another one: its followers refetch");
+                }
                 self.marks.replaced(&mut self.turn.questions);
                 self.doubt_every(topic);
                 self.resyncs.owe_all(&mut self.hub, room, reason);
                 self.wake(room);
             }
             Arrival::Earlier => {
-                tracing::warn!(topic = %topic, "the log of a topic may be another one: comparing with what Redis has");
+                if let Some(others) = self.turn.complaints.earlier.due(self.turn.now.instant) {
+                    tracing::warn!(topic = %topic, others, "the log of a topic may be another one: comparing with what Redis has");
+                }
                 self.link.doubt(room, &mut self.feeds);
             }
         }
     }
 
     /// A message that somebody published by hand was taken for one of the log.
-    fn say_not_in_log(&self, topic: &Topic) {
-        tracing::warn!(topic = %topic, "a message of a topic is not in its log: somebody published it by hand, and its followers refetch");
+    fn say_not_in_log(&mut self, topic: &Topic) {
+        if let Some(others) = self.turn.complaints.by_hand.due(self.turn.now.instant) {
+            tracing::warn!(topic = %topic, others, "a message of a topic is not in its log: somebody published it by hand, and its followers refetch");
+        }
         self.turn.metrics.invalid.get_or_create(&ReasonLabel { reason: "not-in-log" }).inc();
     }
 

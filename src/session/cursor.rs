@@ -5,18 +5,20 @@
 //!
 //! Layout before base64 (URL-safe, no padding): version 1, flags, `at`, lineages (count; length and text each), topics
 //! (length and text, index of the lineage, epoch, seq; until the end). Numbers are LEB128. Behind the lineages stand two that no
-//! topic is of, so that earlier releases pass over them: which sources the client knows to be late (`!` and a digest), and the
-//! live events that it has had lately (`+` and their names).
+//! topic is of, so that earlier releases pass over them: which sources the client knows to be late (`!` and a digest), the
+//! live events that it has had lately (`+` and their names), the session that polls go on with (`#` and its name), and which topics were refused (`-` and a digest).
 
 use std::collections::BTreeMap;
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use sha2::{Digest, Sha256};
 
 use crate::{
     hub::Frame,
     mutant,
     protocol::{
-        EntryId, Late, Lineage, NodeMessage, Passed, Position, Reason, Resume, Subject, message::Positions,
+        EntryId, Late, Lineage, NodeMessage, Passed, Position, Reason, Refused, Resume, Subject,
+        message::Positions,
     },
 };
 
@@ -24,8 +26,8 @@ use crate::{
 pub const MAX_LENGTH: usize = 4096;
 /// Bytes before base64.
 const MAX_BYTES: usize = MAX_LENGTH / 4 * 3;
-/// Bytes that are kept free for `at` and for the lineages of up to 16 masters.
-const RESERVED: usize = 300;
+/// Bytes that are kept free for `at`, the session's name and the lineages of up to 16 masters.
+const RESERVED: usize = 320;
 /// Bytes of a topic's entry besides its text, at most: two lengths, an index, epoch and seq (while it is below 2^35).
 const ENTRY: usize = 14;
 
@@ -38,6 +40,12 @@ const MOST_LINEAGES: u8 = 250;
 const LATE: &str = "!";
 /// Before the names of live events.
 const PASSED: &str = "+";
+/// Before the name of a session.
+const SESSION: &str = "#";
+/// Before the digest of what was refused.
+const REFUSED: &str = "-";
+/// Characters of a session's name.
+const SESSION_LENGTH: usize = 12;
 
 /// How a client brings its positions back, which bounds what it can follow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,6 +75,10 @@ pub struct Cursor {
     pub away: bool,
     /// Which sources the client was told to be late ([`crate::protocol::Late::digest`]).
     pub late: u32,
+    /// The name of the session that goes on from poll to poll, by which operators can close it.
+    pub session: Option<Box<str>>,
+    /// Which of the topics that it asks for the client was told to be refused ([`refused_digest`]).
+    pub refused: u32,
     /// Which live events the client has had lately.
     passed: Passed,
     positions: BTreeMap<String, Position>,
@@ -91,8 +103,11 @@ impl Start {
 
     /// The cursor to begin with, and what the relay resumes from.
     pub(super) fn split(self, topics: &[String]) -> (Cursor, Option<Resume>) {
-        let (Self::Resume(mut cursor) | Self::GoOn(mut cursor)) = self else {
-            return (Cursor::default(), None);
+        let mut cursor = match self {
+            Self::Fresh => return (Cursor::default(), None),
+            Self::GoOn(cursor) => cursor,
+            // Over another transport: a session of its own.
+            Self::Resume(cursor) => Cursor { session: None, refused: 0, ..cursor },
         };
         cursor.keep(topics);
         let resume = cursor.resume();
@@ -136,13 +151,18 @@ impl Cursor {
         }
         let away = byte(&mut rest)? & AWAY != 0;
         let at = number(&mut rest)?;
-        let (mut lineages, mut late, mut passed) = (Vec::new(), 0, Passed::default());
+        let (mut lineages, mut late, mut refused) = (Vec::new(), 0, 0);
+        let (mut passed, mut session) = (Passed::default(), None);
         for _ in 0..byte(&mut rest)? {
             let text = piece(&mut rest)?;
             if let Some(digest) = text.strip_prefix(LATE) {
                 late = u32::from_str_radix(digest, 16).ok()?;
             } else if let Some(names) = text.strip_prefix(PASSED) {
                 passed = Passed::read(names)?;
+            } else if let Some(digest) = text.strip_prefix(REFUSED) {
+                refused = u32::from_str_radix(digest, 16).ok()?;
+            } else if let Some(name) = text.strip_prefix(SESSION) {
+                session = is_session(name).then(|| name.into());
             }
             lineages.push(Lineage::new(text));
         }
@@ -153,7 +173,7 @@ impl Cursor {
             let id = EntryId { epoch: number(&mut rest)?, seq: number(&mut rest)? };
             positions.insert(topic, Position { lineage, id });
         }
-        Some(Self { at, away, late, passed, positions })
+        Some(Self { at, away, late, session, refused, passed, positions })
     }
 
     /// The cursor as text for an address, at most [`MAX_LENGTH`] characters. A position that does not fit is left out:
@@ -167,7 +187,10 @@ impl Cursor {
         let mut lineages: Vec<&Lineage> = Vec::new();
         let mut topics = Vec::with_capacity(self.positions.len() * (ENTRY + 24));
         let late = (self.late != 0).then(|| format!("{LATE}{:08x}", self.late));
-        let mut size = 2 + 10 + 1 + late.as_ref().map_or(0, |late| late.len() + 1);
+        let session = self.session.as_ref().map(|name| format!("{SESSION}{name}"));
+        let refused = (self.refused != 0).then(|| format!("{REFUSED}{:08x}", self.refused));
+        let others = [late, session, refused].into_iter().flatten().collect::<Vec<_>>();
+        let mut size = 2 + 10 + 1 + others.iter().map(|text| text.len() + 1).sum::<usize>();
         for (topic, Position { lineage, id }) in &self.positions {
             let known = lineages.iter().position(|known| *known == lineage);
             let index = known.unwrap_or(lineages.len());
@@ -195,11 +218,9 @@ impl Cursor {
         let mut bytes = Vec::with_capacity(topics.len() + RESERVED);
         bytes.extend_from_slice(&[VERSION, if self.away { AWAY } else { 0 }]);
         put_number(&mut bytes, self.at);
-        let others = [late, passed];
-        bytes.push((lineages.len() + others.iter().flatten().count()) as u8);
-        for text in
-            lineages.into_iter().map(Lineage::as_str).chain(others.iter().flatten().map(String::as_str))
-        {
+        let others = others.into_iter().chain(passed).collect::<Vec<_>>();
+        bytes.push((lineages.len() + others.len()) as u8);
+        for text in lineages.into_iter().map(Lineage::as_str).chain(others.iter().map(String::as_str)) {
             put_piece(&mut bytes, text);
         }
         bytes.extend_from_slice(&topics);
@@ -289,6 +310,23 @@ pub fn has_room(followed: &[Subject], subject: &Subject) -> bool {
         }
     }
     used <= MAX_BYTES
+}
+
+/// Which topics are refused, and why; 0: none.
+pub(super) fn refused_digest(refused: &[Refused]) -> u32 {
+    let mut named: Vec<_> =
+        refused.iter().map(|refused| format!("{} {}", refused.code.name(), refused.topic)).collect();
+    named.sort_unstable();
+    named.dedup();
+    let hash: [u8; 32] = Sha256::digest(named.join("\n")).into();
+    let digest = u32::from_be_bytes([hash[0], hash[1], hash[2], hash[3]]);
+    if named.is_empty() { 0 } else { digest.max(1) }
+}
+
+/// Whether this can be the name of a session: nobody else's words get into a `welcome`.
+fn is_session(name: &str) -> bool {
+    name.len() == SESSION_LENGTH
+        && name.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
 }
 
 fn byte(rest: &mut &[u8]) -> Option<u8> {

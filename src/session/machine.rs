@@ -95,6 +95,8 @@ pub struct Machine {
     way: Way,
     state: State,
     allowance: Allowance,
+    /// The name of the session that goes on.
+    name: Option<Box<str>>,
 }
 
 /// What bounds what a session can follow, besides its grant.
@@ -127,7 +129,14 @@ impl Machine {
     /// A session of whoever the handshake proved.
     pub fn new(terms: Arc<Terms>, transport: Transport, identity: Option<Box<Identity>>) -> Self {
         let way = Way { transport, bounded: transport != Transport::WebSocket };
-        Self { terms, way, state: State::New(identity), allowance: Allowance::default() }
+        Self { terms, way, state: State::New(identity), allowance: Allowance::default(), name: None }
+    }
+
+    /// It is one that was begun before, by this name.
+    #[must_use]
+    pub fn going_on(mut self, name: Option<Box<str>>) -> Self {
+        self.name = name;
+        self
     }
 
     /// Positions travel so: in a body there is room for all of them.
@@ -251,7 +260,7 @@ impl Machine {
         let mut open = Open { key: proof.user.clone(), grant: identity.grant, followed: Vec::new() };
         let request = open.follow(&self.terms, self.way, connect.topics, connect.resume);
         let welcome = Box::new(Welcome {
-            session: format!("{:012x}", rand::random::<u64>() >> 16),
+            session: self.name.take().map_or_else(new_name, Into::into),
             node: self.terms.node.clone(),
             user,
             heartbeat: self.terms.heartbeat,
@@ -298,6 +307,11 @@ impl Machine {
         self.state = State::Ended;
         vec![Output::End(Closing { code, reason: reason.into(), reconnect_after_ms })]
     }
+}
+
+/// The name of a session that begins.
+fn new_name() -> String {
+    format!("{:012x}", rand::random::<u64>() >> 16)
 }
 
 /// When the session of an identity ends, ms since 1970. A token that is accepted although it has just ended, because

@@ -105,6 +105,12 @@ impl Session {
         self
     }
 
+    /// It goes on with an earlier one, by its name.
+    pub(crate) fn going_on(mut self, name: Option<Box<str>>) -> Self {
+        self.machine = self.machine.going_on(name);
+        self
+    }
+
     pub(crate) fn outbox(&self) -> &Arc<Outbox> {
         self.pulse.outbox()
     }

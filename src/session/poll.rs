@@ -4,12 +4,15 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::{sync::oneshot, time::Instant};
 
-use super::{Caller, Carriage, Common, Cursor, Place, Session, Start, Transport, machine::Input};
+use super::{
+    Caller, Carriage, Common, Cursor, Place, Session, Start, Transport, cursor::refused_digest,
+    machine::Input,
+};
 use crate::{
     hub::{Closing, Item, Notice, Outbox},
     protocol::{
         Areas, ClientMessage, Late, NodeMessage, Reason, Subject,
-        message::{Connect, Welcome},
+        message::{Connect, Positions, Welcome},
         time::{now_ms, rfc3339},
     },
 };
@@ -49,9 +52,11 @@ pub async fn serve(
     mut asker: oneshot::Sender<Result<Answer, Closing>>,
 ) {
     let outbox = Outbox::pulled(common.outbox_bytes);
-    let session = Session::begin(common, place, Transport::Poll, outbox, caller).with_positions_by(carriage);
     let first = !matches!(start, Start::GoOn(_));
     let (cursor, resume) = start.split(&topics);
+    let session = Session::begin(common, place, Transport::Poll, outbox, caller)
+        .with_positions_by(carriage)
+        .going_on(cursor.session.clone());
     let answer = Answer { cursor, carriage, messages: Vec::new() };
     let mut poll =
         Poll { session, first, answer, bytes: 0, proven: false, live_areas: Vec::new(), other: false };
@@ -67,6 +72,8 @@ pub async fn serve(
         () = asker.closed() => None,
     };
     if let Some(closing) = &closing {
+        // Whoever comes back begins anew, as over a WebSocket.
+        poll.answer.cursor.session = None;
         poll.put(&NodeMessage::closing(closing.code, &*closing.reason, closing.reconnect_after_ms));
     }
     let _ = asker.send(Ok(poll.answer));
@@ -143,6 +150,12 @@ impl Poll {
     }
 
     fn message(&mut self, message: &NodeMessage) {
+        if let NodeMessage::Welcome(welcome) = message {
+            self.answer.cursor.session = Some(welcome.session.as_str().into());
+            if self.first {
+                self.answer.cursor.refused = refused_digest(&welcome.refused);
+            }
+        }
         match message {
             NodeMessage::Welcome(welcome) if !self.first => return self.welcomed_again(welcome),
             NodeMessage::Pong { .. } => {
@@ -166,6 +179,13 @@ impl Poll {
         let topics: Vec<_> = lost.iter().filter_map(|refused| subject(&refused.topic)).collect();
         if !topics.is_empty() {
             self.put(&NodeMessage::Unsubscribed { topics });
+        }
+        // What it asks for anew and may not follow is told once, since it asks with every poll.
+        let told = std::mem::replace(&mut self.answer.cursor.refused, refused_digest(&welcome.refused));
+        let news = welcome.refused.iter().filter(|refused| !known.contains(&refused.topic));
+        let refused: Vec<_> = news.cloned().collect();
+        if told != self.answer.cursor.refused && !refused.is_empty() {
+            self.put(&NodeMessage::Subscribed { at: welcome.at, positions: Positions::default(), refused });
         }
         let late = welcome.late.as_ref().map_or(0, Late::digest);
         if self.answer.cursor.away == welcome.live || self.answer.cursor.late != late {

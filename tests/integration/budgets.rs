@@ -160,6 +160,8 @@ async fn a_door_without_a_secret_is_for_this_machine_alone() {
         (&[("Host", "127.0.0.1.evil.example")], 403),
         (&[("X-Forwarded-For", "203.0.113.9")], 403),
         (&[("Forwarded", "for=203.0.113.9")], 403),
+        (&[("X-Forwarded-Proto", "https")], 403),
+        (&[("CF-Connecting-IP", "203.0.113.9")], 403),
         (&[("Sec-Fetch-Site", "cross-site")], 403),
         (&[("Origin", "null")], 403),
     ] {

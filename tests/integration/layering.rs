@@ -24,7 +24,7 @@ const LADDER: [(&str, u8); 17] = [
     ("protocol", 1),
     ("config", 1),
     ("metrics", 1),
-    ("mutant", 1),
+    ("mutant", 0),
     ("shutdown", 1),
     ("outbound", 1),
     ("printable", 1),

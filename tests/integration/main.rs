@@ -41,6 +41,7 @@ mod readme;
 mod relay;
 mod relay_parts;
 mod revocation;
+mod revoked_names;
 mod rfc6455;
 mod rotation;
 mod security;

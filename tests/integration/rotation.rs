@@ -189,3 +189,34 @@ async fn what_cannot_be_used_is_named_and_the_old_one_stays_also_on_sighup() {
     until("the new secret to count", || lets_in(public, NEXT)).await;
     assert!(!lets_in(public, SECRET).await);
 }
+
+#[tokio::test]
+async fn sighup_ends_no_node_not_even_one_that_has_nothing_to_read_again_or_waits_for_redis() {
+    let nobody = format!("redis://127.0.0.1:{}", free_port());
+    for (redis, sign) in [("", "the node is up"), (nobody.as_str(), "Redis")] {
+        let mut node = Command::new(env!("CARGO_BIN_EXE_carillon"))
+            .arg("serve")
+            .env_remove("CARILLON_CONFIG")
+            .env("CARILLON__AUTH__MODE", "jwt")
+            .env("CARILLON__AUTH__SECRET", SECRET)
+            .env("CARILLON__REDIS__URL", redis)
+            .env("CARILLON__HTTP__LISTEN", "127.0.0.1:0")
+            .env("CARILLON__INTERNAL__LISTEN", "127.0.0.1:0")
+            .env("NO_COLOR", "1")
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let mut log = BufReader::new(node.stderr.take().unwrap()).lines();
+        said(&mut log, sign).await;
+        let hang_up = async || {
+            let pid = node.id().unwrap().to_string();
+            assert!(Command::new("kill").args(["-HUP", &pid]).status().await.unwrap().success());
+        };
+        hang_up().await;
+        said(&mut log, "SIGHUP: this node names no file of secrets").await;
+        hang_up().await;
+        said(&mut log, "SIGHUP: this node names no file of secrets").await;
+        assert_eq!(node.try_wait().unwrap(), None);
+    }
+}

@@ -73,6 +73,29 @@ async fn a_page_that_changes_transport_brings_its_positions() {
 }
 
 #[tokio::test]
+async fn what_a_poll_adds_and_may_not_follow_is_told_once() {
+    let node = Node::start(&[]).await;
+    let asked = |topics: &str, cursor: &Value| {
+        let cursor = cursor.as_str().unwrap_or_default();
+        format!("topics={topics}&token={}&cursor={cursor}", token("anna", &["comments:1"]))
+    };
+    let first = poll(&node, &asked("comments:1", &json!(""))).await;
+    let more = "comments:1,comments:2,nonsense!";
+    let told = poll(&node, &asked(more, &first["cursor"])).await;
+    let refused = json!([
+        {"topic": "comments:2", "code": "forbidden"}, {"topic": "nonsense!", "code": "bad-topic"},
+    ]);
+    assert_eq!(
+        (&told["messages"][0]["type"], &told["messages"][0]["refused"]),
+        (&json!("subscribed"), &refused)
+    );
+    // The next one is not answered by it at once.
+    node.publish("comments:1", &event(1)).await;
+    let next = poll(&node, &asked(more, &told["cursor"])).await;
+    assert_eq!(next["messages"][0]["event"], event(1), "{next}");
+}
+
+#[tokio::test]
 async fn an_unreadable_cursor_is_a_resync_and_no_error() {
     let node = Node::start(&[]).await;
     let query = format!("topics=comments:42&token={}&cursor=nonsense", token("anna", &["*"]));

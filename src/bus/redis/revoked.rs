@@ -13,7 +13,7 @@ use bytes::Bytes;
 use serde::Deserialize;
 
 use super::{connection::PATIENCE, fault::Fault, line::Line, reply, seal::Seal};
-use crate::protocol::{Kind, Revocation, Whom, time::now_ms};
+use crate::protocol::{Kind, Revocation, Whom, revocation::Comparison, time::now_ms};
 
 /// The field that is another after every change.
 const CHANGE: &str = "change";
@@ -106,8 +106,7 @@ impl Line {
         let args = vec![key.as_str().into(), CHANGE.into()];
         let change = self.connection().command("HGET", &key, args, PATIENCE).await?;
         let change = reply::text(change).parse().unwrap_or(0);
-        let is_emptied = change == 0 && !known.all().is_empty();
-        if !all && !is_emptied && change == self.revocations_read.load(Relaxed) {
+        if !all && !known.must_compare(change, self.revocations_read.load(Relaxed)) {
             return Ok(Vec::new());
         }
         let Kept { change, orders, over, unsigned } = self.read_revocations(known.window()).await?;
@@ -116,8 +115,8 @@ impl Line {
             args.extend(piece.iter().map(|name| name.as_str().into()));
             self.connection().command("HDEL", &key, args, PATIENCE).await?;
         }
-        let lost = known.all().into_iter().filter(|mine| !has(&orders, mine)).chain(unsigned);
-        let lost: Vec<_> = lost.collect();
+        let Comparison { unknown, mut lost } = known.compare(&orders);
+        lost.extend(unsigned);
         let written = if lost.is_empty() { Ok(()) } else { self.keep(&lost).await };
         match written {
             // What was written makes for another look, which finds nothing more to write.
@@ -126,7 +125,7 @@ impl Line {
             Err(Fault::NoWrites(_) | Fault::Refused(_)) => self.revocations_read.store(0, Relaxed),
             Err(fault) => return Err(fault),
         }
-        Ok(orders.into_iter().filter(|theirs| !known.knows(theirs)).collect())
+        Ok(unknown)
     }
 
     async fn read_revocations(&self, window: Duration) -> Result<Kept, Fault> {
@@ -177,10 +176,6 @@ struct Kept {
     over: Vec<String>,
     /// Those among the orders that have yet to be signed.
     unsigned: Vec<Revocation>,
-}
-
-fn has(kept: &[Revocation], mine: &Revocation) -> bool {
-    kept.iter().any(|theirs| theirs.kind == mine.kind && theirs.whom == mine.whom && theirs.at >= mine.at)
 }
 
 #[cfg(test)]

@@ -168,7 +168,9 @@ impl Switch {
         for room in self.head_check.prove(&self.hub, &self.feeds) {
             if let Some(topic) = self.topic_of(room) {
                 self.marks.lose(false, &mut self.turn.questions);
-                tracing::warn!(topic = %topic, "events of a topic did not arrive on a live link");
+                if let Some(others) = self.turn.complaints.undelivered.due(self.turn.now.instant) {
+                    tracing::warn!(topic = %topic, others, "events of a topic did not arrive on a live link");
+                }
                 self.link.doubt(room, &mut self.feeds);
             }
         }
