@@ -209,10 +209,10 @@ impl Authenticator {
 
     /// The same over a CMS in a simulation (mode `callback`).
     #[cfg(feature = "simulation")]
-    pub fn asking(self, cms: Arc<dyn Scripted>, config: &Config) -> Result<Self, ConfigError> {
-        if let AuthMode::Callback(callback) = config.auth_mode()? {
-            let callback = Callback::new(&callback.url, None, naming(config))
-                .map_err(|what| config.complaint("auth.callback_url", what))?;
+    pub fn asking(self, cms: Arc<dyn Scripted>, mode: &AuthMode) -> Result<Self, SettingError> {
+        if let AuthMode::Callback(callback) = mode {
+            let callback = Callback::new(&callback.url, None, self.areas.naming())
+                .map_err(|what| SettingError::new("auth.callback_url", what))?;
             self.mode.store(Arc::new(Mode::Callback(Box::new(callback.asking(cms)))));
         }
         Ok(self)

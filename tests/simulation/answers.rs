@@ -9,6 +9,7 @@ use carillon::{
 
 use crate::{
     bus::{Told, Work},
+    orders::Task,
     redis::{Entry, Reply},
     world::World,
 };
@@ -64,6 +65,7 @@ impl World {
             }
             (Work::Probe(round), Told::Replied(Err(_))) => self.begin(node, Work::Time(round)),
             (Work::Time(round), Told::Time(at)) => self.begin(node, Work::Send(round, at)),
+            (Work::Orders(task), Told::Orders(said)) => self.order_told(node, task, said),
             (work, Told::Replied(reply)) => self.finish(node, work, reply.map_err(BusError::Refused)),
             _ => {}
         }
@@ -77,6 +79,16 @@ impl World {
             self.nodes[node].bus.wanted.remove(&subject);
             self.event(node, carillon::bus::BusEvent::Refused(subject));
         }
+        let attached = self.nodes[node].bus.link.as_ref().is_some_and(|link| link.attached);
+        if self.has_people() && !attached {
+            // Orders are listened to by now, and nothing is delivered yet: none falls in between.
+            return self.begin(node, Work::Orders(Task::Change(true)));
+        }
+        self.serve_commands(node);
+    }
+
+    /// The link can be used, and a probe proves it.
+    pub(crate) fn serve_commands(&mut self, node: usize) {
         let Some(link) = &mut self.nodes[node].bus.link else { return };
         if link.attached {
             return;
@@ -145,7 +157,12 @@ impl World {
                 return self.begin(node, Work::OpenHeads(stamp, outcomes));
             }
             Work::Close(stamp, _) => (stamp, Answer::Closed),
-            Work::Attach | Work::Probe(_) | Work::Time(_) | Work::Send(..) | Work::Compare(_) => return,
+            Work::Attach
+            | Work::Probe(_)
+            | Work::Time(_)
+            | Work::Send(..)
+            | Work::Compare(_)
+            | Work::Orders(_) => return,
         };
         self.answered(node, answer.0, answer.1);
     }

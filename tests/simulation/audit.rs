@@ -263,6 +263,7 @@ impl World {
     /// must reach everybody.
     pub(crate) fn look(&mut self) {
         let last = self.plan.steps.last().map_or(0, |step| step.at);
+        self.look_at_orders();
         let quiet = self.now > self.audit.trouble + PROMISED + self.slack();
         if quiet {
             for client in 0..self.clients.len() {
@@ -276,7 +277,10 @@ impl World {
                     self.publish(topic);
                 }
             }
-            Some(at) if self.now > at + PROMISED + self.slack() + 1_500 => self.end(),
+            Some(at) if self.now > at + PROMISED + self.slack() + 1_500 => {
+                self.look_at_the_end();
+                self.end();
+            }
             _ => {}
         }
     }

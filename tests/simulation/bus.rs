@@ -7,11 +7,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use carillon::{
     bus::{BusError, BusEvent, Content, Delivery, Head, Link as LinkEvent},
-    protocol::{Lineage, Subject, Topic},
+    protocol::{Heard, Lineage, Revocation, Subject, Topic},
     relay::{Place, Stamp},
 };
 
 use crate::{
+    orders::{Said, Task},
     plan::Late,
     redis::Reply,
     world::{Happening, World},
@@ -54,6 +55,7 @@ pub(crate) enum Work {
     Time(u64),
     Send(u64, u64),
     Compare(BTreeSet<Subject>),
+    Orders(Task),
 }
 
 /// What Redis says to a piece of work.
@@ -64,6 +66,7 @@ pub(crate) enum Told {
     Time(u64),
     Done,
     Agrees(bool),
+    Orders(Said),
 }
 
 /// What Redis pushes.
@@ -71,6 +74,7 @@ pub(crate) enum Told {
 pub(crate) enum Push {
     Message(Topic, Content),
     Probe(u64, u64),
+    Order(Revocation),
 }
 
 /// A link: two connections and what is under way on them.
@@ -95,6 +99,10 @@ pub(crate) struct Link {
     back: bool,
     /// Live events may have been lost, and no mark was renewed since.
     pub unmarked: bool,
+    /// Orders of operators are pushed over it.
+    pub listens: bool,
+    /// Up to which change they were read over it.
+    pub revocations_read: u64,
 }
 
 /// What a node's bus knows.
@@ -195,6 +203,7 @@ impl World {
                 return self.proven(node, number);
             }
             Push::Probe(..) => return,
+            Push::Order(order) => BusEvent::Revoked { orders: vec![order], heard: Heard::AtOnce },
         };
         if link.up {
             self.event(node, event);
@@ -214,6 +223,9 @@ impl World {
         let next = self.now + PROBES;
         self.at(next, Happening::Probe { node, link: number });
         if !first {
+            if self.has_people() {
+                self.begin(node, Work::Orders(Task::Change(false)));
+            }
             // Only what Redis has confirmed is compared.
             let pending: BTreeSet<Subject> = self.pending(node);
             let expected = wanted.into_iter().filter(|subject| !pending.contains(subject)).collect();
@@ -287,6 +299,10 @@ impl World {
         self.event(node, BusEvent::Link(LinkEvent::Down { reason: "lost".into(), lineage_changed }));
         self.went_down(node);
         for (_, work) in link.asked.into_values() {
+            if let Work::Orders(task) = &work {
+                self.order_unanswered(node, task);
+                continue;
+            }
             if !matches!(
                 work,
                 Work::Attach | Work::Probe(_) | Work::Time(_) | Work::Send(..) | Work::Compare(_)
@@ -329,6 +345,8 @@ impl World {
             accepted: false,
             back: false,
             unmarked: true,
+            listens: false,
+            revocations_read: 0,
         });
         if changed {
             let down = LinkEvent::Down { reason: "another history".into(), lineage_changed: true };

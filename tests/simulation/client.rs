@@ -3,28 +3,25 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
-    net::Shutdown,
-    sync::{Arc, Mutex},
+    sync::Arc,
 };
 
-use bytes::Bytes;
 use carillon::{
-    hub::{Closing, Scripted, Socket},
+    hub::Closing,
     protocol::Position,
-    session::{self, Answer, Carriage, Cursor, Start},
+    session::{Answer, Carriage, Cursor, Start},
 };
 use serde_json::{Value, json};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
 use crate::{
+    people::Door,
     pipe::Pipe,
     plan::{Part, Way},
+    serving::{Body, End, Session},
     wire::{chunk, frame, masked},
     world::{Happening, Served, World},
 };
-
-/// The body of an event stream, once the node has opened it.
-type Body = Arc<Mutex<Option<Result<mpsc::Receiver<Bytes>, Closing>>>>;
 
 /// What a client is connected by.
 pub(crate) enum Line {
@@ -110,7 +107,7 @@ impl Client {
     }
 
     /// What it brings back.
-    fn resume(&self) -> Value {
+    pub(crate) fn resume(&self) -> Value {
         if self.positions.is_empty() && self.at == 0 {
             return Value::Null;
         }
@@ -131,6 +128,9 @@ impl Client {
 impl World {
     /// A client connects to its node, or tries another one soon.
     pub(crate) fn connect(&mut self, client: usize) {
+        if !self.is_ready(client) {
+            return;
+        }
         let node = self.clients[client].node;
         let life = self.clients[client].life + 1;
         let Some((common, place, caller, tasks)) = self.enter(node) else {
@@ -147,45 +147,42 @@ impl World {
         let topics: Vec<String> = me.subjects.iter().cloned().collect();
         let pipe = Pipe::new(self.plan.room);
         let start = (me.start(), Carriage::Query);
+        let door = self.door(client, &common.auth);
+        let (door, later) = door.map_or((None, 0), |(door, later)| (Some(door), later));
+        let by_message = door.as_ref().is_some_and(Door::is_open);
         self.audit_begin(client);
         let me = &mut self.clients[client];
-        let future: std::pin::Pin<Box<dyn Future<Output = ()>>> = match me.way {
-            Way::Socket => {
-                let socket = Socket::Scripted(Box::new(pipe.clone()));
-                Box::pin(session::serve_socket(common, place, socket, Bytes::new(), caller))
-            }
-            Way::Stream => Box::pin(session::serve_stream(common, place, pipe.clone(), caller)),
+        let end = match me.way {
+            Way::Socket => End::Socket(pipe.clone()),
+            Way::Stream => End::Stream(pipe.clone()),
             // As over plain TCP, and then, when it comes back, as over TLS.
             Way::Sse if life % 2 == 1 => {
                 me.line = Line::Pipe(pipe.clone());
-                let pipe = pipe.clone();
-                Box::pin(async move {
-                    match session::open_events(common, place, caller, topics, start).await {
-                        Ok(opened) => opened.serve(Socket::Scripted(Box::new(pipe)), Vec::new()).await,
-                        Err(_) => pipe.shutdown(Shutdown::Both),
-                    }
-                })
+                End::Events(pipe.clone())
             }
             Way::Sse => {
                 let body = Body::default();
                 me.line = Line::Stream(Arc::clone(&body));
-                Box::pin(async move {
-                    let opened = session::serve_events(common, place, caller, topics, start, &tasks).await;
-                    *body.lock().expect("a body") = Some(opened);
-                })
+                End::Body(body)
             }
             Way::Poll => {
                 let (sender, receiver) = oneshot::channel();
                 me.line = Line::Poll(receiver);
-                Box::pin(session::serve_poll(common, place, caller, topics, start, sender))
+                End::Poll(sender)
             }
         };
         if matches!(me.way, Way::Socket | Way::Stream) {
             me.line = Line::Pipe(pipe);
-            let connect = json!({ "type": "connect", "topics": me.subjects, "resume": me.resume() });
-            self.say(client, &connect);
+            if later > 0 {
+                me.since += later;
+                me.waits.iter_mut().for_each(|wait| wait.since += later);
+                self.at(self.now + later, Happening::Introduce { client, life, by_message });
+            } else {
+                self.introduce(client, by_message);
+            }
         }
-        self.serve(Served::new(node, future));
+        let session = Session { common, place, tasks, topics, start, end };
+        self.serve(Served::new(node, session.begin(caller, door)));
     }
 
     /// A client with a way up says something.

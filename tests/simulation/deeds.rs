@@ -3,14 +3,14 @@
 use bytes::Bytes;
 use carillon::{
     bus::Content,
-    protocol::{Event, Subject, Topic},
+    protocol::{Event, Kind, Subject, Topic},
 };
 use serde_json::json;
 
 use crate::{
     client::Line,
     node::areas,
-    plan::Deed,
+    plan::{By, Deed},
     redis::{Call, Reply},
     world::{Happening, World},
 };
@@ -130,6 +130,7 @@ impl World {
         match deed {
             Deed::FailOver { lost } => {
                 self.redis.fail_over(lost);
+                self.people.kept.lose(lost);
                 let marked = self.redis.marks.values().max().copied().unwrap_or(0);
                 let ahead = self.now + marked.saturating_sub(self.redis_clock());
                 self.audit.ahead = self.audit.ahead.max(ahead);
@@ -140,6 +141,7 @@ impl World {
             }
             Deed::Flush => {
                 self.redis.flush();
+                self.people.kept.flush();
                 // Whoever finds that the marks are gone writes them again.
                 self.hidden_loss();
                 self.audit_replaced(None);
@@ -158,6 +160,25 @@ impl World {
                 self.audit.jumped = Some(self.now);
                 self.hidden_trouble();
             }
+            deed => self.rule(&deed),
+        }
+    }
+
+    /// What operators order, and what becomes of who people are.
+    fn rule(&mut self, deed: &Deed) {
+        if !self.has_people() {
+            return;
+        }
+        match *deed {
+            Deed::Disconnect { client, by, node, stubborn } => {
+                self.people.all[client].stubborn = self.now + stubborn;
+                self.order(Kind::Disconnect, client, by, node);
+            }
+            Deed::Refresh { client, node } => self.order(Kind::Refresh, client, By::User, node),
+            Deed::Dawdle { client, lasts } => self.people.all[client].dawdles = lasts,
+            Deed::Renew { client, old } => self.bring(client, old),
+            Deed::CmsLate { by, lasts } => self.people.cms.be_slow(by, self.now + lasts),
+            Deed::CmsGone { lasts } => self.people.cms.be_away(self.now + lasts),
             _ => {}
         }
     }
@@ -173,6 +194,7 @@ impl World {
 
     fn new_event(&mut self) -> (u64, Event) {
         let number = self.audit.next_number();
+        self.people.published.push(self.now);
         let json = format!(r#"{{"type":"comment.created","data":{{"n":{number}}}}}"#);
         (number, Event::parse(Bytes::from(json), 65_536).expect("an event"))
     }

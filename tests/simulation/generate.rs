@@ -7,7 +7,7 @@ use crate::{
     devoted,
     plan::{Deed, Late, Part, Plan, Step, Way},
     redis::Refusal,
-    themes,
+    stages, themes,
 };
 
 /// Topics by key, and what whole-area subscriptions there may be.
@@ -22,6 +22,13 @@ const DEVOTED: f64 = 0.25;
 
 /// The schedule of a seed.
 pub(crate) fn plan(seed: u64) -> Plan {
+    let mut plan = crowd(seed);
+    stages::add(&mut plan);
+    plan
+}
+
+/// The same, before it is decided who its clients are.
+fn crowd(seed: u64) -> Plan {
     let mut rng = SmallRng::seed_from_u64(seed);
     let nodes = rng.random_range(2..=3);
     let parts = (0..rng.random_range(8..=10)).map(|n| part(n, nodes, &mut rng)).collect::<Vec<_>>();
@@ -34,6 +41,7 @@ pub(crate) fn plan(seed: u64) -> Plan {
         outbox_bytes: *[600, 1_500, 262_144].choose(&mut rng).unwrap_or(&1_500),
         room: *[60, 400, 4_000].choose(&mut rng).unwrap_or(&400),
         pace: *[1, 5, 40].choose(&mut rng).unwrap_or(&5),
+        proof: None,
         steps: Vec::new(),
         parts,
     };

@@ -85,13 +85,14 @@ pub(crate) fn authenticator() -> Authenticator {
 impl World {
     /// A node starts.
     pub(crate) fn start(&mut self, node: usize) {
+        let auth = self.people.authenticator().unwrap_or_else(|| self.auth.clone());
         let settings = Settings {
             log_length: self.plan.log_length,
             log_ttl: Duration::from_millis(self.plan.log_ttl),
             refetches_per_second: 200,
             linger: Duration::from_millis(self.plan.linger),
             forget_sources: Duration::from_secs(3600),
-            revocations: self.auth.revocations().clone(),
+            revocations: auth.revocations().clone(),
             traces: Traces::off(),
         };
         let metrics = self.metrics.clone();
@@ -99,7 +100,7 @@ impl World {
         let (relay, commands) = Relay::of(&switch);
         let roll = Roll::new(Limits::default(), Duration::from_secs(25), metrics.clone());
         let common = Arc::new(Common {
-            auth: self.auth.clone(),
+            auth: auth.clone(),
             relay,
             roll: Arc::clone(&roll),
             metrics,
@@ -108,7 +109,7 @@ impl World {
             message_bytes: 65_536,
         });
         let tasks = Tasks::new();
-        tasks.spawn_until_end(roll.sweep(self.auth.revocations().clone()));
+        tasks.spawn_until_end(roll.sweep(auth.revocations().clone()));
         let place = &mut self.nodes[node];
         place.life += 1;
         place.bus = place.bus.anew();

@@ -34,6 +34,28 @@ pub(crate) enum Late {
     Reads,
 }
 
+/// What clients prove who they are with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum ProofBy {
+    /// A token that they bring.
+    Token,
+    /// A cookie that the CMS is asked about.
+    Cms,
+}
+
+/// How an operator names whom an order concerns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum By {
+    /// The editor.
+    User,
+    /// One session.
+    Session,
+    /// One token.
+    Token,
+}
+
 /// A client that takes part.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Part {
@@ -105,6 +127,18 @@ pub(crate) enum Deed {
     Kill { node: usize, lasts: u64 },
     /// A node drains, ends, and starts again later.
     Drain { node: usize, lasts: u64 },
+    /// An operator shuts out whoever is at a client; for so long they show their old papers again and again.
+    Disconnect { client: usize, by: By, node: usize, stubborn: u64 },
+    /// An operator has a client's editor renew their rights.
+    Refresh { client: usize, node: usize },
+    /// A client's next connection takes so long from the handshake to the session.
+    Dawdle { client: usize, lasts: u64 },
+    /// A client brings new papers, or its old ones once more.
+    Renew { client: usize, old: bool },
+    /// The CMS answers late for a while.
+    CmsLate { by: u64, lasts: u64 },
+    /// The CMS does not answer for a while.
+    CmsGone { lasts: u64 },
 }
 
 impl Deed {
@@ -138,6 +172,12 @@ impl Deed {
             Self::Freeze { .. } => "freeze",
             Self::Kill { .. } => "kill",
             Self::Drain { .. } => "drain",
+            Self::Disconnect { .. } => "disconnect",
+            Self::Refresh { .. } => "refresh",
+            Self::Dawdle { .. } => "dawdle",
+            Self::Renew { .. } => "renew",
+            Self::CmsLate { .. } => "cms-late",
+            Self::CmsGone { .. } => "cms-gone",
         }
     }
 }
@@ -173,6 +213,9 @@ pub(crate) struct Plan {
     pub room: usize,
     /// The longest that anything takes where nothing is wrong, ms.
     pub pace: u64,
+    /// How clients prove who they are, where the schedule is about that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proof: Option<ProofBy>,
     /// What happens, in order.
     pub steps: Vec<Step>,
 }

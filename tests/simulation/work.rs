@@ -62,7 +62,7 @@ impl World {
         };
         let now = self.now;
         let attached = self.nodes[node].bus.link.as_ref().is_some_and(|link| link.attached);
-        if !attached && !matches!(work, Work::Attach) {
+        if !attached && !matches!(work, Work::Attach | Work::Orders(_)) {
             match work {
                 // Subscribed to with the next link.
                 Work::Open(stamp, subjects) => {
@@ -119,8 +119,10 @@ impl World {
         }
         let told = match work {
             Work::Open(_, subjects) => self.subscribe(node, number, subjects.clone()),
+            Work::Orders(task) => self.order_at_redis(task),
             Work::Attach => {
                 let wanted = self.nodes[node].bus.wanted.iter().cloned().collect();
+                self.link(node, number).into_iter().for_each(|link| link.listens = true);
                 self.subscribe(node, number, wanted)
             }
             Work::Close(_, subjects) => {

@@ -16,6 +16,7 @@ use std::{
 use carillon::{
     auth::{Authenticator, Identity},
     metrics::Metrics,
+    protocol::{Kind, Whom, time},
 };
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 use slab::Slab;
@@ -24,7 +25,9 @@ use crate::{
     audit::Audit,
     bus::{Push, Told, Work},
     client::Client,
+    cms::Question,
     node::{self, Node},
+    people::People,
     plan::Plan,
     redis::{Call, Redis, Reply},
     report::Report,
@@ -53,6 +56,10 @@ pub(crate) enum Happening {
     Drained { node: usize, life: u64, lasts: u64 },
     Session(usize, u64),
     Connect { client: usize, life: u64 },
+    Introduce { client: usize, life: u64, by_message: bool },
+    Bring { client: usize, life: u64, old: bool },
+    Operate { node: usize, kind: Kind, whom: Whom },
+    CmsSays(Question),
     Read { client: usize, life: u64 },
     Look,
 }
@@ -123,6 +130,7 @@ pub(crate) struct World {
     pub auth: Authenticator,
     pub identity: Identity,
     pub metrics: Metrics,
+    pub people: People,
     pub steps: u64,
     pub ticked: u64,
     /// What happened, for people; kept only when a seed is replayed.
@@ -151,6 +159,7 @@ impl World {
             identity: node::identity(auth),
             auth: auth.clone(),
             metrics: metrics.clone(),
+            people: People::new(plan.proof, plan.parts.len()),
             steps: 0,
             ticked: 0,
             journal: journal.then(Vec::new),
@@ -167,6 +176,7 @@ impl World {
 
     /// Lets the schedule happen. The first thing that was not right is in the audit.
     pub(crate) async fn run(&mut self) {
+        time::show(EPOCH);
         for node in 0..self.nodes.len() {
             self.start(node);
         }
@@ -185,6 +195,7 @@ impl World {
             if next.at > self.now {
                 tokio::time::advance(Duration::from_millis(next.at - self.now)).await;
                 self.now = next.at;
+                time::show(EPOCH + self.now);
                 // What time has woken.
                 self.wake();
             }
@@ -193,6 +204,7 @@ impl World {
             tokio::task::yield_now().await;
             self.wake();
             self.rouse();
+            self.look_at_doors();
             if self.audit.violation.is_some() || self.ended {
                 break;
             }
@@ -231,6 +243,14 @@ impl World {
             Happening::Restart { node } => self.start(node),
             Happening::Session(session, number) => self.poll(session, number),
             Happening::Connect { client, life } if self.clients[client].life == life => self.connect(client),
+            Happening::Introduce { client, life, by_message } if self.clients[client].life == life => {
+                self.introduce(client, by_message);
+            }
+            Happening::Bring { client, life, old } if self.clients[client].life == life => {
+                self.bring(client, old);
+            }
+            Happening::Operate { node, kind, whom } => self.operate(node, kind, whom),
+            Happening::CmsSays(question) => self.cms_says(question),
             Happening::Read { client, life } if self.clients[client].life == life => self.read(client),
             Happening::Look => {
                 self.look();

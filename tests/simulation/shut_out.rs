@@ -1,0 +1,204 @@
+//! Who must be out by when, who may be refused, and what each client was told in spite of it. Nothing that is published two
+//! seconds after an operator was told that their order holds reaches whom it shuts out; where a node was not told, or Redis
+//! has lost it, the next comparison may pass first. Whoever shows what no order concerns comes in. Must not know how nodes
+//! learn of orders.
+
+use carillon::protocol::{Kind, Whom, revocation::LEEWAY};
+use serde_json::Value;
+
+use crate::{
+    client::Line,
+    orders::Order,
+    people::{Papers, Verdict},
+    plan::{ProofBy, Way},
+    world::World,
+};
+
+/// Within which an order holds everywhere, ms.
+const HOLDS: u64 = 2_000;
+/// How long until a node has compared what it knows with Redis, where it has a link: the time between probes and how long
+/// one may take, ms.
+const COMPARED: u64 = 8_000;
+/// How long whoever has to renew has for it, ms, and how late they may be told.
+const RENEWED: u64 = 30_000 + 4_000;
+/// How late an order may be heard, s: the clock of who hears it counts.
+const UNDER_WAY: u64 = 25;
+/// How long after an order an answer of the CMS may be in doubt, ms.
+const DOUBT: u64 = 1_000 * (LEEWAY + UNDER_WAY);
+/// For how long somebody who shows new papers may be refused at most, ms.
+const PATIENCE: u64 = 15_000;
+
+impl World {
+    /// An operator was told that their order holds.
+    pub(crate) fn audit_ordered(&mut self, number: usize) {
+        let (now, slack) = (self.now, self.slack());
+        let order = &mut self.people.orders[number];
+        order.accepted = Some(now);
+        order.due = now + slack + if order.unheard { COMPARED } else { HOLDS };
+        let name = order.says.name();
+        self.note(|_| format!("   it holds: {name}"));
+        self.report.count("bite", "order holds");
+    }
+
+    /// Whether an order shuts a client out for sure, by what its connection was let in with.
+    fn must_be_out(&self, client: usize, order: &Order) -> bool {
+        let person = &self.people.all[client];
+        let by_papers = |covers: &dyn Fn(&Papers) -> bool| {
+            covers(&person.visit) && person.bringing.as_ref().is_none_or(covers)
+        };
+        let revoked = &order.says;
+        match (&revoked.whom, self.people.proof) {
+            (Whom::User(user), _) if *user != person.user => false,
+            (Whom::User(_), Some(ProofBy::Cms)) => {
+                // What the CMS says counts as of when it was asked.
+                revoked.kind == Kind::Disconnect
+                    && self.people.cms.last_asked(client).is_some_and(|asked| asked < order.begun)
+            }
+            (Whom::User(_), _) if revoked.kind == Kind::Disconnect => {
+                by_papers(&|papers| papers.issued <= revoked.at / 1000 + LEEWAY)
+            }
+            (Whom::User(_), _) => by_papers(&|papers| papers.issued <= revoked.at / 1000),
+            (Whom::Session(name), proof) => {
+                person.session.as_ref() == Some(name)
+                    || proof == Some(ProofBy::Token) && by_papers(&|papers| papers.sid == *name)
+            }
+            (Whom::Token(name), proof) => {
+                proof == Some(ProofBy::Token) && by_papers(&|papers| papers.jti == *name)
+            }
+        }
+    }
+
+    /// Whether a client may be refused with these papers, or what it is let in with may end.
+    fn may_be_out(&self, client: usize, papers: &Papers) -> bool {
+        let person = &self.people.all[client];
+        let concerns = |order: &Order| match &order.says.whom {
+            Whom::User(user) if *user != person.user => false,
+            Whom::User(_) if self.people.proof == Some(ProofBy::Cms) => {
+                papers.shown <= order.begun + DOUBT + self.slack()
+            }
+            Whom::User(_) => papers.issued <= order.says.at / 1000 + LEEWAY + UNDER_WAY,
+            Whom::Session(name) => person.session.as_ref() == Some(name) || papers.sid == *name,
+            Whom::Token(name) => papers.jti == *name,
+        };
+        self.people.orders.iter().any(concerns)
+    }
+
+    /// The order that a client is out by for sure, where it was to hold by then.
+    fn out_by(&self, client: usize, then: u64) -> Option<&Order> {
+        let orders = self.people.orders.iter();
+        orders.filter(|order| order.accepted.is_some()).find(|order| {
+            let grace = if order.says.kind == Kind::Refresh { RENEWED } else { 0 };
+            then > order.due + grace && self.must_be_out(client, order)
+        })
+    }
+
+    /// Whether a node has had a link, and time to use it, since then.
+    fn is_steady(&self, node: usize, since: u64) -> bool {
+        let place = &self.nodes[node];
+        let (_, slow, _) = place.bus.slow;
+        place.up_since.is_some_and(|up| up < since)
+            && place.frozen.max(place.bus.deaf).max(place.bus.unreachable).max(slow) < since
+    }
+
+    /// An event has reached a client.
+    pub(crate) fn audit_heard(&mut self, client: usize, published: u64) {
+        if let Some(order) = self.out_by(client, published) {
+            let text = format!(
+                "client {client} got an event of {published} ms; {:?} holds since {:?} ms, everywhere since {} ms",
+                order.says.name(),
+                order.accepted,
+                order.due
+            );
+            self.violate("heard after the end", text);
+        }
+    }
+
+    /// A client was welcomed.
+    pub(crate) fn audit_let_in(&mut self, client: usize) {
+        let (node, said) = (self.clients[client].node, self.people.all[client].said);
+        let steady =
+            said.checked_sub(COMPARED + self.slack()).is_some_and(|since| self.is_steady(node, since));
+        if let Some(order) = self.out_by(client, said).filter(|_| steady) {
+            let text = format!("client {client} was let in, which {:?} forbids", order.says.name());
+            self.violate("let in", text);
+        }
+    }
+
+    /// A client was refused, or closed for what it was let in with.
+    pub(crate) fn audit_refused(&mut self, client: usize, verdict: &Verdict) {
+        self.note(|_| format!("   client {client} is refused: {verdict:?}"));
+        let Verdict::Out(why) = verdict else { return };
+        self.report.count("bite", "refused");
+        let person = &self.people.all[client];
+        let ended = why.contains("expired") || why.contains("cannot be checked");
+        if !ended && !self.may_be_out(client, &person.visit) {
+            self.violate("kept out", format!("client {client} was refused without a cause: {why}"));
+        }
+    }
+
+    /// Papers that were brought are not taken.
+    pub(crate) fn audit_bad_token(&mut self, client: usize, message: &Value) {
+        let Some(papers) = self.people.all[client].bringing.take() else { return };
+        if !self.may_be_out(client, &papers) {
+            self.violate("kept out", format!("client {client} brought a good token and got {message}"));
+        }
+    }
+
+    /// A look at all orders: those that Redis does not have at present, though it could, and those who must be gone.
+    pub(crate) fn look_at_orders(&mut self) {
+        let (now, slack) = (self.now, self.slack());
+        let refused = self.audit.refused_until + COMPARED + slack > now && self.audit.refused_until > 0;
+        let since = now.saturating_sub(2 * COMPARED + slack);
+        let ready: Vec<bool> =
+            (0..self.nodes.len()).map(|node| !refused && self.is_steady(node, since)).collect();
+        for number in 0..self.people.orders.len() {
+            let order = &self.people.orders[number];
+            if order.accepted.is_none() || self.people.kept.has(&order.says) {
+                continue;
+            }
+            let knows = |node: &usize| self.revocations(*node).is_some_and(|known| known.knows(&order.says));
+            let knowing: Vec<usize> = (0..self.nodes.len()).filter(knows).collect();
+            let could = knowing.iter().any(|node| ready[*node]);
+            let order = &mut self.people.orders[number];
+            if knowing.is_empty() {
+                // Nobody can know of it any more.
+                order.accepted = None;
+            } else if !could {
+                order.due = order.due.max(now + 2 * COMPARED + slack);
+            }
+        }
+        for client in 0..self.people.all.len() {
+            self.look_at_person(client);
+        }
+    }
+
+    fn look_at_person(&mut self, client: usize) {
+        let me = &self.clients[client];
+        let (now, since) = (self.now, self.now.saturating_sub(COMPARED + self.slack()));
+        let idle = matches!(me.line, Line::None) || me.stalled > since;
+        if idle || !(me.welcomed || me.way == Way::Poll) || !self.is_steady(me.node, since) {
+            return;
+        }
+        if self.people.all[client].said > since {
+            return;
+        }
+        if let Some(order) = self.out_by(client, since) {
+            let text = format!(
+                "client {client} is still connected at {now} ms, which {:?} forbids",
+                order.says.name()
+            );
+            self.violate("not closed", text);
+        }
+    }
+
+    /// Everybody has had time to show good papers.
+    pub(crate) fn look_at_the_end(&mut self) {
+        for client in 0..self.people.all.len() {
+            let person = &self.people.all[client];
+            if let Some(since) = person.refused.filter(|since| since + PATIENCE < self.now) {
+                let text = format!("client {client} has been refused since {since} ms, whatever it shows");
+                return self.violate("kept out", text);
+            }
+        }
+    }
+}
