@@ -9,7 +9,7 @@
 -- provable place, and a short one. The first event makes it a stream whose entries are numbered <epoch>-1, -2, -3, ...
 -- without holes.
 
-local VERSION = 14 -- goes up with every change of this text
+local VERSION = 15 -- goes up with every change of this text
 local GENERATION = @GENERATION@ -- of the settings below: a higher one replaces a lower one, before VERSION counts
 local PREFIX = '@PREFIX@'
 local AREAS = '@AREAS@' -- comma-separated, like the next
@@ -101,6 +101,8 @@ local function top_of(channel)
     if #epoch < 20 and find(epoch, '^[1-9]%d*$') then return epoch .. '-0', true end
     return nil, nil, { err = 'WRONGTYPE ' .. channel .. ' holds a string that is no log: DEL it' }
   end
+  -- Any other error than that it is no string: a right that is missing.
+  if not find(epoch.err, '^WRONGTYPE') then return nil, nil, epoch end
   local info = try('XINFO', 'STREAM', channel)
   if info.err then return nil, nil, info end
   for i = 1, #info, 2 do
@@ -201,6 +203,21 @@ end
 
 -- The functions ----------------------------------------------------------------------------------------------------
 
+-- What comes after an event is recorded must not be refused: the event would be there unannounced, and once more for each
+-- time that somebody repeats it. So a missing right is missed before; nil, or the error.
+local function lacks(channel, named)
+  local may, command = redis.acl_check_cmd, nil
+  if not may('PTTL', channel) then command = 'pttl' end
+  if not may('PEXPIRE', channel, '1') then command = 'pexpire' end
+  if not may(SEND, channel, '') then command = SHARDED and 'spublish' or 'publish' end
+  if named then
+    local present = hashes_of(channel, topic_of(channel), 0)
+    if not may('HSET', present, '', '') then command = 'hset' end
+    if not may('PEXPIREAT', present, '1') then command = 'pexpireat' end
+  end
+  return command and "NOPERM this user has no permissions to run the '" .. command .. "' command on what belongs to " .. channel
+end
+
 local function record(channel, name, json)
   local topic = topic_of(channel)
   if not name then
@@ -258,6 +275,10 @@ local function publish(keys, args)
   end
   for i = 1, SHARDED and named and #channels or 0 do
     if is_torn(channels[i]) then return redis.error_reply(TORN) end
+  end
+  for _, channel in ipairs(channels) do
+    local refusal = lacks(channel, named)
+    if refusal then return redis.error_reply(refusal) end
   end
   local ids = {}
   for _, channel in ipairs(channels) do
