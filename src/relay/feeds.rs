@@ -68,6 +68,8 @@ pub(super) struct Read<'a> {
 #[derive(Debug)]
 pub(super) struct Feeds {
     by_room: FxHashMap<RoomId, Feed>,
+    /// Those of the node's canary.
+    own: BTreeSet<RoomId>,
     /// Feeds that are not live.
     behind: BTreeSet<RoomId>,
     /// Those of them whose last question was not answered well.
@@ -87,6 +89,7 @@ impl Feeds {
     pub(super) fn new(longest: usize) -> Self {
         Self {
             by_room: FxHashMap::default(),
+            own: BTreeSet::new(),
             behind: BTreeSet::new(),
             failed: BTreeMap::new(),
             wanted: BTreeMap::new(),
@@ -102,9 +105,9 @@ impl Feeds {
         self.by_room.get(&room)
     }
 
-    /// How many there are.
+    /// How many there are that sessions follow.
     pub(super) fn len(&self) -> usize {
-        self.by_room.len()
+        self.by_room.len() - self.own.len()
     }
 
     /// All rooms that have a feed.
@@ -154,6 +157,7 @@ impl Feeds {
     /// Forgets a room.
     pub(super) fn close(&mut self, room: RoomId) {
         self.by_room.remove(&room);
+        self.own.remove(&room);
         self.behind.remove(&room);
         self.failed.remove(&room);
         self.wanted.remove(&room);

@@ -20,6 +20,12 @@ async fn count(node: &Node) -> u64 {
     line.expect("canaries are counted").parse().unwrap()
 }
 
+/// How many topics are said to be followed.
+async fn topics(node: &Node) -> u64 {
+    let text = node.get("/metrics").await.text();
+    text.lines().find_map(|line| line.strip_prefix("carillon_topics ")).unwrap().parse().unwrap()
+}
+
 async fn come(node: &Node, more: u64) {
     let before = count(node).await;
     until("canaries to come through", || async { count(node).await >= before + more }).await;
@@ -49,6 +55,8 @@ async fn canaries_come_and_are_told_and_fail_to_come_while_redis_is_away() {
 async fn nobody_else_sees_or_names_them_and_no_figure_of_editors_has_them() {
     let redis = RedisServer::start();
     let node = with_canaries(&redis.url()).await;
+    come(&node, 3).await;
+    assert_eq!(topics(&node).await, 0);
     let topics = ["comments:1", "_canary-one", "_canary", "_canary-one:*", "_canary-*"];
     let mut ws = node.socket().await;
     let connect = json!({"type": "connect", "token": token("anna", &["*"]), "topics": topics});

@@ -32,13 +32,16 @@ impl Feeds {
         self.behind().filter(|room| self.get(*room).is_some_and(|feed| feed.state() == State::Opening))
     }
 
-    /// Makes a feed for a room that has none; whether it did.
-    pub(in crate::relay) fn open(&mut self, room: RoomId) -> bool {
+    /// Makes a feed for a room that has none; whether it did. `own`: nobody but the node itself follows it.
+    pub(in crate::relay) fn open(&mut self, room: RoomId, own: bool) -> bool {
         if self.by_room.contains_key(&room) {
             return false;
         }
         self.by_room.insert(room, Feed::opening(self.longest));
         self.behind.insert(room);
+        if own {
+            self.own.insert(room);
+        }
         true
     }
 
