@@ -10,6 +10,10 @@ use super::{AuthMode, Config, KeySource, Secret};
 const TOKEN: usize = 9_216;
 /// ... and for a topic of the longest name with its position: it is named twice.
 const PER_TOPIC: usize = 544;
+/// The largest `limits.message_bytes`.
+const MOST_BYTES: usize = 1_048_576;
+/// Topics with names of 16 bytes that a cursor of 4 KB has room for (`session/cursor` counts so).
+pub(crate) const PER_CURSOR: usize = 91;
 
 impl Config {
     /// A sentence for each setting that leaves a door open: the key, where it was written, what that means, and what to
@@ -46,17 +50,11 @@ impl Config {
                  them. Set it to false where editors work",
             );
         }
-        let room = self.limits.message_bytes.saturating_sub(TOKEN) / PER_TOPIC;
-        if self.limits.topics_per_session > room {
-            let what = format!(
-                "is {}, and limits.message_bytes is {}: a client that comes back names each topic with its position, so one \
-                 message has room for {room} topics with the longest names. Set limits.message_bytes to {} (at most 1048576), \
-                 or expect clients to be closed with 1009 and to come back with fewer",
-                self.limits.topics_per_session,
-                self.limits.message_bytes,
-                TOKEN + self.limits.topics_per_session * PER_TOPIC
-            );
-            warn(self.written(["limits.topics_per_session", "limits.message_bytes"]), &what);
+        for (keys, what) in self.topics_without_room() {
+            warn(self.written(keys), &what);
+        }
+        for (keys, what) in self.unused() {
+            warn(self.written(keys), what);
         }
         for (key, secret) in self.shared_secrets() {
             if is_one_byte(secret) {
@@ -64,6 +62,67 @@ impl Config {
                             rand -hex 32`";
                 warn(self.written(key), what);
             }
+        }
+        found
+    }
+
+    /// Where sessions may follow more topics than they can bring back.
+    fn topics_without_room(&self) -> Vec<([&'static str; 2], String)> {
+        let (topics, bytes) = (self.limits.topics_per_session, self.limits.message_bytes);
+        let mut found = Vec::new();
+        let room = bytes.saturating_sub(TOKEN) / PER_TOPIC;
+        if topics > room {
+            let what = format!(
+                "is {topics}, and limits.message_bytes is {bytes}: a client that comes back names each topic with its position, so \
+                 one message has room for {room} topics with the longest names. Set {}, or expect clients to be closed with \
+                 1009 and to come back with fewer",
+                match TOKEN + topics * PER_TOPIC {
+                    enough @ ..=MOST_BYTES => format!("limits.message_bytes to {enough}"),
+                    _ => format!("limits.topics_per_session to {room} or less"),
+                }
+            );
+            found.push((["limits.topics_per_session", "limits.message_bytes"], what));
+        }
+        if topics > PER_CURSOR {
+            let what = format!(
+                "is {topics}, and a cursor in an address has 4 KB: room for {PER_CURSOR} topics with names of 16 characters, for \
+                 fewer with longer ones. A client that asks by GET over SSE or long-poll is refused the others (too-many): let it \
+                 ask by POST, as realtime.js does, or set limits.topics_per_session to {PER_CURSOR} or less"
+            );
+            found.push((["limits.topics_per_session"; 2], what));
+        }
+        found
+    }
+
+    /// Settings of `redis` that the address makes useless.
+    fn unused(&self) -> Vec<([&'static str; 2], &'static str)> {
+        let (redis, mut found) = (&self.redis, Vec::new());
+        let Some(url) = redis.url.as_ref().map(Secret::expose) else { return found };
+        let (scheme, rest) = url.split_once("://").unwrap_or((url, ""));
+        if !scheme.ends_with("-sentinel") {
+            let what = "is set, and redis.url names no sentinels: it is not used. Write redis-sentinel://host:port/service, or \
+                        take it away";
+            if redis.sentinel_password.is_some() {
+                found.push((["redis.sentinel_password", "redis.sentinel_password_file"], what));
+            } else if redis.sentinel_username.is_some() {
+                found.push((["redis.sentinel_username"; 2], what));
+            }
+        }
+        if !scheme.starts_with("rediss") && redis.tls_ca.is_none() {
+            let what = "is set, and the node speaks no TLS with Redis: it is not used. Write rediss:// in redis.url, or take it \
+                        away";
+            if redis.tls_server_name.is_some() {
+                found.push((["redis.tls_server_name"; 2], what));
+            }
+            if redis.tls_client.is_some() {
+                found.push((["redis.tls_cert"; 2], what));
+            }
+        }
+        let user = rest.rsplit_once('@').map_or("", |(user, _)| user);
+        if redis.password.is_some() && !user.split_once(':').map_or(user, |(_, password)| password).is_empty()
+        {
+            let what = "is set, and redis.url has a password too, which is not used: take that one away";
+            found.push((["redis.password", "redis.password_file"], what));
         }
         found
     }
@@ -173,12 +232,45 @@ mod tests {
             warned(&[&[("auth.mode", "jwt"), ("auth.secret", SECRET)], settings].concat())
         };
         let (many, small) = (("limits.topics_per_session", "2000"), ("limits.message_bytes", "32768"));
-        assert_eq!(with(&[many]), ["limits.topics_per_session"]);
+        let topics = "limits.topics_per_session";
+        // What cannot be set is not proposed.
+        let mut layers = Layers::new().set("auth.mode", "none", "test").set(topics, "9000", "test");
+        layers = layers.set("limits.message_bytes", "1048576", "test");
+        let told = layers.load().unwrap().warnings().join("\n");
+        assert!(told.contains("Set limits.topics_per_session to 1910 or less"), "{told}");
+        assert_eq!(with(&[many]), [topics, topics], "a message and a cursor");
         assert_eq!(with(&[small]), ["limits.message_bytes"]);
+        assert_eq!(with(&[(topics, "1900"), ("limits.message_bytes", "1048576")]), [topics], "a cursor");
+        assert_eq!(with(&[(topics, "92")]), [topics]);
+        assert_eq!(with(&[(topics, "91")]), [""; 0]);
+    }
+
+    #[test]
+    fn what_the_address_of_redis_makes_useless_is_warned_of() {
+        let with = |url: &str, settings: &[(&str, &str)]| {
+            let always = [("auth.mode", "jwt"), ("auth.secret", SECRET), ("redis.url", url)];
+            warned(&[&always[..], settings].concat())
+        };
+        let (password, name) = (("redis.sentinel_password", "x"), ("redis.tls_server_name", "redis.example"));
+        let files = [("redis.tls_cert", "/etc/hostname"), ("redis.tls_key", "/etc/hostname")];
+        assert_eq!(with("redis://a", &[password]), ["redis.sentinel_password"]);
         assert_eq!(
-            with(&[("limits.topics_per_session", "1900"), ("limits.message_bytes", "1048576")]),
-            [""; 0]
+            with("redis-cluster://a", &[("redis.sentinel_username", "x")]),
+            ["redis.sentinel_username"]
         );
+        assert_eq!(with("redis-sentinel://a/b", &[password]), [""; 0]);
+        assert_eq!(with("redis://a", &[name]), ["redis.tls_server_name"]);
+        assert_eq!(with("redis-sentinel://a/b", &files), ["redis.tls_cert"]);
+        assert_eq!(with("rediss-cluster://a", &[name, files[0], files[1]]), [""; 0]);
+        assert_eq!(
+            with("redis://a", &[name, ("redis.tls_ca", "/etc/hostname")]),
+            [""; 0],
+            "the authority switches it on"
+        );
+        for url in ["redis://:x@a", "redis://anna:x@a", "redis://x@a"] {
+            assert_eq!(with(url, &[("redis.password", "y")]), ["redis.password"], "{url}");
+        }
+        assert_eq!(with("redis://anna:@a", &[("redis.password", "y")]), [""; 0]);
     }
 
     #[test]

@@ -22,6 +22,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+#[cfg(test)]
+pub(crate) use self::advice::PER_CURSOR;
 use self::reader::Reader;
 pub use self::reader::secret_file;
 pub use self::{

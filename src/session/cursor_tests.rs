@@ -30,6 +30,18 @@ fn what_fits_by_the_count_fits_in_fact() {
 }
 
 #[test]
+fn the_room_that_operators_are_told_of_is_the_room_that_there_is() {
+    let areas = Areas::new(["comments"], [], []).unwrap();
+    let mut followed = Vec::new();
+    while let subject = Subject::parse(&format!("comments:{:0>7}", followed.len()), &areas).unwrap()
+        && has_room(&followed, &subject)
+    {
+        followed.push(subject);
+    }
+    assert_eq!(followed.len(), crate::config::PER_CURSOR);
+}
+
+#[test]
 fn what_does_not_fit_is_left_out() {
     let positions = (0..500).map(|n| (format!("comments:{n}"), position(n))).collect();
     let cursor = Cursor { at: 7, away: true, late: 9, positions, ..Cursor::default() };

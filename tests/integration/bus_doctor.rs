@@ -2,6 +2,7 @@
 
 use crate::support::{
     bus::{DEADLINE, TestBus, settings},
+    cluster::RedisCluster,
     redis::{RedisServer, free_port, until},
 };
 use carillon::{
@@ -87,4 +88,71 @@ async fn what_stands_in_the_way_is_named() {
     let findings = looked_at(&ours).await;
     let (weight, detail) = found(&findings, "rights");
     assert!(weight == Weight::Bad && detail.contains("&carillon:*"), "{detail}");
+}
+
+#[tokio::test]
+async fn a_redis_that_refuses_writes_is_named_with_the_remedy() {
+    for (lines, why, remedy) in [
+        ("maxmemory 1mb\n", "OOM", "maxmemory"),
+        ("min-replicas-to-write 1\n", "NOREPLICAS", "min-replicas-to-write"),
+    ] {
+        let redis = RedisServer::with(&format!("save \"\"\n{lines}"));
+        let findings = looked_at(&settings(Some(&redis.url()))).await;
+        let (weight, detail) = found(&findings, "writes");
+        assert!(weight == Weight::Bad && detail.contains(why) && detail.contains(remedy), "{detail}");
+        assert_eq!(redis.command(&["DBSIZE"]).trim(), "0", "the doctor changes nothing");
+    }
+    let cluster = tokio::task::spawn_blocking(|| RedisCluster::of_one("maxmemory 1mb\n")).await.unwrap();
+    let findings = looked_at(&settings(Some(&cluster.url()))).await;
+    assert!(found(&findings, "writes").1.contains("OOM"));
+}
+
+/// A node says the same sentence when it starts.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_another_than_the_address_says_is_named() {
+    let redis = RedisServer::start();
+    let sentinel = RedisServer::sentinel(redis.port(), 1);
+    let cluster = tokio::task::spawn_blocking(|| RedisCluster::of_one("")).await.unwrap();
+    for (url, what, words) in [
+        (sentinel.url(), "server", "is a sentinel: write redis-sentinel://"),
+        (cluster.servers[0].url(), "server", "is part of a cluster: write redis-cluster://"),
+        (redis.url().replace("redis:", "redis-cluster:"), "connection", "is not a cluster: write redis://"),
+        (
+            format!("{}/mymaster", redis.url().replace("redis:", "redis-sentinel:")),
+            "connection",
+            "is no sentinel",
+        ),
+        (format!("{}/99", redis.url()), "connection", "no database of that number"),
+        (format!("{}/1", cluster.url()), "address", "a cluster has only 0"),
+    ] {
+        let settings = settings(Some(&url));
+        let findings = looked_at(&settings).await;
+        let (weight, detail) = found(&findings, what);
+        assert!(weight == Weight::Bad && detail.contains(words), "{url}: {detail}");
+        let started = TestBus::try_start(settings).await;
+        let text = started.err().unwrap_or_else(|| panic!("{url}: it started")).to_string();
+        assert!(text.contains(words), "{url}: {text}");
+    }
+}
+
+#[tokio::test]
+async fn a_command_that_was_renamed_is_named() {
+    for (command, what, words) in [
+        ("FUNCTION", "library", "has no command FUNCTION"),
+        ("FCALL", "library", "has no command FCALL"),
+        ("INFO", "server", "has no command INFO"),
+        ("PING", "connection", "has no command PING"),
+        ("HELLO", "connection", "hides HELLO"),
+        ("SUBSCRIBE", "round trip", "has no command SUBSCRIBE"),
+        ("TIME", "rights", "has no command TIME"),
+    ] {
+        let redis = RedisServer::with(&format!("save \"\"\nrename-command {command} \"\"\n"));
+        let findings = looked_at(&settings(Some(&redis.url()))).await;
+        let (weight, detail) = found(&findings, what);
+        assert!(weight == Weight::Bad && detail.contains(words), "{command}: {detail}");
+    }
+    let redis = RedisServer::with("save \"\"\nrename-command CONFIG \"\"\nrename-command CLIENT \"\"\n");
+    let findings = looked_at(&settings(Some(&redis.url()))).await;
+    assert!(findings.iter().all(|finding| finding.weight != Weight::Bad), "{findings:#?}");
+    assert!(found(&findings, "configuration").1.contains("CONFIG"));
 }

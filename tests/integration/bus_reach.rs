@@ -90,6 +90,88 @@ async fn a_password_is_read_from_its_file_with_every_new_link() {
     assert!(text.contains("redis.password_file") && text.contains("byte-order mark"), "{text}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_password_that_redis_is_given_while_it_runs_is_missed_aloud_until_the_file_has_it() {
+    let redis = RedisServer::start();
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("password");
+    fs::write(&file, "the first").unwrap();
+    redis.command(&["CONFIG", "SET", "requirepass", "the first"]);
+    let mut bus = TestBus::start(at(&redis.url(), |target| target.password_file = Some(file.clone()))).await;
+    works(&mut bus).await;
+    let admin = |password: &str, args: &[&str]| {
+        let port = redis.port().to_string();
+        let login = ["-a", password, "--no-auth-warning", "-p", &port];
+        let output = std::process::Command::new("redis-cli").args(login).args(args).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(!said.contains("NOAUTH") && !said.contains("WRONGPASS"), "{said}");
+    };
+    // Open connections stay; new ones are refused.
+    admin("the first", &["CONFIG", "SET", "requirepass", "a new one"]);
+    works(&mut bus).await;
+    admin("a new one", &["CLIENT", "KILL", "TYPE", "pubsub"]);
+    bus.until_down().await;
+    let is_named = || bus.bus.health().trouble.is_some_and(|why| why.contains("redis.password"));
+    until("the password to be named", is_named);
+    fs::write(&file, "a new one\n").unwrap();
+    bus.until_up().await;
+    works(&mut bus).await;
+    bus.end().await;
+}
+
+#[tokio::test]
+async fn redis_is_reached_by_ipv6_and_in_any_database() {
+    let redis = RedisServer::with("save \"\"\nbind 127.0.0.1 ::1\n");
+    for url in [
+        format!("redis://[::1]:{}", redis.port()),
+        format!("redis://[0:0:0:0:0:0:0:1]:{}", redis.port()),
+        format!("redis://localhost:{}", redis.port()),
+        format!("redis://127.0.0.1:{}/3", redis.port()),
+    ] {
+        enters(settings(Some(&url))).await;
+    }
+    // Where there is no such database, that is the reason.
+    let bus = TestBus::try_start(settings(Some(&format!("redis://127.0.0.1:{}/99", redis.port())))).await;
+    let text = match bus {
+        Ok(bus) => bus.bus.health().trouble.unwrap_or_default(),
+        Err(error) => error.to_string(),
+    };
+    assert!(text.contains("no database of that number") && text.contains("redis.url"), "{text}");
+}
+
+#[tokio::test]
+async fn certificates_are_read_from_their_files_with_every_new_link() {
+    let (first, second) = (certificates_for("IP:127.0.0.1"), certificates_for("IP:127.0.0.1"));
+    let dir = tempfile::tempdir().unwrap();
+    let put = |from: &tempfile::TempDir| {
+        for file in fs::read_dir(from.path()).unwrap().map(|file| file.unwrap().path()) {
+            fs::copy(&file, dir.path().join(file.file_name().unwrap())).unwrap();
+        }
+    };
+    put(&first);
+    let place = dir.path().display();
+    let lines = format!(
+        "port 0\ntls-port {{port}}\nsave \"\"\ntls-cert-file {place}/server.pem\ntls-key-file {place}/server.key\n\
+         tls-ca-cert-file {place}/ca.pem\ntls-auth-clients yes\n"
+    );
+    let mut redis = RedisServer::with_tls_lines(&lines);
+    let url = format!("rediss://127.0.0.1:{}", redis.port());
+    let mut bus = TestBus::start(at(&url, |target| {
+        target.tls_ca = Some(dir.path().join("ca.pem"));
+        target.tls_cert = Some(dir.path().join("client.pem"));
+        target.tls_key = Some(dir.path().join("client.key"));
+    }))
+    .await;
+    works(&mut bus).await;
+    // Another authority, and certificates that it has signed.
+    put(&second);
+    redis.kill();
+    redis.revive();
+    bus.until_up().await;
+    works(&mut bus).await;
+    bus.end().await;
+}
+
 /// A master and a sentinel that has seen it, with these lines each.
 fn watched(master_lines: &str, sentinel_lines: &str) -> (RedisServer, RedisServer, String) {
     let master = RedisServer::with(&format!("save \"\"\n{master_lines}"));
@@ -146,6 +228,7 @@ async fn a_cluster_of_one_that_does_not_know_its_name_is_where_it_was_asked() {
         "",
         "cluster-preferred-endpoint-type unknown-endpoint\n",
         "cluster-preferred-endpoint-type hostname\n",
+        "cluster-announce-hostname localhost\ncluster-preferred-endpoint-type hostname\n",
     ] {
         let cluster = tokio::task::spawn_blocking(move || RedisCluster::of_one(lines)).await.unwrap();
         enters(settings(Some(&cluster.url()))).await;

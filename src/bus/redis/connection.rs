@@ -291,7 +291,12 @@ fn place(access: &Access, server: &Server) -> String {
 /// Why a server cannot be connected to; with its name where there are several.
 fn obstacle(access: &Access, server: &Server, error: &Error) -> Obstacle {
     let hint = match (access.speaks_tls(), error.kind()) {
-        (true, ErrorKind::Timeout) => "; if it does not speak TLS, write redis:// instead of rediss://",
+        (true, ErrorKind::Timeout) if access.place.starts_with("rediss") => {
+            "; if it does not speak TLS, write redis:// instead of rediss://"
+        }
+        (true, ErrorKind::Timeout) => {
+            "; if it does not speak TLS, take redis.tls_ca away, which switches it on"
+        }
         (false, ErrorKind::IO) if describe(error).contains("reset") => {
             "; if it speaks TLS only, write rediss:// instead of redis://"
         }

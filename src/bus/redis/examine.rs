@@ -13,7 +13,8 @@ use tokio::time::timeout;
 use super::{
     Target,
     connection::{Change, Connection, PATIENCE, Purpose},
-    fault::{Fault, Obstacle, describe, too_old},
+    fault::{Fault, Obstacle, describe},
+    fitness::{names, unfit},
     library::{self, Loaded},
     reply, rights,
 };
@@ -76,6 +77,7 @@ async fn look(settings: &Settings, tasks: &Tasks, findings: &mut Vec<Finding>) -
         server(&info, &target, &place, findings)?;
         findings.push(library_state(&commands, master.as_ref(), settings, &place).await?);
         memory(&info, findings);
+        findings.extend(writes(&commands, master.as_ref(), settings).await);
         persistence(&commands, master.as_ref(), &info, findings).await;
     }
     findings.extend(sources(&commands, settings).await);
@@ -96,27 +98,37 @@ fn refused(what: &'static str, fault: Fault, place: &str) -> Finding {
 }
 
 fn server(info: &str, target: &Target, place: &str, findings: &mut Vec<Finding>) -> Result<(), Finding> {
-    let field = |name| reply::info(info, name).unwrap_or_default();
-    let version = field("redis_version");
-    let major = version.split('.').next().and_then(|major| major.parse::<u32>().ok());
-    if major.is_none_or(|major| major < 7) {
-        return Err(finding("server", Weight::Bad, too_old(place, &format!("version {version}"))));
-    }
-    if field("cluster_enabled") == "1" && !target.is_sharded() {
-        let text = "this is part of a cluster: write redis-cluster://host:port in redis.url";
+    if let Some(Obstacle::Lasting(text) | Obstacle::Passing(text)) = unfit(info, target.is_sharded(), place) {
         return Err(finding("server", Weight::Bad, text));
     }
-    if field("role") != "master" {
-        let text = "this is a replica: name the master in redis.url, or sentinels with redis-sentinel://";
-        return Err(finding("server", Weight::Bad, text));
-    }
-    // Valkey's `redis_version` is that of the Redis that it is compatible with.
-    let server = match field("valkey_version") {
-        "" => format!("Redis {version}"),
-        valkey => format!("Valkey {valkey} (compatible with Redis {version})"),
+    let server = match names(info) {
+        (None, version) => format!("Redis {version}"),
+        (Some(valkey), version) => format!("Valkey {valkey} (compatible with Redis {version})"),
     };
     findings.push(finding("server", Weight::Good, format!("{server}, master")));
     Ok(())
+}
+
+/// Whether it takes writes: SET with XX on a key that nobody has changes nothing, and is refused where writes are.
+async fn writes(
+    commands: &Connection,
+    master: Option<&fred::prelude::Server>,
+    settings: &Settings,
+) -> Option<Finding> {
+    let keys = Keys::new(&settings.prefix);
+    let is_here = |key: &String| master.is_none() || commands.layout().owner(key).as_ref() == master;
+    // Names fall on slots evenly: a handful of tries.
+    let key = (0..100_000).map(|n| keys.probe(&format!("doctor-{n}"))).find(is_here)?;
+    let args = vec![key.as_str().into(), "".into(), "XX".into()];
+    let error = commands.command("SET", &key, args, PATIENCE).await.err()?;
+    let Fault::NoWrites(text) = error.into() else { return None };
+    let remedy = match text.split(' ').next().unwrap_or_default() {
+        "OOM" => "Raise maxmemory, or free memory",
+        "NOREPLICAS" => "Start the replicas that min-replicas-to-write asks for, or lower it",
+        _ => "Look at Redis' log: it cannot save to its disk",
+    };
+    let text = format!("Redis refuses writes, so that nothing can be published ({text}). {remedy}");
+    Some(finding("writes", Weight::Bad, text))
 }
 
 async fn library_state(
@@ -137,29 +149,32 @@ async fn library_state(
             finding("library", Weight::Advice, text)
         }
         Loaded::Ahead(theirs) => finding("library", Weight::Advice, library::ahead(&theirs, settings)),
-        Loaded::Missing if !may_load(commands, master, settings).await => {
-            let text = "not loaded, and this user has no right to load it: allow it with ACL SETUSER <user> +function|load, \
-                        or load it as an administrator with carillon redis-function --config FILE | redis-cli -x FUNCTION LOAD, with this node's FILE";
-            finding("library", Weight::Bad, text)
-        }
-        Loaded::Missing => {
-            finding("library", Weight::Advice, "not loaded: the first node loads it when it starts")
-        }
+        Loaded::Missing => match cannot_load(commands, master, settings).await {
+            None => finding("library", Weight::Advice, "not loaded: the first node loads it when it starts"),
+            Some(text) if text.starts_with("NOPERM") => {
+                let text = "not loaded, and this user has no right to load it: allow it with ACL SETUSER <user> +function|load, \
+                            or load it as an administrator with carillon redis-function --config FILE | redis-cli -x FUNCTION LOAD, with this node's FILE";
+                finding("library", Weight::Bad, text)
+            }
+            Some(text) => refused("library", Fault::Refused(text), place),
+        },
         Loaded::Different(what) => {
             finding("library", Weight::Bad, library::different(&what, settings, place))
         }
     })
 }
 
-/// Redis looks at rights before it looks at the text: one that cannot be loaded tells them without loading anything.
-async fn may_load(
+/// Why this user cannot load a library. Redis looks at rights before it looks at the text: one that cannot be loaded tells
+/// them without loading anything.
+async fn cannot_load(
     commands: &Connection,
     master: Option<&fred::prelude::Server>,
     settings: &Settings,
-) -> bool {
+) -> Option<String> {
     let broken = format!("#!lua name={}\n(", settings.prefix);
     let answer = commands.command_to(master, "FUNCTION", vec!["LOAD".into(), broken.into()]).await;
-    !answer.is_err_and(|error| describe(&error).starts_with("NOPERM"))
+    let text = describe(&answer.err()?);
+    (text.starts_with("NOPERM") || text.contains("unknown command")).then_some(text)
 }
 
 fn memory(info: &str, findings: &mut Vec<Finding>) {

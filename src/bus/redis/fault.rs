@@ -90,7 +90,14 @@ impl Obstacle {
                 "Redis at {place} wants a password: set redis.password (and redis.username for an ACL user)"
             )),
             // HELLO came with Redis 6.
-            "ERR" if text.contains("unknown command") => Self::Lasting(too_old(place, "older than 6")),
+            "ERR" if text.contains("unknown command") && text.contains("HELLO") => {
+                Self::Lasting(too_old(place, "older than 6, or hides HELLO"))
+            }
+            "ERR" if text.contains("unknown command") => Self::missing_command(&text, place),
+            "ERR" if text.contains("DB index") => Self::Lasting(format!(
+                "Redis at {place} has no database of that number: correct the one at the end of redis.url, or raise databases \
+                 in redis.conf"
+            )),
             "ERR" if text.contains("cluster support disabled") => {
                 Self::Lasting(format!("Redis at {place} is not a cluster: write redis://… in redis.url"))
             }

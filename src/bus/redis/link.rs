@@ -19,7 +19,8 @@ use tracing::warn;
 use super::{
     board::Board,
     connection::{Connection, PATIENCE, Purpose},
-    fault::{Fault, Obstacle, describe, is_trouble, too_old},
+    fault::{Fault, Obstacle, describe, is_trouble},
+    fitness::{names, unfit},
     library,
     line::{LINEAGE_CHANGED, Line},
     reader::{Reader, Token},
@@ -204,25 +205,14 @@ impl Upkeep {
         let place = &self.place;
         let answer = commands.command_to(master, "INFO", Vec::new()).await;
         let answer = reply::text(answer.map_err(|e| Obstacle::answered(Fault::from(e), place))?);
-        let field = |name| reply::info(&answer, name);
-        let version = field("redis_version").unwrap_or_default().to_owned();
-        if version.split('.').next().and_then(|major| major.parse::<u32>().ok()).is_none_or(|major| major < 7)
-        {
-            return Err(Obstacle::Lasting(too_old(place, &format!("version {version}"))));
+        if let Some(obstacle) = unfit(&answer, master.is_some(), place) {
+            return Err(obstacle);
         }
-        if master.is_none() && field("cluster_enabled") == Some("1") {
-            return Err(Obstacle::Lasting(format!(
-                "Redis at {place} is part of a cluster: write redis-cluster://host:port in redis.url"
-            )));
-        }
-        if field("role") != Some("master") {
-            return Err(Obstacle::Passing("this is a replica, which accepts no writes".into()));
-        }
-        self.board.version(match field("valkey_version") {
-            Some(valkey) => format!("valkey {valkey}"),
-            None => version,
+        self.board.version(match names(&answer) {
+            (Some(valkey), _) => format!("valkey {valkey}"),
+            (None, version) => version.to_owned(),
         });
-        field("master_replid").map(Lineage::new).ok_or_else(|| {
+        reply::info(&answer, "master_replid").map(Lineage::new).ok_or_else(|| {
             Obstacle::Lasting(format!(
                 "INFO of Redis at {place} has no master_replid, without which a failover that loses events cannot be told: \
                  choose a service that has it"

@@ -9,6 +9,7 @@ mod connection;
 mod ending;
 mod examine;
 mod fault;
+mod fitness;
 mod heads;
 mod layout;
 mod ledger;

@@ -170,7 +170,12 @@ impl Target {
             None => (None, decoded(place.user)),
         };
         let database = match (place.kind, place.path) {
-            (Kind::Single, "") | (Kind::Sentinel | Kind::Cluster, _) => None,
+            (Kind::Single | Kind::Cluster, "") | (Kind::Sentinel, _) | (Kind::Cluster, "0") => None,
+            (Kind::Cluster, path) => {
+                let text =
+                    format!("redis.url names the database {path:?}, and a cluster has only 0: take it away");
+                return Err(StartError(text));
+            }
             (Kind::Single, path) => Some(path.parse::<u8>().map_err(|_| {
                 StartError(format!(
                     "redis.url names the database {path:?}: it must be a number from 0 to 255"
