@@ -1,24 +1,17 @@
 //! Publishing while slots move: no event twice, nothing in the way of the move, and nobody silently behind.
 
-use std::{
-    collections::BTreeMap,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
 };
 
-use carillon::{
-    bus::{BusError, redis::Publisher},
-    protocol::EntryId,
-    shutdown::Tasks,
-};
-use serde_json::Value;
+use carillon::bus::BusError;
 
 use crate::support::{
-    bus::{TestBus, event, numbered, settings, topic},
+    bus::{TestBus, numbered, topic},
     cluster::RedisCluster,
-    node::{Node, until, within},
+    load::{Cms, in_step, named},
+    node::{Node, until},
 };
 
 async fn cluster() -> RedisCluster {
@@ -27,10 +20,6 @@ async fn cluster() -> RedisCluster {
 
 fn slot(cluster: &RedisCluster, key: &str) -> u64 {
     cluster.servers[0].command(&["CLUSTER", "KEYSLOT", key]).trim().parse().unwrap()
-}
-
-fn named(id: &str) -> carillon::protocol::Event {
-    event(&format!(r#"{{"type":"a.b","id":"{id}"}}"#))
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -73,40 +62,17 @@ async fn an_event_that_is_repeated_while_its_slot_moves_is_recorded_once() {
     bus.end().await;
 }
 
-/// Publishes event after event to each topic, each until it is accepted, until `enough`; the ids that they got.
-async fn publish(cms: &Publisher, names: &[String], enough: &AtomicBool) -> BTreeMap<(String, u64), EntryId> {
-    let mut published = BTreeMap::new();
-    let mut n = 0;
-    while !enough.load(Ordering::Relaxed) || n < 5 {
-        n += 1;
-        for name in names {
-            let event = named(&format!("{name}-{n}"));
-            let id = within("an event to be accepted", async {
-                loop {
-                    match cms.publish(&topic(name), &event).await {
-                        Ok(id) => return id,
-                        Err(BusError::Away(_)) => tokio::task::yield_now().await,
-                        Err(error) => panic!("{error}"),
-                    }
-                }
-            });
-            published.insert((name.clone(), n), Box::pin(id).await);
-        }
-    }
-    published
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn resharding_under_load_costs_no_event_and_nobody_is_silently_behind() {
     let cluster = Arc::new(cluster().await);
     let node = Node::start(&[("redis.url", &cluster.url())]).await;
-    let cms = Publisher::open(settings(Some(&cluster.url())), &Tasks::new()).await.unwrap();
+    let mut cms = Cms::open(&cluster.url()).await;
     // Slots are taken from the first on, so these move.
     let all = (0..2000).map(|n| format!("comments:{n}"));
     let names =
         all.filter(|name| slot(&cluster, &format!("carillon:{name}")) < 300).take(12).collect::<Vec<_>>();
     let topics = names.iter().map(String::as_str).collect::<Vec<_>>();
-    let (mut anna, _) = node.session("anna", &topics).await;
+    let (mut anna, welcome) = node.session("anna", &topics).await;
 
     let enough = AtomicBool::new(false);
     let moving = async {
@@ -114,7 +80,7 @@ async fn resharding_under_load_costs_no_event_and_nobody_is_silently_behind() {
         tokio::task::spawn_blocking(move || moved.reshard(300, 0, 1)).await.unwrap();
         enough.store(true, Ordering::Relaxed);
     };
-    let (published, ()) = tokio::join!(publish(&cms, &names, &enough), moving);
+    let (published, ()) = tokio::join!(cms.publish(&names, &enough), moving);
     assert!(names.iter().all(|name| cluster.owner(slot(&cluster, &format!("carillon:{name}"))) == 1));
     // Each was recorded once, and is known.
     for name in &names {
@@ -123,29 +89,10 @@ async fn resharding_under_load_costs_no_event_and_nobody_is_silently_behind() {
         assert_eq!(seqs, (1..=seqs.len() as u64).collect::<Vec<_>>(), "{name}");
     }
     for ((name, n), id) in &published {
-        let again = cms.publish(&topic(name), &named(&format!("{name}-{n}"))).await.unwrap();
+        let again = cms.insist(name, &named(&format!("{name}-{n}"))).await;
         assert_eq!(again, *id, "{name} {n}");
     }
     until("the node to be ready again", || async { node.get("/readyz").await.status == 200 }).await;
     // What anna was not given she was told to fetch.
-    let mut seen = BTreeMap::<String, u64>::new();
-    let last = |name: &String| published.iter().filter(|((at, _), _)| at == name).map(|(_, id)| id.seq).max();
-    while names.iter().any(|name| seen.get(name).copied() < last(name)) {
-        let message = within("anna to be in step", anna.message()).await;
-        match message["type"].as_str().unwrap() {
-            "event" => {
-                let seq = message["position"].as_str().unwrap().rsplit('-').next().unwrap().parse().unwrap();
-                let at = message["topic"].as_str().unwrap().to_owned();
-                let before = seen.insert(at.clone(), seq).unwrap_or(0);
-                assert!(seq == before + 1, "{at}: {seq} after {before}");
-            }
-            "resync" => {
-                for (at, position) in message["positions"].as_object().unwrap() {
-                    let seq = Value::as_str(position).unwrap().rsplit('-').next().unwrap().parse().unwrap();
-                    seen.insert(at.clone(), seq);
-                }
-            }
-            _ => {}
-        }
-    }
+    in_step(&mut anna, &welcome, &published).await;
 }

@@ -6,10 +6,12 @@ pub(crate) mod bus;
 pub(crate) mod cluster;
 pub(crate) mod corpus;
 pub(crate) mod frames;
+pub(crate) mod load;
 pub(crate) mod node;
 pub(crate) mod program;
 pub(crate) mod proxy;
 pub(crate) mod redis;
+pub(crate) mod runbook;
 pub(crate) mod streams;
 pub(crate) mod ways;
 

@@ -6,6 +6,7 @@ use std::{
     net::{TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::LazyLock,
     time::{Duration, Instant},
 };
 
@@ -72,6 +73,15 @@ impl RedisServer {
              tls-ca-cert-file {dir}/ca.pem\ntls-auth-clients optional\n"
         );
         Self::run("redis-server", &lines, true)
+    }
+
+    /// A server of the version that is upgraded from: `CARILLON_TEST_OLDER_REDIS` names its program, where it is another.
+    pub(crate) fn older(lines: &str) -> Self {
+        static OLDER: LazyLock<String> = LazyLock::new(|| {
+            let given = std::env::var_os("CARILLON_TEST_OLDER_REDIS");
+            given.map_or_else(|| "redis-server".into(), |path| path.to_string_lossy().into_owned())
+        });
+        Self::run(&OLDER, lines, false)
     }
 
     /// A sentinel that watches `master` under the name `mymaster`.
@@ -146,12 +156,23 @@ impl RedisServer {
             return log.contains("Ready to accept connections");
         }
         let answer = try_command(self.port, &["INFO", "server"]).unwrap_or_default();
-        answer.contains(&format!("process_id:{}", self.child.id())) || answer.contains("NOAUTH")
+        answer.contains(&format!("process_id:{}", self.child.id()))
+            || ["NOAUTH", "unknown command"].iter().any(|refusal| answer.contains(refusal))
     }
 
     /// Where it listens on 127.0.0.1.
     pub(crate) fn port(&self) -> u16 {
         self.port
+    }
+
+    /// The file that it was started with.
+    pub(crate) fn config(&self) -> &Path {
+        &self.config
+    }
+
+    /// `127.0.0.1:<port>`
+    pub(crate) fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
     }
 
     /// `redis://127.0.0.1:<port>`
