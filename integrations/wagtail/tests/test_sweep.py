@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from carillon_notify.errors import Result, Unavailable
+from carillon_notify.errors import Refused, Result, Unavailable
 from carillon_notify.events import Message
 from django.contrib.contenttypes.models import ContentType
 from django.utils import timezone
@@ -23,10 +23,20 @@ class Recorder:
     def __init__(self) -> None:
         self.taken: list[tuple[tuple[str, ...], dict[str, Any]]] = []
         self.is_away = False
+        self.goes_after: int | None = None
+        self.refuses = ""
 
     def publish(self, messages: Sequence[Message], patience: float) -> list[Result]:
         if self.is_away:
             return [Result((), Unavailable("Redis is away")) for _ in messages]
+        if self.goes_after is not None:
+            taken, lost = messages[: self.goes_after], messages[self.goes_after :]
+            self.goes_after = None
+            return [*self.publish(taken, patience), *(Result((), Unavailable("Redis is away")) for _ in lost)]
+        if self.refuses:
+            good = [message for message in messages if self.refuses not in message.topics[0]]
+            self.taken += [(message.topics, json.loads(message.text)) for message in good]
+            return [Result(("1-1",), None) if message in good else Result((), Refused("no rights")) for message in messages]
         self.taken += [(message.topics, json.loads(message.text)) for message in messages]
         return [Result(("1-1",), None) for _ in messages]
 
@@ -86,6 +96,30 @@ def test_what_redis_did_not_take_is_told_the_next_time(site: Site, swept: Record
     swept.is_away = False
     sweep.sweep(swept)
     assert len(swept.take()) == 2
+
+
+def test_what_was_told_before_redis_went_away_is_not_told_again(site: Site, swept: Recorder) -> None:
+    """Later than five minutes it would be a second event."""
+    for page in (site.first, site.second, site.blog):
+        alone(page)
+    swept.goes_after = 3
+    with pytest.raises(Unavailable):
+        sweep.sweep(swept)
+    assert [topics[0].partition(":")[0] for topics, _ in swept.take()] == ["content", "tree", "content"]
+    sweep.sweep(swept)
+    again = [event["data"]["page"] for _, event in swept.take()]
+    assert again == [site.second.pk, site.second.pk, site.blog.pk, site.blog.pk]
+    sweep.sweep(swept)
+    assert swept.take() == []
+
+
+def test_an_area_without_rights_does_not_stop_the_sweep(site: Site, swept: Recorder) -> None:
+    alone(site.first)
+    swept.refuses = "tree:"
+    sweep.sweep(swept)
+    assert len(swept.take()) == 1
+    sweep.sweep(swept)
+    assert swept.take() == []
 
 
 def test_entries_of_this_moment_are_left_to_who_writes_them(site: Site, swept: Recorder) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from carillon_notify import Publisher
 from carillon_notify.django import conf
-from carillon_notify.errors import is_refused_for_good
+from carillon_notify.errors import Unavailable
 from carillon_notify.events import Message, message
 from django.db import router, transaction
 from django.db.models import Max, Model
@@ -70,10 +70,15 @@ def _sweep(publisher: Publisher, model: type[Any], events_of: Callable[[Any], no
         return False
     # Nobody waits for news of days ago, as after a time in which Carillon was switched off.
     news = [entry for entry in found if (label, entry.pk) not in _told and entry.timestamp > now - timedelta(seconds=conf.get("MAX_AGE_SECONDS"))]
-    _publish(publisher, [message for entry in news for message in _messages(entry, events_of)])
-    # Other processes sweep, too: whatever lies before the mark is done.
-    _told.difference_update([(log_, pk) for log_, pk in list(_told) if log_ == label and pk <= found[-1].pk])
-    Swept.objects.filter(pk=mark.pk, entry__lt=found[-1].pk).update(entry=found[-1].pk)
+    untold, trouble = _publish(publisher, [(entry.pk, message) for entry in news for message in _messages(entry, events_of)])
+    # What has been told is passed, also where Redis went away in the middle: told again after five minutes, it would be news.
+    done = [entry.pk for entry in found if untold is None or entry.pk < untold]
+    if done:
+        # Other processes sweep, too: whatever lies before the mark is done.
+        _told.difference_update([(log_, pk) for log_, pk in list(_told) if log_ == label and pk <= done[-1]])
+        Swept.objects.filter(pk=mark.pk, entry__lt=done[-1]).update(entry=done[-1])
+    if trouble:
+        raise trouble
     return len(found) == BATCH
 
 
@@ -90,12 +95,12 @@ def _messages(entry: Any, events_of: Callable[[Any], notices.Events]) -> list[Me
     return [message(topics, event, conf.get("SOURCE")) for topics, event in events]
 
 
-def _publish(publisher: Publisher, messages: list[Message]) -> None:
-    for sent, result in zip(messages, publisher.publish(messages, PATIENCE) if messages else [], strict=True):
-        if result.error is None:
-            continue
-        cause = result.error.__cause__
-        if isinstance(cause, Exception) and is_refused_for_good(cause):
+def _publish(publisher: Publisher, messages: list[tuple[int, Message]]) -> tuple[int | None, Unavailable | None]:
+    """Publishes events of entries, in their order. Gives the first entry that was not told, and why."""
+    results = publisher.publish([sent for _, sent in messages], PATIENCE) if messages else []
+    for (pk, sent), result in zip(messages, results, strict=True):
+        if isinstance(result.error, Unavailable):
+            return pk, result.error
+        if result.error:
             log.error("sweep: %s is refused and dropped: %s", ", ".join(sent.topics), result.error)
-        else:
-            raise result.error
+    return None, None

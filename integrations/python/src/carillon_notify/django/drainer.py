@@ -26,8 +26,8 @@ log = logging.getLogger("carillon")
 
 LOOK_SECONDS = 1.0
 """How often a drainer looks for rows that nobody told it of."""
-BUSY_SECONDS = 0.02
-"""How long it waits while another one drains."""
+BUSY_SECONDS, LONGEST_BUSY_SECONDS = 0.02, 0.25
+"""How long it waits while another one drains: longer each time, because many processes wait, and all ask the database."""
 REPORT_SECONDS = 5.0
 """How often it vouches for its source …"""
 VOUCHED_SECONDS = 15
@@ -112,8 +112,9 @@ class Drainer:
         try:
             if drain.waits():
                 drain.drop_old()
-                while drain.drain(publisher, self.holder) is drain.Outcome.BUSY and drain.waits():
-                    self.stopped.wait(BUSY_SECONDS)
+                pause = BUSY_SECONDS
+                while drain.drain(publisher, self.holder) is drain.Outcome.BUSY and drain.waits() and not self.stopped.wait(pause):
+                    pause = min(2 * pause, LONGEST_BUSY_SECONDS)
         except NotPublished:
             self._in_trouble = True
             raise
