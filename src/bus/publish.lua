@@ -28,6 +28,7 @@ local DEPTH = 64 -- the deepest nesting; the event itself is level 1
 
 -- A life and about a half: written when less than one is left, so that not every look and event writes it.
 local LOG_LIFE
+local KEPT -- LOG_LENGTH in digits
 
 -- Redis lends its own and the libraries of Lua to running functions only, so these are filled at the first call.
 local byte, find, gsub, sub, format, decode
@@ -52,6 +53,7 @@ local function prepare()
   strict.decode_invalid_numbers(false)
   strict.decode_max_depth(DEPTH)
   decode = strict.decode
+  KEPT = integer(LOG_LENGTH)
   LOG_LIFE = integer(LOG_TTL_MS + math.floor(LOG_TTL_MS / 2000) * 1000)
   IS_PRIVATE = set_of(PRIVATE)
   IS_AREA = set_of(AREAS)
@@ -63,11 +65,17 @@ end
 -- Redis' clock, ms; it never goes back. Who was told of a time would otherwise not be told of what happens until it is that
 -- late again. Where the machine's clock is set back, this one goes on from where it was. (Another master has its own.)
 local latest, behind = 0, 0
+-- The same in digits, and of which five minutes it is: to write a number takes longer than to look something up in Redis.
+local digits, period, period_digits
 local function now_ms()
   local time = call('TIME')
   local now = time[1] * 1000 + math.floor(time[2] / 1000) + behind
   if now < latest then now, behind = latest, behind + latest - now end
-  latest = now
+  if now ~= latest then
+    latest, digits = now, integer(now)
+    local reached = math.floor(now / DUPLICATES_MS)
+    if reached ~= period then period, period_digits = reached, integer(reached) end
+  end
   return now
 end
 
@@ -126,7 +134,7 @@ end
 local function append(channel, topic, json)
   local stray
   if topic.next then
-    local id = try('XADD', channel, 'NOMKSTREAM', 'MAXLEN', LOG_LENGTH, topic.next, 'event', json)
+    local id = try('XADD', channel, 'NOMKSTREAM', 'MAXLEN', KEPT, topic.next, 'event', json)
     if type(id) == 'string' then
       topic.top = id
       if sub(id, -2) ~= '-0' then return id end
@@ -143,7 +151,7 @@ local function append(channel, topic, json)
     if quiet then call('DEL', channel) end
     entry = quiet and sub(top, 1, -2) .. '1' or top and topic.next or new_epoch(topic) .. '-1'
   end
-  local id = call('XADD', channel, 'MAXLEN', LOG_LENGTH, entry, 'event', json)
+  local id = call('XADD', channel, 'MAXLEN', KEPT, entry, 'event', json)
   topic.top, topic.next = id, sub(id, 1, find(id, '-', 1, true)) .. '*'
   return id
 end
@@ -154,13 +162,13 @@ end
 
 -- Ids of events lie in two hashes in turn, one for each five minutes, so that neither grows for ever and none is
 -- forgotten too early; the member '' says which five minutes a hash is of. Earlier releases wrote a time there.
-local function hashes_of(channel, topic, period)
+local function hashes_of(channel, topic, parity)
   local ids = topic.ids
   if not ids then
     ids = { [0] = PREFIX .. ':ids:{' .. channel .. '}', PREFIX .. ':ids-before:{' .. channel .. '}' }
     topic.ids = ids
   end
-  return ids[period % 2], ids[1 - period % 2]
+  return ids[parity], ids[1 - parity]
 end
 
 -- The id that an event of this name got in the last five minutes; second, of which five minutes the present hash is.
@@ -183,15 +191,16 @@ local function is_torn(channel)
   return type(there) == 'table' and find(there.err, 'non local key', 1, true)
 end
 
-local function remember(name, now, id, present, period, found)
-  local value = integer(now) .. ' ' .. id
-  if found == integer(period) then
+-- `at` and `which`: the time and the five minutes, in digits.
+local function remember(name, id, at, which, present, found)
+  local value = at .. ' ' .. id
+  if found == which then
     call('HSET', present, name, value)
     return
   end
   if found and #found < 12 then call('DEL', present) end
-  call('HSET', present, '', integer(period), name, value)
-  call('PEXPIREAT', present, integer((period + 2) * DUPLICATES_MS))
+  call('HSET', present, '', which, name, value)
+  call('PEXPIREAT', present, integer((which + 2) * DUPLICATES_MS))
 end
 
 local function send(channel, message) call(SEND, channel, message) end
@@ -227,13 +236,14 @@ local function record(channel, name, json)
     return id
   end
   local now = now_ms()
-  local period = math.floor(now / DUPLICATES_MS)
-  local present, before = hashes_of(channel, topic, period)
+  -- What these are at the next look at the clock is another matter.
+  local at, which = digits, period_digits
+  local present, before = hashes_of(channel, topic, period % 2)
   local first, found = first_id(name, now, present, before)
   if first then return first end
   local id = append(channel, topic, json)
   keep(channel)
-  remember(name, now, id, present, period, found)
+  remember(name, id, at, which, present, found)
   send(channel, id .. ' ' .. json)
   return id
 end
@@ -241,6 +251,8 @@ end
 -- The channels of topics among the keys, or nil and what is wrong with one. The hashes of ids may stand among them too:
 -- on a cluster, a caller that names them is told to wait while some of these keys have moved and others have not.
 local function channels_of(keys)
+  local only = #keys == 1 and young[keys[1]]
+  if only and only.good then return keys end
   local channels = {}
   for _, key in ipairs(keys) do
     local topic = young[key]
@@ -256,6 +268,13 @@ local function channels_of(keys)
   return channels
 end
 
+-- Which event this is, for duplicates. Most have the source of the one before.
+local last_source, begin
+local function name_of(source, id)
+  if source ~= last_source then last_source, begin = source, #source .. ':' .. source end
+  return begin .. id
+end
+
 -- KEYS: channels of topics. ARGS: an event, or several for one topic. -> its id; a list of ids, in order, where there are
 -- several topics or events. All is checked before anything is published.
 local function publish(keys, args)
@@ -264,13 +283,12 @@ local function publish(keys, args)
   if #channels == 0 or #args == 0 or #channels > 1 and #args > 1 then
     return redis.error_reply('ERR usage: FCALL ' .. PREFIX .. '_publish 1 ' .. PREFIX .. ':<topic> <event json>')
   end
-  local names, texts, named = {}, {}, false
-  for i, arg in ipairs(args) do
+  local names, named = {}, false
+  for i = 1, #args do
     local event
-    event, texts[i], problem = check_event(arg)
+    event, args[i], problem = check_event(args[i])
     if problem then return redis.error_reply('EVENT ' .. problem) end
-    local source = event.source or ''
-    names[i] = event.id and #source .. ':' .. source .. event.id
+    names[i] = event.id and name_of(event.source or '', event.id)
     named = named or names[i]
   end
   for i = 1, SHARDED and named and #channels or 0 do
@@ -282,7 +300,7 @@ local function publish(keys, args)
   end
   local ids = {}
   for _, channel in ipairs(channels) do
-    for i, text in ipairs(texts) do ids[#ids + 1] = record(channel, names[i], text) end
+    for i = 1, #args do ids[#ids + 1] = record(channel, names[i], args[i]) end
   end
   return #ids == 1 and ids[1] or ids
 end
