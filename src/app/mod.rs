@@ -243,7 +243,7 @@ fn open(
     };
     let tls = tls.map(|tls| {
         background.spawn_until_end(Arc::clone(&tls).watch());
-        tls.acceptor()
+        tls.terms()
     });
     let editors = Door { router: routes, tls, crowd: Arc::clone(&internal.crowd), ..operators.clone() };
     say_where(config, &listeners);

@@ -29,12 +29,12 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     server::conn::auto,
 };
+use rustls::ServerConfig;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt},
     net::{TcpListener, TcpStream},
 };
-use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tower_service::Service;
 
@@ -43,6 +43,7 @@ use super::{
     handover::{Handover, Released, share},
     headers::settle_host,
     refusal::Refusal,
+    tls_stream::TlsStream,
 };
 use crate::{
     config::KeepAlive,
@@ -91,7 +92,7 @@ pub struct Door {
     /// What is served.
     pub router: Router,
     /// TLS, where it is spoken.
-    pub tls: Option<TlsAcceptor>,
+    pub tls: Option<Arc<ServerConfig>>,
     /// Time for the headers of a request, and for a TLS handshake.
     pub header_time: Duration,
     /// How connections are kept between requests.
@@ -164,7 +165,7 @@ impl Door {
             let (wire, handover) = share(socket);
             return self.http(wire, Peer { address, secure: false }, guest, Some(handover), stop).await;
         };
-        match tokio::time::timeout(self.header_time, tls.accept(socket)).await {
+        match tokio::time::timeout(self.header_time, TlsStream::accept(Arc::clone(tls), socket)).await {
             Ok(Ok(stream)) => self.http(stream, Peer { address, secure: true }, guest, None, stop).await,
             Ok(Err(e)) => {
                 self.refused("tls-handshake");

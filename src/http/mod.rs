@@ -24,6 +24,7 @@ mod refusal;
 pub mod routes;
 pub mod status;
 mod tls;
+mod tls_stream;
 mod upgrade;
 mod wish;
 

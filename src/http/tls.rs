@@ -13,7 +13,6 @@ use rustls::{
     sign::CertifiedKey,
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
-use tokio_rustls::TlsAcceptor;
 
 /// How often the files are looked at.
 const LOOK: Duration = Duration::from_secs(2);
@@ -32,8 +31,8 @@ impl Certificates {
         Ok(Arc::new(Self { files, current }))
     }
 
-    /// What accepts TLS connections with whatever certificate is current.
-    pub fn acceptor(self: &Arc<Self>) -> TlsAcceptor {
+    /// How TLS connections are accepted: with whatever certificate is current.
+    pub fn terms(self: &Arc<Self>) -> Arc<ServerConfig> {
         let provider = Arc::new(ring::default_provider());
         // The provider has all of these versions; its default set cannot be refused.
         let builder = ServerConfig::builder_with_provider(provider)
@@ -45,7 +44,7 @@ impl Certificates {
             }
         };
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        TlsAcceptor::from(Arc::new(config))
+        Arc::new(config)
     }
 
     /// Reads the files again whenever they change; what cannot be used is logged and the old certificate stays.

@@ -1,7 +1,7 @@
 //! The WebSocket handshake (RFC 6455, 4.2), and what is said when it cannot be.
 //!
-//! Afterwards the socket is taken back as the plain `TcpStream` it is, without hyper's layers. Only copies of headers
-//! are kept: a retained one would keep hyper's whole read buffer.
+//! Afterwards the socket is taken back as the plain `TcpStream` or the `TlsStream` that it is, without hyper's layers.
+//! Only copies of headers are kept: a retained one would keep hyper's whole read buffer.
 
 use std::sync::Arc;
 
@@ -16,7 +16,10 @@ use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::{rt::TokioIo, server::conn::auto::upgrade::downcast};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
-use super::{Public, crowd::Guest, handover::Wire, headers::items, listener::Peer, refusal::Refusal};
+use super::{
+    Public, crowd::Guest, handover::Wire, headers::items, listener::Peer, refusal::Refusal,
+    tls_stream::TlsStream,
+};
 use crate::{
     protocol::Problem,
     session::{self, Caller, Place},
@@ -86,7 +89,8 @@ fn start(public: &Arc<Public>, upgraded: Upgraded, place: Place, caller: Caller,
             });
         }
         Err(upgraded) => {
-            let session = session::serve_stream(common, place, TokioIo::new(upgraded), caller);
+            let Some(stream) = TlsStream::of(upgraded) else { return };
+            let session = session::serve_stream(common, place, stream, caller);
             public.tasks.spawn(async move {
                 session.await;
                 drop(guest);
