@@ -61,11 +61,17 @@ class Connection:
         self.heard = b""
 
     def websocket(self, path):
+        self.handshake(path)
+        self.upgraded()
+
+    def handshake(self, path):
         key = base64.b64encode(os.urandom(16)).decode()
         self.socket.sendall(
             f"GET {path} HTTP/1.1\r\n{self.host}Connection: Upgrade\r\nUpgrade: websocket\r\n"
             f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n\r\n".encode()
         )
+
+    def upgraded(self):
         self.until(b"\r\n\r\n")
 
     def events(self, path):
@@ -180,7 +186,7 @@ class Server:
 
 
 class Carillon(Server):
-    name, sse, resumes, alive = "Carillon", True, True, '{"type":"ping"}'
+    name, sse, resumes, alive, path = "Carillon", True, True, '{"type":"ping"}', "/realtime"
     program = os.environ.get("CARILLON_BIN", ROOT / "target/release/carillon")
 
     @classmethod
@@ -208,11 +214,14 @@ class Carillon(Server):
 
     def follow(self, number, topics, since=None):
         link = Connection(self.port, number)
-        link.websocket("/realtime")
-        resume = {"resume": since} if since else {}
-        link.say({"type": "connect", "topics": topics} | resume)
+        link.websocket(self.path)
+        self.ask(link, topics, since)
         told = json.loads(link.message())
         return link, since or {"at": told["at"], "positions": told["positions"]}
+
+    def ask(self, link, topics, since):
+        resume = {"resume": since} if since else {}
+        link.say({"type": "connect", "topics": topics} | resume)
 
     def stream(self, number, topics):
         link = Connection(self.port, number)
@@ -226,7 +235,7 @@ class Carillon(Server):
 
 
 class Centrifugo(Server):
-    name, sse, resumes, colon = "Centrifugo", True, True, "-"
+    name, sse, resumes, colon, path = "Centrifugo", True, True, "-", "/connection/websocket"
     program = shutil.which("centrifugo") or INSTALLED / "bin/centrifugo"
 
     @classmethod
@@ -251,7 +260,7 @@ class Centrifugo(Server):
 
     def follow(self, number, topics, since=None):
         link = Connection(self.port, number)
-        link.websocket("/connection/websocket")
+        link.websocket(self.path)
         link.say({"id": 1, "connect": {}})
         link.until(b'"id":1')
         stand = {}
@@ -266,6 +275,11 @@ class Centrifugo(Server):
                     "offset": int((re.search(rb'"offset":(\d+)', told) or [0, 0])[1]),
                 }
         return link, since or stand
+
+    def ask(self, link, topics, since):
+        link.say({"id": 1, "connect": {}})
+        for nth, topic in enumerate(topics, 2):
+            link.say({"id": nth, "subscribe": {"channel": topic, "recover": True} | since[topic]})
 
     def stream(self, number, topics):
         link = Connection(self.port, number)
