@@ -9,7 +9,7 @@
 -- provable place, and a short one. The first event makes it a stream whose entries are numbered <epoch>-1, -2, -3, ...
 -- without holes.
 
-local VERSION = 15 -- goes up with every change of this text
+local VERSION = 16 -- goes up with every change of this text
 local GENERATION = @GENERATION@ -- of the settings below: a higher one replaces a lower one, before VERSION counts
 local PREFIX = '@PREFIX@'
 local AREAS = '@AREAS@' -- comma-separated, like the next
@@ -188,7 +188,8 @@ end
 local function is_torn(channel)
   local one, other = hashes_of(channel, topic_of(channel), 0)
   local there = try('EXISTS', channel, one, other)
-  return type(there) == 'table' and find(there.err, 'non local key', 1, true)
+  -- In the words of Redis 7 and Valkey, and of Redis 8.
+  return type(there) == 'table' and (find(there.err, 'non local key', 1, true) or find(there.err, 'during rehashing', 1, true))
 end
 
 -- `at` and `which`: the time and the five minutes, in digits.

@@ -93,7 +93,7 @@ async fn what_stands_in_the_way_is_named() {
 #[tokio::test]
 async fn a_redis_that_refuses_writes_is_named_with_the_remedy() {
     for (lines, why, remedy) in [
-        ("maxmemory 1mb\n", "OOM", "maxmemory"),
+        ("maxmemory 100kb\n", "OOM", "maxmemory"),
         ("min-replicas-to-write 1\n", "NOREPLICAS", "min-replicas-to-write"),
     ] {
         let redis = RedisServer::with(&format!("save \"\"\n{lines}"));
@@ -102,7 +102,7 @@ async fn a_redis_that_refuses_writes_is_named_with_the_remedy() {
         assert!(weight == Weight::Bad && detail.contains(why) && detail.contains(remedy), "{detail}");
         assert_eq!(redis.command(&["DBSIZE"]).trim(), "0", "the doctor changes nothing");
     }
-    let cluster = tokio::task::spawn_blocking(|| RedisCluster::of_one("maxmemory 1mb\n")).await.unwrap();
+    let cluster = tokio::task::spawn_blocking(|| RedisCluster::of_one("maxmemory 100kb\n")).await.unwrap();
     let findings = looked_at(&settings(Some(&cluster.url()))).await;
     assert!(found(&findings, "writes").1.contains("OOM"));
 }
