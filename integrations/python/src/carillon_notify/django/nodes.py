@@ -45,7 +45,8 @@ def refresh(user: object) -> None:
 
 def deliver() -> None:
     """Carries out what waits, in its order. Raises `Unavailable` where no node takes it."""
-    if not conf.get("NODES"):
+    # It is asked every second, and must not write where there is nothing to do: on SQLite, who writes keeps all others waiting.
+    if not conf.get("NODES") or not NodeOrder.objects.exists():
         return
     too_old = NodeOrder.objects.filter(created__lt=Now() - timedelta(seconds=conf.get("TOKEN_SECONDS") + MARGIN_SECONDS))
     if dropped := too_old.delete()[0]:
