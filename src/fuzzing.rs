@@ -6,7 +6,7 @@ use bytes::Bytes;
 use crate::{
     bus::message,
     protocol::{EntryId, Event, EventError},
-    session::intake,
+    session::decoder,
 };
 
 /// A message on a topic's channel: its id, where it is a recorded one, and the event or what is wrong with it.
@@ -14,9 +14,9 @@ pub fn message(payload: Bytes, limit: usize) -> (Option<EntryId>, Result<Event, 
     message::read(payload, limit)
 }
 
-/// What an intake has heard.
+/// What a decoder has made of bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Heard {
+pub enum Incoming {
     /// A text message.
     Text(String),
     /// A binary message.
@@ -28,22 +28,22 @@ pub enum Heard {
 }
 
 /// The reading half of a WebSocket.
-pub struct Intake(intake::Intake);
+pub struct FrameDecoder(decoder::FrameDecoder);
 
-impl Intake {
+impl FrameDecoder {
     /// `limit`: bytes of a message.
     pub fn new(limit: usize) -> Self {
-        Self(intake::Intake::new(limit))
+        Self(decoder::FrameDecoder::new(limit))
     }
 
     /// Takes bytes as they came; appends what must be written to `replies`.
-    pub fn take(&mut self, bytes: &[u8], replies: &mut Vec<u8>) -> Vec<Heard> {
+    pub fn take(&mut self, bytes: &[u8], replies: &mut Vec<u8>) -> Vec<Incoming> {
         let heard = self.0.take(bytes, replies).into_iter();
         let door = |heard| match heard {
-            intake::Heard::Text(text) => Heard::Text(text),
-            intake::Heard::Binary => Heard::Binary,
-            intake::Heard::Closed(code) => Heard::Closed(code),
-            intake::Heard::Broken(closing) => Heard::Broken(closing.code.number()),
+            decoder::Incoming::Text(text) => Incoming::Text(text),
+            decoder::Incoming::Binary => Incoming::Binary,
+            decoder::Incoming::Closed(code) => Incoming::Closed(code),
+            decoder::Incoming::Broken(closing) => Incoming::Broken(closing.code.number()),
         };
         heard.map(door).collect()
     }
@@ -54,8 +54,8 @@ impl Intake {
     }
 }
 
-impl std::fmt::Debug for Intake {
+impl std::fmt::Debug for FrameDecoder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Intake(open: {})", self.is_open())
+        write!(f, "FrameDecoder(open: {})", self.is_open())
     }
 }

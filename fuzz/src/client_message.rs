@@ -7,7 +7,7 @@ use carillon::{
     auth::{Grant, Identity, Patterns},
     protocol::{ClientMessage, Proof, Resume, Subject, message::Connect},
     session::{
-        Machine, Terms, Transport,
+        Machine, SessionPolicy, Transport,
         machine::{Input, Output},
     },
 };
@@ -135,7 +135,7 @@ impl Session {
             expires: Some(100),
             proof: Arc::new(Proof::lasting("Anna")),
         };
-        let terms = Terms {
+        let policy = SessionPolicy {
             node: "n".into(),
             areas: areas(),
             heartbeat: 25,
@@ -144,7 +144,7 @@ impl Session {
             subscriptions_per_second: 0,
             sharded: false,
         };
-        let machine = Machine::new(Arc::new(terms), transport, Some(Box::new(identity.clone())));
+        let machine = Machine::new(Arc::new(policy), transport, Some(Box::new(identity.clone())));
         Self { machine, transport, identity, followed: Vec::new(), ended: false }
     }
 

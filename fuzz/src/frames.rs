@@ -1,7 +1,7 @@
 //! A WebSocket's bytes: however they are cut, the same is heard; and what is heard is what RFC 6455 says, by a reader of
 //! our own that takes one frame after the other from bytes that are all there.
 
-use carillon::fuzzing::{Heard, Intake};
+use carillon::fuzzing::{Incoming, FrameDecoder};
 
 /// The longest message, small so that fuzzers reach it.
 const LIMIT: usize = 300;
@@ -49,7 +49,7 @@ fn built(mut plan: &[u8]) -> Vec<u8> {
 /// What came of some bytes.
 #[derive(Debug, PartialEq, Eq)]
 struct Outcome {
-    heard: Vec<Heard>,
+    heard: Vec<Incoming>,
     replies: Vec<u8>,
     open: bool,
 }
@@ -57,25 +57,25 @@ struct Outcome {
 impl Outcome {
     /// In pieces of these sizes, again and again; without sizes in one piece.
     fn of(wire: &[u8], sizes: &[u8]) -> Self {
-        let mut intake = Intake::new(LIMIT);
+        let mut decoder = FrameDecoder::new(LIMIT);
         let (mut heard, mut replies, mut rest) = (Vec::new(), Vec::new(), wire);
         let mut sizes = sizes.iter().cycle();
         while !rest.is_empty() && !ended(&heard) {
             let size = sizes.next().map_or(rest.len(), |size| usize::from(*size).max(1)).min(rest.len());
             let (piece, later) = rest.split_at(size);
-            heard.append(&mut intake.take(piece, &mut replies));
+            heard.append(&mut decoder.take(piece, &mut replies));
             rest = later;
         }
         let last = heard.iter().position(|heard| ended(std::slice::from_ref(heard)));
         assert!(last.is_none_or(|last| last + 1 == heard.len()), "something after the end: {heard:?}");
-        Self { heard, replies, open: intake.is_open() }
+        Self { heard, replies, open: decoder.is_open() }
     }
 
     fn compare(&self, expected: &Expected) {
-        let broken = matches!(self.heard.last(), Some(Heard::Broken(_)));
+        let broken = matches!(self.heard.last(), Some(Incoming::Broken(_)));
         let said = &self.heard[..self.heard.len() - usize::from(broken)];
         let codes = said.iter().map(|heard| match heard {
-            Heard::Closed(_) => Heard::Closed(None),
+            Incoming::Closed(_) => Incoming::Closed(None),
             other => other.clone(),
         });
         assert_eq!(codes.collect::<Vec<_>>(), expected.heard);
@@ -85,27 +85,27 @@ impl Outcome {
         } else if expected.broken {
             assert!(expected.partial, "taken as good: {self:?}");
         }
-        if let Some(Heard::Broken(code)) = self.heard.last() {
+        if let Some(Incoming::Broken(code)) = self.heard.last() {
             assert!([1002, 4400].contains(code), "{code}");
         } else if !expected.broken && !ended(&self.heard) {
             assert_eq!(self.open, expected.open, "memory is held just as long as something is open");
         }
         for heard in &self.heard {
-            if let Heard::Text(text) = heard {
+            if let Incoming::Text(text) = heard {
                 assert!(text.len() <= LIMIT);
             }
         }
     }
 }
 
-fn ended(heard: &[Heard]) -> bool {
-    matches!(heard.last(), Some(Heard::Closed(_) | Heard::Broken(_)))
+fn ended(heard: &[Incoming]) -> bool {
+    matches!(heard.last(), Some(Incoming::Closed(_) | Incoming::Broken(_)))
 }
 
 /// What RFC 6455 says of some bytes.
 #[derive(Default)]
 struct Expected {
-    heard: Vec<Heard>,
+    heard: Vec<Incoming>,
     pongs: Vec<u8>,
     /// The protocol is broken, or a message too large or not UTF-8.
     broken: bool,
@@ -129,7 +129,7 @@ fn expected(mut wire: &[u8]) -> Expected {
             8 => {
                 all.broken = payload.len() > 2 && std::str::from_utf8(&payload[2..]).is_err();
                 if !all.broken {
-                    all.heard.push(Heard::Closed(None));
+                    all.heard.push(Incoming::Closed(None));
                 }
                 return all;
             }
@@ -147,7 +147,7 @@ fn expected(mut wire: &[u8]) -> Expected {
                 }
                 if frame.fin {
                     let text = text.then(|| String::from_utf8_lossy(bytes).into_owned());
-                    all.heard.push(text.map_or(Heard::Binary, Heard::Text));
+                    all.heard.push(text.map_or(Incoming::Binary, Incoming::Text));
                     message = None;
                 }
             }

@@ -26,7 +26,7 @@ use crate::{
     http::{self, Door, Hosts, Internal, NodeStatus, Public},
     metrics::Metrics,
     relay::Relay,
-    session::{Canary, Common, Roll},
+    session::{Canary, SessionContext, SessionRegistry},
     shutdown::Tasks,
     telemetry::traces::Traces,
 };
@@ -128,7 +128,7 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
 struct Node {
     name: String,
     bus: Bus,
-    roll: Arc<Roll>,
+    registry: Arc<SessionRegistry>,
     traces: Traces,
     draining: Arc<AtomicBool>,
     fatal: oneshot::Receiver<String>,
@@ -154,14 +154,14 @@ impl Node {
         let (bus, events) = started.map_err(|e: bus::StartError| AppError::Bus(e.to_string()))?;
         let settings = wiring::relay(config, revocations.clone(), traces.clone());
         let (relay, fatal) = Relay::start(settings, bus.clone(), events, metrics.clone(), &background);
-        let roll = Roll::new(wiring::limits(config), config.heartbeat.interval, metrics.clone());
-        background.spawn_until_end(Arc::clone(&roll).sweep(revocations));
-        let sessions = Arc::new(Common {
+        let registry = SessionRegistry::new(wiring::limits(config), config.heartbeat.interval, metrics.clone());
+        background.spawn_until_end(Arc::clone(&registry).sweep(revocations));
+        let sessions = Arc::new(SessionContext {
             auth: auth.clone(),
             relay: relay.clone(),
-            roll: Arc::clone(&roll),
+            registry: Arc::clone(&registry),
             metrics: metrics.clone(),
-            terms: Arc::new(wiring::terms(config, &areas, bus.is_sharded())),
+            policy: Arc::new(wiring::policy(config, &areas, bus.is_sharded())),
             outbox_bytes: config.limits.outbox_bytes,
             message_bytes: config.limits.message_bytes,
         });
@@ -177,7 +177,7 @@ impl Node {
         let internal = Arc::new(Internal {
             bus: bus.clone(),
             relay,
-            roll: Arc::clone(&roll),
+            registry: Arc::clone(&registry),
             metrics: metrics.clone(),
             traces: traces.clone(),
             auth,
@@ -198,17 +198,17 @@ impl Node {
         };
         let stop = open(config, listeners, router, tls, &internal, (&background, &connections));
         let name = config.node.name.clone();
-        Ok(Self { name, bus, roll, traces, draining, fatal, stop, connections, background })
+        Ok(Self { name, bus, registry, traces, draining, fatal, stop, connections, background })
     }
 
     /// Unready, then `closing` to every session, spread over the window, then the end of everything.
     async fn drain(self, window: Duration, grace: Duration) {
         let begun = Instant::now();
         self.draining.store(true, Ordering::Release);
-        tracing::info!(node = self.name, sessions = self.roll.len(), "draining");
-        self.roll.drain(window).await;
+        tracing::info!(node = self.name, sessions = self.registry.len(), "draining");
+        self.registry.drain(window).await;
         let left = || (window + grace).saturating_sub(begun.elapsed());
-        let _ = tokio::time::timeout(left(), self.roll.emptied()).await;
+        let _ = tokio::time::timeout(left(), self.registry.emptied()).await;
         self.stop.cancel();
         let stayed = self.connections.end(left().clamp(Duration::from_millis(100), LAST)).await;
         // A courtesy: what is not taken back ends by itself.

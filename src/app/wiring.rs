@@ -10,7 +10,7 @@ use crate::{
     metrics,
     protocol::{Areas, Problem, Revocations},
     relay,
-    session::{Budgets, Limits, Terms},
+    session::{Budgets, Limits, SessionPolicy},
     shutdown::Tasks,
     telemetry::traces::Traces,
 };
@@ -126,8 +126,8 @@ pub(crate) fn crowd(config: &Config) -> Arc<http::Crowd> {
     )
 }
 
-pub(crate) fn terms(config: &Config, areas: &Areas, sharded: bool) -> Terms {
-    Terms {
+pub(crate) fn policy(config: &Config, areas: &Areas, sharded: bool) -> SessionPolicy {
+    SessionPolicy {
         node: config.node.name.clone(),
         areas: areas.clone(),
         heartbeat: config.heartbeat.interval.as_secs(),

@@ -22,7 +22,7 @@ use super::{
 use crate::{
     hub::Closing,
     protocol::{CloseCode, Problem},
-    session::{self, Caller, Place},
+    session::{self, Caller, SessionSlot},
 };
 
 /// `GET <base>/events`, `POST <base>/events`
@@ -36,13 +36,13 @@ pub(super) async fn events(
     let count = |problem: &Problem| public.refused(problem.code);
     let Wish { topics, start, carriage, token } =
         Wish::read(request, public.sessions.message_bytes).await.inspect_err(count)?;
-    let (place, caller) =
+    let (slot, caller) =
         enter(&public, public.settings.sse, "sse-disabled", peer, &headers, (token, &topics), true)
             .await
             .inspect_err(count)?;
-    let (common, tasks, start) = (Arc::clone(&public.sessions), &public.tasks, (start, carriage));
+    let (context, tasks, start) = (Arc::clone(&public.sessions), &public.tasks, (start, carriage));
     let body = if let Some(axum::Extension(handover)) = handover {
-        let session = session::open_events(common, place, caller, topics, start).await;
+        let session = session::open_events(context, slot, caller, topics, start).await;
         let session = session.map_err(|closing| refusal(&closing)).inspect_err(count)?;
         let asked = handover.ask();
         tasks.spawn(async move {
@@ -56,7 +56,7 @@ pub(super) async fn events(
         });
         Body::empty()
     } else {
-        let body = session::serve_events(common, place, caller, topics, start, tasks).await;
+        let body = session::serve_events(context, slot, caller, topics, start, tasks).await;
         let body = body.map_err(|closing| refusal(&closing)).inspect_err(count)?;
         Body::from_stream(stream::unfold(body, |mut body| async {
             let chunk: Bytes = body.recv().await?;
@@ -83,13 +83,13 @@ pub(super) async fn poll(
     let Wish { topics, start, carriage, token } =
         Wish::read(request, public.sessions.message_bytes).await.inspect_err(count)?;
     let new = !start.goes_on();
-    let (place, caller) =
+    let (slot, caller) =
         enter(&public, public.settings.poll, "poll-disabled", peer, &headers, (token, &topics), new)
             .await
             .inspect_err(count)?;
     let (asker, answer) = oneshot::channel();
-    let common = Arc::clone(&public.sessions);
-    public.tasks.spawn(session::serve_poll(common, place, caller, topics, (start, carriage), asker));
+    let context = Arc::clone(&public.sessions);
+    public.tasks.spawn(session::serve_poll(context, slot, caller, topics, (start, carriage), asker));
     let stopped = || Problem::new(503, "draining", "The node is about to stop", "Ask again.").retry_after(1);
     let answer = answer.await.map_err(|_| stopped())?;
     let answer = answer.map_err(|closing| refusal(&closing)).inspect_err(count)?;
@@ -110,14 +110,14 @@ async fn enter(
     headers: &HeaderMap,
     (token, topics): (Option<String>, &[String]),
     new: bool,
-) -> Result<(Place, Caller), Problem> {
+) -> Result<(SessionSlot, Caller), Problem> {
     if !enabled {
         let detail = "This site has switched this transport off. See config for the others.";
         return Err(Problem::new(404, disabled, "The transport is switched off", detail));
     }
     public.check_draining()?;
     public.settings.origins.check(headers, peer)?;
-    let place = public.enter(headers, peer)?;
+    let slot = public.enter(headers, peer)?;
     let caller = public.caller(headers, token, new, public.told(headers, peer, topics)).await?;
     if caller.identity.is_none() {
         public.count(false)?;
@@ -128,7 +128,7 @@ async fn enter(
     if new {
         public.count(true)?;
     }
-    Ok((place, caller))
+    Ok((slot, caller))
 }
 
 /// A session that ended before it began.

@@ -24,7 +24,7 @@ use crate::{
     metrics::Metrics,
     protocol::{Areas, Problem, Topic, TopicError, time::now_ms},
     relay::Relay,
-    session::Roll,
+    session::SessionRegistry,
     telemetry::traces::Traces,
 };
 
@@ -36,7 +36,7 @@ pub struct Internal {
     /// Whether sessions are told everything.
     pub relay: Relay,
     /// The sessions.
-    pub roll: Arc<Roll>,
+    pub registry: Arc<SessionRegistry>,
     /// Figures.
     pub metrics: Metrics,
     /// Where spans of what is published go.

@@ -18,7 +18,7 @@ use crate::{
     auth::{AuthError, Credentials, Told},
     metrics::ReasonLabel,
     protocol::Problem,
-    session::{Caller, Common, Place},
+    session::{Caller, SessionContext, SessionSlot},
     shutdown::Tasks,
 };
 
@@ -45,7 +45,7 @@ pub struct Public {
     /// Settings.
     pub settings: Settings,
     /// What sessions need.
-    pub sessions: Arc<Common>,
+    pub sessions: Arc<SessionContext>,
     /// Owner of the sessions' tasks.
     pub tasks: Tasks,
     /// Whether nobody is let in any more.
@@ -66,14 +66,14 @@ impl Public {
     }
 
     /// A place for a session.
-    pub(super) fn enter(&self, headers: &HeaderMap, peer: Peer) -> Result<Place, Problem> {
+    pub(super) fn enter(&self, headers: &HeaderMap, peer: Peer) -> Result<SessionSlot, Problem> {
         let client = self.settings.origins.client(headers, peer);
-        self.sessions.roll.enter(household(client)).map_err(no_room)
+        self.sessions.registry.enter(household(client)).map_err(no_room)
     }
 
     /// Counts somebody new; `known`: they have proven who they are.
     pub(super) fn count(&self, known: bool) -> Result<(), Problem> {
-        self.sessions.roll.count(known).map_err(no_room)
+        self.sessions.registry.count(known).map_err(no_room)
     }
 
     /// What a CMS is told about a request. `topics` are those that it asks for; empty where they come later.

@@ -107,7 +107,7 @@ async fn config(State(public): State<Arc<Public>>) -> Response {
         "websocket": settings.websocket,
         "sse": settings.sse,
         "poll": settings.poll,
-        "heartbeat": public.sessions.terms.heartbeat,
+        "heartbeat": public.sessions.policy.heartbeat,
         "version": env!("CARGO_PKG_VERSION"),
         "script": format!("{}/{}", settings.base_path, assets::hashed_name()),
         "integrity": assets::integrity(),

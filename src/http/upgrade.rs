@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     protocol::Problem,
-    session::{self, Caller, Place},
+    session::{self, Caller, SessionSlot},
 };
 
 /// The sub-protocol.
@@ -38,12 +38,12 @@ pub(super) async fn websocket(
     let upgrade = request.extensions.remove::<OnUpgrade>();
     let guest = request.extensions.remove::<Arc<Guest>>();
     let result = enter(&public, &request, upgrade, peer).await;
-    let (place, caller, answer, upgrade) = result.inspect_err(|problem| public.refused(problem.code))?;
+    let (slot, caller, answer, upgrade) = result.inspect_err(|problem| public.refused(problem.code))?;
     let tasks = public.tasks.clone();
     // Two tasks: the second one, which lives as long as the session, does not carry what only the first one needs.
     tasks.clone().spawn(async move {
         match upgrade.await {
-            Ok(upgraded) => start(&public, upgraded, place, caller, guest),
+            Ok(upgraded) => start(&public, upgraded, slot, caller, guest),
             Err(e) => tracing::debug!("the upgrade of {} did not happen: {e}", peer.address),
         }
     });
@@ -59,7 +59,7 @@ async fn enter(
     request: &Parts,
     upgrade: Option<OnUpgrade>,
     peer: Peer,
-) -> Result<(Place, Caller, Response, OnUpgrade), Problem> {
+) -> Result<(SessionSlot, Caller, Response, OnUpgrade), Problem> {
     if !public.settings.websocket {
         let detail =
             "This site has switched WebSockets off (websocket.enabled). Use SSE or long-poll: see config.";
@@ -70,19 +70,19 @@ async fn enter(
     let answer = handshake(request)?;
     let headers = &request.headers;
     public.settings.origins.check(headers, peer)?;
-    let place = public.enter(headers, peer)?;
+    let slot = public.enter(headers, peer)?;
     let caller = public.caller(headers, None, true, public.told(headers, peer, &[])).await?;
     public.count(caller.identity.is_some())?;
-    Ok((place, caller, answer, upgrade))
+    Ok((slot, caller, answer, upgrade))
 }
 
 /// `guest`: the connection counts for as long as the session lasts.
-fn start(public: &Arc<Public>, upgraded: Upgraded, place: Place, caller: Caller, guest: Option<Arc<Guest>>) {
-    let common = Arc::clone(&public.sessions);
+fn start(public: &Arc<Public>, upgraded: Upgraded, slot: SessionSlot, caller: Caller, guest: Option<Arc<Guest>>) {
+    let context = Arc::clone(&public.sessions);
     match downcast::<TokioIo<Wire>>(upgraded) {
         Ok(parts) => {
             let Some(socket) = parts.io.into_inner().into_socket() else { return };
-            let session = session::serve_socket(common, place, socket.into(), parts.read_buf, caller);
+            let session = session::serve_socket(context, slot, socket.into(), parts.read_buf, caller);
             public.tasks.spawn(async move {
                 session.await;
                 drop(guest);
@@ -90,7 +90,7 @@ fn start(public: &Arc<Public>, upgraded: Upgraded, place: Place, caller: Caller,
         }
         Err(upgraded) => {
             let Some(stream) = TlsStream::of(upgraded) else { return };
-            let session = session::serve_stream(common, place, stream, caller);
+            let session = session::serve_stream(context, slot, stream, caller);
             public.tasks.spawn(async move {
                 session.await;
                 drop(guest);

@@ -46,7 +46,7 @@ impl LastLook {
     }
 
     /// Operators have revoked something: closes the sessions that must end, and returns them to be dismissed, so that
-    /// nothing more is delivered, however long saying goodbye takes. Whoever has to renew is told by the roll.
+    /// nothing more is delivered, however long saying goodbye takes. Whoever has to renew is told by the session registry.
     pub(super) fn revoke(&self, orders: &[Revocation], heard: Heard, hub: &Hub) -> Vec<MemberId> {
         let news = orders.iter().filter(|order| self.known.learn(order, heard)).count();
         if news == 0 {

@@ -3,13 +3,13 @@
 /// What a client may still send. A full bucket holds two seconds' worth, so that short bursts pass.
 #[derive(Debug, Default)]
 pub(crate) struct Allowance {
-    messages: Bucket,
-    topics: Bucket,
+    messages: TokenBucket,
+    topics: TokenBucket,
 }
 
 /// One bucket.
 #[derive(Debug, Default)]
-pub(crate) struct Bucket {
+pub(crate) struct TokenBucket {
     /// Used up, in thousandths.
     used: u32,
     /// When `used` was right, ms since 1970, low bits.
@@ -33,7 +33,7 @@ impl Allowance {
     }
 }
 
-impl Bucket {
+impl TokenBucket {
     /// Takes `count` out, where they are in it. 0 `per_second`: any number.
     pub(crate) fn take(&mut self, count: u32, per_second: u32, now: u64) -> bool {
         if per_second == 0 {

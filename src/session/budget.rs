@@ -7,7 +7,7 @@ use std::{
     hash::{BuildHasher, RandomState},
 };
 
-use super::allowance::Bucket;
+use super::allowance::TokenBucket;
 use crate::protocol::Subject;
 
 /// An hour, ms.
@@ -30,17 +30,17 @@ pub struct Budgets {
 
 /// What an editor has used.
 #[derive(Debug, Default)]
-pub(super) struct Editor {
+pub(super) struct EditorUsage {
     pub(super) sessions: usize,
-    requests: Bucket,
-    topics: Bucket,
+    requests: TokenBucket,
+    topics: TokenBucket,
     /// Hashes of the topics that were followed in this hour.
     seen: HashSet<u64>,
     hour: u64,
     last: u64,
 }
 
-impl Editor {
+impl EditorUsage {
     /// Counts something that begins.
     pub(super) fn request(&mut self, budgets: &Budgets, now: u64) -> bool {
         self.last = now;
@@ -94,7 +94,7 @@ mod tests {
     #[test]
     fn new_topics_are_counted_and_known_ones_are_not() {
         let budgets = Budgets { topics_per_second: 10, topics_per_hour: 30, ..Budgets::default() };
-        let (hasher, mut editor) = (RandomState::new(), Editor::default());
+        let (hasher, mut editor) = (RandomState::new(), EditorUsage::default());
         let now = 1_763_700_000_000;
         let mut follow = |number, now| editor.follow(&budgets, &hasher, &subject(number), now);
         assert!((0..20).all(|number| follow(number, now)), "a burst passes");
@@ -108,7 +108,7 @@ mod tests {
     #[test]
     fn requests_are_counted_and_forgotten() {
         let budgets = Budgets { requests_per_second: 2, ..Budgets::default() };
-        let mut editor = Editor::default();
+        let mut editor = EditorUsage::default();
         let now = 1_763_700_000_000;
         assert_eq!((0..9).filter(|_| editor.request(&budgets, now)).count(), 4);
         assert!(!editor.is_forgotten(now) && editor.is_forgotten(now + SECONDS));

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use super::{
     Session,
     event_text::LAST_CHUNK,
-    turn::{self, Turn},
+    wakeup::{self, Wakeup},
     websocket::{End, FAREWELL, LAST_BYTES},
 };
 use crate::{hub::Notice, protocol::NodeMessage};
@@ -24,36 +24,36 @@ const CHUNK: usize = 4096;
 
 /// Serves a session whose outbox has its socket, until it ends.
 pub(super) async fn serve(session: Session) {
-    let mut line = Line { session, left: LAST_BYTES as u32 };
+    let mut task = EventSocketTask { session, left: LAST_BYTES as u32 };
     let end = loop {
-        let end = match std::future::poll_fn(|cx| line.poll_turn(cx)).await {
-            Turn::Notice(notice) => {
-                Box::pin(line.session.notice(notice)).await.map(|end| end.map_or(End::Theirs, End::Ours))
+        let end = match std::future::poll_fn(|cx| task.poll_wakeup(cx)).await {
+            Wakeup::Notice(notice) => {
+                Box::pin(task.session.notice(notice)).await.map(|end| end.map_or(End::Theirs, End::Ours))
             }
-            Turn::Writable => {
-                line.session.heard();
-                line.session.outbox().unblock();
+            Wakeup::Writable => {
+                task.session.heard();
+                task.session.outbox().unblock();
                 None
             }
-            Turn::Readable => line.read().is_err().then_some(End::Theirs),
+            Wakeup::Readable => task.read().is_err().then_some(End::Theirs),
         };
         if let Some(end) = end {
             break end;
         }
     };
-    Box::pin(line.finish(end)).await;
+    Box::pin(task.finish(end)).await;
 }
 
-struct Line {
+struct EventSocketTask {
     session: Session,
     /// Bytes that are still read of the client.
     left: u32,
 }
 
-impl Line {
-    fn poll_turn(&self, cx: &mut Context<'_>) -> Poll<Turn> {
+impl EventSocketTask {
+    fn poll_wakeup(&self, cx: &mut Context<'_>) -> Poll<Wakeup> {
         // Behind a flood nothing is read: it stays with its sender.
-        turn::poll_turn(self.session.outbox(), |_| self.left > 0, cx)
+        wakeup::poll_wakeup(self.session.outbox(), |_| self.left > 0, cx)
     }
 
     /// Throws away what the client sends. An error: it is gone.
@@ -106,11 +106,11 @@ impl Line {
                     socket.shutdown(std::net::Shutdown::Write);
                 }
             }
-            match std::future::poll_fn(|cx| self.poll_turn(cx)).await {
-                Turn::Notice(Notice::Broken) => return,
-                Turn::Notice(_) => {}
-                Turn::Writable => self.session.outbox().unblock(),
-                Turn::Readable => {
+            match std::future::poll_fn(|cx| self.poll_wakeup(cx)).await {
+                Wakeup::Notice(Notice::Broken) => return,
+                Wakeup::Notice(_) => {}
+                Wakeup::Writable => self.session.outbox().unblock(),
+                Wakeup::Readable => {
                     if self.read().is_err() {
                         return;
                     }
@@ -126,8 +126,8 @@ mod tests {
 
     #[test]
     fn an_idle_session_is_small() {
-        // What the task of an idle session keeps; the rest is in the outbox, the pulse and the hub.
-        let line = std::mem::size_of::<Line>();
-        assert!(line <= 256, "{line} bytes");
+        // What the task of an idle session keeps; the rest is in the outbox, the liveness and the hub.
+        let task = std::mem::size_of::<EventSocketTask>();
+        assert!(task <= 256, "{task} bytes");
     }
 }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use super::{
-    Caller, Carriage, Common, Place, Session, Start, Transport, event_socket,
+    Caller, Carriage, SessionContext, SessionSlot, Session, Start, Transport, event_socket,
     event_text::{BEAT, Chunks, GREETING, Text, with_greeting},
     machine::Input,
     websocket::FAREWELL,
@@ -45,38 +45,38 @@ impl OnSocket {
 
 /// Opens a session whose socket will be had. `Err`: it was refused before it began.
 pub async fn open_on_socket(
-    common: Arc<Common>,
-    place: Place,
+    context: Arc<SessionContext>,
+    slot: SessionSlot,
     caller: Caller,
     topics: Vec<String>,
     (start, carriage): (Start, Carriage),
 ) -> Result<OnSocket, Closing> {
     let (cursor, resume) = start.split(&topics);
     let framing = Box::new(Chunks(Text { cursor, carriage }));
-    let outbox = Outbox::promised(framing, common.outbox_bytes);
-    let session = Session::begin(common, place, Transport::Sse, outbox, caller).with_positions_by(carriage);
+    let outbox = Outbox::promised(framing, context.outbox_bytes);
+    let session = Session::begin(context, slot, Transport::Sse, outbox, caller).with_positions_by(carriage);
     let connect = Connect { topics, resume, ..Connect::default() };
     connected(session, connect).await.map(OnSocket)
 }
 
 /// Opens a session. What comes out of the channel is the body; `Err`: it was refused before it began.
 pub async fn serve(
-    common: Arc<Common>,
-    place: Place,
+    context: Arc<SessionContext>,
+    slot: SessionSlot,
     caller: Caller,
     topics: Vec<String>,
     (start, carriage): (Start, Carriage),
     tasks: &Tasks,
 ) -> Result<mpsc::Receiver<Bytes>, Closing> {
-    let outbox = Outbox::pulled(common.outbox_bytes);
-    let session = Session::begin(common, place, Transport::Sse, outbox, caller).with_positions_by(carriage);
+    let outbox = Outbox::pulled(context.outbox_bytes);
+    let session = Session::begin(context, slot, Transport::Sse, outbox, caller).with_positions_by(carriage);
     let (cursor, resume) = start.split(&topics);
     let (sender, body) = mpsc::channel(CHUNKS);
     // Sent before anything is asked.
     let _ = sender.try_send(Bytes::from_static(GREETING));
     let session = connected(session, Connect { topics, resume, ..Connect::default() }).await?;
     let text = Text { cursor, carriage };
-    tasks.spawn(Line { session, text, sender, out: Vec::new(), due: false, owes: false }.run());
+    tasks.spawn(EventsTask { session, text, sender, out: Vec::new(), due: false, owes: false }.run());
     Ok(body)
 }
 
@@ -91,7 +91,7 @@ async fn connected(mut session: Session, connect: Connect) -> Result<Session, Cl
     }
 }
 
-struct Line {
+struct EventsTask {
     session: Session,
     text: Text,
     sender: mpsc::Sender<Bytes>,
@@ -102,7 +102,7 @@ struct Line {
     owes: bool,
 }
 
-impl Line {
+impl EventsTask {
     async fn run(mut self) {
         let end = loop {
             let notice = tokio::select! {

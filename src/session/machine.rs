@@ -11,7 +11,7 @@ use rustc_hash::FxHashSet;
 use super::{
     allowance::Allowance,
     cursor::{self, Carriage},
-    pulse::Transport,
+    liveness::Transport,
 };
 use crate::{
     auth::{Grant, Identity, LEEWAY},
@@ -28,7 +28,7 @@ pub(crate) const COME_BACK_MS: u64 = 5_000;
 
 /// What all sessions of a node have in common.
 #[derive(Debug, Clone)]
-pub struct Terms {
+pub struct SessionPolicy {
     /// The node's name.
     pub node: String,
     /// The configured areas.
@@ -91,9 +91,9 @@ pub enum Output {
 /// A session.
 #[derive(Debug)]
 pub struct Machine {
-    terms: Arc<Terms>,
+    policy: Arc<SessionPolicy>,
     way: Way,
-    state: State,
+    phase: Phase,
     allowance: Allowance,
     /// The name of the session that goes on.
     name: Option<Box<str>>,
@@ -108,7 +108,7 @@ struct Way {
 }
 
 #[derive(Debug)]
-enum State {
+enum Phase {
     /// Nothing was said yet; who the handshake proved, if anybody.
     New(Option<Box<Identity>>),
     /// `connect` waits for the verdict on its token, or for admission.
@@ -127,9 +127,9 @@ struct Open {
 
 impl Machine {
     /// A session of whoever the handshake proved.
-    pub fn new(terms: Arc<Terms>, transport: Transport, identity: Option<Box<Identity>>) -> Self {
+    pub fn new(policy: Arc<SessionPolicy>, transport: Transport, identity: Option<Box<Identity>>) -> Self {
         let way = Way { transport, bounded: transport != Transport::WebSocket };
-        Self { terms, way, state: State::New(identity), allowance: Allowance::default(), name: None }
+        Self { policy, way, phase: Phase::New(identity), allowance: Allowance::default(), name: None }
     }
 
     /// It is one that was begun before, by this name.
@@ -148,7 +148,7 @@ impl Machine {
 
     /// Takes an input. `now`: ms since 1970.
     pub fn take(&mut self, input: Input, now: u64) -> Vec<Output> {
-        if matches!(self.state, State::Ended) {
+        if matches!(self.phase, Phase::Ended) {
             return Vec::new();
         }
         match input {
@@ -166,16 +166,16 @@ impl Machine {
 
     /// Counts frames that carry no message (Pings, Pongs, pieces of a message) as messages are counted.
     pub(crate) fn affords(&mut self, frames: u32, now: u64) -> bool {
-        self.allowance.frames(frames, self.terms.messages_per_second, now)
+        self.allowance.frames(frames, self.policy.messages_per_second, now)
     }
 
     fn message(&mut self, message: ClientMessage, now: u64) -> Vec<Output> {
-        let terms = Arc::clone(&self.terms);
-        if !self.allowance.message(terms.messages_per_second, now) {
+        let policy = Arc::clone(&self.policy);
+        if !self.allowance.message(policy.messages_per_second, now) {
             return self.end(CloseCode::TryLater, "too many messages per second", Some(COME_BACK_MS));
         }
         if let ClientMessage::Subscribe { topics, .. } | ClientMessage::Unsubscribe { topics } = &message
-            && !self.allowance.topics(terms.subscriptions_per_second, topics.len(), now)
+            && !self.allowance.topics(policy.subscriptions_per_second, topics.len(), now)
         {
             return self.end(CloseCode::TryLater, "too many topics per second", Some(COME_BACK_MS));
         }
@@ -184,26 +184,26 @@ impl Machine {
                 format!("there is no message of type {:?}", kind.chars().take(64).collect::<String>());
             return vec![Output::Say(NodeMessage::Error { code: "unknown-type", detail })];
         }
-        match (&mut self.state, message) {
-            (State::New(_), ClientMessage::Connect(connect)) => self.connect(connect),
-            (State::New(_), _) => self.end(CloseCode::BadMessage, "the first message must be connect", None),
+        match (&mut self.phase, message) {
+            (Phase::New(_), ClientMessage::Connect(connect)) => self.connect(connect),
+            (Phase::New(_), _) => self.end(CloseCode::BadMessage, "the first message must be connect", None),
             (_, ClientMessage::Connect(_)) => self.end(CloseCode::BadMessage, "a second connect", None),
-            (State::Open(open), ClientMessage::Subscribe { topics, resume }) => {
-                vec![Output::Subscribe(open.follow(&terms, self.way, topics, resume))]
+            (Phase::Open(open), ClientMessage::Subscribe { topics, resume }) => {
+                vec![Output::Subscribe(open.follow(&policy, self.way, topics, resume))]
             }
-            (State::Open(open), ClientMessage::Unsubscribe { topics }) => open.leave(&terms, &topics),
-            (State::Open(_), ClientMessage::Token { token }) => vec![Output::Check(token)],
-            (State::Open(_), ClientMessage::Ping) => vec![Output::Ping],
+            (Phase::Open(open), ClientMessage::Unsubscribe { topics }) => open.leave(&policy, &topics),
+            (Phase::Open(_), ClientMessage::Token { token }) => vec![Output::Check(token)],
+            (Phase::Open(_), ClientMessage::Ping) => vec![Output::Ping],
             // The transport takes no message while a verdict is due.
             (_, _) => Vec::new(),
         }
     }
 
     fn connect(&mut self, mut connect: Connect) -> Vec<Output> {
-        let State::New(identity) = &mut self.state else { return Vec::new() };
+        let Phase::New(identity) = &mut self.phase else { return Vec::new() };
         let identity = identity.take();
         if let Some(token) = connect.token.take() {
-            self.state = State::Waiting(Box::new((connect, None)));
+            self.phase = Phase::Waiting(Box::new((connect, None)));
             return vec![Output::Check(token)];
         }
         let Some(identity) = identity else {
@@ -218,23 +218,23 @@ impl Machine {
 
     fn admit(&mut self, connect: Connect, identity: Identity) -> Vec<Output> {
         let user = identity.proof.user.to_string();
-        self.state = State::Waiting(Box::new((connect, Some(identity))));
+        self.phase = Phase::Waiting(Box::new((connect, Some(identity))));
         vec![Output::Admit { user }]
     }
 
     fn checked(&mut self, verdict: Result<Box<Identity>, String>, now: u64) -> Vec<Output> {
-        match std::mem::replace(&mut self.state, State::Ended) {
-            State::Waiting(waiting) => match verdict {
+        match std::mem::replace(&mut self.phase, Phase::Ended) {
+            Phase::Waiting(waiting) => match verdict {
                 Ok(identity) => self.admit(waiting.0, *identity),
                 Err(reason) => self.end(CloseCode::Unauthenticated, reason, None),
             },
-            State::Open(open) => {
+            Phase::Open(open) => {
                 let refusal = match &verdict {
                     Ok(identity) if identity.proof.user == open.key => None,
                     Ok(_) => Some("the token is somebody else's: a session belongs to one user".to_owned()),
                     Err(reason) => Some(reason.clone()),
                 };
-                self.state = State::Open(open);
+                self.phase = Phase::Open(open);
                 match (refusal, verdict) {
                     (None, Ok(identity)) => self.renew(*identity, now, true),
                     (refusal, _) => {
@@ -244,26 +244,26 @@ impl Machine {
                 }
             }
             other => {
-                self.state = other;
+                self.phase = other;
                 Vec::new()
             }
         }
     }
 
     fn open(&mut self, now: u64) -> Vec<Output> {
-        let State::Waiting(waiting) = std::mem::replace(&mut self.state, State::Ended) else {
+        let Phase::Waiting(waiting) = std::mem::replace(&mut self.phase, Phase::Ended) else {
             return Vec::new();
         };
         let (connect, Some(identity)) = *waiting else { return Vec::new() };
         let until = end(&identity, now);
         let (user, proof) = (identity.user, identity.proof);
         let mut open = Open { key: proof.user.clone(), grant: identity.grant, followed: Vec::new() };
-        let request = open.follow(&self.terms, self.way, connect.topics, connect.resume);
+        let request = open.follow(&self.policy, self.way, connect.topics, connect.resume);
         let welcome = Box::new(Welcome {
             session: self.name.take().map_or_else(new_name, Into::into),
-            node: self.terms.node.clone(),
+            node: self.policy.node.clone(),
             user,
-            heartbeat: self.terms.heartbeat,
+            heartbeat: self.policy.heartbeat,
             expires_in: until.map(|until| until.saturating_sub(now) / 1000),
             at: 0,
             positions: Positions::default(),
@@ -271,14 +271,14 @@ impl Machine {
             live: false,
             late: None,
         });
-        self.state = State::Open(Box::new(open));
+        self.phase = Phase::Open(Box::new(open));
         vec![Output::Until(until), Output::Connect(welcome, proof, request)]
     }
 
     /// A newer identity of the same editor. What it no longer allows ends, and the client is told.
     fn renew(&mut self, identity: Identity, now: u64, tell: bool) -> Vec<Output> {
-        let areas = self.terms.areas.clone();
-        let State::Open(open) = &mut self.state else { return Vec::new() };
+        let areas = self.policy.areas.clone();
+        let Phase::Open(open) = &mut self.phase else { return Vec::new() };
         if identity.proof.user != open.key {
             return self.end(CloseCode::Unauthenticated, "the session now belongs to somebody else", None);
         }
@@ -304,7 +304,7 @@ impl Machine {
         reason: impl Into<String>,
         reconnect_after_ms: Option<u64>,
     ) -> Vec<Output> {
-        self.state = State::Ended;
+        self.phase = Phase::Ended;
         vec![Output::End(Closing { code, reason: reason.into(), reconnect_after_ms })]
     }
 }
@@ -323,12 +323,12 @@ fn end(identity: &Identity, now: u64) -> Option<u64> {
 
 impl Open {
     /// Sorts what is asked for into what may be followed and what is refused.
-    fn follow(&mut self, terms: &Terms, way: Way, topics: Vec<String>, resume: Option<Resume>) -> Request {
+    fn follow(&mut self, policy: &SessionPolicy, way: Way, topics: Vec<String>, resume: Option<Resume>) -> Request {
         let mut request = Request { subjects: Vec::new(), refused: Vec::new(), resume };
         let mut followed: FxHashSet<Subject> = self.followed.iter().cloned().collect();
         let mut asked = FxHashSet::default();
         for topic in topics {
-            match self.judge(terms, way, &topic, &followed) {
+            match self.judge(policy, way, &topic, &followed) {
                 Ok(subject) => {
                     if followed.insert(subject.clone()) {
                         self.followed.push(subject.clone());
@@ -347,32 +347,32 @@ impl Open {
     /// Whether a topic may be followed. `followed`: what is followed already, which costs nothing more.
     fn judge(
         &self,
-        terms: &Terms,
+        policy: &SessionPolicy,
         way: Way,
         topic: &str,
         followed: &FxHashSet<Subject>,
     ) -> Result<Subject, RefusedCode> {
-        let subject = Subject::parse(topic, &terms.areas).map_err(|_| RefusedCode::BadTopic)?;
+        let subject = Subject::parse(topic, &policy.areas).map_err(|_| RefusedCode::BadTopic)?;
         // A whole area has no positions, so that a poll could never tell what was missed between two.
-        if (terms.sharded || way.transport == Transport::Poll) && matches!(subject, Subject::Every(_)) {
+        if (policy.sharded || way.transport == Transport::Poll) && matches!(subject, Subject::Every(_)) {
             return Err(RefusedCode::BadTopic);
         }
-        if !self.grant.allows(&subject, &terms.areas) {
+        if !self.grant.allows(&subject, &policy.areas) {
             return Err(RefusedCode::Forbidden);
         }
         if followed.contains(&subject) {
             return Ok(subject);
         }
         let fits = !way.bounded || cursor::has_room(&self.followed, &subject);
-        if self.followed.len() >= terms.topics || !fits {
+        if self.followed.len() >= policy.topics || !fits {
             return Err(RefusedCode::TooMany);
         }
         Ok(subject)
     }
 
-    fn leave(&mut self, terms: &Terms, topics: &[String]) -> Vec<Output> {
+    fn leave(&mut self, policy: &SessionPolicy, topics: &[String]) -> Vec<Output> {
         let subjects: Vec<_> =
-            topics.iter().filter_map(|topic| Subject::parse(topic, &terms.areas).ok()).collect();
+            topics.iter().filter_map(|topic| Subject::parse(topic, &policy.areas).ok()).collect();
         let left: FxHashSet<&Subject> = subjects.iter().collect();
         self.followed.retain(|subject| !left.contains(subject));
         vec![Output::Unsubscribe(subjects)]

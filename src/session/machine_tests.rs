@@ -7,8 +7,8 @@ use crate::auth::Patterns;
 
 const NOW: u64 = 1_763_700_000_000;
 
-fn terms() -> Arc<Terms> {
-    Arc::new(Terms {
+fn policy() -> Arc<SessionPolicy> {
+    Arc::new(SessionPolicy {
         node: "n1".into(),
         areas: Areas::new(["comments", "projects", "notifications"], ["notifications"], []).unwrap(),
         heartbeat: 25,
@@ -36,7 +36,7 @@ fn say(text: &str) -> Input {
 
 /// A machine behind `connect`.
 fn open(patterns: &[&str], topics: &str) -> (Machine, Vec<Output>) {
-    let mut machine = Machine::new(terms(), Transport::WebSocket, Some(identity("anna", patterns)));
+    let mut machine = Machine::new(policy(), Transport::WebSocket, Some(identity("anna", patterns)));
     let connect = format!(r#"{{"type":"connect","topics":{topics}}}"#);
     let outputs = machine.take(say(&connect), NOW);
     assert!(matches!(&outputs[..], [Output::Admit { user }] if user == "anna"), "{outputs:?}");
@@ -74,7 +74,7 @@ fn connect_leads_to_a_welcome_with_what_is_allowed() {
 
 #[test]
 fn whole_areas_cannot_be_followed_on_sharded_pub_sub() {
-    let mut shared = Terms::clone(&terms());
+    let mut shared = SessionPolicy::clone(&policy());
     shared.sharded = true;
     let mut machine = Machine::new(Arc::new(shared), Transport::WebSocket, Some(identity("anna", &["*"])));
     machine.take(say(r#"{"type":"connect","topics":["comments:*"]}"#), NOW);
@@ -85,7 +85,7 @@ fn whole_areas_cannot_be_followed_on_sharded_pub_sub() {
 
 #[test]
 fn a_poll_follows_no_whole_areas_and_no_more_than_its_cursor_holds() {
-    let mut many = Terms::clone(&terms());
+    let mut many = SessionPolicy::clone(&policy());
     many.topics = 1000;
     let mut machine = Machine::new(Arc::new(many), Transport::Poll, Some(identity("anna", &["*"])));
     let mut topics: Vec<_> = (0..100).map(|n| format!("comments:{n:0>100}")).collect();
@@ -100,7 +100,7 @@ fn a_poll_follows_no_whole_areas_and_no_more_than_its_cursor_holds() {
 
 #[test]
 fn the_token_in_connect_is_checked_before_anything_is_followed() {
-    let mut machine = Machine::new(terms(), Transport::WebSocket, Some(identity("cookie", &["*"])));
+    let mut machine = Machine::new(policy(), Transport::WebSocket, Some(identity("cookie", &["*"])));
     let outputs = machine.take(say(r#"{"type":"connect","token":"t","topics":["comments:1"]}"#), NOW);
     assert!(matches!(&outputs[..], [Output::Check(token)] if token == "t"), "{outputs:?}");
     let outputs = machine.take(Input::Checked(Ok(identity("anna", &["*"]))), NOW);
@@ -110,18 +110,18 @@ fn the_token_in_connect_is_checked_before_anything_is_followed() {
     );
     assert_eq!(end(&machine.take(Input::Admitted(false), NOW)), CloseCode::TryLater);
 
-    let mut machine = Machine::new(terms(), Transport::WebSocket, None);
+    let mut machine = Machine::new(policy(), Transport::WebSocket, None);
     machine.take(say(r#"{"type":"connect","token":"t"}"#), NOW);
     assert_eq!(end(&machine.take(Input::Checked(Err("bad".into())), NOW)), CloseCode::Unauthenticated);
     assert!(machine.take(say(r#"{"type":"ping"}"#), NOW).is_empty(), "nothing is said after the end");
 
-    let mut machine = Machine::new(terms(), Transport::WebSocket, None);
+    let mut machine = Machine::new(policy(), Transport::WebSocket, None);
     assert_eq!(end(&machine.take(say(r#"{"type":"connect"}"#), NOW)), CloseCode::Unauthenticated);
 }
 
 #[test]
 fn the_order_of_messages_is_kept() {
-    let mut machine = Machine::new(terms(), Transport::WebSocket, None);
+    let mut machine = Machine::new(policy(), Transport::WebSocket, None);
     assert_eq!(end(&machine.take(say(r#"{"type":"ping"}"#), NOW)), CloseCode::BadMessage);
     let (mut machine, _) = open(&["*"], "[]");
     assert_eq!(end(&machine.take(say(r#"{"type":"connect"}"#), NOW)), CloseCode::BadMessage);
@@ -216,7 +216,7 @@ fn floods_are_cut_off() {
 fn a_token_that_has_just_ended_lasts_as_long_as_clocks_may_differ() {
     let mut late = identity("anna", &["*"]);
     late.expires = Some(NOW / 1000 - 5);
-    let mut machine = Machine::new(terms(), Transport::WebSocket, Some(late));
+    let mut machine = Machine::new(policy(), Transport::WebSocket, Some(late));
     machine.take(say(r#"{"type":"connect"}"#), NOW);
     let outputs = machine.take(Input::Admitted(true), NOW);
     assert!(matches!(outputs[0], Output::Until(Some(until)) if until == NOW + 25_000), "{outputs:?}");

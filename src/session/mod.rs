@@ -10,13 +10,13 @@ pub mod cursor;
 mod event_socket;
 mod event_text;
 mod events;
-pub(crate) mod intake;
+pub(crate) mod decoder;
 pub mod machine;
 mod poll;
-pub mod pulse;
-pub mod roll;
+pub mod liveness;
+pub mod registry;
 mod stream;
-mod turn;
+mod wakeup;
 mod websocket;
 
 use std::sync::Arc;
@@ -25,15 +25,15 @@ pub use budget::Budgets;
 pub use canary::Canary;
 pub use cursor::{Carriage, Cursor, Start};
 pub use events::{OnSocket, open_on_socket as open_events, serve as serve_events};
-pub use machine::{Machine, Terms};
-pub use poll::{Answer, serve as serve_poll};
-pub use pulse::{Pulse, Transport};
-pub use roll::{Full, Limits, Place, Roll};
+pub use machine::{Machine, SessionPolicy};
+pub use poll::{PollAnswer, serve as serve_poll};
+pub use liveness::{SessionLiveness, Transport};
+pub use registry::{Full, Limits, SessionSlot, SessionRegistry};
 pub use stream::serve as serve_stream;
 pub use websocket::serve as serve_socket;
 
 use machine::{Input, Output};
-use pulse::Errand;
+use liveness::TaskRequest;
 
 use crate::{
     auth::{AuthError, Authenticator, Credentials, Identity, Told},
@@ -48,17 +48,17 @@ const RENEW_AGAIN: u64 = 5_000;
 
 /// What all sessions of a node share.
 #[derive(Debug)]
-pub struct Common {
+pub struct SessionContext {
     /// Who is who.
     pub auth: Authenticator,
     /// What reaches the sessions.
     pub relay: Relay,
     /// Where they are counted and looked after.
-    pub roll: Arc<Roll>,
+    pub registry: Arc<SessionRegistry>,
     /// Figures.
     pub metrics: Metrics,
-    /// What is the same for all.
-    pub terms: Arc<Terms>,
+    /// Limits and features that are the same for all.
+    pub policy: Arc<SessionPolicy>,
     /// Bytes of events that may wait for one session.
     pub outbox_bytes: usize,
     /// Bytes of a client's message.
@@ -78,9 +78,9 @@ pub struct Caller {
 
 /// A session and what it is made of.
 pub(crate) struct Session {
-    common: Arc<Common>,
-    place: Place,
-    pulse: Arc<Pulse>,
+    context: Arc<SessionContext>,
+    slot: SessionSlot,
+    liveness: Arc<SessionLiveness>,
     machine: Machine,
     credentials: Option<Box<Credentials>>,
     told: Option<Box<Told>>,
@@ -88,15 +88,15 @@ pub(crate) struct Session {
 
 impl Session {
     pub(crate) fn begin(
-        common: Arc<Common>,
-        mut place: Place,
+        context: Arc<SessionContext>,
+        mut slot: SessionSlot,
         transport: Transport,
         outbox: Arc<Outbox>,
         caller: Caller,
     ) -> Self {
-        let pulse = place.begin(transport, outbox);
-        let machine = Machine::new(Arc::clone(&common.terms), transport, caller.identity);
-        Self { common, place, pulse, machine, credentials: caller.credentials, told: caller.told }
+        let liveness = slot.begin(transport, outbox);
+        let machine = Machine::new(Arc::clone(&context.policy), transport, caller.identity);
+        Self { context, slot, liveness, machine, credentials: caller.credentials, told: caller.told }
     }
 
     /// Its client brings its positions back so.
@@ -112,28 +112,28 @@ impl Session {
     }
 
     pub(crate) fn outbox(&self) -> &Arc<Outbox> {
-        self.pulse.outbox()
+        self.liveness.outbox()
     }
 
     pub(crate) fn heard(&self) {
-        self.place.heard();
+        self.slot.heard();
     }
 
     /// Whether an owed `resync` waits behind the connection, which has just taken something.
     pub(crate) fn owe(&self, waits: bool) {
-        self.place.owe(waits);
+        self.slot.owe(waits);
     }
 
     /// Whether a sign of life is due.
     pub(crate) fn beat_is_due(&self) -> bool {
-        self.pulse.take(Errand::Beat)
+        self.liveness.take(TaskRequest::Beat)
     }
 
     /// Does what an input leads to. `Some`: the session ends so.
     pub(crate) async fn take(&mut self, input: Input) -> Option<Closing> {
         let mut topics = Vec::new();
         if let Input::Message(ClientMessage::Connect(connect)) = &input {
-            self.pulse.introduced();
+            self.liveness.introduced();
             if self.told.is_some() && connect.token.is_some() {
                 topics.clone_from(&connect.topics);
             }
@@ -147,7 +147,7 @@ impl Session {
                     Output::Check(token) => {
                         answer = Some(Input::Checked(self.check(token, std::mem::take(&mut topics)).await));
                     }
-                    Output::Admit { user } => answer = Some(Input::Admitted(self.place.admit(&user))),
+                    Output::Admit { user } => answer = Some(Input::Admitted(self.slot.admit(&user))),
                     output => self.perform(output).await,
                 }
             }
@@ -158,38 +158,38 @@ impl Session {
 
     /// Whose token this is. `topics`: what `connect` asks for.
     async fn check(&mut self, token: String, topics: Vec<String>) -> Result<Box<Identity>, String> {
-        if !self.place.renew() {
+        if !self.slot.renew() {
             return Err("too many tokens and sessions of this user (limits.editor_requests_per_second): try again in a moment".into());
         }
         // In mode `callback`, the cookies of the handshake do not vouch for a token that came after them.
-        let place = self.told.as_deref().cloned().unwrap_or_default();
-        let mut credentials = Credentials::default().with_token(token).telling(Told { topics, ..place });
-        match self.common.auth.renew(&credentials).await {
+        let told = self.told.as_deref().cloned().unwrap_or_default();
+        let mut credentials = Credentials::default().with_token(token).telling(Told { topics, ..told });
+        match self.context.auth.renew(&credentials).await {
             Ok(identity) => {
                 // What is followed changes by and by: renewals name no topics.
                 credentials.told.topics.clear();
-                self.credentials = self.common.auth.can_renew().then(|| Box::new(credentials));
+                self.credentials = self.context.auth.can_renew().then(|| Box::new(credentials));
                 Ok(Box::new(identity))
             }
             Err(refusal) => {
-                self.common.metrics.refused.get_or_create(&ReasonLabel { reason: "unauthenticated" }).inc();
+                self.context.metrics.refused.get_or_create(&ReasonLabel { reason: "unauthenticated" }).inc();
                 Err(refusal.to_string())
             }
         }
     }
 
     async fn perform(&mut self, output: Output) {
-        let (relay, outbox) = (&self.common.relay, self.pulse.outbox());
+        let (relay, outbox) = (&self.context.relay, self.liveness.outbox());
         match output {
             Output::Say(message) => outbox.message(message),
-            Output::Until(until) => self.pulse.hold(until, now_ms(), self.credentials.is_some()),
+            Output::Until(until) => self.liveness.hold(until, now_ms(), self.credentials.is_some()),
             Output::Connect(welcome, proof, mut request) => {
                 self.ration(&mut request);
-                self.pulse.prove(Arc::clone(&proof));
-                self.pulse.open();
-                self.place.heard();
-                let transport = self.pulse.transport().name();
-                self.common.metrics.welcomed.get_or_create(&TransportLabel { transport }).inc();
+                self.liveness.prove(Arc::clone(&proof));
+                self.liveness.open();
+                self.slot.heard();
+                let transport = self.liveness.transport().name();
+                self.context.metrics.welcomed.get_or_create(&TransportLabel { transport }).inc();
                 tracing::debug!(
                     session = welcome.session,
                     user = welcome.user,
@@ -201,7 +201,7 @@ impl Session {
                 relay.connect(outbox, welcome, proof, request).await;
             }
             Output::Renew(proof) => {
-                self.pulse.prove(Arc::clone(&proof));
+                self.liveness.prove(Arc::clone(&proof));
                 relay.renew(outbox, proof).await;
             }
             Output::Subscribe(mut request) => {
@@ -219,7 +219,7 @@ impl Session {
 
     /// Takes out of a request what its editor may not follow any more now.
     fn ration(&self, request: &mut Request) {
-        let over = self.place.ration(&mut request.subjects);
+        let over = self.slot.ration(&mut request.subjects);
         let refused = over
             .into_iter()
             .map(|subject| Refused { topic: subject.to_string(), code: RefusedCode::TooMany });
@@ -233,7 +233,7 @@ impl Session {
 
     fn count_refused(&self, request: &Request) {
         for refused in &request.refused {
-            self.common.metrics.refused.get_or_create(&ReasonLabel { reason: refused.code.name() }).inc();
+            self.context.metrics.refused.get_or_create(&ReasonLabel { reason: refused.code.name() }).inc();
         }
     }
 
@@ -243,10 +243,10 @@ impl Session {
             Notice::Closing(closing) => Some(Ok(closing)),
             Notice::Broken => Some(Err(())),
             Notice::Drained => {
-                self.common.relay.drained(self.pulse.outbox()).await;
+                self.context.relay.drained(self.liveness.outbox()).await;
                 None
             }
-            Notice::Work if self.pulse.take(Errand::Renew) => self.renew().await.map(Ok),
+            Notice::Work if self.liveness.take(TaskRequest::Renew) => self.renew().await.map(Ok),
             Notice::Work => None,
         }
     }
@@ -254,10 +254,10 @@ impl Session {
     /// Asks for the identity again. A refusal ends the session; no answer is tried again while the identity lasts.
     async fn renew(&mut self) -> Option<Closing> {
         let credentials = self.credentials.as_deref()?;
-        match self.common.auth.renew(credentials).await {
+        match self.context.auth.renew(credentials).await {
             Ok(identity) => self.take(Input::Renewed(Ok(Box::new(identity)))).await,
             Err(AuthError::Away(_)) => {
-                self.pulse.warn_again(now_ms() + RENEW_AGAIN);
+                self.liveness.warn_again(now_ms() + RENEW_AGAIN);
                 None
             }
             Err(refusal) => self.take(Input::Renewed(Err(refusal.to_string()))).await,
@@ -267,14 +267,14 @@ impl Session {
     /// The session is over: nothing more is delivered, and its place is given back.
     pub(crate) async fn leave(self, closing: Option<&Closing>) {
         if let Some(closing) = closing {
-            self.common.metrics.closed.get_or_create(&CodeLabel { code: closing.code.number() }).inc();
+            self.context.metrics.closed.get_or_create(&CodeLabel { code: closing.code.number() }).inc();
             tracing::debug!(
-                user = self.pulse.user(),
+                user = self.liveness.user(),
                 code = closing.code.number(),
                 closing.reason,
                 "session closed"
             );
         }
-        self.common.relay.leave(self.pulse.outbox()).await;
+        self.context.relay.leave(self.liveness.outbox()).await;
     }
 }

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::{sync::oneshot, time::Instant};
 
 use super::{
-    Caller, Carriage, Common, Cursor, Place, Session, Start, Transport, cursor::refused_digest,
+    Caller, Carriage, SessionContext, Cursor, SessionSlot, Session, Start, Transport, cursor::refused_digest,
     machine::Input,
 };
 use crate::{
@@ -33,7 +33,7 @@ const ITEMS: usize = 16;
 
 /// The answer to a poll.
 #[derive(Debug)]
-pub struct Answer {
+pub struct PollAnswer {
     /// Where the client then stands.
     pub cursor: Cursor,
     /// How it travels.
@@ -44,20 +44,20 @@ pub struct Answer {
 
 /// Answers a poll. `Err`: it was refused before it began. Ends early, with whatever there is, when `asker` is gone.
 pub async fn serve(
-    common: Arc<Common>,
-    place: Place,
+    context: Arc<SessionContext>,
+    slot: SessionSlot,
     caller: Caller,
     topics: Vec<String>,
     (start, carriage): (Start, Carriage),
-    mut asker: oneshot::Sender<Result<Answer, Closing>>,
+    mut asker: oneshot::Sender<Result<PollAnswer, Closing>>,
 ) {
-    let outbox = Outbox::pulled(common.outbox_bytes);
+    let outbox = Outbox::pulled(context.outbox_bytes);
     let first = !matches!(start, Start::GoOn(_));
     let (cursor, resume) = start.split(&topics);
-    let session = Session::begin(common, place, Transport::Poll, outbox, caller)
+    let session = Session::begin(context, slot, Transport::Poll, outbox, caller)
         .with_positions_by(carriage)
         .going_on(cursor.session.clone());
-    let answer = Answer { cursor, carriage, messages: Vec::new() };
+    let answer = PollAnswer { cursor, carriage, messages: Vec::new() };
     let mut poll =
         Poll { session, first, answer, bytes: 0, proven: false, live_areas: Vec::new(), other: false };
     let connect = Connect { topics, resume, ..Connect::default() };
@@ -84,7 +84,7 @@ struct Poll {
     session: Session,
     /// Whether there was no cursor: then the `welcome` is the answer.
     first: bool,
-    answer: Answer,
+    answer: PollAnswer,
     bytes: usize,
     /// The relay has said until when everything was told.
     proven: bool,
@@ -199,7 +199,7 @@ impl Poll {
 
     /// Waits until the marks of live events have passed, where there is nothing else to tell.
     async fn pass_marks(&mut self) {
-        let relay = self.session.common.relay.clone();
+        let relay = self.session.context.relay.clone();
         let end = Instant::now() + MARK;
         let ahead = |area: &String| relay.mark(area).is_some_and(|mark| relay.at() < mark);
         while !self.other && self.live_areas.iter().any(ahead) && Instant::now() < end {

@@ -12,8 +12,8 @@ use std::{
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use super::{
-    Caller, Common, Place, Session, Transport,
-    intake::{Heard, Intake, too_many_frames},
+    Caller, SessionContext, SessionSlot, Session, Transport,
+    decoder::{Incoming, FrameDecoder, too_many_frames},
     websocket::{End, FAREWELL, LAST_BYTES, input},
 };
 use crate::{
@@ -31,69 +31,69 @@ const BATCH: usize = 16 * 1024;
 /// Items that are taken from the outbox at a time.
 const ITEMS: usize = 16;
 
-enum Turn {
+enum StreamWakeup {
     Notice(Notice),
     /// Everything that was ready is written.
     Written,
-    Heard(Vec<Heard>),
+    Incoming(Vec<Incoming>),
     Gone,
 }
 
 /// Serves a session until it ends.
-pub async fn serve<S>(common: Arc<Common>, place: Place, stream: S, caller: Caller)
+pub async fn serve<S>(context: Arc<SessionContext>, slot: SessionSlot, stream: S, caller: Caller)
 where
     S: AsyncRead + AsyncWrite + Send + Unpin,
 {
-    let outbox = Outbox::pulled(common.outbox_bytes);
-    let intake = Intake::new(common.message_bytes);
-    let session = Session::begin(common, place, Transport::WebSocket, outbox, caller);
-    let mut line = Line { session, intake, stream, out: Vec::new(), written: 0, due: false, deaf: false };
+    let outbox = Outbox::pulled(context.outbox_bytes);
+    let decoder = FrameDecoder::new(context.message_bytes);
+    let session = Session::begin(context, slot, Transport::WebSocket, outbox, caller);
+    let mut task = StreamTask { session, decoder, stream, out: Vec::new(), written: 0, due: false, protocol_broken: false };
     let end = loop {
-        let end = match std::future::poll_fn(|cx| line.poll_turn(cx)).await {
-            Turn::Notice(notice) => Box::pin(line.notice(notice)).await,
-            Turn::Written => {
-                line.session.heard();
-                line.fill();
+        let end = match std::future::poll_fn(|cx| task.poll_wakeup(cx)).await {
+            StreamWakeup::Notice(notice) => Box::pin(task.notice(notice)).await,
+            StreamWakeup::Written => {
+                task.session.heard();
+                task.fill();
                 None
             }
-            Turn::Heard(heard) => Box::pin(line.act(heard)).await,
-            Turn::Gone => Some(End::Theirs),
+            StreamWakeup::Received(heard) => Box::pin(task.act(heard)).await,
+            StreamWakeup::Gone => Some(End::Theirs),
         };
         if let Some(end) = end {
             break end;
         }
     };
-    Box::pin(line.finish(end)).await;
+    Box::pin(task.finish(end)).await;
 }
 
-struct Line<S> {
+struct StreamTask<S> {
     session: Session,
-    intake: Intake,
+    decoder: FrameDecoder,
     stream: S,
     out: Vec<u8>,
     written: usize,
     /// There is something to take from the outbox.
     due: bool,
-    deaf: bool,
+    protocol_broken: bool,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> StreamTask<S> {
     /// Everything but reading.
-    fn poll_work(&mut self, cx: &mut Context<'_>) -> Poll<Turn> {
+    fn poll_work(&mut self, cx: &mut Context<'_>) -> Poll<StreamWakeup> {
         if !self.out.is_empty()
             && let Poll::Ready(result) = self.poll_write(cx)
         {
-            return Poll::Ready(if result.is_ok() { Turn::Written } else { Turn::Gone });
+            return Poll::Ready(if result.is_ok() { StreamWakeup::Written } else { StreamWakeup::Gone });
         }
         if let Poll::Ready(notice) = self.session.outbox().poll_notice(cx) {
-            return Poll::Ready(Turn::Notice(notice));
+            return Poll::Ready(StreamWakeup::Notice(notice));
         }
         Poll::Pending
     }
 
-    fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<Turn> {
-        if let Poll::Ready(turn) = self.poll_work(cx) {
-            return Poll::Ready(turn);
+    fn poll_wakeup(&mut self, cx: &mut Context<'_>) -> Poll<StreamWakeup> {
+        if let Poll::Ready(wakeup) = self.poll_work(cx) {
+            return Poll::Ready(wakeup);
         }
         // While the client does not read, nothing of it is read either.
         if !self.out.is_empty() || self.session.outbox().is_asking() {
@@ -104,9 +104,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
         match Pin::new(&mut self.stream).poll_read(cx, &mut buffer) {
             Poll::Pending => Poll::Pending,
             Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {
-                Poll::Ready(Turn::Heard(self.feed(buffer.filled())))
+                Poll::Ready(StreamWakeup::Received(self.feed(buffer.filled())))
             }
-            Poll::Ready(_) => Poll::Ready(Turn::Gone),
+            Poll::Ready(_) => Poll::Ready(StreamWakeup::Gone),
         }
     }
 
@@ -138,41 +138,41 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
         }
     }
 
-    fn feed(&mut self, bytes: &[u8]) -> Vec<Heard> {
-        if self.deaf {
+    fn feed(&mut self, bytes: &[u8]) -> Vec<Incoming> {
+        if self.protocol_broken {
             return Vec::new();
         }
         self.session.heard();
-        let mut heard = self.intake.take(bytes, &mut self.out);
-        if !self.session.affords(self.intake.frames()) {
+        let mut heard = self.decoder.take(bytes, &mut self.out);
+        if !self.session.affords(self.decoder.frames()) {
             heard = vec![too_many_frames()];
         }
-        self.deaf = matches!(heard.last(), Some(Heard::Broken(_)));
+        self.protocol_broken = matches!(heard.last(), Some(Incoming::Broken(_)));
         heard
     }
 
     /// Waits until the relay has answered what the client asked before. `Some`: the session ends so.
     async fn answered(&mut self) -> Option<End> {
         while self.session.outbox().is_asking() {
-            let turn = std::future::poll_fn(|cx| match self.poll_work(cx) {
+            let wakeup = std::future::poll_fn(|cx| match self.poll_work(cx) {
                 Poll::Pending if !self.session.outbox().is_asking() => Poll::Ready(None),
-                turn => turn.map(Some),
+                wakeup => wakeup.map(Some),
             });
-            match turn.await {
-                Some(Turn::Notice(notice)) => {
+            match wakeup.await {
+                Some(StreamWakeup::Notice(notice)) => {
                     if let Some(end) = self.notice(notice).await {
                         return Some(end);
                     }
                 }
-                Some(Turn::Written) => self.fill(),
-                Some(Turn::Gone) => return Some(End::Theirs),
-                Some(Turn::Heard(_)) | None => {}
+                Some(StreamWakeup::Written) => self.fill(),
+                Some(StreamWakeup::Gone) => return Some(End::Theirs),
+                Some(StreamWakeup::Received(_)) | None => {}
             }
         }
         None
     }
 
-    async fn act(&mut self, heard: Vec<Heard>) -> Option<End> {
+    async fn act(&mut self, heard: Vec<Incoming>) -> Option<End> {
         for heard in heard {
             if let Some(end) = self.answered().await {
                 return Some(end);
@@ -231,9 +231,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
         self.flush().await?;
         self.stream.shutdown().await.ok()?;
         for _ in 0..LAST_BYTES / CHUNK {
-            match std::future::poll_fn(|cx| self.poll_turn(cx)).await {
-                Turn::Gone | Turn::Notice(Notice::Broken) => return None,
-                Turn::Heard(heard) if heard.iter().any(|heard| matches!(heard, Heard::Closed(_))) => {
+            match std::future::poll_fn(|cx| self.poll_wakeup(cx)).await {
+                StreamWakeup::Gone | StreamWakeup::Notice(Notice::Broken) => return None,
+                StreamWakeup::Received(heard) if heard.iter().any(|heard| matches!(heard, Incoming::Closed(_))) => {
                     return None;
                 }
                 _ => {}

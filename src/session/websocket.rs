@@ -14,10 +14,10 @@ use std::{
 use bytes::Bytes;
 
 use super::{
-    Caller, Common, Place, Session, Transport,
-    intake::{Heard, Intake, too_many_frames},
+    Caller, SessionContext, SessionSlot, Session, Transport,
+    decoder::{Incoming, FrameDecoder, too_many_frames},
     machine::Input,
-    turn::{self, Turn},
+    wakeup::{self, Wakeup},
 };
 use crate::{
     hub::{Closing, Notice, Outbox, Socket, frame::close_frame},
@@ -42,71 +42,71 @@ pub(super) enum End {
 }
 
 /// Serves a session until it ends. `early`: bytes that came behind the handshake.
-pub async fn serve(common: Arc<Common>, place: Place, socket: Socket, early: Bytes, caller: Caller) {
-    let outbox = Outbox::direct(socket, common.outbox_bytes);
-    let intake = Intake::new(common.message_bytes);
-    let session = Session::begin(common, place, Transport::WebSocket, outbox, caller);
-    let mut line = Line { session, intake, deaf: false };
+pub async fn serve(context: Arc<SessionContext>, slot: SessionSlot, socket: Socket, early: Bytes, caller: Caller) {
+    let outbox = Outbox::direct(socket, context.outbox_bytes);
+    let decoder = FrameDecoder::new(context.message_bytes);
+    let session = Session::begin(context, slot, Transport::WebSocket, outbox, caller);
+    let mut task = WebSocketTask { session, decoder, protocol_broken: false };
     let mut end = None;
     if !early.is_empty() {
-        let heard = line.feed(&early);
-        end = Box::pin(line.act(heard)).await;
+        let heard = task.feed(&early);
+        end = Box::pin(task.act(heard)).await;
     }
     // Kept, it would keep hyper's whole read buffer.
     drop(early);
     while end.is_none() {
-        end = match std::future::poll_fn(|cx| line.poll_turn(cx)).await {
-            Turn::Notice(notice) => Box::pin(line.notice(notice)).await,
-            Turn::Writable => {
-                line.session.heard();
-                line.session.outbox().unblock();
+        end = match std::future::poll_fn(|cx| task.poll_wakeup(cx)).await {
+            Wakeup::Notice(notice) => Box::pin(task.notice(notice)).await,
+            Wakeup::Writable => {
+                task.session.heard();
+                task.session.outbox().unblock();
                 None
             }
-            Turn::Readable => match line.read() {
-                Ok(heard) => Box::pin(line.act(heard)).await,
+            Wakeup::Readable => match task.read() {
+                Ok(heard) => Box::pin(task.act(heard)).await,
                 Err(_) => Some(End::Theirs),
             },
         };
     }
     if let Some(end) = end {
-        Box::pin(line.finish(end)).await;
+        Box::pin(task.finish(end)).await;
     }
 }
 
-struct Line {
+struct WebSocketTask {
     session: Session,
-    intake: Intake,
+    decoder: FrameDecoder,
     /// The client broke the protocol: what it sends has no meaning any more.
-    deaf: bool,
+    protocol_broken: bool,
 }
 
-impl Line {
-    fn poll_turn(&self, cx: &mut Context<'_>) -> Poll<Turn> {
-        turn::poll_turn(self.session.outbox(), |outbox| !outbox.is_asking(), cx)
+impl WebSocketTask {
+    fn poll_wakeup(&self, cx: &mut Context<'_>) -> Poll<Wakeup> {
+        wakeup::poll_wakeup(self.session.outbox(), |outbox| !outbox.is_asking(), cx)
     }
 
     /// Waits until the relay has answered what the client asked before. `Some`: the session ends so.
     async fn answered(&mut self) -> Option<End> {
         while self.session.outbox().is_asking() {
-            let turn = std::future::poll_fn(|cx| match self.poll_turn(cx) {
+            let wakeup = std::future::poll_fn(|cx| match self.poll_wakeup(cx) {
                 Poll::Pending if !self.session.outbox().is_asking() => Poll::Ready(None),
-                turn => turn.map(Some),
+                wakeup => wakeup.map(Some),
             });
-            match turn.await {
-                Some(Turn::Notice(notice)) => {
+            match wakeup.await {
+                Some(Wakeup::Notice(notice)) => {
                     if let Some(end) = self.notice(notice).await {
                         return Some(end);
                     }
                 }
-                Some(Turn::Writable) => self.session.outbox().unblock(),
-                Some(Turn::Readable) | None => {}
+                Some(Wakeup::Writable) => self.session.outbox().unblock(),
+                Some(Wakeup::Readable) | None => {}
             }
         }
         None
     }
 
     /// Reads what there is. An error: the connection is gone.
-    fn read(&mut self) -> io::Result<Vec<Heard>> {
+    fn read(&mut self) -> io::Result<Vec<Incoming>> {
         let mut heard = Vec::new();
         let mut chunk = [0; CHUNK];
         for _ in 0..CHUNKS {
@@ -118,7 +118,7 @@ impl Line {
                 Ok(0) => break,
                 Ok(length) => {
                     heard.append(&mut self.feed(&chunk[..length]));
-                    if matches!(heard.last(), Some(Heard::Closed(_))) {
+                    if matches!(heard.last(), Some(Incoming::Closed(_))) {
                         break;
                     }
                 }
@@ -130,19 +130,19 @@ impl Line {
         Ok(heard)
     }
 
-    fn feed(&mut self, bytes: &[u8]) -> Vec<Heard> {
-        if self.deaf {
+    fn feed(&mut self, bytes: &[u8]) -> Vec<Incoming> {
+        if self.protocol_broken {
             return Vec::new();
         }
         self.session.heard();
         let mut replies = Vec::new();
-        let mut heard = self.intake.take(bytes, &mut replies);
-        if !self.session.affords(self.intake.frames()) {
+        let mut heard = self.decoder.take(bytes, &mut replies);
+        if !self.session.affords(self.decoder.frames()) {
             heard = vec![too_many_frames()];
             replies.clear();
         }
-        self.deaf = matches!(heard.last(), Some(Heard::Broken(_)));
-        if matches!(heard.last(), Some(Heard::Closed(_))) {
+        self.protocol_broken = matches!(heard.last(), Some(Incoming::Broken(_)));
+        if matches!(heard.last(), Some(Incoming::Closed(_))) {
             self.session.outbox().farewell(None, replies.into());
         } else if !replies.is_empty() {
             self.session.outbox().raw(replies.into());
@@ -150,7 +150,7 @@ impl Line {
         heard
     }
 
-    async fn act(&mut self, heard: Vec<Heard>) -> Option<End> {
+    async fn act(&mut self, heard: Vec<Incoming>) -> Option<End> {
         for heard in heard {
             if let Some(end) = self.answered().await {
                 return Some(end);
@@ -198,7 +198,7 @@ impl Line {
     /// Writes what waits, and reads until the client has closed: a socket that is closed with bytes unread resets the
     /// connection, and the client might never see the close frame.
     async fn hang_up(&mut self) {
-        if self.deaf {
+        if self.protocol_broken {
             self.flush().await;
             if let Some(socket) = self.session.outbox().socket() {
                 socket.shutdown(std::net::Shutdown::Write);
@@ -210,12 +210,12 @@ impl Line {
                 // A flood: what is not read stays with its sender until the connection ends.
                 std::future::pending::<()>().await;
             }
-            match std::future::poll_fn(|cx| self.poll_turn(cx)).await {
-                Turn::Notice(Notice::Broken) => return,
-                Turn::Notice(_) => {}
-                Turn::Writable => self.session.outbox().unblock(),
-                Turn::Readable => match self.read() {
-                    Ok(heard) if heard.iter().any(|heard| matches!(heard, Heard::Closed(_))) => return,
+            match std::future::poll_fn(|cx| self.poll_wakeup(cx)).await {
+                Wakeup::Notice(Notice::Broken) => return,
+                Wakeup::Notice(_) => {}
+                Wakeup::Writable => self.session.outbox().unblock(),
+                Wakeup::Readable => match self.read() {
+                    Ok(heard) if heard.iter().any(|heard| matches!(heard, Incoming::Closed(_))) => return,
                     Ok(_) => turns -= 1,
                     Err(_) => return,
                 },
@@ -226,9 +226,9 @@ impl Line {
     /// Writes what waits.
     async fn flush(&mut self) {
         while !self.session.outbox().is_empty() {
-            match std::future::poll_fn(|cx| self.poll_turn(cx)).await {
-                Turn::Writable => self.session.outbox().unblock(),
-                Turn::Notice(Notice::Work) => {}
+            match std::future::poll_fn(|cx| self.poll_wakeup(cx)).await {
+                Wakeup::Writable => self.session.outbox().unblock(),
+                Wakeup::Notice(Notice::Work) => {}
                 _ => return,
             }
         }
@@ -236,15 +236,15 @@ impl Line {
 }
 
 /// What something heard means to the machine.
-pub(super) fn input(heard: Heard) -> Result<Input, End> {
+pub(super) fn input(heard: Incoming) -> Result<Input, End> {
     Ok(match heard {
-        Heard::Text(text) => match ClientMessage::parse(&text) {
+        Incoming::Text(text) => match ClientMessage::parse(&text) {
             Ok(message) => Input::Message(message),
             Err(reason) => Input::Malformed(reason),
         },
-        Heard::Binary => Input::Malformed("a binary message: only text is understood".into()),
-        Heard::Closed(_) => return Err(End::Theirs),
-        Heard::Broken(closing) => return Err(End::Ours(closing)),
+        Incoming::Binary => Input::Malformed("a binary message: only text is understood".into()),
+        Incoming::Closed(_) => return Err(End::Theirs),
+        Incoming::Broken(closing) => return Err(End::Ours(closing)),
     })
 }
 
@@ -254,8 +254,8 @@ mod tests {
 
     #[test]
     fn an_idle_session_is_small() {
-        // What the task of an idle session keeps; the rest is in the outbox, the pulse and the hub.
-        let line = std::mem::size_of::<Line>();
-        assert!(line <= 256, "{line} bytes");
+        // What the task of an idle session keeps; the rest is in the outbox, the liveness and the hub.
+        let task = std::mem::size_of::<WebSocketTask>();
+        assert!(task <= 256, "{task} bytes");
     }
 }

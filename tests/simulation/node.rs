@@ -13,7 +13,7 @@ use carillon::{
     hub::Hub,
     protocol::{Areas, time},
     relay::{self, Answer, Command, Input, Now, Relay, Settings, Stamp, Switch},
-    session::{Caller, Common, Limits, Place, Roll, Terms},
+    session::{Caller, SessionContext, Limits, SessionSlot, SessionRegistry, SessionPolicy},
     shutdown::Tasks,
     telemetry::traces::Traces,
 };
@@ -29,7 +29,7 @@ pub(crate) struct Running {
     switch: Switch,
     commands: mpsc::Receiver<Command>,
     /// What its sessions share.
-    pub common: Arc<Common>,
+    pub context: Arc<SessionContext>,
     /// Its tasks.
     pub tasks: Tasks,
     events: VecDeque<BusEvent>,
@@ -98,18 +98,18 @@ impl World {
         let metrics = self.metrics.clone();
         let switch = Switch::new(settings, Hub::new(None), metrics.clone(), Self::clock());
         let (relay, commands) = Relay::of(&switch);
-        let roll = Roll::new(Limits::default(), Duration::from_secs(25), metrics.clone());
-        let common = Arc::new(Common {
+        let registry = SessionRegistry::new(Limits::default(), Duration::from_secs(25), metrics.clone());
+        let context = Arc::new(SessionContext {
             auth: auth.clone(),
             relay,
-            roll: Arc::clone(&roll),
+            registry: Arc::clone(&registry),
             metrics,
-            terms: Arc::new(terms(node)),
+            policy: Arc::new(policy(node)),
             outbox_bytes: self.plan.outbox_bytes,
             message_bytes: 65_536,
         });
         let tasks = Tasks::new();
-        tasks.spawn_until_end(roll.sweep(auth.revocations().clone()));
+        tasks.spawn_until_end(registry.sweep(auth.revocations().clone()));
         let place = &mut self.nodes[node];
         place.life += 1;
         place.bus = place.bus.anew();
@@ -117,7 +117,7 @@ impl World {
         place.up_since = None;
         place.turn_due = false;
         let (events, answers) = (VecDeque::new(), VecDeque::new());
-        place.running = Some(Running { switch, commands, common, tasks, events, answers, ticks: 0 });
+        place.running = Some(Running { switch, commands, context, tasks, events, answers, ticks: 0 });
         let life = place.life;
         self.at(self.now + 1, Happening::Build { node, life });
         self.at(self.now + 1_000, Happening::Tick { node, life });
@@ -138,8 +138,8 @@ impl World {
     /// A node lets nobody in any more, and closes its sessions one after another.
     pub(crate) fn drain(&mut self, node: usize) {
         if let Some(running) = &self.nodes[node].running {
-            let roll = Arc::clone(&running.common.roll);
-            running.tasks.spawn_until_end(async move { roll.drain(Duration::from_secs(2)).await });
+            let registry = Arc::clone(&running.context.registry);
+            running.tasks.spawn_until_end(async move { registry.drain(Duration::from_secs(2)).await });
         }
     }
 
@@ -233,7 +233,7 @@ impl World {
         }
         self.steps += 1;
         let out = running.switch.end_turn(now);
-        running.common.relay.show(&running.switch);
+        running.context.relay.show(&running.switch);
         for (stamp, question) in out.questions {
             self.ask(node, stamp, question);
         }
@@ -241,11 +241,11 @@ impl World {
     }
 
     /// Takes a place for a session at a node.
-    pub(crate) fn enter(&self, node: usize) -> Option<(Arc<Common>, Place, Caller, Tasks)> {
+    pub(crate) fn enter(&self, node: usize) -> Option<(Arc<SessionContext>, SessionSlot, Caller, Tasks)> {
         let running = self.nodes[node].running.as_ref()?;
-        let place = running.common.roll.enter(IpAddr::from([127, 0, 0, 1])).ok()?;
+        let place = running.context.registry.enter(IpAddr::from([127, 0, 0, 1])).ok()?;
         let caller = Caller { identity: Some(Box::new(self.identity.clone())), ..Caller::default() };
-        Some((Arc::clone(&running.common), place, caller, running.tasks.clone()))
+        Some((Arc::clone(&running.context), place, caller, running.tasks.clone()))
     }
 }
 
@@ -256,8 +256,8 @@ pub(crate) fn identity(auth: &Authenticator) -> carillon::auth::Identity {
         .expect("an identity")
 }
 
-fn terms(node: usize) -> Terms {
-    Terms {
+fn policy(node: usize) -> SessionPolicy {
+    SessionPolicy {
         node: format!("node-{node}"),
         areas: areas(),
         heartbeat: 25,

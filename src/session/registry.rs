@@ -1,7 +1,7 @@
-//! The roll: every session of the node, and the one sweep that looks after all of them.
+//! The session registry: every session of the node, and the one sweep that looks after all of them.
 //!
 //! No session has a timer of its own: once a second each is looked at, and what is due (a Ping, a warning that the
-//! token ends, a close) is done. The roll also counts, for the limits. Must not know what sessions follow.
+//! token ends, a close) is done. The registry also counts sessions, for the limits.
 
 use std::{
     collections::HashMap,
@@ -15,9 +15,9 @@ use slab::Slab;
 use tokio::{sync::Notify, time::Instant};
 
 use super::{
-    allowance::Bucket,
-    budget::{Budgets, Editor},
-    pulse::{Pulse, Transport},
+    allowance::TokenBucket,
+    budget::{Budgets, EditorUsage},
+    liveness::{SessionLiveness, Transport},
 };
 use crate::{
     hub::{Closing, Outbox},
@@ -27,18 +27,18 @@ use crate::{
 
 /// A second of sweeping is cut into so many pieces, so that the work is spread.
 const PIECES: usize = 10;
-/// The sweep comes by so much late only where the whole node stood still.
+/// A sweep that is this late means that the whole node stood still.
 const STOOD_STILL: Duration = Duration::from_secs(2);
-/// For how many pieces of a second nobody is called silent or slow after that: what they said lies unread.
+/// For so many pieces of a second after that, no session is closed as silent or slow: what it sent meanwhile is not read yet.
 const CATCHING_UP: usize = 3 * PIECES;
-/// When a session that begins during a drain comes back at the latest, ms.
+/// A session that begins during a drain is told to reconnect after at most this time, ms.
 const LATECOMER: u64 = 1_000;
-/// How long a session that a drain closes waits at most before it comes back: it is away for little longer than this,
-/// and everybody is back soon after the window.
+/// A session that a drain closes is told to reconnect after at most this time, so that everybody is back soon after the
+/// window.
 const RETURN: Duration = Duration::from_secs(2);
 
-/// Tokens say in whole seconds when they were issued: one that is asked for now must show that it is later than the
-/// order.
+/// Tokens say in whole seconds when they were issued. Sessions are asked for a new one so long after a revocation, so that
+/// it is visibly newer.
 const NEXT_SECOND: Duration = Duration::from_millis(1_050);
 
 /// How many sessions there may be; 0: any number.
@@ -54,7 +54,7 @@ pub struct Limits {
     pub strangers_per_second: u32,
     /// What one editor may use.
     pub editor: Budgets,
-    /// Whether the address takes the editor's place (`auth.mode = "none"`).
+    /// Whether budgets count addresses instead of editors (`auth.mode = "none"`: nobody has a name).
     pub by_address: bool,
 }
 
@@ -75,7 +75,7 @@ pub enum Full {
 
 /// Every session of the node.
 #[derive(Debug)]
-pub struct Roll {
+pub struct SessionRegistry {
     inner: Mutex<Inner>,
     limits: Limits,
     heartbeat: Duration,
@@ -87,16 +87,16 @@ pub struct Roll {
 
 #[derive(Debug, Default)]
 struct Inner {
-    places: Slab<Option<Arc<Pulse>>>,
-    editors: HashMap<Box<str>, Editor>,
+    slots: Slab<Option<Arc<SessionLiveness>>>,
+    editors: HashMap<Box<str>, EditorUsage>,
     addresses: HashMap<IpAddr, usize>,
-    rate: Bucket,
-    strangers: Bucket,
+    rate: TokenBucket,
+    strangers: TokenBucket,
     draining: bool,
 }
 
-impl Roll {
-    /// An empty roll.
+impl SessionRegistry {
+    /// An empty registry.
     pub fn new(limits: Limits, heartbeat: Duration, metrics: Metrics) -> Arc<Self> {
         Arc::new(Self {
             inner: Mutex::default(),
@@ -109,13 +109,13 @@ impl Roll {
         })
     }
 
-    /// Takes a place for a session that is about to begin.
-    pub fn enter(self: &Arc<Self>, address: IpAddr) -> Result<Place, Full> {
+    /// Takes a slot for a session that is about to begin. Fails where a limit is reached.
+    pub fn enter(self: &Arc<Self>, address: IpAddr) -> Result<SessionSlot, Full> {
         let mut inner = self.lock();
         if inner.draining {
             return Err(Full::Draining);
         }
-        if self.limits.sessions > 0 && inner.places.len() >= self.limits.sessions {
+        if self.limits.sessions > 0 && inner.slots.len() >= self.limits.sessions {
             return Err(Full::Node);
         }
         let count = inner.addresses.get(&address).copied().unwrap_or_default();
@@ -123,11 +123,11 @@ impl Roll {
             return Err(Full::Address);
         }
         *inner.addresses.entry(address).or_default() += 1;
-        let key = inner.places.insert(None);
-        Ok(Place { roll: Arc::downgrade(self), key, address, pulse: None })
+        let key = inner.slots.insert(None);
+        Ok(SessionSlot { registry: Arc::downgrade(self), key, address, liveness: None })
     }
 
-    /// Counts somebody new against the rate: of those who are known, or of strangers, who cannot use up the others'.
+    /// Counts a new session against the rate: of those who have proven who they are, or of strangers, whose rate is separate.
     pub fn count(&self, known: bool) -> Result<(), Full> {
         let clock = u64::from(self.clock());
         let mut inner = self.lock();
@@ -141,7 +141,7 @@ impl Roll {
 
     /// How many sessions there are.
     pub fn len(&self) -> usize {
-        self.lock().places.len()
+        self.lock().slots.len()
     }
 
     /// Whether there is no session.
@@ -154,7 +154,7 @@ impl Roll {
         self.lock().editors.values().filter(|editor| editor.sessions > 0).count()
     }
 
-    /// Lets nobody in any more.
+    /// Refuses new sessions from now on.
     pub fn shut(&self) {
         self.lock().draining = true;
     }
@@ -162,19 +162,19 @@ impl Roll {
     /// Closes all sessions one after another, spread over `window`.
     pub async fn drain(&self, window: Duration) {
         self.shut();
-        let mut pulses: Vec<_> = self.lock().places.iter().filter_map(|(_, pulse)| pulse.clone()).collect();
-        let step = window / u32::try_from(pulses.len()).unwrap_or(u32::MAX).max(1);
+        let mut sessions: Vec<_> = self.lock().slots.iter().filter_map(|(_, liveness)| liveness.clone()).collect();
+        let step = window / u32::try_from(sessions.len()).unwrap_or(u32::MAX).max(1);
         let begun = Instant::now();
         let mut done = 0;
-        while let Some(pulse) = pulses.pop() {
+        while let Some(liveness) = sessions.pop() {
             // The window spreads them already: a wait as long as that would have some away for twice the window.
             let late = rand::random_range(0..=window.min(RETURN).as_millis() as u64);
             let closing =
                 Closing { code: CloseCode::Drain, reason: "drain".into(), reconnect_after_ms: Some(late) };
-            pulse.outbox().close(closing);
+            liveness.outbox().close(closing);
             done += 1;
             let due = step * done;
-            if !pulses.is_empty() && due > begun.elapsed() + Duration::from_millis(5) {
+            if !sessions.is_empty() && due > begun.elapsed() + Duration::from_millis(5) {
                 tokio::time::sleep(due.saturating_sub(begun.elapsed())).await;
             }
         }
@@ -205,9 +205,9 @@ impl Roll {
             if piece == 0 {
                 self.lock().editors.retain(|_, editor| !editor.is_forgotten(now));
             }
-            for (pulse, due) in self.due(piece, clock, now) {
+            for (liveness, due) in self.due(piece, clock, now) {
                 if catching_up == 0 || !due.is_silence() {
-                    pulse.act(due, clock, now);
+                    liveness.act(due, clock, now);
                 }
             }
             let latest = revocations.latest();
@@ -224,25 +224,25 @@ impl Roll {
         }
     }
 
-    /// Tells those whose rights have changed: at once, and when the half minute is over in which clocks that are not
-    /// quite right could have made an older token look new.
+    /// Tells those whose rights have changed: at once, and again after [`LEEWAY`], within which an older token could look
+    /// new because clocks differ.
     fn refresh(&self, revocations: &Revocations, now: u64) {
-        let pulses: Vec<_> = self.lock().places.iter().filter_map(|(_, pulse)| pulse.clone()).collect();
-        for pulse in pulses {
-            if pulse.proof().is_some_and(|proof| revocations.must_renew(&proof)) {
-                pulse.refresh(now);
+        let sessions: Vec<_> = self.lock().slots.iter().filter_map(|(_, liveness)| liveness.clone()).collect();
+        for liveness in sessions {
+            if liveness.proof().is_some_and(|proof| revocations.must_renew(&proof)) {
+                liveness.refresh(now);
             }
         }
     }
 
-    fn due(&self, piece: usize, clock: u32, now: u64) -> Vec<(Arc<Pulse>, super::pulse::Due)> {
+    fn due(&self, piece: usize, clock: u32, now: u64) -> Vec<(Arc<SessionLiveness>, super::liveness::Due)> {
         let inner = self.lock();
-        let places = inner.places.iter().filter(|(key, _)| key % PIECES == piece);
-        let pulses = places.filter_map(|(_, pulse)| pulse.as_ref());
-        pulses.filter_map(|pulse| Some((Arc::clone(pulse), pulse.due(clock, now, self.heartbeat)?))).collect()
+        let slots = inner.slots.iter().filter(|(key, _)| key % PIECES == piece);
+        let sessions = slots.filter_map(|(_, liveness)| liveness.as_ref());
+        sessions.filter_map(|liveness| Some((Arc::clone(liveness), liveness.due(clock, now, self.heartbeat)?))).collect()
     }
 
-    /// Milliseconds on the roll's clock, which no change of the time of day disturbs; it wraps after 49 days.
+    /// Milliseconds since the registry was made: a clock that no change of the time of day disturbs. Wraps after 49 days.
     pub(super) fn clock(&self) -> u32 {
         self.started.elapsed().as_millis() as u32
     }
@@ -253,46 +253,46 @@ impl Roll {
     }
 }
 
-/// A place on the roll; given back when dropped.
+/// The slot of one session in the registry; given back when dropped.
 #[derive(Debug)]
-pub struct Place {
-    roll: Weak<Roll>,
+pub struct SessionSlot {
+    registry: Weak<SessionRegistry>,
     key: usize,
     address: IpAddr,
-    pulse: Option<Arc<Pulse>>,
+    liveness: Option<Arc<SessionLiveness>>,
 }
 
-impl Place {
+impl SessionSlot {
     /// The session begins.
-    pub(super) fn begin(&mut self, transport: Transport, outbox: Arc<Outbox>) -> Arc<Pulse> {
-        let roll = self.roll.upgrade();
-        let pulse = Arc::new(Pulse::new(transport, outbox, roll.as_ref().map_or(0, |roll| roll.clock())));
-        if let Some(roll) = roll {
-            roll.metrics.sessions.get_or_create(&TransportLabel { transport: transport.name() }).inc();
-            let mut inner = roll.lock();
-            inner.places[self.key] = Some(Arc::clone(&pulse));
+    pub(super) fn begin(&mut self, transport: Transport, outbox: Arc<Outbox>) -> Arc<SessionLiveness> {
+        let registry = self.registry.upgrade();
+        let liveness = Arc::new(SessionLiveness::new(transport, outbox, registry.as_ref().map_or(0, |registry| registry.clock())));
+        if let Some(registry) = registry {
+            registry.metrics.sessions.get_or_create(&TransportLabel { transport: transport.name() }).inc();
+            let mut inner = registry.lock();
+            inner.slots[self.key] = Some(Arc::clone(&liveness));
             if inner.draining {
-                // It came through the door just before that was shut, and the drain may have passed its place.
+                // It took its slot just before the drain began, and the drain may have passed that slot already.
                 let late = Some(rand::random_range(0..=LATECOMER));
                 let reason = "drain".into();
-                pulse.outbox().close(Closing { code: CloseCode::Drain, reason, reconnect_after_ms: late });
+                liveness.outbox().close(Closing { code: CloseCode::Drain, reason, reconnect_after_ms: late });
             }
         }
-        self.pulse = Some(Arc::clone(&pulse));
-        pulse
+        self.liveness = Some(Arc::clone(&liveness));
+        liveness
     }
 
     /// Counts the session for its editor; `false`: they have too many, or begin too many.
     pub(super) fn admit(&self, user: &str) -> bool {
-        let (Some(roll), Some(pulse)) = (self.roll.upgrade(), &self.pulse) else { return false };
-        let mut inner = roll.lock();
-        let editor = inner.editors.entry(self.editor(&roll, user)).or_default();
-        let most = roll.limits.editor.sessions;
+        let (Some(registry), Some(liveness)) = (self.registry.upgrade(), &self.liveness) else { return false };
+        let mut inner = registry.lock();
+        let editor = inner.editors.entry(self.editor(&registry, user)).or_default();
+        let most = registry.limits.editor.sessions;
         let enough = most > 0 && editor.sessions >= most;
-        if !editor.request(&roll.limits.editor, now_ms()) || enough {
+        if !editor.request(&registry.limits.editor, now_ms()) || enough {
             return false;
         }
-        if pulse.name(user) {
+        if liveness.name(user) {
             editor.sessions += 1;
         }
         true
@@ -300,65 +300,65 @@ impl Place {
 
     /// Counts a renewal; `false`: their editor asks too often.
     pub(super) fn renew(&self) -> bool {
-        self.with_editor(|editor, roll| editor.request(&roll.limits.editor, now_ms())).unwrap_or(true)
+        self.with_editor(|editor, registry| editor.request(&registry.limits.editor, now_ms())).unwrap_or(true)
     }
 
     /// Counts topics that are followed; the result has those that their editor may not follow any more now.
     pub(super) fn ration(&self, subjects: &mut Vec<Subject>) -> Vec<Subject> {
         let now = now_ms();
         let mut over = Vec::new();
-        self.with_editor(|editor, roll| {
+        self.with_editor(|editor, registry| {
             let (fine, refused) = std::mem::take(subjects)
                 .into_iter()
-                .partition(|subject| editor.follow(&roll.limits.editor, &roll.hasher, subject, now));
+                .partition(|subject| editor.follow(&registry.limits.editor, &registry.hasher, subject, now));
             (*subjects, over) = (fine, refused);
         });
         over
     }
 
-    fn with_editor<T>(&self, act: impl FnOnce(&mut Editor, &Roll) -> T) -> Option<T> {
-        let (roll, user) = (self.roll.upgrade()?, self.pulse.as_ref()?.user()?);
-        let mut inner = roll.lock();
-        let editor = inner.editors.get_mut(&self.editor(&roll, user))?;
-        Some(act(editor, &roll))
+    fn with_editor<T>(&self, act: impl FnOnce(&mut EditorUsage, &SessionRegistry) -> T) -> Option<T> {
+        let (registry, user) = (self.registry.upgrade()?, self.liveness.as_ref()?.user()?);
+        let mut inner = registry.lock();
+        let editor = inner.editors.get_mut(&self.editor(&registry, user))?;
+        Some(act(editor, &registry))
     }
 
     /// Whose budgets the session uses.
-    fn editor(&self, roll: &Roll, user: &str) -> Box<str> {
-        if roll.limits.by_address { self.address.to_string().into() } else { user.into() }
+    fn editor(&self, registry: &SessionRegistry, user: &str) -> Box<str> {
+        if registry.limits.by_address { self.address.to_string().into() } else { user.into() }
     }
 
-    /// See [`Pulse::owe`].
+    /// See [`SessionLiveness::owe`].
     pub(super) fn owe(&self, waits: bool) {
-        if let (Some(roll), Some(pulse)) = (self.roll.upgrade(), &self.pulse) {
-            pulse.owe(waits.then(|| roll.clock()));
+        if let (Some(registry), Some(liveness)) = (self.registry.upgrade(), &self.liveness) {
+            liveness.owe(waits.then(|| registry.clock()));
         }
     }
 
     /// Something was heard of the session.
     pub(super) fn heard(&self) {
-        if let (Some(roll), Some(pulse)) = (self.roll.upgrade(), &self.pulse) {
-            pulse.heard(roll.clock());
+        if let (Some(registry), Some(liveness)) = (self.registry.upgrade(), &self.liveness) {
+            liveness.heard(registry.clock());
         }
     }
 }
 
-impl Drop for Place {
+impl Drop for SessionSlot {
     fn drop(&mut self) {
-        let Some(roll) = self.roll.upgrade() else { return };
-        let mut inner = roll.lock();
-        inner.places.remove(self.key);
-        if inner.places.is_empty() {
-            roll.emptied.notify_waiters();
+        let Some(registry) = self.registry.upgrade() else { return };
+        let mut inner = registry.lock();
+        inner.slots.remove(self.key);
+        if inner.slots.is_empty() {
+            registry.emptied.notify_waiters();
         }
         leave(&mut inner.addresses, &self.address);
-        let Some(pulse) = &self.pulse else { return };
-        if let Some(user) = pulse.user()
-            && let Some(editor) = inner.editors.get_mut(&self.editor(&roll, user))
+        let Some(liveness) = &self.liveness else { return };
+        if let Some(user) = liveness.user()
+            && let Some(editor) = inner.editors.get_mut(&self.editor(&registry, user))
         {
             editor.sessions = editor.sessions.saturating_sub(1);
         }
-        roll.metrics.sessions.get_or_create(&TransportLabel { transport: pulse.transport().name() }).dec();
+        registry.metrics.sessions.get_or_create(&TransportLabel { transport: liveness.transport().name() }).dec();
     }
 }
 
@@ -376,5 +376,5 @@ where
 }
 
 #[cfg(test)]
-#[path = "roll_tests.rs"]
+#[path = "registry_tests.rs"]
 mod tests;

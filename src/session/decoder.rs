@@ -22,9 +22,9 @@ use crate::{hub::Closing, protocol::CloseCode};
 /// What a context reads at a time.
 const READ_BUFFER: usize = 1024;
 
-/// What was heard.
+/// What came in.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Heard {
+pub(crate) enum Incoming {
     /// A text message.
     Text(String),
     /// A binary message.
@@ -36,23 +36,23 @@ pub(crate) enum Heard {
 }
 
 /// The reading half of a WebSocket.
-pub(crate) struct Intake {
+pub(crate) struct FrameDecoder {
     context: Option<Box<WebSocketContext>>,
-    edge: Edge,
+    boundary: FrameBoundary,
     limit: usize,
 }
 
-impl Intake {
+impl FrameDecoder {
     /// `limit`: bytes of a message (`limits.message_bytes`).
     pub(crate) fn new(limit: usize) -> Self {
-        Self { context: None, edge: Edge::default(), limit }
+        Self { context: None, boundary: FrameBoundary::default(), limit }
     }
 
     /// Takes bytes as they came; appends what must be written to `replies`. Nothing is heard after `Closed` or
     /// `Broken`.
-    pub(crate) fn take(&mut self, bytes: &[u8], replies: &mut Vec<u8>) -> Vec<Heard> {
+    pub(crate) fn take(&mut self, bytes: &[u8], replies: &mut Vec<u8>) -> Vec<Incoming> {
         let mut heard = Vec::new();
-        self.edge.pass(bytes);
+        self.boundary.pass(bytes);
         let limit = self.limit;
         let context = self.context.get_or_insert_with(|| {
             let config = WebSocketConfig::default()
@@ -62,13 +62,13 @@ impl Intake {
                 .max_frame_size(Some(limit));
             Box::new(WebSocketContext::new(Role::Server, Some(config)))
         });
-        let mut wire = Wire { bytes, replies };
+        let mut wire = DecoderIo { bytes, replies };
         let ended = loop {
             match context.read(&mut wire) {
-                Ok(Message::Text(text)) => heard.push(Heard::Text(text.as_str().to_owned())),
-                Ok(Message::Binary(_)) => heard.push(Heard::Binary),
+                Ok(Message::Text(text)) => heard.push(Incoming::Text(text.as_str().to_owned())),
+                Ok(Message::Binary(_)) => heard.push(Incoming::Binary),
                 Ok(Message::Close(frame)) => {
-                    heard.push(Heard::Closed(frame.map(|frame| frame.code.into())));
+                    heard.push(Incoming::Closed(frame.map(|frame| frame.code.into())));
                     // Writes the answer.
                     let _ = context.flush(&mut wire);
                     break true;
@@ -81,7 +81,7 @@ impl Intake {
                 }
             }
         };
-        if ended || self.edge.at_rest() {
+        if ended || self.boundary.at_rest() {
             self.context = None;
         }
         heard
@@ -89,7 +89,7 @@ impl Intake {
 
     /// How many frames came since this was asked last that carry no message: control frames, and pieces of messages.
     pub(crate) fn frames(&mut self) -> u32 {
-        std::mem::take(&mut self.edge.counted)
+        std::mem::take(&mut self.boundary.counted)
     }
 
     /// Whether something has begun that has not ended.
@@ -100,8 +100,8 @@ impl Intake {
 }
 
 /// Why a client that sends too many frames is closed.
-pub(super) fn too_many_frames() -> Heard {
-    Heard::Broken(Closing {
+pub(super) fn too_many_frames() -> Incoming {
+    Incoming::Broken(Closing {
         code: CloseCode::TryLater,
         reason: "too many frames per second".into(),
         reconnect_after_ms: Some(super::machine::COME_BACK_MS),
@@ -110,10 +110,10 @@ pub(super) fn too_many_frames() -> Heard {
 
 /// Message-level trouble is ours (4400), broken framing the protocol's (1002). Who says too much at once may come back and
 /// say less: topics that follow `connect` can be subscribed to one by one.
-fn verdict(error: &Error, limit: usize) -> Heard {
+fn verdict(error: &Error, limit: usize) -> Incoming {
     let (code, reason) = match error {
         Error::Capacity(_) => {
-            return Heard::Broken(Closing {
+            return Incoming::Broken(Closing {
                 code: CloseCode::TooBig,
                 reason: format!(
                     "a message has at most {limit} bytes (limits.message_bytes): connect with fewer topics, and subscribe to \
@@ -124,19 +124,19 @@ fn verdict(error: &Error, limit: usize) -> Heard {
         }
         Error::Utf8(e) => (CloseCode::BadMessage, format!("not UTF-8: {e}")),
         Error::Protocol(e) => (CloseCode::Protocol, e.to_string()),
-        Error::ConnectionClosed | Error::AlreadyClosed => return Heard::Closed(None),
+        Error::ConnectionClosed | Error::AlreadyClosed => return Incoming::Closed(None),
         other => (CloseCode::Protocol, other.to_string()),
     };
-    Heard::Broken(Closing { code, reason, reconnect_after_ms: None })
+    Incoming::Broken(Closing { code, reason, reconnect_after_ms: None })
 }
 
 /// A stream that ends for the moment where the bytes end.
-struct Wire<'a> {
+struct DecoderIo<'a> {
     bytes: &'a [u8],
     replies: &'a mut Vec<u8>,
 }
 
-impl Read for Wire<'_> {
+impl Read for DecoderIo<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.bytes.is_empty() {
             return Err(io::ErrorKind::WouldBlock.into());
@@ -145,7 +145,7 @@ impl Read for Wire<'_> {
     }
 }
 
-impl Write for Wire<'_> {
+impl Write for DecoderIo<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.replies.extend_from_slice(bytes);
         Ok(bytes.len())
@@ -156,9 +156,9 @@ impl Write for Wire<'_> {
     }
 }
 
-/// Follows the edges of frames, to know when no frame and no message is open.
+/// Follows where frames begin and end, to know when no frame and no message is open.
 #[derive(Default)]
-struct Edge {
+struct FrameBoundary {
     /// The start of a header that is not complete.
     header: [u8; 14],
     filled: u8,
@@ -166,11 +166,11 @@ struct Edge {
     payload: u64,
     /// Whether a fragmented message is open.
     fragments: bool,
-    /// See [`Intake::frames`].
+    /// See [`FrameDecoder::frames`].
     counted: u32,
 }
 
-impl Edge {
+impl FrameBoundary {
     fn pass(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             if self.payload > 0 {
@@ -233,31 +233,31 @@ mod tests {
         wire.extend(frame(0x89, b"ping"));
         wire.extend(frame(0x80, b"wo"));
         wire.extend(frame(0x81, &[b'x'; 3000]));
-        let all = [Heard::Text("one".into()), Heard::Text("two".into()), Heard::Text("x".repeat(3000))];
+        let all = [Incoming::Text("one".into()), Incoming::Text("two".into()), Incoming::Text("x".repeat(3000))];
         for size in [1, 2, 7, 100, wire.len()] {
-            let mut intake = Intake::new(4096);
+            let mut decoder = FrameDecoder::new(4096);
             let mut replies = Vec::new();
             let heard: Vec<_> =
-                wire.chunks(size).flat_map(|chunk| intake.take(chunk, &mut replies)).collect();
+                wire.chunks(size).flat_map(|chunk| decoder.take(chunk, &mut replies)).collect();
             assert_eq!(heard, all, "in pieces of {size}");
             assert_eq!(replies, b"\x8A\x04ping", "in pieces of {size}");
-            assert!(intake.context.is_none(), "a context is kept at rest");
+            assert!(decoder.context.is_none(), "a context is kept at rest");
         }
     }
 
     #[test]
     fn the_context_is_kept_while_a_message_is_open() {
-        let mut intake = Intake::new(4096);
-        assert_eq!(intake.take(&frame(0x01, b"t"), &mut Vec::new()), []);
-        assert!(intake.context.is_some());
-        assert_eq!(intake.take(&frame(0x80, b"wo"), &mut Vec::new()), [Heard::Text("two".into())]);
-        assert!(intake.context.is_none());
+        let mut decoder = FrameDecoder::new(4096);
+        assert_eq!(decoder.take(&frame(0x01, b"t"), &mut Vec::new()), []);
+        assert!(decoder.context.is_some());
+        assert_eq!(decoder.take(&frame(0x80, b"wo"), &mut Vec::new()), [Incoming::Text("two".into())]);
+        assert!(decoder.context.is_none());
     }
 
     #[test]
     fn trouble_has_its_code() {
-        let code = |bytes: &[u8]| match Intake::new(4096).take(bytes, &mut Vec::new()).pop() {
-            Some(Heard::Broken(closing)) => closing.code,
+        let code = |bytes: &[u8]| match FrameDecoder::new(4096).take(bytes, &mut Vec::new()).pop() {
+            Some(Incoming::Broken(closing)) => closing.code,
             other => panic!("{other:?}"),
         };
         assert_eq!(code(&frame(0x81, b"\xff\xfe")), CloseCode::BadMessage);
@@ -272,8 +272,8 @@ mod tests {
     #[test]
     fn a_close_is_answered() {
         let mut replies = Vec::new();
-        let heard = Intake::new(4096).take(&frame(0x88, &[0x03, 0xE8]), &mut replies);
-        assert_eq!(heard, [Heard::Closed(Some(1000))]);
+        let heard = FrameDecoder::new(4096).take(&frame(0x88, &[0x03, 0xE8]), &mut replies);
+        assert_eq!(heard, [Incoming::Closed(Some(1000))]);
         assert_eq!(replies, [0x88, 2, 0x03, 0xE8]);
     }
 }

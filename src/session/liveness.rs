@@ -1,6 +1,6 @@
-//! The pulse of a session: the few facts by which the sweep knows what is due for it.
+//! The liveness of a session: the few facts by which the sweep knows what is due for it.
 //!
-//! Written by the session's task, read by the sweep; plain atomics. Must not know messages of clients.
+//! Written by the session's task, read by the sweep; plain atomics.
 
 use std::{
     sync::{
@@ -72,19 +72,19 @@ impl Due {
     }
 }
 
-/// The facts.
+/// What the sweep knows of one session.
 #[derive(Debug)]
-pub struct Pulse {
+pub struct SessionLiveness {
     outbox: Arc<Outbox>,
     transport: Transport,
-    /// When something was last heard (on SSE: said), roll's clock.
+    /// When something was last heard (on SSE: written), on the registry's clock.
     heard: AtomicU32,
     /// `connect` came; who it is may still be asked.
     introduced: AtomicBool,
     open: AtomicBool,
     beaten: AtomicBool,
-    errands: AtomicU8,
-    /// When something of an owed `resync` was last taken by the connection, roll's clock; 0 where none waits there.
+    requests: AtomicU8,
+    /// When something of an owed `resync` was last taken by the connection, on the registry's clock; 0: none waits there.
     stuck: AtomicU32,
     /// Whether the identity is asked for again by the node itself.
     renewable: AtomicBool,
@@ -102,14 +102,14 @@ pub struct Pulse {
 /// What the sweep asks the session's task to do, since only the task can.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-pub(super) enum Errand {
+pub(super) enum TaskRequest {
     /// Write a sign of life.
     Beat = 1,
     /// Ask for the identity again.
     Renew = 2,
 }
 
-impl Pulse {
+impl SessionLiveness {
     pub(super) fn new(transport: Transport, outbox: Arc<Outbox>, clock: u32) -> Self {
         Self {
             outbox,
@@ -118,7 +118,7 @@ impl Pulse {
             introduced: AtomicBool::new(false),
             open: AtomicBool::new(false),
             beaten: AtomicBool::new(false),
-            errands: AtomicU8::new(0),
+            requests: AtomicU8::new(0),
             stuck: AtomicU32::new(0),
             renewable: AtomicBool::new(false),
             until: AtomicU64::new(u64::MAX),
@@ -144,7 +144,7 @@ impl Pulse {
         self.user.get().map(|user| &**user)
     }
 
-    /// Whether this is the first name that the session gets.
+    /// Names the user. `false`: the session had a name already, and keeps it.
     pub(super) fn name(&self, user: &str) -> bool {
         self.user.set(user.into()).is_ok()
     }
@@ -161,7 +161,7 @@ impl Pulse {
     /// A `resync` that was owed has left the outbox and waits behind the connection, which last took something at `clock`;
     /// `None`: it has taken everything.
     pub(super) fn owe(&self, clock: Option<u32>) {
-        // 0 stands for nothing, and a millisecond does not matter.
+        // 0 means that nothing waits, so an odd number is stored; a millisecond more does not matter.
         self.stuck.store(clock.map_or(0, |clock| clock | 1), Relaxed);
     }
 
@@ -200,7 +200,7 @@ impl Pulse {
         *self.proof.lock().unwrap_or_else(PoisonError::into_inner) = Some(proof);
     }
 
-    /// See [`Pulse::prove`].
+    /// See [`SessionLiveness::prove`].
     pub(super) fn proof(&self) -> Option<Arc<Proof>> {
         self.proof.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -218,7 +218,7 @@ impl Pulse {
     fn remind(&self, now: u64) {
         self.warn.store(now + REMIND_EVERY, Relaxed);
         if self.renewable.load(Relaxed) {
-            return self.send_out(Errand::Renew);
+            return self.ask_task(TaskRequest::Renew);
         }
         self.outbox.message(NodeMessage::TokenExpiring { expires_in: 0 });
     }
@@ -229,11 +229,11 @@ impl Pulse {
     }
 
     /// Whether the task is asked for this; asking ends with it.
-    pub(super) fn take(&self, errand: Errand) -> bool {
-        self.errands.fetch_and(!(errand as u8), Relaxed) & errand as u8 != 0
+    pub(super) fn take(&self, request: TaskRequest) -> bool {
+        self.requests.fetch_and(!(request as u8), Relaxed) & request as u8 != 0
     }
 
-    /// What is due. `clock`: of the roll; `now`: ms since 1970.
+    /// What is due. `clock`: the registry's; `now`: ms since 1970.
     pub(super) fn due(&self, clock: u32, now: u64, heartbeat: Duration) -> Option<Due> {
         let silent = clock.wrapping_sub(self.heard.load(Relaxed));
         // Heard between the reading of the clock and now.
@@ -282,7 +282,7 @@ impl Pulse {
             Due::Warn => {
                 self.warn.store(u64::MAX, Relaxed);
                 if self.renewable.load(Relaxed) {
-                    return self.send_out(Errand::Renew);
+                    return self.ask_task(TaskRequest::Renew);
                 }
                 let left = self.until.load(Relaxed).saturating_sub(now);
                 self.outbox.message(NodeMessage::TokenExpiring { expires_in: left / 1000 });
@@ -292,7 +292,7 @@ impl Pulse {
                 if self.outbox.socket().is_some() {
                     self.outbox.raw(Bytes::from_static(frame::PING));
                 } else {
-                    self.send_out(Errand::Beat);
+                    self.ask_task(TaskRequest::Beat);
                 }
             }
             // What waits already is a sign of life as soon as the socket takes it.
@@ -302,18 +302,18 @@ impl Pulse {
                 if self.outbox.socket().is_some() {
                     self.outbox.raw(Bytes::from_static(BEAT_CHUNK));
                 } else {
-                    self.send_out(Errand::Beat);
+                    self.ask_task(TaskRequest::Beat);
                 }
             }
         }
     }
 
-    fn send_out(&self, errand: Errand) {
-        self.errands.fetch_or(errand as u8, Relaxed);
+    fn ask_task(&self, request: TaskRequest) {
+        self.requests.fetch_or(request as u8, Relaxed);
         self.outbox.nudge();
     }
 }
 
 #[cfg(test)]
-#[path = "pulse_tests.rs"]
+#[path = "liveness_tests.rs"]
 mod tests;

@@ -1,9 +1,9 @@
-//! The roll by itself: places, rates and drains, without transports.
+//! The registry by itself: slots, rates and drains, without transports.
 
 use super::*;
 
-fn roll(limits: Limits) -> Arc<Roll> {
-    Roll::new(limits, Duration::from_secs(25), Metrics::new())
+fn registry(limits: Limits) -> Arc<SessionRegistry> {
+    SessionRegistry::new(limits, Duration::from_secs(25), Metrics::new())
 }
 
 const HOME: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
@@ -11,26 +11,26 @@ const AWAY: IpAddr = IpAddr::V6(std::net::Ipv6Addr::LOCALHOST);
 
 #[test]
 fn places_are_limited_and_given_back() {
-    let roll = roll(Limits {
+    let registry = registry(Limits {
         sessions: 3,
         per_address: 2,
         editor: Budgets { sessions: 1, ..Budgets::default() },
         ..Limits::default()
     });
-    let mut first = roll.enter(HOME).unwrap();
-    let mut second = roll.enter(HOME).unwrap();
-    assert_eq!(roll.enter(HOME).unwrap_err(), Full::Address);
-    let third = roll.enter(AWAY).unwrap();
-    assert_eq!(roll.enter(AWAY).unwrap_err(), Full::Node);
+    let mut first = registry.enter(HOME).unwrap();
+    let mut second = registry.enter(HOME).unwrap();
+    assert_eq!(registry.enter(HOME).unwrap_err(), Full::Address);
+    let third = registry.enter(AWAY).unwrap();
+    assert_eq!(registry.enter(AWAY).unwrap_err(), Full::Node);
     first.begin(Transport::WebSocket, Outbox::pulled(1));
     second.begin(Transport::WebSocket, Outbox::pulled(1));
     assert!(first.admit("anna") && !second.admit("anna") && second.admit("bo"));
     drop((first, third));
-    assert!(!roll.enter(HOME).unwrap().admit("anna"), "a place that has not begun counts for nobody");
-    assert_eq!((roll.len(), roll.editors()), (1, 1));
+    assert!(!registry.enter(HOME).unwrap().admit("anna"), "a place that has not begun counts for nobody");
+    assert_eq!((registry.len(), registry.editors()), (1, 1));
     drop(second);
-    let inner = roll.lock();
-    assert!(inner.places.is_empty() && inner.addresses.is_empty());
+    let inner = registry.lock();
+    assert!(inner.slots.is_empty() && inner.addresses.is_empty());
     assert!(
         inner.editors.values().all(|editor| editor.sessions == 0),
         "what they have used up is remembered"
@@ -39,19 +39,19 @@ fn places_are_limited_and_given_back() {
 
 #[test]
 fn newcomers_come_at_a_limited_rate_and_strangers_have_their_own() {
-    let roll = roll(Limits { per_second: 2, strangers_per_second: 1, ..Limits::default() });
-    assert_eq!((0..9).filter(|_| roll.count(false).is_ok()).count(), 2);
-    assert_eq!((0..9).filter(|_| roll.count(true).is_ok()).count(), 4, "whoever is known has room left");
-    assert_eq!(roll.count(true).unwrap_err(), Full::Rate);
-    assert_eq!(roll.count(false).unwrap_err(), Full::Strangers);
+    let registry = registry(Limits { per_second: 2, strangers_per_second: 1, ..Limits::default() });
+    assert_eq!((0..9).filter(|_| registry.count(false).is_ok()).count(), 2);
+    assert_eq!((0..9).filter(|_| registry.count(true).is_ok()).count(), 4, "whoever is known has room left");
+    assert_eq!(registry.count(true).unwrap_err(), Full::Rate);
+    assert_eq!(registry.count(false).unwrap_err(), Full::Strangers);
 }
 
 #[test]
 fn where_nobody_says_who_they_are_the_address_is_the_editor() {
     let editor = Budgets { sessions: 1, requests_per_second: 50, ..Budgets::default() };
     for (by_address, second) in [(true, true), (false, false)] {
-        let roll = roll(Limits { editor, by_address, ..Limits::default() });
-        let (mut here, mut there) = (roll.enter(HOME).unwrap(), roll.enter(AWAY).unwrap());
+        let registry = registry(Limits { editor, by_address, ..Limits::default() });
+        let (mut here, mut there) = (registry.enter(HOME).unwrap(), registry.enter(AWAY).unwrap());
         here.begin(Transport::Poll, Outbox::pulled(1));
         there.begin(Transport::Poll, Outbox::pulled(1));
         assert!(here.admit("anonymous"));
@@ -61,22 +61,22 @@ fn where_nobody_says_who_they_are_the_address_is_the_editor() {
 
 #[tokio::test(start_paused = true)]
 async fn a_drain_closes_everybody_within_the_window() {
-    let roll = roll(Limits::default());
-    let places: Vec<_> = (0..10)
+    let registry = registry(Limits::default());
+    let slots: Vec<_> = (0..10)
         .map(|_| {
-            let mut place = roll.enter(HOME).unwrap();
-            let pulse = place.begin(Transport::Poll, Outbox::pulled(1));
-            (place, pulse)
+            let mut slot = registry.enter(HOME).unwrap();
+            let liveness = slot.begin(Transport::Poll, Outbox::pulled(1));
+            (slot, liveness)
         })
         .collect();
-    let mut late = roll.enter(HOME).unwrap();
-    roll.drain(Duration::from_millis(200)).await;
-    assert_eq!(roll.enter(HOME).unwrap_err(), Full::Draining);
+    let mut late = registry.enter(HOME).unwrap();
+    registry.drain(Duration::from_millis(200)).await;
+    assert_eq!(registry.enter(HOME).unwrap_err(), Full::Draining);
     let late = late.begin(Transport::WebSocket, Outbox::pulled(1));
     let notice = futures_util::FutureExt::now_or_never(late.outbox().notice());
     assert!(matches!(notice, Some(crate::hub::Notice::Closing(_))), "it was let in and began too late");
-    for (_, pulse) in &places {
-        let notice = futures_util::FutureExt::now_or_never(pulse.outbox().notice());
+    for (_, liveness) in &slots {
+        let notice = futures_util::FutureExt::now_or_never(liveness.outbox().notice());
         let Some(crate::hub::Notice::Closing(closing)) = notice else { panic!("{notice:?}") };
         assert_eq!(closing.code, CloseCode::Drain);
         assert!(closing.reconnect_after_ms.unwrap() <= 200);
@@ -85,17 +85,17 @@ async fn a_drain_closes_everybody_within_the_window() {
 
 #[tokio::test(start_paused = true)]
 async fn nobody_is_away_for_a_second_window() {
-    let roll = roll(Limits::default());
-    let places: Vec<_> = (0..50)
+    let registry = registry(Limits::default());
+    let slots: Vec<_> = (0..50)
         .map(|_| {
-            let mut place = roll.enter(HOME).unwrap();
-            let pulse = place.begin(Transport::Poll, Outbox::pulled(1));
-            (place, pulse)
+            let mut slot = registry.enter(HOME).unwrap();
+            let liveness = slot.begin(Transport::Poll, Outbox::pulled(1));
+            (slot, liveness)
         })
         .collect();
-    roll.drain(Duration::from_mins(1)).await;
-    for (_, pulse) in &places {
-        let notice = futures_util::FutureExt::now_or_never(pulse.outbox().notice());
+    registry.drain(Duration::from_mins(1)).await;
+    for (_, liveness) in &slots {
+        let notice = futures_util::FutureExt::now_or_never(liveness.outbox().notice());
         let Some(crate::hub::Notice::Closing(closing)) = notice else { panic!("{notice:?}") };
         assert!(closing.reconnect_after_ms.unwrap() <= 2_000);
     }
@@ -103,15 +103,15 @@ async fn nobody_is_away_for_a_second_window() {
 
 #[tokio::test(start_paused = true)]
 async fn whom_the_node_could_not_hear_while_it_stood_still_is_not_called_silent() {
-    let roll = roll(Limits::default());
-    let mut place = roll.enter(HOME).unwrap();
-    let pulse = place.begin(Transport::WebSocket, Outbox::pulled(1));
-    pulse.open();
+    let registry = registry(Limits::default());
+    let mut slot = registry.enter(HOME).unwrap();
+    let liveness = slot.begin(Transport::WebSocket, Outbox::pulled(1));
+    liveness.open();
     let ended = || {
-        let notice = futures_util::FutureExt::now_or_never(pulse.outbox().notice());
+        let notice = futures_util::FutureExt::now_or_never(liveness.outbox().notice());
         matches!(notice, Some(crate::hub::Notice::Closing(_)))
     };
-    let sweep = Arc::clone(&roll).sweep(Revocations::default());
+    let sweep = Arc::clone(&registry).sweep(Revocations::default());
     let life = async {
         tokio::time::sleep(Duration::from_secs(1)).await;
         // The whole process stands still, for longer than two heartbeats.
@@ -119,7 +119,7 @@ async fn whom_the_node_could_not_hear_while_it_stood_still_is_not_called_silent(
         // Long enough for the sweep to look at every session, and no longer than unread bytes are waited for.
         tokio::time::sleep(Duration::from_millis(1_500)).await;
         assert!(!ended(), "what it said may lie unread");
-        place.heard();
+        slot.heard();
         tokio::time::sleep(Duration::from_secs(30)).await;
         assert!(!ended(), "it was there");
         tokio::time::sleep(Duration::from_secs(25)).await;
