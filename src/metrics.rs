@@ -72,7 +72,7 @@ pub struct Metrics {
 /// What is remembered beside the counts: bounded, and gone with the process.
 #[derive(Debug, Default)]
 struct Memory {
-    history: history::History,
+    history: history::MetricsHistory,
     busiest: busiest::Busiest,
     proof: proof::LastProof,
     canary: canary::LastCanary,
@@ -180,7 +180,7 @@ impl Metrics {
     }
 
     /// The last hour of these figures.
-    pub fn history(&self) -> &history::History {
+    pub fn history(&self) -> &history::MetricsHistory {
         &self.memory.history
     }
 

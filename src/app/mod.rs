@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     bus::{self, Bus},
     config::{Config, ConfigError},
-    http::{self, Door, Hosts, Internal, NodeStatus, Public},
+    http::{self, HttpServer, Hosts, InternalState, NodeStatus, PublicState},
     metrics::Metrics,
     relay::Relay,
     session::{Canary, SessionContext, SessionRegistry},
@@ -84,7 +84,7 @@ fn advice(why: &io::Error) -> String {
     }
 }
 
-/// The two open doors.
+/// Both listeners, open.
 #[derive(Debug)]
 pub struct Listeners {
     /// For browsers.
@@ -112,7 +112,7 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
     }
     let hangups = rotation::hangups();
     // On the heap: it is large, and needed once.
-    let mut node = Box::pin(Node::start(&config, listeners, hangups)).await?;
+    let mut node = Box::pin(RunningNode::start(&config, listeners, hangups)).await?;
     let outcome = tokio::select! {
         () = shutdown.cancelled() => Ok(()),
         reason = &mut node.fatal => match reason {
@@ -125,7 +125,7 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
     outcome
 }
 
-struct Node {
+struct RunningNode {
     name: String,
     bus: Bus,
     registry: Arc<SessionRegistry>,
@@ -140,7 +140,7 @@ struct Node {
     background: Tasks,
 }
 
-impl Node {
+impl RunningNode {
     async fn start(config: &Config, listeners: Listeners, hangups: Option<Signal>) -> Result<Self, AppError> {
         let areas = wiring::areas(config)?;
         let auth = wiring::authenticator(config, &areas)?;
@@ -167,14 +167,14 @@ impl Node {
         });
         start_canary(config, &bus, &relay, &metrics, &background);
         let draining = Arc::new(AtomicBool::new(false));
-        let public = Arc::new(Public {
+        let public = Arc::new(PublicState {
             settings: wiring::public(config),
             sessions,
             tasks: connections.clone(),
             draining: Arc::clone(&draining),
         });
         let internal_address = listeners.internal.local_addr().unwrap_or(config.internal.listen).ip();
-        let internal = Arc::new(Internal {
+        let internal = Arc::new(InternalState {
             bus: bus.clone(),
             relay,
             registry: Arc::clone(&registry),
@@ -185,7 +185,7 @@ impl Node {
             address: internal_address,
             hosts: Hosts::new(internal_address, &config.internal.hosts),
             areas: areas.clone(),
-            crowd: wiring::crowd(config),
+            connections: wiring::connections(config),
             draining: Arc::clone(&draining),
             status: NodeStatus::new(config.node.name.clone()),
         });
@@ -227,16 +227,16 @@ fn open(
     listeners: Listeners,
     routes: Router,
     tls: Option<Arc<http::Certificates>>,
-    internal: &Arc<Internal>,
+    internal: &Arc<InternalState>,
     tasks: (&Tasks, &Tasks),
 ) -> CancellationToken {
     let (background, connections) = tasks;
-    let operators = Door {
+    let operators = HttpServer {
         router: http::routes::internal(internal),
         tls: None,
         header_time: config.limits.header_time,
         keep_alive: config.http.keep_alive,
-        crowd: http::Crowd::new(0, 0),
+        connections: http::Connections::new(0, 0),
         stalled: STALLED.max(config.heartbeat.interval * 2),
         metrics: internal.metrics.clone(),
         tasks: connections.clone(),
@@ -245,7 +245,7 @@ fn open(
         background.spawn_until_end(Arc::clone(&tls).watch());
         tls.terms()
     });
-    let editors = Door { router: routes, tls, crowd: Arc::clone(&internal.crowd), ..operators.clone() };
+    let editors = HttpServer { router: routes, tls, connections: Arc::clone(&internal.connections), ..operators.clone() };
     say_where(config, &listeners);
     let stop = CancellationToken::new();
     background.spawn(editors.serve(listeners.public, stop.clone()));
@@ -271,7 +271,7 @@ fn start_canary(config: &Config, bus: &Bus, relay: &Relay, metrics: &Metrics, ba
 }
 
 /// Tells the other nodes about this one.
-async fn announce(internal: Arc<Internal>, interval: Duration) {
+async fn announce(internal: Arc<InternalState>, interval: Duration) {
     let mut ticks = tokio::time::interval(interval);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {

@@ -13,16 +13,16 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::{
     bus::redis::Seal,
     config::{Config, Secret},
-    http::Internal,
+    http::InternalState,
 };
 
 /// How often the files are looked at.
 const LOOK: Duration = Duration::from_secs(2);
 
 /// What a file holds, as a digest: no second copy of a secret lies in memory. `None`: it cannot be read.
-type Content = Option<Vec<u8>>;
+type FileDigest = Option<Vec<u8>>;
 
-fn look(files: &BTreeMap<String, PathBuf>) -> BTreeMap<&str, Content> {
+fn look(files: &BTreeMap<String, PathBuf>) -> BTreeMap<&str, FileDigest> {
     let content = |path: &PathBuf| Some(digest(&SHA256, &std::fs::read(path).ok()?).as_ref().to_vec());
     files.iter().map(|(key, path)| (key.as_str(), content(path))).collect()
 }
@@ -34,7 +34,7 @@ pub(super) fn hangups() -> Option<Signal> {
 }
 
 /// Watches the files until the node ends.
-pub(super) async fn watch(config: Config, seal: Seal, internal: Arc<Internal>, mut hangup: Option<Signal>) {
+pub(super) async fn watch(config: Config, seal: Seal, internal: Arc<InternalState>, mut hangup: Option<Signal>) {
     let files = config.secret_files();
     while files.is_empty() {
         heard(&mut hangup).await;
@@ -77,7 +77,7 @@ async fn heard(hangup: &mut Option<Signal>) {
 }
 
 /// All or nothing: whatever is wrong with one of them, none is replaced.
-fn rotate(config: &Config, seal: &Seal, internal: &Internal) -> Result<(), String> {
+fn rotate(config: &Config, seal: &Seal, internal: &InternalState) -> Result<(), String> {
     let fresh = config.read_again().map_err(|error| error.to_string().replace('\n', "; "))?;
     let token = fresh.internal.publish_token.clone();
     if token.is_none() != internal.publish_token.load().is_none() {

@@ -115,12 +115,12 @@ pub(crate) fn limits(config: &Config) -> Limits {
 /// Files that a node needs besides those of its visitors.
 const OWN_FILES: usize = 64;
 
-pub(crate) fn crowd(config: &Config) -> Arc<http::Crowd> {
+pub(crate) fn connections(config: &Config) -> Arc<http::Connections> {
     let limits = &config.limits;
     let connections = if limits.connections > 0 { limits.connections } else { limits.sessions * 2 };
     // Below the limit of files, so that newcomers can be told no and everything else goes on.
     let files = metrics::process::file_limit().map(|files| files.saturating_sub(OWN_FILES).max(1));
-    http::Crowd::new(
+    http::Connections::new(
         files.map_or(connections, |files| connections.min(files)),
         limits.connections_per_address,
     )

@@ -17,7 +17,7 @@ use hyper::{
 use serde::Deserialize;
 use tokio::{sync::Semaphore, time::Instant};
 
-use super::{AuthError, Credentials, Told, fetch::Remote, token::Claims};
+use super::{AuthError, Credentials, CallbackContext, fetch::Remote, token::Claims};
 use crate::{
     config::Secret,
     outbound::Authorities,
@@ -44,7 +44,7 @@ const MAX_LIFE: u64 = 86_400;
 
 /// Where to ask, and what was answered lately.
 #[derive(Debug)]
-pub(super) struct Callback {
+pub(super) struct CallbackClient {
     remote: Remote,
     naming: Naming,
     /// Questions about those who were good lately, and about all others: strangers keep nobody waiting.
@@ -59,14 +59,14 @@ pub(super) struct Callback {
 }
 
 #[derive(Deserialize)]
-struct Answer {
+struct CallbackAnswer {
     sub: String,
     topics: Option<Vec<String>>,
     publish: Option<Vec<String>>,
     expires_in: f64,
 }
 
-impl Callback {
+impl CallbackClient {
     /// A URL to ask about editors who are named so.
     pub(super) fn new(url: &Secret, trusted: Option<Authorities>, naming: Naming) -> Result<Self, String> {
         let turns = (Semaphore::new(MAX_QUESTIONS), Semaphore::new(MAX_QUESTIONS));
@@ -98,7 +98,7 @@ impl Callback {
         let made = Made::Asked { known, at: now_ms() };
         let mut headers = headers(credentials)?;
         let who = self.hash(&[header::COOKIE, header::AUTHORIZATION], &headers);
-        tell(&credentials.told, &mut headers);
+        tell(&credentials.callback_context, &mut headers);
         let question = self.hash(&[header::COOKIE, header::AUTHORIZATION, HOST, PROTO, TOPICS], &headers);
         if !fresh && let Some(claims) = self.remembered(question) {
             return Ok(claims);
@@ -140,7 +140,7 @@ impl Callback {
             return Err(AuthError::Refused(format!("the CMS refused (its answer was {status})")));
         }
         // The parser's message may quote the answer; its place in it is enough.
-        let answer: Answer = serde_json::from_slice(body).map_err(|error| {
+        let answer: CallbackAnswer = serde_json::from_slice(body).map_err(|error| {
             let place = format!("line {}, column {}", error.line(), error.column());
             self.away(&format!("the answer is not {{\"sub\":…,\"topics\":[…],\"expires_in\":…}} ({place})"))
         })?;
@@ -219,10 +219,10 @@ const TOPICS: HeaderName = HeaderName::from_static("x-carillon-topics");
 
 /// Tells the CMS what else is known. What cannot stand in a header is left out, and so are topics that are too many: a
 /// part of them would be taken for all.
-fn tell(told: &Told, headers: &mut HeaderMap) {
-    let topics = told.topics.join(",");
+fn tell(context: &CallbackContext, headers: &mut HeaderMap) {
+    let topics = context.topics.join(",");
     let topics = Some(&topics).filter(|topics| !topics.is_empty() && topics.len() <= MAX_TOPICS);
-    for (name, value) in [(HOST, told.host.as_ref()), (PROTO, told.scheme.as_ref()), (TOPICS, topics)] {
+    for (name, value) in [(HOST, context.host.as_ref()), (PROTO, context.scheme.as_ref()), (TOPICS, topics)] {
         if let Some(value) = value.and_then(|value| HeaderValue::from_str(value).ok()) {
             headers.insert(name, value);
         }

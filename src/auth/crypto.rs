@@ -55,7 +55,7 @@ fn verifier(algorithm: &Algorithm, key: &DecodingKey) -> Result<Box<dyn JwtVerif
         return Err(ErrorKind::InvalidAlgorithm.into());
     }
     let public = |check| -> Result<Box<dyn JwtVerifier>> {
-        Ok(Box::new(Public { algorithm: *algorithm, check, key: key.clone() }))
+        Ok(Box::new(PublicKeyVerifier { algorithm: *algorithm, check, key: key.clone() }))
     };
     match algorithm {
         Algorithm::HS256 | Algorithm::HS384 | Algorithm::HS512 => {
@@ -125,13 +125,13 @@ fn der_value(kind: u8, text: &[u8]) -> Option<(&[u8], &[u8])> {
 }
 
 /// A public key.
-struct Public {
+struct PublicKeyVerifier {
     algorithm: Algorithm,
     check: &'static dyn VerificationAlgorithm,
     key: DecodingKey,
 }
 
-impl Verifier<Vec<u8>> for Public {
+impl Verifier<Vec<u8>> for PublicKeyVerifier {
     fn verify(&self, message: &[u8], signed: &Vec<u8>) -> std::result::Result<(), signature::Error> {
         let checked = match self.key.kind() {
             DecodingKeyKind::SecretOrDer(bytes) => {
@@ -150,7 +150,7 @@ impl Verifier<Vec<u8>> for Public {
     }
 }
 
-impl JwtVerifier for Public {
+impl JwtVerifier for PublicKeyVerifier {
     fn algorithm(&self) -> Algorithm {
         self.algorithm
     }

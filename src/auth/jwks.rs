@@ -58,12 +58,12 @@ fn read_set(bytes: &[u8]) -> Result<Vec<Key>, String> {
 }
 
 #[derive(Debug)]
-enum Place {
+enum KeySetLocation {
     File(PathBuf),
     Url(Box<Remote>),
 }
 
-impl Place {
+impl KeySetLocation {
     async fn read(&self) -> Result<Vec<Key>, Failure> {
         let read = match self {
             Self::File(path) => {
@@ -90,13 +90,13 @@ impl Place {
 }
 
 #[derive(Debug, Clone)]
-struct Known {
+struct CachedKeys {
     keys: Arc<[Key]>,
     read: Instant,
 }
 
 /// Whether the set may be read again.
-enum Turn {
+enum NextRead {
     Now,
     /// It was read often of late: then.
     In(Duration),
@@ -116,15 +116,15 @@ struct Reads {
 
 impl Reads {
     /// Whether it is time for another one.
-    fn turn(&self, span: Duration) -> Turn {
-        let (Some(first), Some(last)) = (self.ended.front(), self.ended.back()) else { return Turn::Now };
+    fn next_read(&self, span: Duration) -> NextRead {
+        let (Some(first), Some(last)) = (self.ended.front(), self.ended.back()) else { return NextRead::Now };
         if matches!(self.outcome, Some(Err(_))) && last.elapsed() < FAILED.min(span) {
-            return Turn::Failed;
+            return NextRead::Failed;
         }
         let many = self.ended.len() >= READS && first.elapsed() < span;
         match STEADY.min(span).checked_sub(last.elapsed()).filter(|wait| many && !wait.is_zero()) {
-            Some(wait) => Turn::In(wait),
-            None => Turn::Now,
+            Some(wait) => NextRead::In(wait),
+            None => NextRead::Now,
         }
     }
 
@@ -140,9 +140,9 @@ impl Reads {
 /// A set of keys and where it is read from.
 #[derive(Debug)]
 pub(super) struct Jwks {
-    place: Place,
+    place: KeySetLocation,
     span: Duration,
-    known: RwLock<Option<Known>>,
+    known: RwLock<Option<CachedKeys>>,
     /// Held while reading: everybody else waits for that one.
     reads: Mutex<Reads>,
 }
@@ -151,17 +151,17 @@ impl Jwks {
     /// A file, which must be readable now.
     pub(super) fn file(path: PathBuf) -> Result<Self, String> {
         let keys = read_set(&std::fs::read(&path).map_err(|error| error.to_string())?)?;
-        let jwks = Self::new(Place::File(path));
+        let jwks = Self::new(KeySetLocation::File(path));
         jwks.learn(keys);
         Ok(jwks)
     }
 
     /// A URL, which is read when the first token comes: the CMS may start after us.
     pub(super) fn url(url: &Secret, trusted: Option<Authorities>) -> Result<Self, String> {
-        Ok(Self::new(Place::Url(Box::new(Remote::new(url, trusted)?))))
+        Ok(Self::new(KeySetLocation::Url(Box::new(Remote::new(url, trusted)?))))
     }
 
-    fn new(place: Place) -> Self {
+    fn new(place: KeySetLocation) -> Self {
         Self { place, span: SPAN, known: RwLock::default(), reads: Mutex::default() }
     }
 
@@ -173,11 +173,11 @@ impl Jwks {
     }
 
     fn learn(&self, keys: Vec<Key>) {
-        let known = Known { keys: keys.into(), read: Instant::now() };
+        let known = CachedKeys { keys: keys.into(), read: Instant::now() };
         *self.known.write().unwrap_or_else(PoisonError::into_inner) = Some(known);
     }
 
-    fn known(&self) -> Option<Known> {
+    fn known(&self) -> Option<CachedKeys> {
         self.known.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -194,7 +194,7 @@ impl Jwks {
         if !found.is_empty() {
             // Good keys, though old: whoever comes first reads again, nobody else waits.
             if let Ok(reads) = self.reads.try_lock()
-                && matches!(reads.turn(self.span), Turn::Now)
+                && matches!(reads.next_read(self.span), NextRead::Now)
             {
                 self.read(reads).await.ok();
             }
@@ -225,11 +225,11 @@ impl Jwks {
                 return Ok(());
             }
             let since = reads.begun.is_some_and(|begun| begun > came);
-            match reads.turn(self.span) {
-                Turn::Failed => return reads.outcome.clone().unwrap_or(Ok(())),
+            match reads.next_read(self.span) {
+                NextRead::Failed => return reads.outcome.clone().unwrap_or(Ok(())),
                 _ if since => return reads.outcome.clone().unwrap_or(Ok(())),
-                Turn::Now => return self.read(reads).await,
-                Turn::In(wait) => {
+                NextRead::Now => return self.read(reads).await,
+                NextRead::In(wait) => {
                     drop(reads);
                     tokio::time::sleep(wait).await;
                 }

@@ -20,7 +20,7 @@ use arc_swap::ArcSwap;
 
 #[cfg(feature = "simulation")]
 pub use self::fetch::Scripted;
-use self::{callback::Callback, names::CaseNotice};
+use self::{callback::CallbackClient, names::CaseNotice};
 pub use self::{
     grant::{Grant, Patterns},
     names::naming,
@@ -44,12 +44,12 @@ pub struct Credentials {
     /// The request's `Authorization` header, for mode `callback`: bytes, as they came.
     pub authorization: Option<Vec<u8>>,
     /// What the CMS is told besides, in mode `callback`.
-    pub told: Told,
+    pub callback_context: CallbackContext,
 }
 
 /// What the CMS is told besides the credentials: a CMS with several sites asks itself which of them it is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Told {
+pub struct CallbackContext {
     /// `http` or `https`, as the client sees the node.
     pub scheme: Option<String>,
     /// The host that the client asked, with its port where one is written.
@@ -72,14 +72,14 @@ impl Credentials {
             token: bearer.or_else(from_cookie).map(Into::into),
             authorization: authorization.map(Into::into),
             cookies,
-            told: Told::default(),
+            callback_context: CallbackContext::default(),
         }
     }
 
     /// The same, with what the CMS is told besides.
     #[must_use]
-    pub fn telling(mut self, told: Told) -> Self {
-        self.told = told;
+    pub fn with_callback_context(mut self, callback_context: CallbackContext) -> Self {
+        self.callback_context = callback_context;
         self
     }
 
@@ -178,7 +178,7 @@ pub struct Authenticator {
 #[derive(Debug)]
 enum Mode {
     Jwt(Verifier),
-    Callback(Box<Callback>),
+    Callback(Box<CallbackClient>),
     None,
 }
 
@@ -189,7 +189,7 @@ impl Authenticator {
         let mode = match mode {
             AuthMode::Jwt(jwt) => Mode::Jwt(Verifier::new(jwt, settings)?),
             AuthMode::Callback(callback) => Mode::Callback(Box::new(
-                Callback::new(&callback.url, fetch::trusted(settings)?, naming(settings))
+                CallbackClient::new(&callback.url, fetch::trusted(settings)?, naming(settings))
                     .map_err(|what| SettingError::new("auth.callback_url", what))?,
             )),
             AuthMode::None => Mode::None,

@@ -51,7 +51,7 @@ pub struct Claims {
 /// What tokens are checked against.
 #[derive(Debug)]
 pub struct Verifier {
-    keys: Keys,
+    keys: VerificationKeys,
     algorithms: Vec<Algorithm>,
     issuer: Vec<String>,
     audience: Vec<String>,
@@ -60,7 +60,7 @@ pub struct Verifier {
 }
 
 #[derive(Debug)]
-enum Keys {
+enum VerificationKeys {
     Fixed(Vec<Key>),
     Set(Box<Jwks>),
 }
@@ -80,7 +80,7 @@ impl Verifier {
         let keys = match &jwt.keys {
             KeySource::Secret { current, previous } => {
                 let key = |secret: &Secret| Key::new(DecodingKey::from_secret(secret.expose().as_bytes()));
-                Keys::Fixed(std::iter::once(current).chain(previous).map(key).collect())
+                VerificationKeys::Fixed(std::iter::once(current).chain(previous).map(key).collect())
             }
             KeySource::PublicKey(path) => {
                 let complaint = |what: &str| {
@@ -94,7 +94,7 @@ impl Verifier {
                     let what = format!("does not fit {}, whose algorithm is {own}", path.display());
                     return Err(SettingError::new("auth.algorithms", what));
                 }
-                Keys::Fixed(vec![key])
+                VerificationKeys::Fixed(vec![key])
             }
             KeySource::JwksFile(path) => {
                 let complaint = |what: String| {
@@ -102,11 +102,11 @@ impl Verifier {
                     let shown = shown_url(&path.display().to_string());
                     SettingError::new("auth.jwks", format_args!("is {shown}: {what}"))
                 };
-                Keys::Set(Box::new(Jwks::file(path.clone()).map_err(complaint)?))
+                VerificationKeys::Set(Box::new(Jwks::file(path.clone()).map_err(complaint)?))
             }
             KeySource::JwksUrl(url) => {
                 let jwks = Jwks::url(url, fetch::trusted(settings)?);
-                Keys::Set(Box::new(jwks.map_err(|what| SettingError::new("auth.jwks", what))?))
+                VerificationKeys::Set(Box::new(jwks.map_err(|what| SettingError::new("auth.jwks", what))?))
             }
         };
         let (issuer, audience) = (jwt.issuer.clone(), jwt.audience.clone());
@@ -120,15 +120,15 @@ impl Verifier {
         let algorithm = self.algorithm(&header)?;
         let found;
         let keys = match &self.keys {
-            Keys::Fixed(keys) => keys,
-            Keys::Set(jwks) => {
+            VerificationKeys::Fixed(keys) => keys,
+            VerificationKeys::Set(jwks) => {
                 found = jwks.find(header.kid.as_deref(), algorithm).await?;
                 &found
             }
         };
         let mut claims = signed_claims(token, keys, algorithm);
         if claims.is_err()
-            && let Keys::Set(jwks) = &self.keys
+            && let VerificationKeys::Set(jwks) = &self.keys
             && keys.iter().any(Key::is_unnamed)
             && jwks.reread().await
         {

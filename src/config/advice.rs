@@ -159,7 +159,7 @@ impl Config {
 
     /// The key of the two that was written.
     fn written(&self, [key, file]: [&'static str; 2]) -> &'static str {
-        let is_default = self.source(key).is_none_or(|source| *source == super::Source::Default);
+        let is_default = self.source(key).is_none_or(|source| *source == super::ValueSource::Default);
         if is_default { file } else { key }
     }
 }

@@ -4,7 +4,7 @@
 
 use std::{fmt, path::PathBuf, time::Duration};
 
-use super::{Config, ConfigError, reader::Reader, secret::Secret};
+use super::{Config, ConfigError, reader::ValueReader, secret::Secret};
 
 /// Bytes that a shared secret must have (RFC 7518, 3.2, for HS256).
 const SECRET_BYTES: usize = 32;
@@ -120,7 +120,7 @@ enum Word {
 }
 
 impl Auth {
-    pub(super) fn read(reader: &mut Reader) -> Self {
+    pub(super) fn read(reader: &mut ValueReader) -> Self {
         let words = [("jwt", Word::Jwt), ("callback", Word::Callback), ("none", Word::None)];
         let word = reader.choice("auth.mode", &words);
         // Everything is read in any mode, so that a typing error does not wait for the day the mode changes.
@@ -163,7 +163,7 @@ fn is_url(text: &str) -> bool {
         && !text.contains(|c: char| c.is_whitespace() || c.is_control())
 }
 
-pub(super) fn url(reader: &mut Reader, key: &str) -> Option<Secret> {
+pub(super) fn url(reader: &mut ValueReader, key: &str) -> Option<Secret> {
     let url = reader.text(key)?;
     if !is_url(&url) {
         reader.complain(
@@ -175,7 +175,7 @@ pub(super) fn url(reader: &mut Reader, key: &str) -> Option<Secret> {
 }
 
 impl Jwt {
-    fn read(reader: &mut Reader, needed: bool) -> Option<Self> {
+    fn read(reader: &mut ValueReader, needed: bool) -> Option<Self> {
         let keys = KeySource::read(reader, needed);
         let all = [Algorithm::SYMMETRIC, Algorithm::ASYMMETRIC].concat();
         let fitting: &[Algorithm] = match keys {
@@ -196,7 +196,7 @@ impl Jwt {
 }
 
 impl KeySource {
-    fn read(reader: &mut Reader, needed: bool) -> Option<Self> {
+    fn read(reader: &mut ValueReader, needed: bool) -> Option<Self> {
         let secret = shared(reader, "auth.secret");
         let previous = shared(reader, "auth.previous_secret");
         let public = reader.file("auth.public_key_file");
@@ -224,7 +224,7 @@ impl KeySource {
 }
 
 /// A secret that others have too: long enough not to be guessed.
-pub(super) fn shared(reader: &mut Reader, key: &str) -> Option<Secret> {
+pub(super) fn shared(reader: &mut ValueReader, key: &str) -> Option<Secret> {
     let secret = reader.secret(key)?;
     let bytes = secret.expose().len();
     if secret.expose().contains("-----BEGIN") {

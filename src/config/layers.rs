@@ -15,8 +15,8 @@ use ::config::{Config as Tree, Environment, File, FileFormat, Map, Source as Lay
 
 use super::{
     Config, ConfigError, DEFAULT_TOML,
-    reader::Reader,
-    values::{KNOWN, Source, Values},
+    reader::ValueReader,
+    values::{KNOWN, ValueSource, Values},
 };
 
 const PREFIX: &str = "CARILLON__";
@@ -75,7 +75,7 @@ impl Layers {
                 ));
             } else if known.is_none() && name.starts_with(PREFIX) {
                 let key = name[PREFIX.len()..].to_lowercase().replace("__", ".");
-                self.problems.push(unknown(&key, &Source::Environment(name)));
+                self.problems.push(unknown(&key, &ValueSource::Environment(name)));
             } else if known.is_some() {
                 match value.into_string() {
                     Ok(value) => drop(self.environment.insert(name, value)),
@@ -104,7 +104,7 @@ impl Layers {
     /// Merges and checks. All problems are reported at once.
     pub fn load(self) -> Result<Config, ConfigError> {
         let (values, mut problems) = self.clone().merge()?;
-        let mut reader = Reader::new(values);
+        let mut reader = ValueReader::new(values);
         let config = Config { layers: self, ..Config::read(&mut reader) };
         problems.extend(reader.into_problems());
         if problems.is_empty() { Ok(config) } else { Err(ConfigError(problems)) }
@@ -140,11 +140,11 @@ impl Layers {
                 |pairs: &Pairs| pairs.0.get(key).map(|(_, by)| *by).filter(|by| Some(*by) == value.origin());
             let known = KNOWN.iter().any(|known| known == key);
             let source = match (said(&self.orders).or_else(|| said(&self.wishes)), value.origin()) {
-                (Some(by), _) => Source::Command(by),
-                (None, Some("the environment")) => Source::Environment(variable(key)),
-                (None, None) if known => Source::Default,
+                (Some(by), _) => ValueSource::Command(by),
+                (None, Some("the environment")) => ValueSource::Environment(variable(key)),
+                (None, None) if known => ValueSource::Default,
                 // An empty section has no origin; what nobody compiled in stands in the file.
-                (None, _) => Source::File(self.file.clone().unwrap_or_default()),
+                (None, _) => ValueSource::File(self.file.clone().unwrap_or_default()),
             };
             if known {
                 values.insert(key.to_owned(), (value.clone(), source));
@@ -197,7 +197,7 @@ fn variable(key: &str) -> String {
     format!("{PREFIX}{}", key.to_uppercase().replace('.', "__"))
 }
 
-fn unknown(key: &str, source: &Source) -> String {
+fn unknown(key: &str, source: &ValueSource) -> String {
     let (section, name) = key.split_once('.').unwrap_or((key, ""));
     let lower = section.to_lowercase();
     if !sections().any(|known| known == lower) {

@@ -7,7 +7,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use ipnet::IpNet;
 use url::Url;
 
-use super::{reader::Reader, secret::Secret};
+use super::{reader::ValueReader, secret::Secret};
 
 /// `[http]`
 #[derive(Debug, Clone)]
@@ -41,7 +41,7 @@ pub struct KeepAlive {
 const ADDRESS: &str = "an address and port, for example 0.0.0.0:8080, 127.0.0.1:8080 or [::]:8080";
 
 impl Http {
-    pub(super) fn read(reader: &mut Reader) -> Self {
+    pub(super) fn read(reader: &mut ValueReader) -> Self {
         let origin = "an origin as browsers send it, for example https://cms.example.com or http://localhost:3000 \
                       (no path, no *)";
         Self {
@@ -74,7 +74,7 @@ impl Http {
     }
 }
 
-fn listen(reader: &mut Reader, key: &str) -> SocketAddr {
+fn listen(reader: &mut ValueReader, key: &str) -> SocketAddr {
     reader.parsed(key, ADDRESS, |text| text.parse().ok()).unwrap_or_else(|| ([127, 0, 0, 1], 0).into())
 }
 
@@ -134,7 +134,7 @@ impl Internal {
         })
     }
 
-    pub(super) fn read(reader: &mut Reader) -> Self {
+    pub(super) fn read(reader: &mut ValueReader) -> Self {
         let publish_token = reader.secret("internal.publish_token");
         let hosts = reader.parsed_list(
             "internal.hosts",

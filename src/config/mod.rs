@@ -1,8 +1,8 @@
-//! What an operator can decide, as plain checked values: one struct for each room of the house.
+//! What an operator can decide, as plain checked values: one struct for each section.
 //!
-//! `default.toml` is the documentation. [`Layers`] merges it with the file and the environment, `Reader` checks,
-//! and what comes out can be trusted by everybody above. Must not know what the words of the protocol mean; areas and
-//! topics are texts here.
+//! `default.toml` is the documentation. [`Layers`] merges it with the file and the environment, `ValueReader` checks,
+//! and what comes out can be trusted by everybody above. Areas and topics are
+//! plain texts here.
 
 mod advice;
 mod auth;
@@ -24,7 +24,7 @@ use std::{
 
 #[cfg(test)]
 pub(crate) use self::advice::PER_CURSOR;
-use self::reader::Reader;
+use self::reader::ValueReader;
 pub use self::reader::secret_file;
 pub use self::{
     auth::{Algorithm, Auth, AuthMode, Callback, Jwt, KeySource},
@@ -36,7 +36,7 @@ pub use self::{
         Settings, Sources, Telemetry, Transports,
     },
     surroundings::{is_coloured, user_state_dir},
-    values::Source,
+    values::ValueSource,
 };
 
 /// The documentation of every key, and the defaults.
@@ -85,7 +85,7 @@ pub struct Config {
     pub telemetry: Telemetry,
     /// The demo.
     pub demo: Demo,
-    written: BTreeMap<String, Source>,
+    written: BTreeMap<String, ValueSource>,
     literals: BTreeMap<String, String>,
     layers: Layers,
 }
@@ -96,7 +96,7 @@ impl Config {
         Layers::new().file(file).environment().load()
     }
 
-    fn read(reader: &mut Reader) -> Self {
+    fn read(reader: &mut ValueReader) -> Self {
         Self {
             node: Node::read(reader),
             http: Http::read(reader),
@@ -137,7 +137,7 @@ impl Config {
     }
 
     /// Where the value of a key was written.
-    pub fn source(&self, key: &str) -> Option<&Source> {
+    pub fn source(&self, key: &str) -> Option<&ValueSource> {
         self.written.get(key)
     }
 

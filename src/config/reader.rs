@@ -10,17 +10,17 @@ use ::config::ValueKind;
 
 use super::{
     secret::{Secret, hidden, shown_url},
-    values::{Source, Values},
+    values::{ValueSource, Values},
 };
 
 /// Reads values and collects complaints. A bad value reads as a harmless one, since nobody sees the result then.
 #[derive(Debug)]
-pub(super) struct Reader {
+pub(super) struct ValueReader {
     values: Values,
     problems: Vec<String>,
 }
 
-impl Reader {
+impl ValueReader {
     /// A reader of merged values.
     pub(super) fn new(values: Values) -> Self {
         Self { values, problems: Vec::new() }
@@ -32,7 +32,7 @@ impl Reader {
     }
 
     /// Where each value was written.
-    pub(super) fn sources(&self) -> BTreeMap<String, Source> {
+    pub(super) fn sources(&self) -> BTreeMap<String, ValueSource> {
         self.values.iter().map(|(key, (_, source))| (key.clone(), source.clone())).collect()
     }
 
@@ -43,7 +43,7 @@ impl Reader {
 
     /// Whether nobody has said anything about a key.
     pub(super) fn is_default(&self, key: &str) -> bool {
-        self.values.get(key).is_none_or(|(_, source)| *source == Source::Default)
+        self.values.get(key).is_none_or(|(_, source)| *source == ValueSource::Default)
     }
 
     /// Complains about a key; `what` continues the sentence «http.listen (carillon.toml) …».

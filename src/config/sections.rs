@@ -6,7 +6,7 @@ use std::{path::PathBuf, time::Duration};
 
 use super::{
     auth::{shared, url},
-    reader::Reader,
+    reader::ValueReader,
     secret::{Secret, shown_url},
 };
 
@@ -18,7 +18,7 @@ pub struct Node {
 }
 
 impl Node {
-    pub(super) fn read(reader: &mut Reader) -> Self {
+    pub(super) fn read(reader: &mut ValueReader) -> Self {
         let allowed = |text: &str| {
             let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
             ((1..=64).contains(&text.len()) && text.chars().all(fits)).then(|| text.to_owned())
@@ -74,7 +74,7 @@ pub struct Redis {
 }
 
 impl Redis {
-    pub(super) fn read(reader: &mut Reader) -> Self {
+    pub(super) fn read(reader: &mut ValueReader) -> Self {
         let url = reader.text("redis.url");
         let scheme = url.as_deref().map(|url| url.split_once("://").map_or("", |(scheme, _)| scheme));
         let base =
@@ -142,7 +142,7 @@ pub struct Areas {
 }
 
 impl Areas {
-    pub(super) fn read(reader: &mut Reader) -> Self {
+    pub(super) fn read(reader: &mut ValueReader) -> Self {
         let area = |text: &str| {
             let mut bytes = text.bytes();
             let first = bytes.next().is_some_and(|b| b.is_ascii_lowercase());
@@ -179,7 +179,7 @@ pub struct Transports {
 }
 
 impl Transports {
-    pub(super) fn read(reader: &mut Reader) -> Self {
+    pub(super) fn read(reader: &mut ValueReader) -> Self {
         // All three may be off: pages then say that they have to be refreshed by hand, and open nothing.
         Self {
             websocket: reader.flag("websocket.enabled"),
@@ -196,7 +196,7 @@ macro_rules! room {
         pub struct $name { $($(#[$doc])+ pub $field: $kind,)+ }
 
         impl $name {
-            pub(super) fn read(reader: &mut Reader) -> Self {
+            pub(super) fn read(reader: &mut ValueReader) -> Self {
                 // The ranges keep every number within its type.
                 Self { $($field: reader.$read($key, $range).try_into().unwrap_or_default(),)+ }
             }
@@ -338,7 +338,7 @@ pub struct Telemetry {
 }
 
 impl Telemetry {
-    pub(super) fn read(reader: &mut Reader) -> Self {
+    pub(super) fn read(reader: &mut ValueReader) -> Self {
         use LogLevel::{Debug, Error, Info, Trace, Warn};
         let levels = [("error", Error), ("warn", Warn), ("info", Info), ("debug", Debug), ("trace", Trace)];
         let formats = [("text", LogFormat::Text), ("json", LogFormat::Json)];
@@ -359,7 +359,7 @@ pub struct Demo {
 }
 
 impl Demo {
-    pub(super) fn read(reader: &mut Reader) -> Self {
+    pub(super) fn read(reader: &mut ValueReader) -> Self {
         Self { enabled: reader.flag("demo.enabled") }
     }
 }

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::{
     Config,
     secret::EMPTY,
-    values::{KNOWN, Source},
+    values::{KNOWN, ValueSource},
 };
 
 impl Config {
@@ -22,7 +22,7 @@ impl Config {
             }
             let _ = write!(text, "{name} = {}", self.literals.get(key).map_or(EMPTY, String::as_str));
             match self.source(key) {
-                None | Some(Source::Default) => text.push('\n'),
+                None | Some(ValueSource::Default) => text.push('\n'),
                 Some(source) => drop(writeln!(text, " # {source}")),
             }
         }
@@ -35,7 +35,7 @@ impl Config {
             let literal = self.literals.get(key).map_or(EMPTY, String::as_str);
             // Texts, numbers, booleans and lists are written in TOML as in JSON.
             let value: serde_json::Value = serde_json::from_str(literal).unwrap_or_else(|_| literal.into());
-            let source = self.source(key).map_or_else(|| Source::Default.to_string(), ToString::to_string);
+            let source = self.source(key).map_or_else(|| ValueSource::Default.to_string(), ToString::to_string);
             (key.clone(), serde_json::json!({"value": value, "source": source}))
         };
         KNOWN.iter().map(entry).collect::<serde_json::Map<_, _>>().into()

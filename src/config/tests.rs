@@ -90,9 +90,9 @@ fn the_environment_wins_over_the_file_and_the_command_over_both() {
         "environment variable CARILLON__HTTP__LISTEN"
     );
     assert_eq!(config.source("http.base_path").unwrap().to_string(), "--base-path");
-    assert_eq!(config.source("limits.sessions"), Some(&Source::File(file.path().into())));
-    assert_eq!(config.source("limits.event_bytes"), Some(&Source::Command("carillon dev")));
-    assert_eq!(config.source("log.length"), Some(&Source::Default));
+    assert_eq!(config.source("limits.sessions"), Some(&ValueSource::File(file.path().into())));
+    assert_eq!(config.source("limits.event_bytes"), Some(&ValueSource::Command("carillon dev")));
+    assert_eq!(config.source("log.length"), Some(&ValueSource::Default));
 }
 
 #[test]

@@ -22,7 +22,7 @@ pub(super) static KNOWN: LazyLock<Vec<String>> = LazyLock::new(|| {
 
 /// Where a value came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Source {
+pub enum ValueSource {
     /// `default.toml`, compiled in.
     Default,
     /// The configuration file.
@@ -33,7 +33,7 @@ pub enum Source {
     Command(&'static str),
 }
 
-impl fmt::Display for Source {
+impl fmt::Display for ValueSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Default => f.write_str("default"),
@@ -45,4 +45,4 @@ impl fmt::Display for Source {
 }
 
 /// Every value by its key, with its source.
-pub(super) type Values = BTreeMap<String, (Value, Source)>;
+pub(super) type Values = BTreeMap<String, (Value, ValueSource)>;

@@ -10,13 +10,13 @@ use axum::{
 use base64::{Engine, prelude::BASE64_STANDARD};
 use sha2::{Digest, Sha384};
 
-use super::Public;
+use super::PublicState;
 
 const REALTIME_JS: &str = include_str!("../../client/realtime.js");
 const REALTIME_JS_MAP: &str = include_str!("../../client/realtime.js.map");
 const REALTIME_D_TS: &str = include_str!("../../client/realtime.d.ts");
 
-pub(super) fn realtime_js() -> MethodRouter<Arc<Public>> {
+pub(super) fn realtime_js() -> MethodRouter<Arc<PublicState>> {
     static TAG: LazyLock<String> = LazyLock::new(|| tag(REALTIME_JS));
     get(
         |headers: HeaderMap| async move { file(&headers, "text/javascript; charset=utf-8", REALTIME_JS, &TAG) },
@@ -24,7 +24,7 @@ pub(super) fn realtime_js() -> MethodRouter<Arc<Public>> {
 }
 
 /// The same file under an address that no other build has, for import maps and `modulepreload`: browsers never ask again.
-pub(super) fn realtime_js_for_good() -> MethodRouter<Arc<Public>> {
+pub(super) fn realtime_js_for_good() -> MethodRouter<Arc<PublicState>> {
     get(|| async {
         let headers = [
             (header::CONTENT_TYPE, "text/javascript; charset=utf-8"),
@@ -52,12 +52,12 @@ pub(super) fn integrity() -> &'static str {
     &INTEGRITY
 }
 
-pub(super) fn realtime_js_map() -> MethodRouter<Arc<Public>> {
+pub(super) fn realtime_js_map() -> MethodRouter<Arc<PublicState>> {
     static TAG: LazyLock<String> = LazyLock::new(|| tag(REALTIME_JS_MAP));
     get(|headers: HeaderMap| async move { file(&headers, "application/json", REALTIME_JS_MAP, &TAG) })
 }
 
-pub(super) fn realtime_d_ts() -> MethodRouter<Arc<Public>> {
+pub(super) fn realtime_d_ts() -> MethodRouter<Arc<PublicState>> {
     static TAG: LazyLock<String> = LazyLock::new(|| tag(REALTIME_D_TS));
     get(|headers: HeaderMap| async move { file(&headers, "text/plain; charset=utf-8", REALTIME_D_TS, &TAG) })
 }

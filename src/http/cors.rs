@@ -9,10 +9,10 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use super::Public;
+use super::PublicState;
 
 /// Answers preflights, and marks answers as readable for listed origins.
-pub(super) async fn share(State(public): State<Arc<Public>>, request: Request, next: Next) -> Response {
+pub(super) async fn share(State(public): State<Arc<PublicState>>, request: Request, next: Next) -> Response {
     let origin = request.headers().get(header::ORIGIN).cloned();
     let listed =
         origin.filter(|origin| origin.to_str().is_ok_and(|text| public.settings.origins.is_listed(text)));

@@ -12,8 +12,8 @@ use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
 use super::{
-    Internal,
-    internal::Right,
+    InternalState,
+    internal::Permission,
     refusal::{Refusal, bus_problem, too_large},
 };
 use crate::{
@@ -22,46 +22,46 @@ use crate::{
 };
 
 #[derive(Deserialize)]
-struct Out {
+struct DisconnectRequest {
     user: Option<String>,
     session: Option<String>,
     jti: Option<String>,
 }
 
 #[derive(Deserialize)]
-struct Anew {
+struct RefreshRequest {
     user: String,
 }
 
-/// `POST /disconnect`: closes sessions (4403), and what proved them opens no door any more.
+/// `POST /disconnect`: closes sessions (4403), and what proved who they are is refused from now on.
 pub(super) async fn disconnect(
-    State(internal): State<Arc<Internal>>,
+    State(internal): State<Arc<InternalState>>,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<Value>, Refusal> {
     const SHAPE: &str = r#"{"user":"…"}, {"session":"…"} or {"jti":"…"}"#;
-    let right = internal.right(&headers).await?;
-    let out: Out = read(body, SHAPE)?;
+    let permission = internal.permission(&headers).await?;
+    let out: DisconnectRequest = read(body, SHAPE)?;
     let whom = match (out.user, out.session, out.jti) {
         (Some(user), None, None) => Whom::User(user),
         (None, Some(session), None) => Whom::Session(session),
         (None, None, Some(jti)) => Whom::Token(jti),
         _ => return Err(bad(SHAPE, "it must name one of them").into()),
     };
-    let named = revoke(&internal, &right, Kind::Disconnect, whom, SHAPE).await?;
+    let named = revoke(&internal, &permission, Kind::Disconnect, whom, SHAPE).await?;
     Ok(Json(named.0))
 }
 
 /// `POST /refresh`: sessions have to bring a new token. Answers when every token that is issued from now on counts.
 pub(super) async fn refresh(
-    State(internal): State<Arc<Internal>>,
+    State(internal): State<Arc<InternalState>>,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<Value>, Refusal> {
     const SHAPE: &str = r#"{"user":"…"}"#;
-    let right = internal.right(&headers).await?;
-    let anew: Anew = read(body, SHAPE)?;
-    let (named, at) = revoke(&internal, &right, Kind::Refresh, Whom::User(anew.user), SHAPE).await?;
+    let permission = internal.permission(&headers).await?;
+    let anew: RefreshRequest = read(body, SHAPE)?;
+    let (named, at) = revoke(&internal, &permission, Kind::Refresh, Whom::User(anew.user), SHAPE).await?;
     // Tokens say in whole seconds when they were issued: those of this second are not told from older ones.
     tokio::time::sleep(Duration::from_millis(1_000 - at % 1_000)).await;
     Ok(Json(named))
@@ -79,8 +79,8 @@ fn read<T: DeserializeOwned>(body: Result<Bytes, BytesRejection>, shape: &str) -
 
 /// The answer, and when it was ordered (ms of this node's clock).
 async fn revoke(
-    internal: &Internal,
-    right: &Right,
+    internal: &InternalState,
+    permission: &Permission,
     kind: Kind,
     whom: Whom,
     shape: &str,
@@ -93,7 +93,7 @@ async fn revoke(
     if name.len() > MAX_NAME * 4 {
         return Err(bad(shape, "the name is too long").into());
     }
-    check(internal, right, &whom)?;
+    check(internal, permission, &whom)?;
     let named = json!({ word: name });
     let at = internal.bus.revoke(kind, whom).await.map_err(|error| problem(&error))?;
     tracing::info!(?kind, whom = %named, "revoked on all nodes");
@@ -108,7 +108,7 @@ fn problem(error: &BusError) -> Problem {
 
 /// Who may publish to all private topics of an editor may shut them out; where no area is private, who may publish
 /// everywhere. Sessions and tokens may be anybody's.
-fn check(internal: &Internal, right: &Right, whom: &Whom) -> Result<(), Problem> {
+fn check(internal: &InternalState, permission: &Permission, whom: &Whom) -> Result<(), Problem> {
     let areas = &internal.areas;
     let mut topics: Vec<_> = match whom {
         Whom::User(user) => {
@@ -127,7 +127,7 @@ fn check(internal: &Internal, right: &Right, whom: &Whom) -> Result<(), Problem>
     if topics.is_empty() {
         topics = areas.names().filter_map(|area| Topic::parse(&area, areas).ok()).collect();
     }
-    match topics.iter().find(|topic| !right.covers(topic, areas)) {
+    match topics.iter().find(|topic| !permission.covers(topic, areas)) {
         None => Ok(()),
         Some(topic) => {
             let detail = format!("The token's publish claim does not allow {topic}, which this needs.");

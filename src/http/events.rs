@@ -1,4 +1,4 @@
-//! `<base>/events` (SSE) and `<base>/poll`, both by GET and by POST: how each answers what [`Wish`] has read.
+//! `<base>/events` (SSE) and `<base>/poll`, both by GET and by POST: how each answers what [`StreamQuery`] has read.
 
 use std::{convert::Infallible, sync::Arc};
 
@@ -13,11 +13,11 @@ use futures_util::stream;
 use tokio::sync::oneshot;
 
 use super::{
-    Public,
-    handover::{Handed, Handover},
+    PublicState,
+    handover::{HandedSocket, Handover},
     listener::Peer,
     refusal::Refusal,
-    wish::Wish,
+    stream_query::StreamQuery,
 };
 use crate::{
     hub::Closing,
@@ -27,15 +27,15 @@ use crate::{
 
 /// `GET <base>/events`, `POST <base>/events`
 pub(super) async fn events(
-    State(public): State<Arc<Public>>,
+    State(public): State<Arc<PublicState>>,
     axum::Extension(peer): axum::Extension<Peer>,
     handover: Option<axum::Extension<Handover>>,
     headers: HeaderMap,
     request: Request,
 ) -> Result<Response, Refusal> {
     let count = |problem: &Problem| public.refused(problem.code);
-    let Wish { topics, start, carriage, token } =
-        Wish::read(request, public.sessions.message_bytes).await.inspect_err(count)?;
+    let StreamQuery { topics, start, carriage, token } =
+        StreamQuery::read(request, public.sessions.message_bytes).await.inspect_err(count)?;
     let (slot, caller) =
         enter(&public, public.settings.sse, "sse-disabled", peer, &headers, (token, &topics), true)
             .await
@@ -47,9 +47,9 @@ pub(super) async fn events(
         let asked = handover.ask();
         tasks.spawn(async move {
             match asked.await {
-                Ok(Handed { socket, head, guest }) => {
+                Ok(HandedSocket { socket, head, permit }) => {
                     session.serve(socket.into(), head).await;
-                    drop(guest);
+                    drop(permit);
                 }
                 Err(_) => session.give_up().await,
             }
@@ -74,14 +74,14 @@ pub(super) async fn events(
 
 /// `GET <base>/poll`, `POST <base>/poll`
 pub(super) async fn poll(
-    State(public): State<Arc<Public>>,
+    State(public): State<Arc<PublicState>>,
     axum::Extension(peer): axum::Extension<Peer>,
     headers: HeaderMap,
     request: Request,
 ) -> Result<Response, Refusal> {
     let count = |problem: &Problem| public.refused(problem.code);
-    let Wish { topics, start, carriage, token } =
-        Wish::read(request, public.sessions.message_bytes).await.inspect_err(count)?;
+    let StreamQuery { topics, start, carriage, token } =
+        StreamQuery::read(request, public.sessions.message_bytes).await.inspect_err(count)?;
     let new = !start.goes_on();
     let (slot, caller) =
         enter(&public, public.settings.poll, "poll-disabled", peer, &headers, (token, &topics), new)
@@ -103,7 +103,7 @@ pub(super) async fn poll(
 }
 
 async fn enter(
-    public: &Public,
+    public: &PublicState,
     enabled: bool,
     disabled: &'static str,
     peer: Peer,
@@ -118,7 +118,7 @@ async fn enter(
     public.check_draining()?;
     public.settings.origins.check(headers, peer)?;
     let slot = public.enter(headers, peer)?;
-    let caller = public.caller(headers, token, new, public.told(headers, peer, topics)).await?;
+    let caller = public.caller(headers, token, new, public.callback_context(headers, peer, topics)).await?;
     if caller.identity.is_none() {
         public.count(false)?;
         let detail = "Send a token in `Authorization: Bearer`, in the configured cookie or as token=.";

@@ -26,24 +26,24 @@ use tokio::{
     sync::oneshot,
 };
 
-use super::crowd::Guest;
+use super::connections::ConnectionPermit;
 
 /// What is handed over.
 #[derive(Debug)]
-pub(super) struct Handed {
+pub(super) struct HandedSocket {
     /// The socket.
     pub socket: TcpStream,
     /// Status line and headers, which are not written yet; chunks follow.
     pub head: Vec<u8>,
     /// The connection counts for as long as this lives.
-    pub guest: Arc<Guest>,
+    pub permit: Arc<ConnectionPermit>,
 }
 
 /// The socket of a connection, as hyper uses it.
 #[derive(Debug)]
-pub(super) struct Wire {
+pub(super) struct SharedSocket {
     socket: Arc<TcpStream>,
-    shared: Arc<Shared>,
+    shared: Arc<HandoverState>,
 }
 
 /// The accept loop's hand on the same socket, and the handlers' (an extension of those requests whose answer can take
@@ -51,37 +51,37 @@ pub(super) struct Wire {
 #[derive(Debug, Clone)]
 pub(super) struct Handover {
     socket: Weak<TcpStream>,
-    shared: Arc<Shared>,
+    shared: Arc<HandoverState>,
 }
 
 #[derive(Debug, Default)]
-struct Shared {
+struct HandoverState {
     /// Bytes of an earlier answer wait for the socket.
     unwritten: AtomicBool,
-    wish: Mutex<Wish>,
+    pending: Mutex<PendingHandover>,
 }
 
 #[derive(Debug, Default)]
-struct Wish {
-    asker: Option<oneshot::Sender<Handed>>,
+struct PendingHandover {
+    asker: Option<oneshot::Sender<HandedSocket>>,
     head: Option<Vec<u8>>,
 }
 
 /// A socket that hyper has been made to let go of, and who gets it.
 pub(super) struct Released {
     socket: Arc<TcpStream>,
-    asker: oneshot::Sender<Handed>,
+    asker: oneshot::Sender<HandedSocket>,
     head: Vec<u8>,
 }
 
 /// Both hands on a socket.
-pub(super) fn share(socket: TcpStream) -> (Wire, Handover) {
-    let (socket, shared) = (Arc::new(socket), Arc::<Shared>::default());
+pub(super) fn share(socket: TcpStream) -> (SharedSocket, Handover) {
+    let (socket, shared) = (Arc::new(socket), Arc::<HandoverState>::default());
     let handover = Handover { socket: Arc::downgrade(&socket), shared: Arc::clone(&shared) };
-    (Wire { socket, shared }, handover)
+    (SharedSocket { socket, shared }, handover)
 }
 
-impl Wire {
+impl SharedSocket {
     /// The socket, after an upgrade; `None` while it is being handed over.
     pub(super) fn into_socket(self) -> Option<TcpStream> {
         Arc::into_inner(self.socket)
@@ -90,19 +90,19 @@ impl Wire {
 
 impl Handover {
     /// Asks for the socket, which comes when the handler's answer has come out of the router.
-    pub(super) fn ask(&self) -> oneshot::Receiver<Handed> {
+    pub(super) fn ask(&self) -> oneshot::Receiver<HandedSocket> {
         let (asker, asked) = oneshot::channel();
-        *self.lock() = Wish { asker: Some(asker), head: None };
+        *self.lock() = PendingHandover { asker: Some(asker), head: None };
         asked
     }
 
     /// Takes the answer if the socket was asked for. Then hyper must get none.
     pub(super) fn take(&self, answer: &Response) -> bool {
-        let mut wish = self.lock();
-        if wish.asker.is_some() {
-            wish.head = Some(head(answer));
+        let mut pending = self.lock();
+        if pending.asker.is_some() {
+            pending.head = Some(head(answer));
         }
-        wish.head.is_some()
+        pending.head.is_some()
     }
 
     /// The socket, if it is to be handed over now. Drop hyper's connection before [`Released::hand_over`].
@@ -110,23 +110,23 @@ impl Handover {
         if self.shared.unwritten.load(Relaxed) {
             return None;
         }
-        let mut wish = self.lock();
-        let head = wish.head.take()?;
-        Some(Released { socket: self.socket.upgrade()?, asker: wish.asker.take()?, head })
+        let mut pending = self.lock();
+        let head = pending.head.take()?;
+        Some(Released { socket: self.socket.upgrade()?, asker: pending.asker.take()?, head })
     }
 
-    fn lock(&self) -> MutexGuard<'_, Wish> {
+    fn lock(&self) -> MutexGuard<'_, PendingHandover> {
         // Every change is complete before anything can fail.
-        self.shared.wish.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Released {
     /// Hands the socket to who asked for it.
-    pub(super) fn hand_over(self, guest: Arc<Guest>) {
+    pub(super) fn hand_over(self, permit: Arc<ConnectionPermit>) {
         if let Some(socket) = Arc::into_inner(self.socket) {
             // Who does not wait any more needs no socket.
-            let _ = self.asker.send(Handed { socket, head: self.head, guest });
+            let _ = self.asker.send(HandedSocket { socket, head: self.head, permit });
         }
     }
 }
@@ -149,7 +149,7 @@ fn head(answer: &Response) -> Vec<u8> {
     head
 }
 
-impl AsyncRead for Wire {
+impl AsyncRead for SharedSocket {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -165,7 +165,7 @@ impl AsyncRead for Wire {
     }
 }
 
-impl AsyncWrite for Wire {
+impl AsyncWrite for SharedSocket {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         self.poll_write_vectored(cx, &[IoSlice::new(bytes)])
     }

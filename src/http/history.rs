@@ -11,7 +11,7 @@ use axum::{
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{Internal, refusal::Refusal};
+use super::{InternalState, refusal::Refusal};
 use crate::{
     metrics::{Metrics, history},
     protocol::{Problem, time::now_ms},
@@ -21,7 +21,7 @@ use crate::{
 const BUSIEST: usize = 10;
 
 #[derive(Deserialize)]
-pub(super) struct Asked {
+pub(super) struct HistoryQuery {
     /// Buckets that began then or later, ms since 1970; all of them without it.
     #[serde(default)]
     since: u64,
@@ -29,10 +29,10 @@ pub(super) struct Asked {
 
 /// `GET /history?since=…`: the last bucket is the one that is still open, as it stands.
 pub(super) async fn history(
-    State(internal): State<Arc<Internal>>,
-    asked: Result<Query<Asked>, QueryRejection>,
+    State(internal): State<Arc<InternalState>>,
+    query: Result<Query<HistoryQuery>, QueryRejection>,
 ) -> Result<Response, Refusal> {
-    let Query(Asked { since }) = asked.map_err(|why| {
+    let Query(HistoryQuery { since }) = query.map_err(|why| {
         let detail = format!("`since` is a time in ms since 1970, as `from` in an answer: {why}.");
         Problem::new(400, "bad-request", "Not a request", detail)
     })?;

@@ -1,4 +1,4 @@
-//! The names by which the internal door is reached. A page can make a name of its own point to this door (DNS rebinding),
+//! The names by which the internal listener is reached. A page can make a name of its own point to this listener (DNS rebinding),
 //! and its browser then takes what it reads there for the page's own: but it says that name in `Host`.
 //!
 //! Must not know what is served there.
@@ -11,17 +11,17 @@ use axum::http::{HeaderMap, header};
 /// page of the internet has one.
 const PRIVATE: [&str; 6] = [".localhost", ".local", ".internal", ".home.arpa", ".lan", ".svc"];
 
-/// The names and addresses under which this door answers.
+/// The names and addresses under which this listener answers.
 #[derive(Debug, Clone)]
 pub struct Hosts {
-    /// Names of this machine alone, because the door is on loopback.
+    /// Names of this machine alone, because the listener is on loopback.
     local_only: bool,
     /// Others, in lower case (`internal.hosts`).
     names: Vec<String>,
 }
 
 impl Hosts {
-    /// Of a door on `address` that is reached by these names too.
+    /// Of a listener on `address` that is reached by these names too.
     pub fn new(address: IpAddr, names: &[String]) -> Self {
         Self { local_only: address.to_canonical().is_loopback(), names: names.to_vec() }
     }

@@ -13,7 +13,7 @@ use arc_swap::ArcSwapOption;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use super::{
-    Crowd,
+    Connections,
     headers::single,
     hosts::{Hosts, is_local},
 };
@@ -28,10 +28,10 @@ use crate::{
     telemetry::traces::Traces,
 };
 
-/// What the internal door needs.
+/// What the internal listener needs.
 #[derive(Debug)]
-pub struct Internal {
-    /// The door to publishers.
+pub struct InternalState {
+    /// Where events are published, and what Redis is asked.
     pub bus: Bus,
     /// Whether sessions are told everything.
     pub relay: Relay,
@@ -45,14 +45,14 @@ pub struct Internal {
     pub auth: Authenticator,
     /// Authorises everything.
     pub publish_token: ArcSwapOption<Secret>,
-    /// Where this door is: without any secret, only loopback is trusted.
+    /// Where this listener is: without any secret, only loopback is trusted.
     pub address: IpAddr,
-    /// The names by which this door is reached.
+    /// The names by which this listener is reached.
     pub hosts: Hosts,
     /// The configured areas.
     pub areas: Areas,
-    /// Who is connected at the public door.
-    pub crowd: Arc<Crowd>,
+    /// The connections of the public listener.
+    pub connections: Arc<Connections>,
     /// Whether the node is about to stop.
     pub draining: Arc<AtomicBool>,
     /// What the node says about itself.
@@ -77,14 +77,14 @@ impl NodeStatus {
     }
 }
 
-/// What somebody at the internal door may do.
-pub(super) enum Right {
+/// What somebody at the internal listener may do.
+pub(super) enum Permission {
     Everything,
     /// Publish to these.
     Topics(Patterns),
 }
 
-impl Right {
+impl Permission {
     pub(super) fn covers(&self, topic: &Topic, areas: &Areas) -> bool {
         match self {
             Self::Everything => true,
@@ -93,7 +93,7 @@ impl Right {
     }
 }
 
-impl Internal {
+impl InternalState {
     /// Why the node is not ready; `None` when it is.
     pub(super) fn trouble(&self) -> Option<String> {
         if self.draining.load(Ordering::Acquire) {
@@ -109,10 +109,10 @@ impl Internal {
         if !self.relay.is_live() {
             return Some("topics are being brought into step after Redis was lost".into());
         }
-        self.crowd.trouble()
+        self.connections.trouble()
     }
 
-    /// The topic that somebody at this door names.
+    /// The topic that somebody at this listener names.
     pub(super) fn topic(&self, text: &str) -> Result<Topic, TopicError> {
         let topic = Topic::parse_named(text, &self.areas)?;
         if let Some(name) = topic.private_name(&self.areas) {
@@ -122,16 +122,16 @@ impl Internal {
     }
 
     /// What the bearer of these headers may do.
-    pub(super) async fn right(&self, headers: &HeaderMap) -> Result<Right, Problem> {
+    pub(super) async fn permission(&self, headers: &HeaderMap) -> Result<Permission, Problem> {
         let authorization = single(headers, &header::AUTHORIZATION)?.map(HeaderValue::as_bytes);
         let token = authorization.and_then(bearer);
         let secret = self.publish_token.load_full();
         let open = secret.is_none() && !self.auth.has_publish_claims();
         match (&secret, token) {
-            (Some(secret), Some(token)) if secret.matches(token) => return Ok(Right::Everything),
+            (Some(secret), Some(token)) if secret.matches(token) => return Ok(Permission::Everything),
             // In mode `callback` the CMS may vouch for whoever shows a token.
             _ if open && (token.is_none() || !self.auth.reads_credentials()) => {
-                return self.open_right(headers);
+                return self.open_permission(headers);
             }
             (_, None) => {
                 let detail = "Send `Authorization: Bearer` with internal.publish_token or with a token that has a publish claim.";
@@ -149,7 +149,7 @@ impl Internal {
                 let detail = format!("The token of {:?} has no publish claim.", identity.user);
                 Err(Problem::new(403, "forbidden", "Not allowed", detail))
             }
-            Ok(identity) => Ok(Right::Topics(identity.publish)),
+            Ok(identity) => Ok(Permission::Topics(identity.publish)),
             Err(AuthError::Away(why)) => {
                 Err(Problem::new(503, "auth-away", "Nobody can be let in at the moment", why))
             }
@@ -159,12 +159,12 @@ impl Internal {
 
     /// Without any secret, only programs on this machine are trusted; pages in a browser on it are not, whatever name
     /// they reach it by, and nobody whose request a proxy on it brought.
-    fn open_right(&self, headers: &HeaderMap) -> Result<Right, Problem> {
+    fn open_permission(&self, headers: &HeaderMap) -> Result<Permission, Problem> {
         let page = headers.contains_key(header::ORIGIN)
             || headers.get("sec-fetch-site").is_some_and(|site| site != "none");
         let brought = headers.keys().map(HeaderName::as_str).any(is_of_proxy);
         if self.address.to_canonical().is_loopback() && !page && !brought && is_local(headers) {
-            return Ok(Right::Everything);
+            return Ok(Permission::Everything);
         }
         let detail = "Set internal.publish_token (or auth.mode = \"jwt\" and use a token with a publish claim): without \
                       either, only programs on the node's own machine are let in, by a loopback internal.listen, and not \

@@ -39,7 +39,7 @@ use tokio_util::sync::CancellationToken;
 use tower_service::Service;
 
 use super::{
-    crowd::{Activity, Crowd, Guest, household},
+    connections::{Activity, Connections, ConnectionPermit, household},
     handover::{Handover, Released, share},
     headers::settle_host,
     refusal::Refusal,
@@ -86,9 +86,9 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-/// A door: what is served to whoever connects.
+/// An HTTP server on one listener.
 #[derive(Clone)]
-pub struct Door {
+pub struct HttpServer {
     /// What is served.
     pub router: Router,
     /// TLS, where it is spoken.
@@ -97,8 +97,8 @@ pub struct Door {
     pub header_time: Duration,
     /// How connections are kept between requests.
     pub keep_alive: KeepAlive,
-    /// Who is connected.
-    pub crowd: Arc<Crowd>,
+    /// Its connections, counted.
+    pub connections: Arc<Connections>,
     /// How long an answer may make no progress before its connection is given up.
     pub stalled: Duration,
     /// Figures.
@@ -107,10 +107,10 @@ pub struct Door {
     pub tasks: Tasks,
 }
 
-impl Door {
+impl HttpServer {
     /// Accepts connections until `stop`; connections that are open then end after the request they are at.
     pub async fn serve(self, listener: TcpListener, stop: CancellationToken) {
-        let door = Arc::new(self);
+        let server = Arc::new(self);
         let mut spare = spare();
         loop {
             let accepted = tokio::select! {
@@ -119,26 +119,26 @@ impl Door {
             };
             match accepted {
                 Ok((socket, address)) => {
-                    let Some(guest) = door.crowd.enter(household(address.ip())) else {
-                        door.refused("connections");
+                    let Some(permit) = server.connections.enter(household(address.ip())) else {
+                        server.refused("connections");
                         refuse(
                             socket,
-                            door.tls.is_none(),
+                            server.tls.is_none(),
                             "The node has as many connections as it may (limits.connections).",
                         )
                         .await;
                         continue;
                     };
-                    let (door, stop, guest) = (Arc::clone(&door), stop.clone(), Arc::new(guest));
-                    door.tasks
+                    let (server, stop, permit) = (Arc::clone(&server), stop.clone(), Arc::new(permit));
+                    server.tasks
                         .clone()
-                        .spawn(async move { door.connection(socket, address, guest, stop).await });
+                        .spawn(async move { server.connection(socket, address, permit, stop).await });
                 }
                 Err(e) if is_out_of_files(&e) => {
-                    door.refused("file-limit");
-                    door.crowd.ran_out_of_files();
+                    server.refused("file-limit");
+                    server.connections.ran_out_of_files();
                     drop(spare.take());
-                    turn_away(&listener, door.tls.is_none()).await;
+                    turn_away(&listener, server.tls.is_none()).await;
                     spare = self::spare();
                     tracing::warn!(
                         "no file descriptor left for a new connection: raise the limit (ulimit -n)"
@@ -155,7 +155,7 @@ impl Door {
         self: Arc<Self>,
         socket: TcpStream,
         address: SocketAddr,
-        guest: Arc<Guest>,
+        permit: Arc<ConnectionPermit>,
         stop: CancellationToken,
     ) {
         if let Err(e) = tune(&socket) {
@@ -163,10 +163,10 @@ impl Door {
         }
         let Some(tls) = &self.tls else {
             let (wire, handover) = share(socket);
-            return self.http(wire, Peer { address, secure: false }, guest, Some(handover), stop).await;
+            return self.http(wire, Peer { address, secure: false }, permit, Some(handover), stop).await;
         };
         match tokio::time::timeout(self.header_time, TlsStream::accept(Arc::clone(tls), socket)).await {
-            Ok(Ok(stream)) => self.http(stream, Peer { address, secure: true }, guest, None, stop).await,
+            Ok(Ok(stream)) => self.http(stream, Peer { address, secure: true }, permit, None, stop).await,
             Ok(Err(e)) => {
                 self.refused("tls-handshake");
                 tracing::debug!("TLS handshake with {address}: {e}");
@@ -179,7 +179,7 @@ impl Door {
         &self,
         stream: S,
         peer: Peer,
-        guest: Arc<Guest>,
+        permit: Arc<ConnectionPermit>,
         handover: Option<Handover>,
         stop: CancellationToken,
     ) where
@@ -187,7 +187,7 @@ impl Door {
     {
         let (begun, activity) = (Arc::new(AtomicBool::new(false)), Activity::new());
         let service =
-            self.service(peer, Arc::clone(&guest), (Arc::clone(&begun), activity.clone()), handover.clone());
+            self.service(peer, Arc::clone(&permit), (Arc::clone(&begun), activity.clone()), handover.clone());
         let mut builder = auto::Builder::new(Spawn(self.tasks.clone()));
         // hyper's limit for headers also counts the time between two requests: it is the longer of both, and the first
         // request, with which slow clients come, has a limit of our own below.
@@ -197,14 +197,14 @@ impl Door {
         builder.http2().timer(TokioTimer::new()).keep_alive_interval(ping).max_concurrent_streams(streams);
         let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
         if let Some(released) = self.drive(connection, peer, (&begun, &activity), handover, stop).await {
-            released.hand_over(guest);
+            released.hand_over(permit);
         }
     }
 
     /// Serves a connection until it ends, or until its socket is to be handed over.
     async fn drive<S>(
         &self,
-        connection: Connection<'_, S, impl Serve>,
+        connection: HyperConnection<'_, S, impl Serve>,
         peer: Peer,
         (begun, activity): (&AtomicBool, &Activity),
         handover: Option<Handover>,
@@ -259,7 +259,7 @@ impl Door {
     fn service(
         &self,
         peer: Peer,
-        guest: Arc<Guest>,
+        permit: Arc<ConnectionPermit>,
         (begun, activity): (Arc<AtomicBool>, Activity),
         handover: Option<Handover>,
     ) -> impl Serve {
@@ -272,7 +272,7 @@ impl Door {
             let handover = handover.clone().filter(|_| plain);
             let extensions = request.extensions_mut();
             extensions.insert(peer);
-            extensions.insert(Arc::clone(&guest));
+            extensions.insert(Arc::clone(&permit));
             if let Some(handover) = &handover {
                 extensions.insert(handover.clone());
             }
@@ -322,7 +322,7 @@ impl<T> Serve for T where
 {
 }
 
-type Connection<'a, S, T> = auto::UpgradeableConnection<'a, TokioIo<S>, T, Spawn>;
+type HyperConnection<'a, S, T> = auto::UpgradeableConnection<'a, TokioIo<S>, T, Spawn>;
 
 /// hyper's tasks are owned like all others.
 #[derive(Clone)]

@@ -1,11 +1,11 @@
-//! The doors: HTTP in front of sessions, for publishers and for operators.
+//! Both listeners: HTTP in front of sessions, for publishers and for operators.
 //!
 //! Handlers read a request, ask whoever knows, and write an answer; problems go out as RFC 9457 documents. Must not
 //! know what a session does once it is inside.
 
 mod assets;
 mod cors;
-mod crowd;
+mod connections;
 pub mod demo;
 mod disconnect;
 mod events;
@@ -26,12 +26,12 @@ pub mod status;
 mod tls;
 mod tls_stream;
 mod upgrade;
-mod wish;
+mod stream_query;
 
-pub use crowd::Crowd;
+pub use connections::Connections;
 pub use hosts::Hosts;
-pub use internal::{Internal, NodeStatus};
-pub use listener::{Door, Peer, bind};
+pub use internal::{InternalState, NodeStatus};
+pub use listener::{HttpServer, Peer, bind};
 pub use origin::Origins;
-pub use public::{Public, Settings};
+pub use public::{PublicState, Settings};
 pub use tls::Certificates;

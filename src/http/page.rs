@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use axum::{Router, http::header, response::IntoResponse, routing::get};
 
-use super::Internal;
+use super::InternalState;
 
 const CSP: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; \
                    base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 
-pub(super) fn routes() -> Router<Arc<Internal>> {
+pub(super) fn routes() -> Router<Arc<InternalState>> {
     let file = |content_type: &'static str, text: &'static str| {
         get(move || async move {
             let headers = [

@@ -13,7 +13,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::{
-    Internal,
+    InternalState,
     refusal::{Refusal, bus_problem},
 };
 use crate::protocol::{Position, Problem, Topic};
@@ -22,25 +22,25 @@ use crate::protocol::{Position, Problem, Topic};
 const MOST: usize = 200;
 
 #[derive(Deserialize)]
-pub(super) struct Wish {
+pub(super) struct PositionsQuery {
     topics: String,
 }
 
 /// Answers `{"at":…,"positions":{…}}`: for each topic asked for, and for its area, the end of its log.
 pub(super) async fn positions(
-    State(internal): State<Arc<Internal>>,
+    State(internal): State<Arc<InternalState>>,
     headers: HeaderMap,
-    wish: Result<Query<Wish>, QueryRejection>,
+    query: Result<Query<PositionsQuery>, QueryRejection>,
 ) -> Result<Response, Refusal> {
-    let right = internal.right(&headers).await?;
+    let permission = internal.permission(&headers).await?;
     let bad = |code, detail: String| Problem::new(400, code, "Not a question", detail);
-    let wish = wish.map_err(|why| {
+    let query = query.map_err(|why| {
         bad("bad-request", format!("Ask for /positions?topics=comments:42,projects: {}.", why.body_text()))
     })?;
     let mut topics = Vec::new();
-    for text in wish.0.topics.split(',').filter(|text| !text.is_empty()) {
+    for text in query.0.topics.split(',').filter(|text| !text.is_empty()) {
         let topic = internal.topic(text).map_err(|e| bad("bad-topic", e.to_string()))?;
-        if !right.covers(&topic, &internal.areas) {
+        if !permission.covers(&topic, &internal.areas) {
             let detail = format!("The token's publish claim does not allow {topic}.");
             return Err(Problem::new(403, "forbidden", "Not allowed", detail).into());
         }

@@ -15,14 +15,14 @@ use super::{
     refusal::no_room,
 };
 use crate::{
-    auth::{AuthError, Credentials, Told},
+    auth::{AuthError, Credentials, CallbackContext},
     metrics::ReasonLabel,
     protocol::Problem,
     session::{Caller, SessionContext, SessionSlot},
     shutdown::Tasks,
 };
 
-/// Settings of the public door, plain values; `app` makes them from the configuration.
+/// Settings of the public listener, plain values; `app` makes them from the configuration.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// Path in front of every route, without a slash at the end.
@@ -39,9 +39,9 @@ pub struct Settings {
     pub poll: bool,
 }
 
-/// What the public door needs.
+/// What the public listener needs.
 #[derive(Debug)]
-pub struct Public {
+pub struct PublicState {
     /// Settings.
     pub settings: Settings,
     /// What sessions need.
@@ -52,7 +52,7 @@ pub struct Public {
     pub draining: Arc<AtomicBool>,
 }
 
-impl Public {
+impl PublicState {
     pub(super) fn refused(&self, reason: &'static str) {
         self.sessions.metrics.refused.get_or_create(&ReasonLabel { reason }).inc();
     }
@@ -77,28 +77,28 @@ impl Public {
     }
 
     /// What a CMS is told about a request. `topics` are those that it asks for; empty where they come later.
-    pub(super) fn told(&self, headers: &HeaderMap, peer: Peer, topics: &[String]) -> Told {
+    pub(super) fn callback_context(&self, headers: &HeaderMap, peer: Peer, topics: &[String]) -> CallbackContext {
         if !self.sessions.auth.can_renew() {
-            return Told::default();
+            return CallbackContext::default();
         }
         let (scheme, host) = self.settings.origins.own(headers, peer);
         // No proxy has said anything else: the client came as the connection did.
         let scheme = scheme.unwrap_or_else(|| "http".into());
-        Told {
+        CallbackContext {
             scheme: Some(scheme),
             host: Some(host).filter(|host| !host.is_empty()),
             topics: topics.to_vec(),
         }
     }
 
-    /// Who is at the door. A token that is presented and bad is refused; none at all is not, here. `new`: in mode
+    /// Who the request comes from. A token that is presented and bad is refused; none at all is not, here. `new`: in mode
     /// `callback` the CMS is asked and not remembered, so that whoever it shut out stays out.
     pub(super) async fn caller(
         &self,
         headers: &HeaderMap,
         token: Option<String>,
         new: bool,
-        told: Told,
+        callback_context: CallbackContext,
     ) -> Result<Caller, Problem> {
         let auth = &self.sessions.auth;
         let authorization = single(headers, &header::AUTHORIZATION)?.map(HeaderValue::as_bytes);
@@ -110,17 +110,17 @@ impl Public {
             credentials = credentials.with_token(token);
         }
         // A token that comes later is asked about in the same place.
-        let later = auth.can_renew().then(|| Box::new(Told { topics: Vec::new(), ..told.clone() }));
-        credentials = credentials.telling(told);
+        let later = auth.can_renew().then(|| Box::new(CallbackContext { topics: Vec::new(), ..callback_context.clone() }));
+        credentials = credentials.with_callback_context(callback_context);
         let verdict =
             if new { auth.renew(&credentials).await } else { auth.authenticate(&credentials).await };
         match verdict {
             Ok(identity) => {
                 let credentials = auth.can_renew().then(|| Box::new(credentials));
-                Ok(Caller { identity: Some(Box::new(identity)), credentials, told: later })
+                Ok(Caller { identity: Some(Box::new(identity)), credentials, callback_context: later })
             }
             // `connect` may bring the token.
-            Err(AuthError::Missing(_)) => Ok(Caller { told: later, ..Caller::default() }),
+            Err(AuthError::Missing(_)) => Ok(Caller { callback_context: later, ..Caller::default() }),
             Err(AuthError::Away(why)) => {
                 Err(Problem::new(503, "auth-away", "Nobody can be let in at the moment", why).retry_after(5))
             }

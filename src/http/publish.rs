@@ -26,8 +26,8 @@ use serde::{
 use serde_json::{Value, json, value::RawValue};
 
 use super::{
-    Internal,
-    internal::Right,
+    InternalState,
+    internal::Permission,
     refusal::{Refusal, bus_problem, not_tried, too_large},
 };
 use crate::{
@@ -64,7 +64,7 @@ struct Checked {
 }
 
 pub(super) async fn publish(
-    State(internal): State<Arc<Internal>>,
+    State(internal): State<Arc<InternalState>>,
     options: Result<Query<Options>, QueryRejection>,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
@@ -73,21 +73,21 @@ pub(super) async fn publish(
     let refused = |_: &Problem| {
         internal.metrics.published.get_or_create(&ReasonLabel { reason: "refused" }).inc();
     };
-    let right = internal.right(&headers).await.inspect_err(refused)?;
+    let permission = internal.permission(&headers).await.inspect_err(refused)?;
     let live = is_live(&options).inspect_err(refused)?;
     let body = body.map_err(|why| too_large(&why)).inspect_err(refused)?;
-    let checked = match check(&internal, &right, &body, live) {
+    let checked = match check(&internal, &permission, &body, live) {
         // The areas and the limit may just have become others: publishers need not wait until the node has noticed.
         Err(problem)
             if matches!(problem.code, "bad-topic" | "bad-event") && internal.bus.renew_settings().await =>
         {
-            check(&internal, &right, &body, live)
+            check(&internal, &permission, &body, live)
         }
         checked => checked,
     };
     let checked = checked.inspect_err(refused)?;
     let mut results = Vec::with_capacity(checked.len());
-    let mut failed = Failed::default();
+    let mut failed = BatchFailures::default();
     let mut checked = VecDeque::from(checked);
     while !checked.is_empty() {
         let mut run: Vec<_> = checked.drain(..run_length(&checked, live)).collect();
@@ -116,7 +116,7 @@ fn is_live(options: &Result<Query<Options>, QueryRejection>) -> Result<bool, Pro
 }
 
 /// Checks everything; the first trouble is the answer, with the element it is in.
-fn check(internal: &Internal, right: &Right, body: &[u8], live: bool) -> Result<Vec<Checked>, Problem> {
+fn check(internal: &InternalState, permission: &Permission, body: &[u8], live: bool) -> Result<Vec<Checked>, Problem> {
     let (elements, batch) = read(body)?;
     let named = |index: usize, problem: Problem| problem.with("element", index).with("batch", batch);
     let check_one = |(index, element): (usize, Element)| {
@@ -137,7 +137,7 @@ fn check(internal: &Internal, right: &Right, body: &[u8], live: bool) -> Result<
             if live && internal.areas.is_recorded_only(topic.area()) {
                 return Err(bad("bad-topic", RecordedOnly(topic.area()).to_string()));
             }
-            if !right.covers(&topic, &internal.areas) {
+            if !permission.covers(&topic, &internal.areas) {
                 let detail = format!("The token's publish claim does not allow {topic}.");
                 return Err(named(index, Problem::new(403, "forbidden", "Not published", detail)));
             }
@@ -203,7 +203,7 @@ impl<'de> Visitor<'de> for Batch<'_> {
 
 /// What has failed so far, so that nothing overtakes it.
 #[derive(Default)]
-struct Failed {
+struct BatchFailures {
     /// Redis is away: each further try would wait in vain.
     away: bool,
     topics: HashSet<Topic>,
@@ -231,7 +231,7 @@ fn run_length(elements: &VecDeque<Checked>, live: bool) -> usize {
 }
 
 /// Publishes elements of one topic in one step. `None`: Redis took none of them, and each has to be told why.
-async fn send_together(internal: &Internal, run: &[Checked], failed: &mut Failed) -> Option<Vec<Outcome>> {
+async fn send_together(internal: &InternalState, run: &[Checked], failed: &mut BatchFailures) -> Option<Vec<Outcome>> {
     let topic = run.first()?.topics.first()?;
     if failed.away || failed.topics.contains(topic) {
         return None;
@@ -263,7 +263,7 @@ async fn send_together(internal: &Internal, run: &[Checked], failed: &mut Failed
 }
 
 /// Publishes one element, topic by topic, up to the first trouble.
-async fn send(internal: &Internal, element: Checked, live: bool, failed: &mut Failed) -> Outcome {
+async fn send(internal: &InternalState, element: Checked, live: bool, failed: &mut BatchFailures) -> Outcome {
     let mut positions = Vec::with_capacity(element.topics.len());
     for topic in element.topics {
         if failed.away || failed.topics.contains(&topic) {

@@ -15,7 +15,7 @@ use futures_util::StreamExt;
 use serde_json::json;
 
 use super::{
-    Internal, Public, assets, cors, disconnect, events, history, page, positions, publish,
+    InternalState, PublicState, assets, cors, disconnect, events, history, page, positions, publish,
     refusal::{BODY, Refusal, not_allowed, not_found},
     status, upgrade,
 };
@@ -25,7 +25,7 @@ use crate::protocol::Problem;
 const BODY_TIME: Duration = Duration::from_secs(15);
 
 /// The routes of the public listener, all of them below `http.base_path`.
-pub fn public(public: &Arc<Public>) -> Router {
+pub fn public(public: &Arc<PublicState>) -> Router {
     let base = &public.settings.base_path;
     let path = |name: &str| format!("{base}/{name}");
     let shared = Router::new()
@@ -46,7 +46,7 @@ pub fn public(public: &Arc<Public>) -> Router {
 }
 
 /// The routes of the internal listener.
-pub fn internal(internal: &Arc<Internal>) -> Router {
+pub fn internal(internal: &Arc<InternalState>) -> Router {
     let ask_first = || from_fn_with_state(Arc::clone(internal), ask_first);
     let guarded = Router::new()
         .route("/publish", post(publish::publish).layer(ask_first()))
@@ -69,10 +69,10 @@ pub fn internal(internal: &Arc<Internal>) -> Router {
         .with_state(Arc::clone(internal))
 }
 
-/// Answers to names of this door only: see [`Hosts`](super::Hosts). Whoever shows a secret is no page, whatever they call the door; and
+/// Answers to names of this listener only: see [`Hosts`](super::Hosts). Whoever shows a secret is no page, whatever they call it; and
 /// balancers, whose names are many, learn no more than whether the node is well.
 async fn answer_to_its_names(
-    State(internal): State<Arc<Internal>>,
+    State(internal): State<Arc<InternalState>>,
     request: Request,
     next: Next,
 ) -> Response {
@@ -82,12 +82,12 @@ async fn answer_to_its_names(
         return next.run(request).await;
     }
     let detail =
-        "The internal door is not known by the name in Host: write it into internal.hosts, or send a token.";
-    Refusal::from(Problem::new(403, "forbidden", "Not a name of this door", detail)).into_response()
+        "The internal listener is not known by the name in Host: write it into internal.hosts, or send a token.";
+    Refusal::from(Problem::new(403, "forbidden", "Not a name of this listener", detail)).into_response()
 }
 
 /// Asks who it is before the body is read: whoever may do nothing sends megabytes in vain.
-async fn ask_first(State(internal): State<Arc<Internal>>, request: Request, next: Next) -> Response {
+async fn ask_first(State(internal): State<Arc<InternalState>>, request: Request, next: Next) -> Response {
     match internal.right(request.headers()).await {
         Ok(_) => next.run(request).await,
         Err(problem) => Refusal::from(problem).into_response(),
@@ -101,7 +101,7 @@ async fn give_up_in_time(request: Request) -> Request {
 }
 
 /// `GET <base>/config`
-async fn config(State(public): State<Arc<Public>>) -> Response {
+async fn config(State(public): State<Arc<PublicState>>) -> Response {
     let settings = &public.settings;
     let mut response = Json(json!({
         "websocket": settings.websocket,
@@ -118,7 +118,7 @@ async fn config(State(public): State<Arc<Public>>) -> Response {
 }
 
 /// `GET /readyz`
-async fn ready(State(internal): State<Arc<Internal>>) -> Response {
+async fn ready(State(internal): State<Arc<InternalState>>) -> Response {
     match internal.trouble() {
         None => Json(json!({"ready": true})).into_response(),
         Some(reason) => {
@@ -128,7 +128,7 @@ async fn ready(State(internal): State<Arc<Internal>>) -> Response {
 }
 
 /// `GET /metrics`
-async fn metrics(State(internal): State<Arc<Internal>>, headers: HeaderMap) -> Response {
+async fn metrics(State(internal): State<Arc<InternalState>>, headers: HeaderMap) -> Response {
     let accepted = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let (content_type, text) = if accepted.contains("application/openmetrics-text") {
         ("application/openmetrics-text; version=1.0.0; charset=utf-8", internal.metrics.text())

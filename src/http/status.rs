@@ -13,7 +13,7 @@ use axum::{
 };
 use serde_json::{Map, Value, json};
 
-use super::Internal;
+use super::InternalState;
 use crate::{
     metrics::{AreaLabels, ReasonLabel, TransportLabel},
     protocol::{
@@ -24,7 +24,7 @@ use crate::{
     session::Transport,
 };
 
-impl Internal {
+impl InternalState {
     /// The node's state as a JSON object.
     pub fn state(&self) -> Value {
         let metrics = &self.metrics;
@@ -84,7 +84,7 @@ impl Internal {
     }
 }
 
-impl Internal {
+impl InternalState {
     /// How an event that the node sends itself fares; `null` where it sends none.
     fn canary(&self) -> Value {
         let canary = self.metrics.canary();
@@ -108,7 +108,7 @@ impl Internal {
 }
 
 /// `GET /status`
-pub(super) async fn status(State(internal): State<Arc<Internal>>) -> Response {
+pub(super) async fn status(State(internal): State<Arc<InternalState>>) -> Response {
     let own = internal.state();
     let mut nodes = BTreeMap::new();
     let mut trouble = None;

@@ -17,7 +17,7 @@ use hyper_util::{rt::TokioIo, server::conn::auto::upgrade::downcast};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::{
-    Public, crowd::Guest, handover::Wire, headers::items, listener::Peer, refusal::Refusal,
+    PublicState, connections::ConnectionPermit, handover::SharedSocket, headers::items, listener::Peer, refusal::Refusal,
     tls_stream::TlsStream,
 };
 use crate::{
@@ -30,20 +30,20 @@ const PROTOCOL: &str = "carillon.v1";
 
 /// `GET <base>`
 pub(super) async fn websocket(
-    State(public): State<Arc<Public>>,
+    State(public): State<Arc<PublicState>>,
     request: Request,
 ) -> Result<Response, Refusal> {
     let (mut request, _) = request.into_parts();
     let peer = *request.extensions.get::<Peer>().ok_or_else(no_peer)?;
     let upgrade = request.extensions.remove::<OnUpgrade>();
-    let guest = request.extensions.remove::<Arc<Guest>>();
+    let permit = request.extensions.remove::<Arc<ConnectionPermit>>();
     let result = enter(&public, &request, upgrade, peer).await;
     let (slot, caller, answer, upgrade) = result.inspect_err(|problem| public.refused(problem.code))?;
     let tasks = public.tasks.clone();
     // Two tasks: the second one, which lives as long as the session, does not carry what only the first one needs.
     tasks.clone().spawn(async move {
         match upgrade.await {
-            Ok(upgraded) => start(&public, upgraded, slot, caller, guest),
+            Ok(upgraded) => start(&public, upgraded, slot, caller, permit),
             Err(e) => tracing::debug!("the upgrade of {} did not happen: {e}", peer.address),
         }
     });
@@ -55,7 +55,7 @@ fn no_peer() -> Problem {
 }
 
 async fn enter(
-    public: &Public,
+    public: &PublicState,
     request: &Parts,
     upgrade: Option<OnUpgrade>,
     peer: Peer,
@@ -71,21 +71,21 @@ async fn enter(
     let headers = &request.headers;
     public.settings.origins.check(headers, peer)?;
     let slot = public.enter(headers, peer)?;
-    let caller = public.caller(headers, None, true, public.told(headers, peer, &[])).await?;
+    let caller = public.caller(headers, None, true, public.callback_context(headers, peer, &[])).await?;
     public.count(caller.identity.is_some())?;
     Ok((slot, caller, answer, upgrade))
 }
 
-/// `guest`: the connection counts for as long as the session lasts.
-fn start(public: &Arc<Public>, upgraded: Upgraded, slot: SessionSlot, caller: Caller, guest: Option<Arc<Guest>>) {
+/// `permit`: the connection counts for as long as the session lasts.
+fn start(public: &Arc<PublicState>, upgraded: Upgraded, slot: SessionSlot, caller: Caller, permit: Option<Arc<ConnectionPermit>>) {
     let context = Arc::clone(&public.sessions);
-    match downcast::<TokioIo<Wire>>(upgraded) {
+    match downcast::<TokioIo<SharedSocket>>(upgraded) {
         Ok(parts) => {
             let Some(socket) = parts.io.into_inner().into_socket() else { return };
             let session = session::serve_socket(context, slot, socket.into(), parts.read_buf, caller);
             public.tasks.spawn(async move {
                 session.await;
-                drop(guest);
+                drop(permit);
             });
         }
         Err(upgraded) => {
@@ -93,7 +93,7 @@ fn start(public: &Arc<Public>, upgraded: Upgraded, slot: SessionSlot, caller: Ca
             let session = session::serve_stream(context, slot, stream, caller);
             public.tasks.spawn(async move {
                 session.await;
-                drop(guest);
+                drop(permit);
             });
         }
     }

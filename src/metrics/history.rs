@@ -68,7 +68,7 @@ pub struct Latency {
 
 /// The hour. Filled by whoever has a clock.
 #[derive(Debug, Default)]
-pub struct History {
+pub struct MetricsHistory {
     inner: Mutex<Inner>,
 }
 
@@ -80,7 +80,7 @@ struct Inner {
     names: BTreeSet<Arc<str>>,
 }
 
-impl History {
+impl MetricsHistory {
     /// Ends the open bucket and begins the next; called every [`BUCKET`] with the figures and the time (ms since 1970).
     pub fn close(&self, text: &str, now: u64) {
         let sample = Sample::read(text);
@@ -263,7 +263,7 @@ mod tests {
 
     #[test]
     fn a_bucket_holds_what_happened_in_it() {
-        let (metrics, history) = (Metrics::new(), History::default());
+        let (metrics, history) = (Metrics::new(), MetricsHistory::default());
         events(&metrics, "comments", "recorded", 7);
         history.close(&metrics.text(), 1_000);
         events(&metrics, "comments", "recorded", 3);
@@ -297,7 +297,7 @@ mod tests {
 
     #[test]
     fn latency_is_told_only_where_something_was_delivered() {
-        let (metrics, history) = (Metrics::new(), History::default());
+        let (metrics, history) = (Metrics::new(), MetricsHistory::default());
         history.close(&metrics.text(), 0);
         metrics.delivery_latency.observe(0.001);
         assert_eq!(history.since(0, &metrics.text(), 5_000)[0].latency_ms, None);
@@ -307,7 +307,7 @@ mod tests {
 
     #[test]
     fn an_hour_is_kept_and_no_more_whatever_happens() {
-        let (metrics, history) = (Metrics::new(), History::default());
+        let (metrics, history) = (Metrics::new(), MetricsHistory::default());
         let areas: Vec<String> = (0..200).map(|n| format!("area-{n:027}")).collect();
         let mut now = 0;
         for _ in 0..KEPT + 50 {
@@ -331,7 +331,7 @@ mod tests {
 
     #[test]
     fn a_clock_that_is_set_back_makes_no_nonsense() {
-        let (metrics, history) = (Metrics::new(), History::default());
+        let (metrics, history) = (Metrics::new(), MetricsHistory::default());
         history.close(&metrics.text(), 50_000);
         metrics.deliveries.inc_by(3);
         history.close(&metrics.text(), 20_000);

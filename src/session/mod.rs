@@ -36,7 +36,7 @@ use machine::{Input, Output};
 use liveness::TaskRequest;
 
 use crate::{
-    auth::{AuthError, Authenticator, Credentials, Identity, Told},
+    auth::{AuthError, Authenticator, Credentials, Identity, CallbackContext},
     hub::{Closing, Notice, Outbox},
     metrics::{CodeLabel, Metrics, ReasonLabel, TransportLabel},
     protocol::{ClientMessage, Refused, RefusedCode, time::now_ms},
@@ -73,7 +73,7 @@ pub struct Caller {
     /// What proved it, where it is asked for again (`auth.mode = "callback"`).
     pub credentials: Option<Box<Credentials>>,
     /// What the CMS is told about where they came to, where it is asked about a token that comes later.
-    pub told: Option<Box<Told>>,
+    pub callback_context: Option<Box<CallbackContext>>,
 }
 
 /// A session and what it is made of.
@@ -83,7 +83,7 @@ pub(crate) struct Session {
     liveness: Arc<SessionLiveness>,
     machine: Machine,
     credentials: Option<Box<Credentials>>,
-    told: Option<Box<Told>>,
+    callback_context: Option<Box<CallbackContext>>,
 }
 
 impl Session {
@@ -96,7 +96,7 @@ impl Session {
     ) -> Self {
         let liveness = slot.begin(transport, outbox);
         let machine = Machine::new(Arc::clone(&context.policy), transport, caller.identity);
-        Self { context, slot, liveness, machine, credentials: caller.credentials, told: caller.told }
+        Self { context, slot, liveness, machine, credentials: caller.credentials, callback_context: caller.callback_context }
     }
 
     /// Its client brings its positions back so.
@@ -134,7 +134,7 @@ impl Session {
         let mut topics = Vec::new();
         if let Input::Message(ClientMessage::Connect(connect)) = &input {
             self.liveness.introduced();
-            if self.told.is_some() && connect.token.is_some() {
+            if self.callback_context.is_some() && connect.token.is_some() {
                 topics.clone_from(&connect.topics);
             }
         }
@@ -162,12 +162,12 @@ impl Session {
             return Err("too many tokens and sessions of this user (limits.editor_requests_per_second): try again in a moment".into());
         }
         // In mode `callback`, the cookies of the handshake do not vouch for a token that came after them.
-        let told = self.told.as_deref().cloned().unwrap_or_default();
-        let mut credentials = Credentials::default().with_token(token).telling(Told { topics, ..told });
+        let callback_context = self.callback_context.as_deref().cloned().unwrap_or_default();
+        let mut credentials = Credentials::default().with_token(token).with_callback_context(CallbackContext { topics, ..callback_context });
         match self.context.auth.renew(&credentials).await {
             Ok(identity) => {
                 // What is followed changes by and by: renewals name no topics.
-                credentials.told.topics.clear();
+                credentials.callback_context.topics.clear();
                 self.credentials = self.context.auth.can_renew().then(|| Box::new(credentials));
                 Ok(Box::new(identity))
             }

@@ -113,7 +113,7 @@ pub struct Options {
     report: Option<PathBuf>,
     /// What the bench starts itself as
     #[arg(long, hide = true)]
-    part: Option<Part>,
+    part: Option<ChildRole>,
 }
 
 /// What came out.
@@ -140,7 +140,7 @@ enum By {
 
 /// The child processes.
 #[derive(Debug, Clone, Copy, ValueEnum)]
-enum Part {
+enum ChildRole {
     Reader,
     Floor,
 }
@@ -151,8 +151,8 @@ impl Options {
     pub async fn run(self, layers: Layers) -> anyhow::Result<Outcome> {
         let nothing = Outcome { report: String::new(), flawless: true };
         match self.part {
-            Some(Part::Reader) => reader::run().map(|()| nothing),
-            Some(Part::Floor) => floor::run().map(|()| nothing),
+            Some(ChildRole::Reader) => reader::run().map(|()| nothing),
+            Some(ChildRole::Floor) => floor::run().map(|()| nothing),
             None => run::run(self, layers).await,
         }
     }

@@ -21,7 +21,7 @@ const NONCE: (&str, &str) = ("dGhlIHNhbXBsZSBub25jZQ==", "s3pPLMBiTxaQ9kYGzzhZRb
 
 /// How far a connection has come.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Stage {
+pub(super) enum ConnectionStage {
     /// Before the answer to the handshake.
     Handshake,
     /// Before the `welcome`.
@@ -48,7 +48,7 @@ struct Follow {
 pub(super) struct Line {
     pub(super) stream: TcpStream,
     pub(super) side: Side,
-    pub(super) stage: Stage,
+    pub(super) stage: ConnectionStage,
     pub(super) began: Instant,
     hello: Vec<u8>,
     join: Vec<u8>,
@@ -84,7 +84,7 @@ impl Line {
         Self {
             hello: handshake(door),
             join: masked(0x81, connect.to_string().as_bytes()),
-            stage: Stage::Handshake,
+            stage: ConnectionStage::Handshake,
             ..Self::new(stream, side, follows)
         }
     }
@@ -99,7 +99,7 @@ impl Line {
         Self {
             stream,
             side,
-            stage: Stage::Following,
+            stage: ConnectionStage::Following,
             began: Instant::now(),
             hello: Vec::new(),
             join: Vec::new(),
@@ -115,11 +115,11 @@ impl Line {
 
     /// The socket is connected, or has failed to be.
     pub(super) fn writable(&mut self) {
-        if self.hello.is_empty() || self.stage != Stage::Handshake {
+        if self.hello.is_empty() || self.stage != ConnectionStage::Handshake {
             return;
         }
         if let Ok(Some(error)) = self.stream.take_error() {
-            self.stage = Stage::Ended(error.kind().to_string());
+            self.stage = ConnectionStage::Ended(error.kind().to_string());
             return;
         }
         let hello = std::mem::take(&mut self.hello);
@@ -130,16 +130,16 @@ impl Line {
     fn write(&mut self, bytes: &[u8]) {
         match self.stream.write(bytes) {
             Ok(n) if n == bytes.len() => {}
-            Ok(_) => self.stage = Stage::Ended("cannot write".into()),
-            Err(error) => self.stage = Stage::Ended(error.kind().to_string()),
+            Ok(_) => self.stage = ConnectionStage::Ended("cannot write".into()),
+            Err(error) => self.stage = ConnectionStage::Ended(error.kind().to_string()),
         }
     }
 
     /// Reads what there is. `chunk` is room for it.
     pub(super) fn readable(&mut self, chunk: &mut [u8], figures: &mut Figures) {
-        while !matches!(self.stage, Stage::Ended(_)) {
+        while !matches!(self.stage, ConnectionStage::Ended(_)) {
             match self.stream.read(chunk) {
-                Ok(0) => self.stage = Stage::Ended("closed".into()),
+                Ok(0) => self.stage = ConnectionStage::Ended("closed".into()),
                 Ok(n) => {
                     self.take(&chunk[..n], figures);
                     // Edge-triggered: what comes after a short read makes a new edge.
@@ -148,7 +148,7 @@ impl Line {
                     }
                 }
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return,
-                Err(error) => self.stage = Stage::Ended(error.kind().to_string()),
+                Err(error) => self.stage = ConnectionStage::Ended(error.kind().to_string()),
             }
         }
     }
@@ -163,7 +163,7 @@ impl Line {
             joined = [kept.as_slice(), bytes].concat();
             &joined
         };
-        if self.stage == Stage::Handshake {
+        if self.stage == ConnectionStage::Handshake {
             let Some(end) = bytes.windows(4).position(|w| w == b"\r\n\r\n") else {
                 self.rest = bytes.to_vec();
                 return;
@@ -171,7 +171,7 @@ impl Line {
             self.answered(&bytes[..end]);
             bytes = &bytes[end + 4..];
         }
-        while !matches!(self.stage, Stage::Ended(_))
+        while !matches!(self.stage, ConnectionStage::Ended(_))
             && let Some((opcode, from, to)) = frame(bytes)
         {
             self.frame(opcode, &bytes[from..to], to, now, figures);
@@ -183,11 +183,11 @@ impl Line {
     fn answered(&mut self, head: &[u8]) {
         let head = String::from_utf8_lossy(head);
         if head.starts_with("HTTP/1.1 101") && head.contains(NONCE.1) {
-            self.stage = Stage::Joining;
+            self.stage = ConnectionStage::Joining;
             let join = std::mem::take(&mut self.join);
             self.write(&join);
         } else {
-            self.stage = Stage::Ended(head.lines().next().unwrap_or("no answer").to_owned());
+            self.stage = ConnectionStage::Ended(head.lines().next().unwrap_or("no answer").to_owned());
         }
     }
 
@@ -205,7 +205,7 @@ impl Line {
             0x89 => self.write(&masked(0x8A, payload)),
             0x88 => {
                 let code = payload.first_chunk().map_or(1005, |code| u16::from_be_bytes(*code));
-                self.stage = Stage::Ended(format!("close {code}"));
+                self.stage = ConnectionStage::Ended(format!("close {code}"));
             }
             _ => {}
         }
@@ -244,12 +244,12 @@ impl Line {
 
     fn told(&mut self, payload: &[u8], figures: &mut Figures) {
         let Ok(told) = serde_json::from_slice::<Told>(payload) else {
-            self.stage = Stage::Ended("unreadable message".into());
+            self.stage = ConnectionStage::Ended("unreadable message".into());
             return;
         };
         match told.kind.as_str() {
-            "welcome" if told.refused.is_empty() => self.stage = Stage::Following,
-            "welcome" => self.stage = Stage::Ended(format!("refused: {}", told.refused[0])),
+            "welcome" if told.refused.is_empty() => self.stage = ConnectionStage::Following,
+            "welcome" => self.stage = ConnectionStage::Ended(format!("refused: {}", told.refused[0])),
             "resync" => {
                 *figures.resyncs.entry(told.reason).or_default() += 1;
                 for topic in told.topics.iter().filter_map(|topic| Plan::number(topic.as_bytes())) {

@@ -11,7 +11,7 @@ use anyhow::anyhow;
 use carillon::{
     app::Listeners,
     auth::token::NewToken,
-    config::{Algorithm, AuthMode, Config, Jwt, KeySource, Layers, Secret, Source},
+    config::{Algorithm, AuthMode, Config, Jwt, KeySource, Layers, Secret, ValueSource},
 };
 use clap::Args;
 
@@ -99,7 +99,7 @@ impl Dev {
 fn has_keys(layers: Layers) -> bool {
     const KEYS: [&str; 4] = ["auth.secret", "auth.secret_file", "auth.public_key_file", "auth.jwks"];
     let configured =
-        |config: &Config, key| config.source(key).is_some_and(|source| *source != Source::Default);
+        |config: &Config, key| config.source(key).is_some_and(|source| *source != ValueSource::Default);
     let config = layers.set_default("auth.mode", "none", "carillon dev").load();
     config.is_ok_and(|config| KEYS.iter().any(|key| configured(&config, key)))
 }
@@ -127,7 +127,7 @@ fn next_free(mut layers: Layers) -> anyhow::Result<Config> {
     let listeners = [("http.listen", config.http.listen), ("internal.listen", config.internal.listen)];
     let mut taken = None;
     for (key, wanted) in listeners {
-        if !matches!(config.source(key), Some(Source::Default | Source::Command("carillon dev"))) {
+        if !matches!(config.source(key), Some(ValueSource::Default | ValueSource::Command("carillon dev"))) {
             continue;
         }
         let next = |step: u16| Some(SocketAddr::new(wanted.ip(), wanted.port().checked_add(step)?));

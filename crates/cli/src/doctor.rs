@@ -35,7 +35,7 @@ use clap::Args;
 
 use self::{
     hop::Hop,
-    net::{Door, Visitor},
+    net::{Endpoint, Visitor},
     place::Place,
     report::{Finding, Part, Report},
     session::Session,
@@ -171,23 +171,23 @@ impl Doctor {
             return Err(Usage("--origin cannot be sent in a header".into()).into());
         }
         let shown = place.shown();
-        let (mut findings, door) = Door::find(place, visitor, plan.ca.as_deref(), plan.tasks.clone()).await?;
+        let (mut findings, endpoint) = Endpoint::find(place, visitor, plan.ca.as_deref(), plan.tasks.clone()).await?;
         let mut hop = Hop::default();
-        if let Some(door) = &door {
-            let node = node::ask(door).await;
+        if let Some(endpoint) = &endpoint {
+            let node = node::ask(endpoint).await;
             findings.extend(node.findings);
             hop = node.hop;
-            findings.extend(sessions(door, &hop, node.heartbeat, plan).await);
+            findings.extend(sessions(endpoint, &hop, node.heartbeat, plan).await);
         }
         Ok((Part { name, place: shown, findings }, hop))
     }
 }
 
 /// Everything from the handshake on.
-async fn sessions(door: &Door, hop: &Hop, heartbeat: Option<u64>, plan: &Plan<'_>) -> Vec<Finding> {
+async fn sessions(endpoint: &Endpoint, hop: &Hop, heartbeat: Option<u64>, plan: &Plan<'_>) -> Vec<Finding> {
     let token = plan.token.as_deref();
     let mut findings = Vec::new();
-    let session = match handshake::open(door, hop).await {
+    let session = match handshake::open(endpoint, hop).await {
         Ok((socket, finding)) => {
             findings.push(finding);
             match Session::begin(socket, token).await {
@@ -208,7 +208,7 @@ async fn sessions(door: &Door, hop: &Hop, heartbeat: Option<u64>, plan: &Plan<'_
         }
         Err(finding) => {
             findings.push(*finding);
-            findings.push(fallback::token(door, token).await);
+            findings.push(fallback::token(endpoint, token).await);
             None
         }
     };
@@ -217,8 +217,8 @@ async fn sessions(door: &Door, hop: &Hop, heartbeat: Option<u64>, plan: &Plan<'_
     let (live, other) = tokio::join!(live(session, plan, hop), async {
         if is_node {
             let (sse, poll) = tokio::join!(
-                plan.sse(door, hop, heartbeat.unwrap_or(25)),
-                fallback::poll(door, hop, token, plan.idle)
+                plan.sse(endpoint, hop, heartbeat.unwrap_or(25)),
+                fallback::poll(endpoint, hop, token, plan.idle)
             );
             return [sse, poll];
         }
@@ -241,12 +241,12 @@ async fn live(session: Option<Session>, plan: &Plan<'_>, hop: &Hop) -> Vec<Findi
 impl Plan<'_> {
     /// Listens to an SSE stream until the node says something later: that a token ends soon, where we can make one that
     /// does, else its heartbeat.
-    async fn sse(&self, door: &Door, hop: &Hop, heartbeat: u64) -> Finding {
+    async fn sse(&self, endpoint: &Endpoint, hop: &Hop, heartbeat: u64) -> Finding {
         let brief = if self.minted { mint(self.config, BRIEF_TTL).ok().flatten() } else { None };
         let within =
             if brief.is_some() { BRIEF_TTL.mul_f64(0.8) } else { Duration::from_secs(heartbeat + 3) };
         let later = (!self.idle.is_zero()).then_some(within);
-        fallback::sse(door, hop, brief.as_deref().or(self.token.as_deref()), later).await
+        fallback::sse(endpoint, hop, brief.as_deref().or(self.token.as_deref()), later).await
     }
 }
 

@@ -79,25 +79,25 @@ pub(super) struct Publish {
 
 impl Publish {
     pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
-        let door = Door::open(&self).await?;
+        let via = PublishVia::open(&self).await?;
         let result = match self.event.as_str() {
-            "-" => self.publish_lines(&door).await,
+            "-" => self.publish_lines(&via).await,
             event => {
                 let json = match event.strip_prefix('@') {
                     Some(path) => std::fs::read(path)
                         .with_context(|| format!("the event cannot be read from {path}"))?,
                     None => event.as_bytes().to_vec(),
                 };
-                let position = door.publish(&json, self.live).await?;
+                let position = via.publish(&json, self.live).await?;
                 print(&format!("{position}\n"))?;
                 Ok(ExitCode::SUCCESS)
             }
         };
-        door.close().await;
+        via.close().await;
         result
     }
 
-    async fn publish_lines(&self, door: &Door) -> anyhow::Result<ExitCode> {
+    async fn publish_lines(&self, via: &PublishVia) -> anyhow::Result<ExitCode> {
         let mut lines = BufReader::new(tokio::io::stdin()).split(b'\n');
         let progress = progress();
         let mut kept = Kept::new(self.keep.clone());
@@ -112,7 +112,7 @@ impl Publish {
                 kept.add(&line)?;
                 continue;
             }
-            match door.publish(&line, self.live).await {
+            match via.publish(&line, self.live).await {
                 Ok(position) => {
                     accepted += 1;
                     progress.suspend(|| print(&format!("{position}\n")))?;
@@ -181,12 +181,12 @@ impl Kept {
 struct Unreachable(String);
 
 /// Where events are handed over.
-enum Door {
+enum PublishVia {
     Redis { publisher: Publisher, topic: Topic, limit: usize, tasks: Tasks },
     Node { url: String, topic: String, token: Option<String> },
 }
 
-impl Door {
+impl PublishVia {
     async fn open(command: &Publish) -> anyhow::Result<Self> {
         let mut layers = command.file.layers();
         if command.url.is_none() && command.redis.is_none() && command.token_file.is_none() {

@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use carillon::config::{Config, ConfigError, Layers, Source};
+use carillon::config::{Config, ConfigError, Layers, ValueSource};
 use clap::Args;
 
 use super::{Usage, dev_file};
@@ -73,6 +73,6 @@ pub(super) fn beside_dev(layers: Layers) -> Result<Layers, ConfigError> {
         "auth.secret_file",
     ];
     let config = layers.clone().load()?;
-    let configured = |key: &str| config.source(key).is_some_and(|source| *source != Source::Default);
+    let configured = |key: &str| config.source(key).is_some_and(|source| *source != ValueSource::Default);
     Ok(if OWN.iter().any(|key| configured(key)) { layers } else { dev_file::add_to(layers) })
 }

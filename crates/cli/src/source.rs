@@ -21,7 +21,7 @@ Examples:
   carillon source forget old-cms --redis redis://127.0.0.1:6379")]
 pub(super) enum SourceCommand {
     List(List),
-    Forget(Forget),
+    Forget(ForgetSource),
 }
 
 /// What `tail` says of a node that sees Redis. `late`: the sources that it calls late.
@@ -55,7 +55,7 @@ pub(super) struct List {
 #[command(after_help = "\
 Example:
   carillon source forget old-cms")]
-pub(super) struct Forget {
+pub(super) struct ForgetSource {
     #[command(flatten)]
     place: settings::RedisPlace,
     /// Its name, as in `carillon source list`
@@ -110,7 +110,7 @@ impl List {
     }
 }
 
-impl Forget {
+impl ForgetSource {
     async fn run(self, tasks: &Tasks) -> anyhow::Result<()> {
         if !Source::is_name(&self.name) {
             let text = format!(

@@ -185,14 +185,14 @@ async fn where_keys_and_callback_are_is_told_to_nobody() {
 }
 
 /// A CMS that answers with what was last put into it, and remembers what it was asked.
-struct Cms {
+struct FakeCms {
     url: String,
     answer: Arc<Mutex<(u16, String)>>,
     asked: Arc<Mutex<Vec<String>>>,
     _tasks: Tasks,
 }
 
-impl Cms {
+impl FakeCms {
     async fn start(answer: (u16, String)) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/who", listener.local_addr().unwrap());
@@ -227,7 +227,7 @@ impl Cms {
 
 #[tokio::test]
 async fn a_set_of_keys_behind_a_url_may_come_late_and_go_away() {
-    let cms = Cms::start((503, String::new())).await;
+    let cms = FakeCms::start((503, String::new())).await;
     let door = jwt(&[("jwks", &cms.url)]);
     let text = refusal(&door, &rsa(Some("one"))).await;
     assert!(text.contains("cannot be checked now") && text.contains("503"), "{text}");
@@ -250,7 +250,7 @@ async fn a_set_of_keys_behind_a_url_may_come_late_and_go_away() {
 #[tokio::test]
 async fn the_cms_vouches_for_its_own_cookies() {
     let cms =
-        Cms::start((200, json!({"sub": "anna", "topics": ["comments:1"], "expires_in": 900}).to_string()))
+        FakeCms::start((200, json!({"sub": "anna", "topics": ["comments:1"], "expires_in": 900}).to_string()))
             .await;
     let door = new(&[("mode", "callback"), ("callback_url", &cms.url)]);
     let cookies = Credentials::from_headers(None, Some(b"a=\xff; session=abc".to_vec()), None);
@@ -284,7 +284,7 @@ async fn the_cms_vouches_for_its_own_cookies() {
 
 #[tokio::test]
 async fn whatever_is_not_a_clear_yes_from_the_cms_is_a_no() {
-    let cms = Cms::start((200, String::new())).await;
+    let cms = FakeCms::start((200, String::new())).await;
     let door = new(&[("mode", "callback"), ("callback_url", &cms.url)]);
     let yes = json!({"sub": "anna", "expires_in": 900});
     for (status, body, why) in [

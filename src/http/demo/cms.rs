@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::objects::{self, About, Comment, Content, Editor, Item, Notification, Project};
+use super::objects::{self, About, Comment, ItemContent, Editor, ProjectItem, Notification, Project};
 use crate::protocol::{Problem, time};
 
 /// The longest text, characters.
@@ -26,7 +26,7 @@ pub(super) struct Poke {
 
 /// What a write has changed, under its name, and what to publish.
 #[derive(Debug)]
-pub(super) struct Change {
+pub(super) struct DemoChange {
     pub(super) name: &'static str,
     pub(super) value: Value,
     pub(super) pokes: Vec<Poke>,
@@ -51,18 +51,18 @@ pub(super) struct Write {
 
 /// The whole state.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Cms {
+pub(super) struct DemoCms {
     pub(super) editors: Vec<Editor>,
     projects: Vec<Project>,
-    items: Vec<Item>,
+    items: Vec<ProjectItem>,
     comments: Vec<Comment>,
-    contents: Vec<Content>,
+    contents: Vec<ItemContent>,
     notifications: Vec<Notification>,
     #[serde(skip)]
     made: u64,
 }
 
-impl Cms {
+impl DemoCms {
     /// The state that the demo starts with.
     pub(super) fn seed() -> Result<Self, serde_json::Error> {
         let mut seed = serde_json::from_str(include_str!("../../../demo/seed.json"))?;
@@ -87,7 +87,7 @@ impl Cms {
     }
 
     pub(super) fn items(&self, project: u64) -> Result<Value, Problem> {
-        let items: Vec<&Item> = self.items.iter().filter(|item| item.project == project).collect();
+        let items: Vec<&ProjectItem> = self.items.iter().filter(|item| item.project == project).collect();
         Ok(json!({ "project": self.counted(self.project(project)?), "items": items }))
     }
 
@@ -114,7 +114,7 @@ impl Cms {
         state
     }
 
-    pub(super) fn comment(&mut self, project: u64, write: &Write) -> Result<Change, Problem> {
+    pub(super) fn comment(&mut self, project: u64, write: &Write) -> Result<DemoChange, Problem> {
         let author = self.editor(&write.editor)?.clone();
         let text = text(write.text.as_deref(), "text")?;
         if let Some(item) = &write.item {
@@ -135,10 +135,10 @@ impl Cms {
                 About { project: Some(project), item: write.item.clone(), comment: Some(comment.id.clone()) };
             pokes.push(self.add_notification(&to, &author.id, text, about).1);
         }
-        Ok(Change { name: "comment", value: json!(comment), pokes })
+        Ok(DemoChange { name: "comment", value: json!(comment), pokes })
     }
 
-    pub(super) fn move_item(&mut self, project: u64, id: &str, write: &Write) -> Result<Change, Problem> {
+    pub(super) fn move_item(&mut self, project: u64, id: &str, write: &Write) -> Result<DemoChange, Problem> {
         let status = write.status.as_deref().unwrap_or_default();
         let label = label(status)?;
         let item = self.set_item(project, id, status, &write.editor)?;
@@ -151,10 +151,10 @@ impl Cms {
             content.published_version = Some(item.version);
             pokes.push(content_poke(&item, "content.published"));
         }
-        Ok(Change { name: "item", value: json!(item), pokes })
+        Ok(DemoChange { name: "item", value: json!(item), pokes })
     }
 
-    pub(super) fn approve(&mut self, project: u64, id: &str, write: &Write) -> Result<Change, Problem> {
+    pub(super) fn approve(&mut self, project: u64, id: &str, write: &Write) -> Result<DemoChange, Problem> {
         let editor = self.editor(&write.editor)?.clone();
         let before = self.items[self.item_at(project, id)?].modified_by.clone();
         let item = self.set_item(project, id, "approved", &write.editor)?;
@@ -171,10 +171,10 @@ impl Cms {
             let about = About { project: Some(project), item: Some(item.id.clone()), comment: None };
             pokes.push(self.add_notification(&before, &editor.id, text, about).1);
         }
-        Ok(Change { name: "item", value: json!(item), pokes })
+        Ok(DemoChange { name: "item", value: json!(item), pokes })
     }
 
-    pub(super) fn set_status(&mut self, project: u64, write: &Write) -> Result<Change, Problem> {
+    pub(super) fn set_status(&mut self, project: u64, write: &Write) -> Result<DemoChange, Problem> {
         let status = write.status.as_deref().unwrap_or_default();
         if !["active", "on_hold", "done"].contains(&status) {
             return Err(bad("\"status\" is active, on_hold or done."));
@@ -186,10 +186,10 @@ impl Cms {
         self.projects[at].status = status.into();
         let data = json!({ "project": project, "status": status });
         let pokes = vec![Poke { topic: "projects".into(), kind: "project.status", data }];
-        Ok(Change { name: "project", value: self.counted(&self.projects[at]), pokes })
+        Ok(DemoChange { name: "project", value: self.counted(&self.projects[at]), pokes })
     }
 
-    pub(super) fn save(&mut self, id: &str, write: &Write) -> Result<Change, Problem> {
+    pub(super) fn save(&mut self, id: &str, write: &Write) -> Result<DemoChange, Problem> {
         self.editor(&write.editor)?;
         let at = self.contents.iter().position(|c| c.id == id).ok_or_else(|| missing("content", id))?;
         let title = write.title.as_deref().map(|title| text(Some(title), "title")).transpose()?;
@@ -209,10 +209,10 @@ impl Cms {
         let item = self.set_item(content.project, &content.item, &status, &write.editor)?;
         self.contents[at].version = item.version;
         let saved = content_poke(&item, "content.saved");
-        Ok(Change { name: "content", value: json!(self.contents[at]), pokes: vec![saved, saved_poke(&item)] })
+        Ok(DemoChange { name: "content", value: json!(self.contents[at]), pokes: vec![saved, saved_poke(&item)] })
     }
 
-    pub(super) fn notify(&mut self, write: &Write) -> Result<Change, Problem> {
+    pub(super) fn notify(&mut self, write: &Write) -> Result<DemoChange, Problem> {
         self.editor(&write.editor)?;
         let to = self.editor(write.to.as_deref().unwrap_or_default())?.id.clone();
         if let Some(project) = write.project {
@@ -221,23 +221,23 @@ impl Cms {
         let text = text(write.text.as_deref(), "text")?;
         let about = About { project: write.project, ..About::default() };
         let (notification, poke) = self.add_notification(&to, &write.editor, text, about);
-        Ok(Change { name: "notification", value: json!(notification), pokes: vec![poke] })
+        Ok(DemoChange { name: "notification", value: json!(notification), pokes: vec![poke] })
     }
 
-    pub(super) fn read(&mut self, write: &Write) -> Result<Change, Problem> {
+    pub(super) fn read(&mut self, write: &Write) -> Result<DemoChange, Problem> {
         let editor = self.editor(&write.editor)?.id.clone();
         let topic = format!("notifications:{editor}");
         if write.all {
             self.notifications.iter_mut().filter(|n| n.to == editor).for_each(|n| n.read = true);
             let poke = Poke { topic, kind: "notification.read_all", data: json!({ "unread": 0 }) };
-            return Ok(Change { name: "unread", value: json!(0), pokes: vec![poke] });
+            return Ok(DemoChange { name: "unread", value: json!(0), pokes: vec![poke] });
         }
         let id = write.id.clone().unwrap_or_default();
         let own = self.notifications.iter_mut().find(|n| n.to == editor && n.id == id);
         own.ok_or_else(|| missing("notification", &id))?.read = true;
         let unread = self.unread(&editor);
         let data = json!({ "notification": id, "unread": unread });
-        Ok(Change {
+        Ok(DemoChange {
             name: "unread",
             value: json!(unread),
             pokes: vec![Poke { topic, kind: "notification.read", data }],
@@ -272,7 +272,7 @@ impl Cms {
         Ok(())
     }
 
-    fn set_item(&mut self, project: u64, id: &str, status: &str, editor: &str) -> Result<Item, Problem> {
+    fn set_item(&mut self, project: u64, id: &str, status: &str, editor: &str) -> Result<ProjectItem, Problem> {
         self.editor(editor)?;
         let at = self.item_at(project, id)?;
         let item = &mut self.items[at];
@@ -283,7 +283,7 @@ impl Cms {
         Ok(item.clone())
     }
 
-    fn item_pokes(&self, item: &Item) -> Vec<Poke> {
+    fn item_pokes(&self, item: &ProjectItem) -> Vec<Poke> {
         let activity = self.comments.last().map(|comment| comment.id.clone());
         let data = json!({ "project": item.project, "activity": activity, "item": item.id });
         vec![
@@ -328,13 +328,13 @@ impl Cms {
     }
 }
 
-fn saved_poke(item: &Item) -> Poke {
+fn saved_poke(item: &ProjectItem) -> Poke {
     let one = json!({ "id": item.id, "content": item.content, "language": item.language });
     let data = json!({ "project": item.project, "items": [one], "status": item.status });
     Poke { topic: format!("project-items:{}", item.project), kind: "project_item.saved", data }
 }
 
-fn content_poke(item: &Item, kind: &'static str) -> Poke {
+fn content_poke(item: &ProjectItem, kind: &'static str) -> Poke {
     let data = json!({ "project": item.project, "content": item.content, "language": item.language, "version": item.version });
     Poke { topic: format!("content:{}", item.content), kind, data }
 }

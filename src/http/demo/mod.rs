@@ -19,7 +19,7 @@ use axum::{
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use self::cms::{Change, Cms, Poke, Write};
+use self::cms::{DemoChange, DemoCms, Poke, Write};
 use super::{Origins, listener::Peer};
 use crate::{
     bus::Bus,
@@ -65,22 +65,22 @@ pub struct Settings {
     pub mint: Mint,
 }
 
-struct Demo {
+struct DemoApp {
     settings: Settings,
-    cms: Mutex<Cms>,
+    cms: Mutex<DemoCms>,
 }
 
-type Shared = State<Arc<Demo>>;
+type DemoState = State<Arc<DemoApp>>;
 
 /// The routes below `/demo`.
 pub fn routes(settings: Settings) -> Result<Router, serde_json::Error> {
-    let demo = Arc::new(Demo { settings, cms: Mutex::new(Cms::seed()?) });
+    let demo = Arc::new(DemoApp { settings, cms: Mutex::new(DemoCms::seed()?) });
     let api = Router::new()
         .route("/setup", get(setup))
-        .route("/state", get(|State(demo): Shared| async move { answer(demo.look(|cms| Ok(cms.state()))) }))
+        .route("/state", get(|State(demo): DemoState| async move { answer(demo.look(|cms| Ok(cms.state()))) }))
         .route(
             "/projects",
-            get(|State(demo): Shared| async move { answer(demo.look(|cms| Ok(cms.projects()))) }),
+            get(|State(demo): DemoState| async move { answer(demo.look(|cms| Ok(cms.projects()))) }),
         )
         .route("/projects/{project}/items", get(items))
         .route("/projects/{project}/comments", get(comments).post(comment))
@@ -118,7 +118,7 @@ pub fn routes(settings: Settings) -> Result<Router, serde_json::Error> {
 
 /// Writes, and tokens, are for the demo's own page, and for programs: a page of another site is not to use the browser of
 /// somebody who can reach this node.
-async fn from_own_page(State(demo): Shared, request: Request, next: Next) -> Response {
+async fn from_own_page(State(demo): DemoState, request: Request, next: Next) -> Response {
     if matches!(*request.method(), Method::GET | Method::HEAD) {
         return next.run(request).await;
     }
@@ -164,7 +164,7 @@ fn file(name: &str) -> Response {
     response
 }
 
-async fn setup(State(demo): Shared) -> Response {
+async fn setup(State(demo): DemoState) -> Response {
     let settings = &demo.settings;
     let head = json!({
         "realtime": settings.base_path, "node": settings.node, "version": env!("CARGO_PKG_VERSION"),
@@ -176,15 +176,15 @@ async fn setup(State(demo): Shared) -> Response {
     }))
 }
 
-async fn items(State(demo): Shared, Path(project): Path<u64>) -> Response {
+async fn items(State(demo): DemoState, Path(project): Path<u64>) -> Response {
     answer(demo.look(|cms| cms.items(project)))
 }
 
-async fn comments(State(demo): Shared, Path(project): Path<u64>) -> Response {
+async fn comments(State(demo): DemoState, Path(project): Path<u64>) -> Response {
     answer(demo.look(|cms| cms.comments(project)))
 }
 
-async fn content(State(demo): Shared, Path(id): Path<String>) -> Response {
+async fn content(State(demo): DemoState, Path(id): Path<String>) -> Response {
     answer(demo.look(|cms| cms.content(&id)))
 }
 
@@ -194,36 +194,36 @@ struct Who {
     editor: String,
 }
 
-async fn notifications(State(demo): Shared, Query(who): Query<Who>) -> Response {
+async fn notifications(State(demo): DemoState, Query(who): Query<Who>) -> Response {
     answer(demo.look(|cms| cms.notifications(&who.editor)))
 }
 
-async fn comment(State(demo): Shared, Path(project): Path<u64>, body: Body) -> Response {
+async fn comment(State(demo): DemoState, Path(project): Path<u64>, body: Body) -> Response {
     demo.write(body, StatusCode::CREATED, |cms, write| cms.comment(project, write)).await
 }
 
-async fn move_item(State(demo): Shared, Path((project, item)): Path<(u64, String)>, body: Body) -> Response {
+async fn move_item(State(demo): DemoState, Path((project, item)): Path<(u64, String)>, body: Body) -> Response {
     demo.write(body, StatusCode::OK, |cms, write| cms.move_item(project, &item, write)).await
 }
 
-async fn approve(State(demo): Shared, Path((project, item)): Path<(u64, String)>, body: Body) -> Response {
+async fn approve(State(demo): DemoState, Path((project, item)): Path<(u64, String)>, body: Body) -> Response {
     demo.write(body, StatusCode::OK, |cms, write| cms.approve(project, &item, write)).await
 }
 
-async fn set_status(State(demo): Shared, Path(project): Path<u64>, body: Body) -> Response {
+async fn set_status(State(demo): DemoState, Path(project): Path<u64>, body: Body) -> Response {
     demo.write(body, StatusCode::OK, |cms, write| cms.set_status(project, write)).await
 }
 
-async fn save(State(demo): Shared, Path(id): Path<String>, body: Body) -> Response {
+async fn save(State(demo): DemoState, Path(id): Path<String>, body: Body) -> Response {
     demo.write(body, StatusCode::OK, |cms, write| cms.save(&id, write)).await
 }
 
-async fn notify(State(demo): Shared, body: Body) -> Response {
-    demo.write(body, StatusCode::CREATED, Cms::notify).await
+async fn notify(State(demo): DemoState, body: Body) -> Response {
+    demo.write(body, StatusCode::CREATED, DemoCms::notify).await
 }
 
-async fn read(State(demo): Shared, body: Body) -> Response {
-    demo.write(body, StatusCode::OK, Cms::read).await
+async fn read(State(demo): DemoState, body: Body) -> Response {
+    demo.write(body, StatusCode::OK, DemoCms::read).await
 }
 
 #[derive(Deserialize)]
@@ -238,7 +238,7 @@ fn ten_minutes() -> u64 {
     600
 }
 
-async fn token(State(demo): Shared, body: Body) -> Response {
+async fn token(State(demo): DemoState, body: Body) -> Response {
     answer(parse::<Ask>(body).and_then(|ask| {
         demo.look(|cms| cms.editor(&ask.editor).map(|_| Value::Null))?;
         let minted = (demo.settings.mint)(&ask.editor, ask.ttl.clamp(1, 3600))?;
@@ -274,8 +274,8 @@ fn no_store(mut response: Response) -> Response {
     response
 }
 
-impl Demo {
-    fn look(&self, question: impl FnOnce(&Cms) -> Result<Value, Problem>) -> Result<Value, Problem> {
+impl DemoApp {
+    fn look(&self, question: impl FnOnce(&DemoCms) -> Result<Value, Problem>) -> Result<Value, Problem> {
         question(&self.cms.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -284,7 +284,7 @@ impl Demo {
         &self,
         body: Body,
         status: StatusCode,
-        change: impl FnOnce(&mut Cms, &Write) -> Result<Change, Problem>,
+        change: impl FnOnce(&mut DemoCms, &Write) -> Result<DemoChange, Problem>,
     ) -> Response {
         let changed = parse::<Write>(body).and_then(|write| {
             if write.origin.as_ref().is_some_and(|origin| origin.len() > 64) {

@@ -30,7 +30,7 @@ pub(super) struct Project {
 
 /// One change in a project.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct Item {
+pub(super) struct ProjectItem {
     pub(super) id: String,
     pub(super) project: u64,
     pub(super) content: String,
@@ -58,7 +58,7 @@ pub(super) struct Comment {
 
 /// What an item's content holds.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct Content {
+pub(super) struct ItemContent {
     pub(super) id: String,
     pub(super) project: u64,
     pub(super) item: String,

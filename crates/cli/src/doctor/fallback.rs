@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout};
 use super::{
     handshake::Answer,
     hop::Hop,
-    net::{Door, PATIENCE, Silence},
+    net::{Endpoint, PATIENCE, Silence},
     report::Finding,
     token,
 };
@@ -30,8 +30,8 @@ fn with_token(request: Builder, token: Option<&str>) -> Builder {
 }
 
 /// What the node says of the token where no WebSocket opens.
-pub(super) async fn token(door: &Door, token: Option<&str>) -> Finding {
-    match ask(door, "", token).await {
+pub(super) async fn token(endpoint: &Endpoint, token: Option<&str>) -> Finding {
+    match ask(endpoint, "", token).await {
         Ok(answer) if answer.status == StatusCode::OK => {
             let welcome = answer.json["messages"].as_array().and_then(|messages| messages.first());
             token::accepted(token, welcome.unwrap_or(&Value::Null))
@@ -46,16 +46,16 @@ pub(super) async fn token(door: &Door, token: Option<&str>) -> Finding {
 
 /// Opens a stream, waits for its beginning, and for something that must come `later` than that: a proxy that buffers may
 /// still pass on what came together with the head of the answer.
-pub(super) async fn sse(door: &Door, hop: &Hop, token: Option<&str>, later: Option<Duration>) -> Finding {
-    let request = door
+pub(super) async fn sse(endpoint: &Endpoint, hop: &Hop, token: Option<&str>, later: Option<Duration>) -> Finding {
+    let request = endpoint
         .request("/events?topics=")
         .header(header::ACCEPT, "text/event-stream")
         // As browsers do: a middle tier that compresses must show itself.
         .header(header::ACCEPT_ENCODING, "gzip, deflate, br");
     let started = Instant::now();
-    let response = match timeout(FIRST_BYTES, door.ask(with_token(request, token))).await {
+    let response = match timeout(FIRST_BYTES, endpoint.ask(with_token(request, token))).await {
         Err(_) => return buffered(hop, "no bytes", FIRST_BYTES),
-        Ok(Err(silence)) => return failed(SSE, &silence, door, hop),
+        Ok(Err(silence)) => return failed(SSE, &silence, endpoint, hop),
         Ok(Ok(response)) => response,
     };
     if response.status() != StatusCode::OK {
@@ -128,11 +128,11 @@ fn buffered(hop: &Hop, what: &str, within: Duration) -> Finding {
 }
 
 /// Polls once for the beginning, and once more for at most `span`.
-pub(super) async fn poll(door: &Door, hop: &Hop, token: Option<&str>, span: Duration) -> Finding {
+pub(super) async fn poll(endpoint: &Endpoint, hop: &Hop, token: Option<&str>, span: Duration) -> Finding {
     let started = Instant::now();
-    let first = match ask(door, "", token).await {
+    let first = match ask(endpoint, "", token).await {
         Ok(answer) => answer,
-        Err(silence) => return failed(POLL, &silence, door, hop),
+        Err(silence) => return failed(POLL, &silence, endpoint, hop),
     };
     if first.status != StatusCode::OK {
         return refused(POLL, &first, hop);
@@ -151,7 +151,7 @@ pub(super) async fn poll(door: &Door, hop: &Hop, token: Option<&str>, span: Dura
     }
     let started = Instant::now();
     let patient = Duration::from_secs(40).min(span);
-    match timeout(patient, wait(door, &format!("&cursor={cursor}"), token)).await {
+    match timeout(patient, wait(endpoint, &format!("&cursor={cursor}"), token)).await {
         Err(_) => good(&format!(", and a second one waits for {} s and longer", patient.as_secs())),
         Ok(Ok(answer)) if answer.status == StatusCode::OK => {
             good(", and a second one when there is something")
@@ -169,15 +169,15 @@ pub(super) async fn poll(door: &Door, hop: &Hop, token: Option<&str>, span: Dura
     }
 }
 
-async fn ask(door: &Door, more: &str, token: Option<&str>) -> Result<Answer, Silence> {
-    let request = with_token(door.request(&format!("/poll?topics={more}")), token);
-    Ok(Answer::read(door.ask(request).await?).await)
+async fn ask(endpoint: &Endpoint, more: &str, token: Option<&str>) -> Result<Answer, Silence> {
+    let request = with_token(endpoint.request(&format!("/poll?topics={more}")), token);
+    Ok(Answer::read(endpoint.ask(request).await?).await)
 }
 
 /// The same without an end to our patience.
-async fn wait(door: &Door, more: &str, token: Option<&str>) -> Result<Answer, Silence> {
-    let request = with_token(door.request(&format!("/poll?topics={more}")), token);
-    Ok(Answer::read(door.ask_patiently(request).await?).await)
+async fn wait(endpoint: &Endpoint, more: &str, token: Option<&str>) -> Result<Answer, Silence> {
+    let request = with_token(endpoint.request(&format!("/poll?topics={more}")), token);
+    Ok(Answer::read(endpoint.ask_patiently(request).await?).await)
 }
 
 fn refused(question: &'static str, answer: &Answer, hop: &Hop) -> Finding {
@@ -202,12 +202,12 @@ fn refused(question: &'static str, answer: &Answer, hop: &Hop) -> Finding {
     }
 }
 
-fn failed(question: &'static str, silence: &Silence, door: &Door, hop: &Hop) -> Finding {
+fn failed(question: &'static str, silence: &Silence, endpoint: &Endpoint, hop: &Hop) -> Finding {
     let what = match silence {
         Silence::Late => format!("There is no answer within {} s", PATIENCE.as_secs()),
         Silence::Closed => "The connection is closed without an answer".into(),
         Silence::Gibberish => "The answer is not HTTP".into(),
-        Silence::Lost(error) => format!("{} cannot be reached any more ({error})", door.place.authority),
+        Silence::Lost(error) => format!("{} cannot be reached any more ({error})", endpoint.place.authority),
     };
     Finding::bad(question, format!("{what}."), format!("See the log of what stands between: {}.", hop.name()))
 }

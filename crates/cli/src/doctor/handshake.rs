@@ -15,7 +15,7 @@ use tokio_tungstenite::{
 
 use super::{
     hop::Hop,
-    net::{Door, PATIENCE, Silence},
+    net::{Endpoint, PATIENCE, Silence},
     report::Finding,
 };
 
@@ -63,20 +63,20 @@ impl Answer {
 }
 
 /// Opens a WebSocket, or says why there is none.
-pub(super) async fn open(door: &Door, hop: &Hop) -> Result<(Socket, Finding), Box<Finding>> {
+pub(super) async fn open(endpoint: &Endpoint, hop: &Hop) -> Result<(Socket, Finding), Box<Finding>> {
     let key = BASE64_STANDARD.encode(rand::random::<[u8; 16]>());
-    let request = door
+    let request = endpoint
         .request("")
         .header(header::CONNECTION, "Upgrade")
         .header(header::UPGRADE, "websocket")
         .header(header::SEC_WEBSOCKET_VERSION, "13")
         .header(header::SEC_WEBSOCKET_KEY, &key)
         .header(header::SEC_WEBSOCKET_PROTOCOL, "carillon.v1");
-    let response = door.ask(request).await.map_err(|silence| Box::new(silent(&silence, door, hop)))?;
+    let response = endpoint.ask(request).await.map_err(|silence| Box::new(silent(&silence, endpoint, hop)))?;
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         let answer = Answer::read(response).await;
         let hop = if *hop == Hop::Unnamed { &Hop::of(&answer.headers) } else { hop };
-        return Err(Box::new(refused(&answer, door, hop)));
+        return Err(Box::new(refused(&answer, endpoint, hop)));
     }
     let accept = response.headers().get(header::SEC_WEBSOCKET_ACCEPT).map(|value| value.as_bytes().to_vec());
     if accept != Some(derive_accept_key(key.as_bytes()).into_bytes()) {
@@ -101,7 +101,7 @@ pub(super) async fn open(door: &Door, hop: &Hop) -> Result<(Socket, Finding), Bo
     Ok((socket, Finding::good(QUESTION, "A WebSocket opens (101).")))
 }
 
-fn silent(silence: &Silence, door: &Door, hop: &Hop) -> Finding {
+fn silent(silence: &Silence, endpoint: &Endpoint, hop: &Hop) -> Finding {
     let (sentence, advice) = match silence {
         Silence::Late => (
             format!("There is no answer to the handshake within {} s.", PATIENCE.as_secs()),
@@ -119,12 +119,12 @@ fn silent(silence: &Silence, door: &Door, hop: &Hop) -> Finding {
             ),
         ),
         Silence::Gibberish => (
-            format!("{} does not answer in HTTP.", door.place.authority),
-            if door.place.secure { "Correct the port." } else { "Write https:// here, or correct the port." }
+            format!("{} does not answer in HTTP.", endpoint.place.authority),
+            if endpoint.place.secure { "Correct the port." } else { "Write https:// here, or correct the port." }
                 .into(),
         ),
         Silence::Lost(error) => (
-            format!("{} cannot be reached any more ({error}).", door.place.authority),
+            format!("{} cannot be reached any more ({error}).", endpoint.place.authority),
             "See whether it was stopped, or limits connections.".into(),
         ),
     };
@@ -132,9 +132,9 @@ fn silent(silence: &Silence, door: &Door, hop: &Hop) -> Finding {
 }
 
 /// What an answer means that is not 101.
-fn refused(answer: &Answer, door: &Door, hop: &Hop) -> Finding {
+fn refused(answer: &Answer, endpoint: &Endpoint, hop: &Hop) -> Finding {
     let status = answer.status.as_u16();
-    let base = &door.place.base;
+    let base = &endpoint.place.base;
     let (sentence, advice) = match (status, answer.code()) {
         (426, "upgrade-missing") => (
             format!(
@@ -153,7 +153,7 @@ fn refused(answer: &Answer, door: &Door, hop: &Hop) -> Finding {
             format!("The node has nothing at {base} (404)."),
             format!("Set http.base_path = \"{base}\", or let the proxy pass the path on unchanged."),
         ),
-        (403, "origin") => wrong_origin(answer, door),
+        (403, "origin") => wrong_origin(answer, endpoint),
         (400, "bad-handshake") => (
             format!("The handshake reaches the node in a bad shape (400): {}", answer.detail()),
             format!("{} changes its headers: let it pass them on untouched.", capital(hop.name())),
@@ -167,14 +167,14 @@ fn refused(answer: &Answer, door: &Door, hop: &Hop) -> Finding {
             "Start more nodes or raise the limit that it names; a node that drains is replaced by another."
                 .into(),
         ),
-        _ => foreign(answer, door, hop),
+        _ => foreign(answer, endpoint, hop),
     };
     Finding::bad(QUESTION, sentence, advice)
 }
 
 /// The answer of something that is not a node.
-fn foreign(answer: &Answer, door: &Door, hop: &Hop) -> (String, String) {
-    let (status, base, name) = (answer.status.as_u16(), &door.place.base, capital(hop.name()));
+fn foreign(answer: &Answer, endpoint: &Endpoint, hop: &Hop) -> (String, String) {
+    let (status, base, name) = (answer.status.as_u16(), &endpoint.place.base, capital(hop.name()));
     let location = answer.headers.get(header::LOCATION).and_then(|value| value.to_str().ok());
     match status {
         200..=299 if answer.html => (
@@ -189,7 +189,7 @@ fn foreign(answer: &Answer, door: &Door, hop: &Hop) -> (String, String) {
             format!("The answer is {status}, a redirect to {}; browsers do not follow it.", location.unwrap_or("nowhere")),
             "Give browsers the address that it leads to, or except this path from the redirect or the login.".into(),
         ),
-        400 if !door.place.secure => (
+        400 if !endpoint.place.secure => (
             format!("{name} refuses the handshake (400)."),
             "If the port expects TLS, write https:// here; else see the log of what answers.".into(),
         ),
@@ -214,25 +214,25 @@ fn foreign(answer: &Answer, door: &Door, hop: &Hop) -> (String, String) {
     }
 }
 
-fn wrong_origin(answer: &Answer, door: &Door) -> (String, String) {
+fn wrong_origin(answer: &Answer, endpoint: &Endpoint) -> (String, String) {
     let host = answer.json["host"].as_str().unwrap_or_default();
     let allowed = answer.json["allowed_origins"].as_array().map_or(0, Vec::len);
     let sentence = format!(
         "The node does not accept pages of {} (403): it sees itself as {host:?}, and http.allowed_origins has {}.",
-        door.origin,
+        endpoint.origin,
         if allowed == 0 { "no entries".into() } else { answer.json["allowed_origins"].to_string() }
     );
-    let own = door.origin.eq_ignore_ascii_case(&door.place.origin());
+    let own = endpoint.origin.eq_ignore_ascii_case(&endpoint.place.origin());
     let advice = if own {
         format!(
             "The page comes from the same host, but a proxy changes the name: let it pass the Host on (nginx: \
              proxy_set_header Host $http_host), or add {:?} to http.allowed_origins.",
-            door.origin
+            endpoint.origin
         )
     } else {
         format!(
             "Add {:?} to http.allowed_origins of the nodes, if pages from there may connect.",
-            door.origin
+            endpoint.origin
         )
     };
     (sentence, advice)

@@ -51,7 +51,7 @@ pub(super) enum Silence {
 
 /// A way in: the place, and what is told about ourselves there.
 #[derive(Clone)]
-pub(super) struct Door {
+pub(super) struct Endpoint {
     pub(super) place: Place,
     /// The `Host` of requests: for a node behind a proxy, what the proxy is called.
     pub(super) host: String,
@@ -69,7 +69,7 @@ pub(super) struct Visitor {
     pub(super) cookie: Option<String>,
 }
 
-impl Door {
+impl Endpoint {
     /// Finds the way in, or says where it ends.
     pub(super) async fn find(
         place: Place,
@@ -83,10 +83,10 @@ impl Door {
         };
         let tls = if place.secure { Some(connector(trusted)?) } else { None };
         let Visitor { host, origin, cookie } = visitor;
-        let door = Self { place, host, origin, cookie, address, tls, tasks };
+        let endpoint = Self { place, host, origin, cookie, address, tls, tasks };
         let mut findings = vec![finding];
-        if let Some(tls) = &door.tls {
-            match door.certificate(tls).await {
+        if let Some(tls) = &endpoint.tls {
+            match endpoint.certificate(tls).await {
                 Ok(finding) => findings.push(finding),
                 Err(finding) => {
                     findings.push(*finding);
@@ -94,7 +94,7 @@ impl Door {
                 }
             }
         }
-        Ok((findings, Some(door)))
+        Ok((findings, Some(endpoint)))
     }
 
     async fn certificate(&self, tls: &TlsConnector) -> Result<Finding, Box<Finding>> {

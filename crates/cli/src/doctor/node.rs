@@ -7,7 +7,7 @@ use super::{
     clock,
     handshake::Answer,
     hop::Hop,
-    net::{Door, PATIENCE, Silence},
+    net::{Endpoint, PATIENCE, Silence},
     report::Finding,
 };
 
@@ -23,24 +23,24 @@ pub(super) struct Node {
 }
 
 /// Asks for `config`.
-pub(super) async fn ask(door: &Door) -> Node {
-    let response = match door.ask(door.request("/config")).await {
+pub(super) async fn ask(endpoint: &Endpoint) -> Node {
+    let response = match endpoint.ask(endpoint.request("/config")).await {
         Ok(response) => response,
         Err(silence) => {
-            return Node { findings: vec![silent(&silence, door)], hop: Hop::default(), heartbeat: None };
+            return Node { findings: vec![silent(&silence, endpoint)], hop: Hop::default(), heartbeat: None };
         }
     };
     let now = now_ms();
     let answer = Answer::read(response).await;
     let hop = Hop::of(&answer.headers);
     let date = answer.headers.get(header::DATE).and_then(|date| date.to_str().ok());
-    let findings = vec![config(&answer, door, &hop), clock::compare(date, now)];
+    let findings = vec![config(&answer, endpoint, &hop), clock::compare(date, now)];
     let heartbeat = answer.json["heartbeat"].as_u64().filter(|_| answer.status == StatusCode::OK);
     Node { findings, hop, heartbeat }
 }
 
-fn config(answer: &Answer, door: &Door, hop: &Hop) -> Finding {
-    let (status, base) = (answer.status, &door.place.base);
+fn config(answer: &Answer, endpoint: &Endpoint, hop: &Hop) -> Finding {
+    let (status, base) = (answer.status, &endpoint.place.base);
     if let (StatusCode::OK, Some(version)) = (status, answer.json["version"].as_str()) {
         let on = ["websocket", "sse", "poll"].into_iter().filter(|name| answer.json[*name] == true);
         let on = on.collect::<Vec<_>>().join(", ");
@@ -66,14 +66,14 @@ fn config(answer: &Answer, door: &Door, hop: &Hop) -> Finding {
                           whether the address in the proxy's configuration is theirs (http.listen)."
                 .into(),
             // nginx says so when it is spoken to without TLS on a port with.
-            400 if !door.place.secure => "If the port expects TLS, write https:// here; else see the log of what answers.".into(),
+            400 if !endpoint.place.secure => "If the port expects TLS, write https:// here; else see the log of what answers.".into(),
             _ => format!("Let {} pass {base} and everything below it on to the nodes, unchanged.", hop.name()),
         },
     )
 }
 
-fn silent(silence: &Silence, door: &Door) -> Finding {
-    let authority = &door.place.authority;
+fn silent(silence: &Silence, endpoint: &Endpoint) -> Finding {
+    let authority = &endpoint.place.authority;
     let (sentence, advice) = match silence {
         Silence::Late => (
             format!(
@@ -84,7 +84,7 @@ fn silent(silence: &Silence, door: &Door) -> Finding {
         ),
         Silence::Closed => (
             format!("{authority} closes the connection without an answer."),
-            if door.place.secure {
+            if endpoint.place.secure {
                 "See the log of what listens there."
             } else {
                 "If the port expects TLS, write https:// here; else see the log of what listens there."
@@ -92,7 +92,7 @@ fn silent(silence: &Silence, door: &Door) -> Finding {
         ),
         Silence::Gibberish => (
             format!("{authority} does not answer in HTTP."),
-            if door.place.secure { "Correct the port." } else { "Write https:// here, or correct the port." },
+            if endpoint.place.secure { "Correct the port." } else { "Write https:// here, or correct the port." },
         ),
         Silence::Lost(error) => (
             format!("{authority} cannot be reached any more ({error})."),

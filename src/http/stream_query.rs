@@ -24,7 +24,7 @@ use crate::{
 const BODY_TIME: Duration = Duration::from_secs(10);
 
 /// What is asked for.
-pub(super) struct Wish {
+pub(super) struct StreamQuery {
     /// Topics to follow, as they were written.
     pub topics: Vec<String>,
     /// Where the client left off.
@@ -53,7 +53,7 @@ struct InBody {
     resume: Option<Object<Resume>>,
 }
 
-impl Wish {
+impl StreamQuery {
     /// Reads a request. `most`: bytes of a body.
     ///
     /// # Errors

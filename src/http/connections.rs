@@ -1,4 +1,4 @@
-//! The crowd at a door: how many connections are open, and whether a connection does anything.
+//! The connections of a listener: how many connections are open, and whether a connection does anything.
 //!
 //! A connection costs a file and some kilobytes, whoever it is; so their number is bounded, a connection without a request
 //! or without progress ends, and a node that is full says so, that balancers go elsewhere. Must not know requests.
@@ -22,9 +22,9 @@ use hyper::body::{Frame, SizeHint};
 /// How long a node has to be full before it says that it is not ready.
 const FULL_FOR: Duration = Duration::from_secs(3);
 
-/// All connections of a door, those among them that have become WebSockets.
+/// All connections of a listener, those among them that have become WebSockets.
 #[derive(Debug)]
-pub struct Crowd {
+pub struct Connections {
     limit: usize,
     per_address: usize,
     inner: Mutex<Inner>,
@@ -37,14 +37,14 @@ struct Inner {
     full_since: Option<Instant>,
 }
 
-impl Crowd {
-    /// Nobody yet. `limit`, `per_address`: connections at the same time; 0: any number.
+impl Connections {
+    /// No connection yet. `limit`, `per_address`: connections at the same time; 0: any number.
     pub fn new(limit: usize, per_address: usize) -> Arc<Self> {
         Arc::new(Self { limit, per_address, inner: Mutex::default() })
     }
 
     /// Takes a connection in; `None`: there are too many.
-    pub(super) fn enter(self: &Arc<Self>, address: IpAddr) -> Option<Guest> {
+    pub(super) fn enter(self: &Arc<Self>, address: IpAddr) -> Option<ConnectionPermit> {
         let mut inner = self.lock();
         if self.limit > 0 && inner.open >= self.limit {
             inner.full_since.get_or_insert_with(Instant::now);
@@ -58,10 +58,10 @@ impl Crowd {
             *count += 1;
         }
         inner.open += 1;
-        Some(Guest { crowd: Arc::clone(self), address })
+        Some(ConnectionPermit { connections: Arc::clone(self), address })
     }
 
-    /// Somebody was turned away for want of a file descriptor.
+    /// A connection was refused for want of a file descriptor.
     pub(super) fn ran_out_of_files(&self) {
         self.lock().full_since.get_or_insert_with(Instant::now);
     }
@@ -102,16 +102,16 @@ pub(super) fn household(address: IpAddr) -> IpAddr {
     }
 }
 
-/// One connection; its place is given back when dropped.
+/// Counts one connection for as long as it lives.
 #[derive(Debug)]
-pub(super) struct Guest {
-    crowd: Arc<Crowd>,
+pub(super) struct ConnectionPermit {
+    connections: Arc<Connections>,
     address: IpAddr,
 }
 
-impl Drop for Guest {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
-        let mut inner = self.crowd.lock();
+        let mut inner = self.connections.lock();
         inner.open -= 1;
         if let Some(count) = inner.addresses.get_mut(&self.address) {
             *count -= 1;
@@ -122,12 +122,12 @@ impl Drop for Guest {
     }
 }
 
-/// What a connection does.
+/// Whether a connection does anything.
 #[derive(Debug, Clone)]
-pub(super) struct Activity(Arc<Facts>);
+pub(super) struct Activity(Arc<ActivityTimes>);
 
 #[derive(Debug)]
-struct Facts {
+struct ActivityTimes {
     begun: Instant,
     /// Requests whose answers have not ended.
     open: AtomicUsize,
@@ -137,17 +137,17 @@ struct Facts {
 
 impl Activity {
     pub(super) fn new() -> Self {
-        Self(Arc::new(Facts { begun: Instant::now(), open: AtomicUsize::new(0), last: AtomicU64::new(0) }))
+        Self(Arc::new(ActivityTimes { begun: Instant::now(), open: AtomicUsize::new(0), last: AtomicU64::new(0) }))
     }
 
     /// A request has come.
-    pub(super) fn begin(&self) -> Request {
+    pub(super) fn begin(&self) -> RequestInFlight {
         self.0.open.fetch_add(1, Relaxed);
         self.touch();
-        Request(self.clone())
+        RequestInFlight(self.clone())
     }
 
-    /// Whether nobody would miss the connection: no request for longer than `idle`, or requests of whose answers nothing
+    /// Whether the connection can be closed: no request for longer than `idle`, or requests of whose answers nothing
     /// went out for longer than `stalled`.
     pub(super) fn is_over(&self, idle: Duration, stalled: Duration) -> bool {
         let silent = self.0.begun.elapsed().saturating_sub(Duration::from_millis(self.0.last.load(Relaxed)));
@@ -161,29 +161,29 @@ impl Activity {
 
 /// A request that is being answered.
 #[derive(Debug)]
-pub(super) struct Request(Activity);
+pub(super) struct RequestInFlight(Activity);
 
-impl Request {
+impl RequestInFlight {
     /// The answer's body, which ends the request.
     pub(super) fn answer(self, body: Body) -> Body {
         self.0.touch();
-        Body::new(Answer { body, request: self })
+        Body::new(TrackedBody { body, request: self })
     }
 }
 
-impl Drop for Request {
+impl Drop for RequestInFlight {
     fn drop(&mut self) {
         self.0.0.open.fetch_sub(1, Relaxed);
         self.0.touch();
     }
 }
 
-struct Answer {
+struct TrackedBody {
     body: Body,
-    request: Request,
+    request: RequestInFlight,
 }
 
-impl HttpBody for Answer {
+impl HttpBody for TrackedBody {
     type Data = Bytes;
     type Error = axum::Error;
 
@@ -217,18 +217,18 @@ mod tests {
 
     #[test]
     fn connections_are_limited_and_places_given_back() {
-        let crowd = Crowd::new(3, 2);
-        let first = crowd.enter(HOME).unwrap();
-        let _second = crowd.enter(HOME).unwrap();
-        assert!(crowd.enter(HOME).is_none(), "enough from there");
-        let third = crowd.enter(AWAY).unwrap();
-        assert!(crowd.enter(AWAY).is_none(), "enough");
-        assert_eq!(crowd.trouble(), None, "it has only begun");
-        crowd.lock().full_since = Instant::now().checked_sub(FULL_FOR);
-        assert!(crowd.trouble().unwrap().contains("limits.connections"));
+        let connections = Connections::new(3, 2);
+        let first = connections.enter(HOME).unwrap();
+        let _second = connections.enter(HOME).unwrap();
+        assert!(connections.enter(HOME).is_none(), "enough from there");
+        let third = connections.enter(AWAY).unwrap();
+        assert!(connections.enter(AWAY).is_none(), "enough");
+        assert_eq!(connections.trouble(), None, "it has only begun");
+        connections.lock().full_since = Instant::now().checked_sub(FULL_FOR);
+        assert!(connections.trouble().unwrap().contains("limits.connections"));
         drop((first, third));
-        assert_eq!(crowd.trouble(), None);
-        assert!(crowd.enter(HOME).is_some());
+        assert_eq!(connections.trouble(), None);
+        assert!(connections.enter(HOME).is_some());
     }
 
     #[test]
