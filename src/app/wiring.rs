@@ -8,7 +8,7 @@ use crate::{
     config::{Algorithm, AuthMode, Config, ConfigError, KeySource, Secret},
     http::{self, demo::Minted},
     metrics,
-    protocol::{Areas, Problem, Revocations},
+    protocol::{Areas, Problem, ProblemCode, Revocations},
     relay,
     session::{Budgets, Limits, SessionPolicy},
     shutdown::Tasks,
@@ -181,7 +181,7 @@ fn mint(config: &Config) -> http::demo::Mint {
         }
         let detail =
             "This node has no secret to sign with: the demo needs auth.secret, or auth.mode = \"none\".";
-        let missing = || Problem::new(404, "no-tokens", "No tokens here", detail);
+        let missing = || Problem::new(404, ProblemCode::NoTokens, "No tokens here", detail);
         let (jwt, secret) = signing.as_ref().ok_or_else(missing)?;
         let token = NewToken {
             sub: editor.to_owned(),

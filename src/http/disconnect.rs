@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     bus::BusError,
-    protocol::{Kind, Problem, Topic, Whom, object::Object, revocation::MAX_NAME},
+    protocol::{Kind, Problem, ProblemCode, Topic, Whom, object::Object, revocation::MAX_NAME},
 };
 
 #[derive(Deserialize)]
@@ -68,7 +68,7 @@ pub(super) async fn refresh(
 }
 
 fn bad(shape: &str, why: &str) -> Problem {
-    Problem::new(400, "bad-request", "Not a request", format!("The body must be {shape}: {why}."))
+    Problem::new(400, ProblemCode::BadRequest, "Not a request", format!("The body must be {shape}: {why}."))
 }
 
 fn read<T: DeserializeOwned>(body: Result<Bytes, BytesRejection>, shape: &str) -> Result<T, Problem> {
@@ -115,7 +115,7 @@ fn check(internal: &InternalState, permission: &Permission, whom: &Whom) -> Resu
             let key = areas.naming().key(user).map_err(|why| {
                 Problem::new(
                     400,
-                    "bad-request",
+                    ProblemCode::BadRequest,
                     "Not a request",
                     format!("Nobody can be called so: the name {why}."),
                 )
@@ -131,7 +131,7 @@ fn check(internal: &InternalState, permission: &Permission, whom: &Whom) -> Resu
         None => Ok(()),
         Some(topic) => {
             let detail = format!("The token's publish claim does not allow {topic}, which this needs.");
-            Err(Problem::new(403, "forbidden", "Not allowed", detail))
+            Err(Problem::new(403, ProblemCode::Forbidden, "Not allowed", detail))
         }
     }
 }

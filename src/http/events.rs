@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     hub::Closing,
-    protocol::{CloseCode, Problem},
+    protocol::{CloseCode, Problem, ProblemCode},
     session::{self, Caller, SessionSlot},
 };
 
@@ -33,11 +33,11 @@ pub(super) async fn events(
     headers: HeaderMap,
     request: Request,
 ) -> Result<Response, Refusal> {
-    let count = |problem: &Problem| public.refused(problem.code);
+    let count = |problem: &Problem| public.refused(problem.code.name());
     let StreamQuery { topics, start, carriage, token } =
         StreamQuery::read(request, public.sessions.message_bytes).await.inspect_err(count)?;
     let (slot, caller) =
-        enter(&public, public.settings.sse, "sse-disabled", peer, &headers, (token, &topics), true)
+        enter(&public, public.settings.sse, ProblemCode::SseDisabled, peer, &headers, (token, &topics), true)
             .await
             .inspect_err(count)?;
     let (context, tasks, start) = (Arc::clone(&public.sessions), &public.tasks, (start, carriage));
@@ -79,18 +79,18 @@ pub(super) async fn poll(
     headers: HeaderMap,
     request: Request,
 ) -> Result<Response, Refusal> {
-    let count = |problem: &Problem| public.refused(problem.code);
+    let count = |problem: &Problem| public.refused(problem.code.name());
     let StreamQuery { topics, start, carriage, token } =
         StreamQuery::read(request, public.sessions.message_bytes).await.inspect_err(count)?;
     let new = !start.goes_on();
     let (slot, caller) =
-        enter(&public, public.settings.poll, "poll-disabled", peer, &headers, (token, &topics), new)
+        enter(&public, public.settings.poll, ProblemCode::PollDisabled, peer, &headers, (token, &topics), new)
             .await
             .inspect_err(count)?;
     let (asker, answer) = oneshot::channel();
     let context = Arc::clone(&public.sessions);
     public.tasks.spawn(session::serve_poll(context, slot, caller, topics, (start, carriage), asker));
-    let stopped = || Problem::new(503, "draining", "The node is about to stop", "Ask again.").retry_after(1);
+    let stopped = || Problem::new(503, ProblemCode::Draining, "The node is about to stop", "Ask again.").retry_after(1);
     let answer = answer.await.map_err(|_| stopped())?;
     let answer = answer.map_err(|closing| refusal(&closing)).inspect_err(count)?;
     let mut body =
@@ -105,7 +105,7 @@ pub(super) async fn poll(
 async fn enter(
     public: &PublicState,
     enabled: bool,
-    disabled: &'static str,
+    disabled: ProblemCode,
     peer: Peer,
     headers: &HeaderMap,
     (token, topics): (Option<String>, &[String]),
@@ -122,7 +122,7 @@ async fn enter(
     if caller.identity.is_none() {
         public.count(false)?;
         let detail = "Send a token in `Authorization: Bearer`, in the configured cookie or as token=.";
-        return Err(Problem::new(401, "unauthenticated", "Who are you?", detail));
+        return Err(Problem::new(401, ProblemCode::Unauthenticated, "Who are you?", detail));
     }
     // A poll that goes on with an earlier one is its editor's business: see limits.editor_requests_per_second.
     if new {
@@ -134,9 +134,9 @@ async fn enter(
 /// A session that ended before it began.
 fn refusal(closing: &Closing) -> Problem {
     let (status, code) = match closing.code {
-        CloseCode::Unauthenticated => (401, "unauthenticated"),
-        CloseCode::TryLater => (503, "too-many-sessions"),
-        _ => (400, "bad-request"),
+        CloseCode::Unauthenticated => (401, ProblemCode::Unauthenticated),
+        CloseCode::TryLater => (503, ProblemCode::TooManySessions),
+        _ => (400, ProblemCode::BadRequest),
     };
     let problem = Problem::new(status, code, "Not connected", closing.reason.clone());
     match closing.reconnect_after_ms {

@@ -5,7 +5,7 @@
 
 use axum::http::{HeaderMap, HeaderValue, Request, Version, header, header::HeaderName, uri::Authority};
 
-use crate::protocol::Problem;
+use crate::protocol::{Problem, ProblemCode};
 
 /// All values of a field as one, in their order, with `separator` between them: a field that was sent in several lines
 /// means what it would mean in one. `None`: the field is not there.
@@ -34,13 +34,13 @@ pub(super) fn single<'a>(
     }
     let detail =
         format!("The header {name:?} came more than once: a proxy on the way probably adds it again.");
-    Err(Problem::new(400, "bad-request", "Not a request", detail))
+    Err(Problem::new(400, ProblemCode::BadRequest, "Not a request", detail))
 }
 
 /// Sees to it that the request has one host, and that it stands in `Host`: HTTP/2 says it in the URI, as a request
 /// with a whole URL does in HTTP/1, and then that counts.
 pub(super) fn settle_host<B>(request: &mut Request<B>) -> Result<(), Problem> {
-    let bad = |detail: &str| Problem::new(400, "bad-request", "Not a request", detail);
+    let bad = |detail: &str| Problem::new(400, ProblemCode::BadRequest, "Not a request", detail);
     let mut hosts = request.headers().get_all(header::HOST).iter();
     let said = hosts.next();
     if hosts.next().is_some() {

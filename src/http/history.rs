@@ -14,7 +14,7 @@ use serde_json::json;
 use super::{InternalState, refusal::Refusal};
 use crate::{
     metrics::{Metrics, history},
-    protocol::{Problem, time::now_ms},
+    protocol::{Problem, ProblemCode, time::now_ms},
 };
 
 /// Topics in the list of the busiest.
@@ -34,7 +34,7 @@ pub(super) async fn history(
 ) -> Result<Response, Refusal> {
     let Query(HistoryQuery { since }) = query.map_err(|why| {
         let detail = format!("`since` is a time in ms since 1970, as `from` in an answer: {why}.");
-        Problem::new(400, "bad-request", "Not a request", detail)
+        Problem::new(400, ProblemCode::BadRequest, "Not a request", detail)
     })?;
     let (metrics, now) = (&internal.metrics, now_ms());
     let body = json!({

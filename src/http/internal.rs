@@ -22,7 +22,7 @@ use crate::{
     bus::Bus,
     config::Secret,
     metrics::Metrics,
-    protocol::{Areas, Problem, Topic, TopicError, time::now_ms},
+    protocol::{Areas, Problem, ProblemCode, Topic, TopicError, time::now_ms},
     relay::Relay,
     session::SessionRegistry,
     telemetry::traces::Traces,
@@ -135,23 +135,23 @@ impl InternalState {
             }
             (_, None) => {
                 let detail = "Send `Authorization: Bearer` with internal.publish_token or with a token that has a publish claim.";
-                return Err(Problem::new(401, "unauthenticated", "Who are you?", detail));
+                return Err(Problem::new(401, ProblemCode::Unauthenticated, "Who are you?", detail));
             }
             _ => {}
         }
         let credentials = Credentials::from_headers(authorization, None, None);
-        let refused = |why| Problem::new(401, "unauthenticated", "The token is not accepted", why);
+        let refused = |why| Problem::new(401, ProblemCode::Unauthenticated, "The token is not accepted", why);
         if !self.auth.reads_credentials() {
             return Err(refused("it is not internal.publish_token".into()));
         }
         match self.auth.authenticate(&credentials).await {
             Ok(identity) if identity.publish.is_empty() => {
                 let detail = format!("The token of {:?} has no publish claim.", identity.user);
-                Err(Problem::new(403, "forbidden", "Not allowed", detail))
+                Err(Problem::new(403, ProblemCode::Forbidden, "Not allowed", detail))
             }
             Ok(identity) => Ok(Permission::Topics(identity.publish)),
             Err(AuthError::Away(why)) => {
-                Err(Problem::new(503, "auth-away", "Nobody can be let in at the moment", why))
+                Err(Problem::new(503, ProblemCode::AuthAway, "Nobody can be let in at the moment", why))
             }
             Err(AuthError::Missing(why) | AuthError::Refused(why)) => Err(refused(why)),
         }
@@ -169,7 +169,7 @@ impl InternalState {
         let detail = "Set internal.publish_token (or auth.mode = \"jwt\" and use a token with a publish claim): without \
                       either, only programs on the node's own machine are let in, by a loopback internal.listen, and not \
                       through a proxy.";
-        Err(Problem::new(403, "forbidden", "Not allowed", detail))
+        Err(Problem::new(403, ProblemCode::Forbidden, "Not allowed", detail))
     }
 }
 

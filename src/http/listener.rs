@@ -48,7 +48,7 @@ use super::{
 use crate::{
     config::KeepAlive,
     metrics::{Metrics, ReasonLabel},
-    protocol::Problem,
+    protocol::{Problem, ProblemCode},
     shutdown::Tasks,
 };
 
@@ -375,7 +375,7 @@ async fn refuse(mut socket: TcpStream, plain: bool, detail: &str) {
     if !plain {
         return;
     }
-    let problem = Problem::new(503, "too-many-sessions", "Come back later", detail);
+    let problem = Problem::new(503, ProblemCode::TooManySessions, "Come back later", detail);
     let body = serde_json::to_string(&problem).unwrap_or_default();
     let answer = format!(
         "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nConnection: close\r\n\

@@ -11,7 +11,7 @@ use super::{
     headers::{items, joined},
     listener::Peer,
 };
-use crate::protocol::Problem;
+use crate::protocol::{Problem, ProblemCode};
 
 const FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -58,7 +58,7 @@ impl Origins {
              changes the host, name it in http.trusted_proxies and let it send X-Forwarded-Host and -Proto.",
             if self.allowed.is_empty() { "empty".into() } else { self.allowed.join(", ") }
         );
-        Err(Problem::new(403, "origin", "Origin not allowed", detail)
+        Err(Problem::new(403, ProblemCode::Origin, "Origin not allowed", detail)
             .with("origin", origin)
             .with("host", own)
             .with("allowed_origins", self.allowed.clone()))
@@ -120,7 +120,7 @@ fn check_site(headers: &HeaderMap) -> Result<(), Problem> {
     }
     let detail = "A page of another site asked with this site's cookie and without an Origin: use fetch, EventSource or \
                   WebSocket from a page whose origin is this host or in http.allowed_origins.";
-    Err(Problem::new(403, "origin", "Origin not allowed", detail))
+    Err(Problem::new(403, ProblemCode::Origin, "Origin not allowed", detail))
 }
 
 /// An address as proxies write it: bare, in brackets, or with a port behind it; perhaps in quotation marks.

@@ -16,7 +16,7 @@ use super::{
     InternalState,
     refusal::{Refusal, bus_problem},
 };
-use crate::protocol::{Position, Problem, Topic};
+use crate::protocol::{Position, Problem, ProblemCode, Topic};
 
 /// Topics of one question.
 const MOST: usize = 200;
@@ -35,18 +35,18 @@ pub(super) async fn positions(
     let permission = internal.permission(&headers).await?;
     let bad = |code, detail: String| Problem::new(400, code, "Not a question", detail);
     let query = query.map_err(|why| {
-        bad("bad-request", format!("Ask for /positions?topics=comments:42,projects: {}.", why.body_text()))
+        bad(ProblemCode::BadRequest, format!("Ask for /positions?topics=comments:42,projects: {}.", why.body_text()))
     })?;
     let mut topics = Vec::new();
     for text in query.0.topics.split(',').filter(|text| !text.is_empty()) {
-        let topic = internal.topic(text).map_err(|e| bad("bad-topic", e.to_string()))?;
+        let topic = internal.topic(text).map_err(|e| bad(ProblemCode::BadTopic, e.to_string()))?;
         if !permission.covers(&topic, &internal.areas) {
             let detail = format!("The token's publish claim does not allow {topic}.");
-            return Err(Problem::new(403, "forbidden", "Not allowed", detail).into());
+            return Err(Problem::new(403, ProblemCode::Forbidden, "Not allowed", detail).into());
         }
         // Who follows a key follows its area.
         let area =
-            Topic::parse(topic.area(), &internal.areas).map_err(|e| bad("bad-topic", e.to_string()))?;
+            Topic::parse(topic.area(), &internal.areas).map_err(|e| bad(ProblemCode::BadTopic, e.to_string()))?;
         for topic in [topic, area] {
             if !topics.contains(&topic) {
                 topics.push(topic);
@@ -55,7 +55,7 @@ pub(super) async fn positions(
     }
     if topics.is_empty() || topics.len() > MOST {
         let detail = format!("Ask for 1 to {MOST} topics at a time, their areas included.");
-        return Err(bad("bad-request", detail).into());
+        return Err(bad(ProblemCode::BadRequest, detail).into());
     }
     // Before the heads: what is told may be older than it had to be, never newer.
     let at = internal.relay.at();

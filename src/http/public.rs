@@ -17,7 +17,7 @@ use super::{
 use crate::{
     auth::{AuthError, Credentials, CallbackContext},
     metrics::ReasonLabel,
-    protocol::Problem,
+    protocol::{Problem, ProblemCode},
     session::{Caller, SessionContext, SessionSlot},
     shutdown::Tasks,
 };
@@ -62,7 +62,7 @@ impl PublicState {
             return Ok(());
         }
         let detail = "This node is about to stop; another one will serve you.";
-        Err(Problem::new(503, "draining", "The node is draining", detail).retry_after(1))
+        Err(Problem::new(503, ProblemCode::Draining, "The node is draining", detail).retry_after(1))
     }
 
     /// A place for a session.
@@ -122,11 +122,11 @@ impl PublicState {
             // `connect` may bring the token.
             Err(AuthError::Missing(_)) => Ok(Caller { callback_context: later, ..Caller::default() }),
             Err(AuthError::Away(why)) => {
-                Err(Problem::new(503, "auth-away", "Nobody can be let in at the moment", why).retry_after(5))
+                Err(Problem::new(503, ProblemCode::AuthAway, "Nobody can be let in at the moment", why).retry_after(5))
             }
             Err(AuthError::Refused(why)) => {
                 self.count(false)?;
-                Err(Problem::new(401, "unauthenticated", "The token is not accepted", why))
+                Err(Problem::new(401, ProblemCode::Unauthenticated, "The token is not accepted", why))
             }
         }
     }

@@ -33,7 +33,7 @@ use super::{
 use crate::{
     bus::{BusError, RecordedOnly},
     metrics::ReasonLabel,
-    protocol::{EntryId, Event, Problem, Topic, object::Object},
+    protocol::{EntryId, Event, Problem, ProblemCode, Topic, object::Object},
     telemetry::traces::Stage,
 };
 
@@ -79,7 +79,7 @@ pub(super) async fn publish(
     let checked = match check(&internal, &permission, &body, live) {
         // The areas and the limit may just have become others: publishers need not wait until the node has noticed.
         Err(problem)
-            if matches!(problem.code, "bad-topic" | "bad-event") && internal.bus.renew_settings().await =>
+            if matches!(problem.code, ProblemCode::BadTopic | ProblemCode::BadEvent) && internal.bus.renew_settings().await =>
         {
             check(&internal, &permission, &body, live)
         }
@@ -110,7 +110,7 @@ fn is_live(options: &Result<Query<Options>, QueryRejection>) -> Result<bool, Pro
         Ok(Some("" | "1" | "true")) => Ok(true),
         _ => {
             let detail = "live is 1 (nothing is kept) or 0 (recorded, the default).";
-            Err(Problem::new(400, "bad-request", "Not a request", detail))
+            Err(Problem::new(400, ProblemCode::BadRequest, "Not a request", detail))
         }
     }
 }
@@ -126,27 +126,27 @@ fn check(internal: &InternalState, permission: &Permission, body: &[u8], live: b
             (None, Some(topics)) if !topics.is_empty() => topics,
             _ => {
                 return Err(bad(
-                    "bad-request",
+                    ProblemCode::BadRequest,
                     "An element needs \"topic\" or \"topics\" (not both).".into(),
                 ));
             }
         };
         let mut topics = Vec::with_capacity(texts.len());
         for text in texts {
-            let topic = internal.topic(&text).map_err(|e| bad("bad-topic", e.to_string()))?;
+            let topic = internal.topic(&text).map_err(|e| bad(ProblemCode::BadTopic, e.to_string()))?;
             if live && internal.areas.is_recorded_only(topic.area()) {
-                return Err(bad("bad-topic", RecordedOnly(topic.area()).to_string()));
+                return Err(bad(ProblemCode::BadTopic, RecordedOnly(topic.area()).to_string()));
             }
             if !permission.covers(&topic, &internal.areas) {
                 let detail = format!("The token's publish claim does not allow {topic}.");
-                return Err(named(index, Problem::new(403, "forbidden", "Not published", detail)));
+                return Err(named(index, Problem::new(403, ProblemCode::Forbidden, "Not published", detail)));
             }
             topics.push(topic);
         }
         let raw = Bytes::copy_from_slice(element.event.get().as_bytes());
         let event = Event::parse(raw, internal.bus.event_bytes()).map_err(|e| {
             let status = if matches!(e, crate::protocol::EventError::TooLarge { .. }) { 413 } else { 400 };
-            named(index, Problem::new(status, "bad-event", "Not published", e.to_string()))
+            named(index, Problem::new(status, ProblemCode::BadEvent, "Not published", e.to_string()))
         })?;
         Ok(Checked { topics, event })
     };
@@ -168,12 +168,12 @@ fn read(body: &[u8]) -> Result<(Vec<Element>, bool), Problem> {
             "Element {} is not {{\"topic\":\"comments:42\",\"event\":{{\"type\":\"…\"}}}}: {e}.",
             reached.get()
         );
-        Problem::new(400, "bad-request", "Not a request", detail)
+        Problem::new(400, ProblemCode::BadRequest, "Not a request", detail)
             .with("element", reached.get())
             .with("batch", batch)
     })?;
     if elements.is_empty() {
-        return Err(Problem::new(400, "bad-request", "Not a request", "The array is empty."));
+        return Err(Problem::new(400, ProblemCode::BadRequest, "Not a request", "The array is empty."));
     }
     Ok((elements, batch))
 }

@@ -6,7 +6,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use crate::{bus::BusError, protocol::Problem, session::Full};
+use crate::{bus::BusError, protocol::{Problem, ProblemCode}, session::Full};
 
 /// The largest body of a request: a batch of many events.
 pub(super) const BODY: usize = 8 << 20;
@@ -33,9 +33,9 @@ impl IntoResponse for Refusal {
             headers.insert(header::RETRY_AFTER, seconds.into());
         }
         let extra: &[(header::HeaderName, &'static str)] = match self.0.code {
-            "upgrade-missing" => &[(header::UPGRADE, "websocket"), (header::CONNECTION, "Upgrade")],
-            "bad-handshake" => &[(header::SEC_WEBSOCKET_VERSION, "13")],
-            "unauthenticated" => &[(header::WWW_AUTHENTICATE, "Bearer")],
+            ProblemCode::UpgradeMissing => &[(header::UPGRADE, "websocket"), (header::CONNECTION, "Upgrade")],
+            ProblemCode::BadHandshake => &[(header::SEC_WEBSOCKET_VERSION, "13")],
+            ProblemCode::Unauthenticated => &[(header::WWW_AUTHENTICATE, "Bearer")],
             _ => &[],
         };
         for (name, value) in extra {
@@ -48,28 +48,28 @@ impl IntoResponse for Refusal {
 /// There is nothing at this path.
 pub(crate) async fn not_found(uri: axum::http::Uri) -> Refusal {
     let detail = format!("There is nothing at {}.", uri.path());
-    Problem::new(404, "not-found", "Not found", detail).into()
+    Problem::new(404, ProblemCode::NotFound, "Not found", detail).into()
 }
 
 /// The path is right and the method is not.
 pub(crate) async fn not_allowed(method: axum::http::Method, uri: axum::http::Uri) -> Refusal {
     let detail = format!("{} does not answer {method}.", uri.path());
-    Problem::new(405, "method-not-allowed", "Method not allowed", detail).into()
+    Problem::new(405, ProblemCode::MethodNotAllowed, "Method not allowed", detail).into()
 }
 
 /// A body that was not read to its end.
 pub(super) fn too_large(why: &BytesRejection) -> Problem {
     let status = why.status().as_u16();
     let detail = format!("A request has at most {BODY} bytes: send smaller batches ({}).", why.body_text());
-    Problem::new(status, "bad-request", "Not a request", detail)
+    Problem::new(status, ProblemCode::BadRequest, "Not a request", detail)
 }
 
 /// What Redis' refusal is in HTTP.
 pub(super) fn bus_problem(error: &BusError) -> Problem {
     let (status, code) = match error {
-        BusError::Away(_) => (503, "redis-away"),
-        BusError::Refused(_) => (503, "redis-refuses"),
-        BusError::Event(_) => return Problem::new(400, "bad-event", "Not published", error.to_string()),
+        BusError::Away(_) => (503, ProblemCode::RedisAway),
+        BusError::Refused(_) => (503, ProblemCode::RedisRefuses),
+        BusError::Event(_) => return Problem::new(400, ProblemCode::BadEvent, "Not published", error.to_string()),
     };
     Problem::new(status, code, "Not published", error.to_string()).retry_after(1)
 }
@@ -78,7 +78,7 @@ pub(super) fn bus_problem(error: &BusError) -> Problem {
 pub(super) fn not_tried() -> Problem {
     Problem::new(
         503,
-        "not-tried",
+        ProblemCode::NotTried,
         "Not published",
         "An earlier one failed, which this one must not overtake.",
     )
@@ -87,19 +87,19 @@ pub(super) fn not_tried() -> Problem {
 /// Why there is no room.
 pub(super) fn no_room(full: Full) -> Problem {
     let (code, detail, seconds) = match full {
-        Full::Node => ("too-many-sessions", "This node has as many sessions as it may (limits.sessions).", 5),
+        Full::Node => (ProblemCode::TooManySessions, "This node has as many sessions as it may (limits.sessions).", 5),
         Full::Address => (
-            "too-many-sessions",
+            ProblemCode::TooManySessions,
             "This address has as many sessions as it may (limits.sessions_per_address).",
             5,
         ),
-        Full::Rate => ("accept-rate", "Too many sessions at once (limits.accepts_per_second).", 1),
+        Full::Rate => (ProblemCode::AcceptRate, "Too many sessions at once (limits.accepts_per_second).", 1),
         Full::Strangers => (
-            "accept-rate",
+            ProblemCode::AcceptRate,
             "Too many at once who have not proven who they are (limits.strangers_per_second).",
             1,
         ),
-        Full::Draining => ("draining", "This node is about to stop.", 1),
+        Full::Draining => (ProblemCode::Draining, "This node is about to stop.", 1),
     };
     Problem::new(503, code, "Come back later", detail).retry_after(seconds)
 }

@@ -19,7 +19,7 @@ use super::{
     refusal::{BODY, Refusal, not_allowed, not_found},
     status, upgrade,
 };
-use crate::protocol::Problem;
+use crate::protocol::{Problem, ProblemCode};
 
 /// Time for the whole body of a request.
 const BODY_TIME: Duration = Duration::from_secs(15);
@@ -83,7 +83,7 @@ async fn answer_to_its_names(
     }
     let detail =
         "The internal listener is not known by the name in Host: write it into internal.hosts, or send a token.";
-    Refusal::from(Problem::new(403, "forbidden", "Not a name of this listener", detail)).into_response()
+    Refusal::from(Problem::new(403, ProblemCode::Forbidden, "Not a name of this listener", detail)).into_response()
 }
 
 /// Asks who it is before the body is read: whoever may do nothing sends megabytes in vain.

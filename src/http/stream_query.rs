@@ -14,7 +14,7 @@ use serde::Deserialize;
 
 use crate::{
     protocol::{
-        Problem, Resume,
+        Problem, ProblemCode, Resume,
         object::{Object, or_default},
     },
     session::{Carriage, Cursor, Start},
@@ -77,18 +77,18 @@ impl StreamQuery {
         }
         if !is_json(&parts.headers) {
             let detail = "Send the wish as a JSON object, with Content-Type: application/json.";
-            return Err(Problem::new(415, "not-json", "Not JSON", detail));
+            return Err(Problem::new(415, ProblemCode::NotJson, "Not JSON", detail));
         }
-        let late = |_| Problem::new(408, "body-time", "The body took too long", "Send it in one piece.");
+        let late = |_| Problem::new(408, ProblemCode::BodyTime, "The body took too long", "Send it in one piece.");
         let body = tokio::time::timeout(BODY_TIME, to_bytes(body, most)).await.map_err(late)?;
         let body = body.map_err(|_| {
             let detail = format!("A body has at most {most} bytes (limits.message_bytes).");
-            Problem::new(413, "too-large", "Too large", detail)
+            Problem::new(413, ProblemCode::TooLarge, "Too large", detail)
         })?;
         let Object(body): Object<InBody> = serde_json::from_slice(&body).map_err(|why| {
             let detail =
                 format!("The body must be {{\"topics\":[…],\"resume\":{{…}}}}, or with \"cursor\": {why}.");
-            Problem::new(400, "bad-request", "Not a request", detail)
+            Problem::new(400, ProblemCode::BadRequest, "Not a request", detail)
         })?;
         Ok(Self {
             start: start(
@@ -108,7 +108,7 @@ async fn query(parts: &mut Parts) -> Result<InQuery, Problem> {
     let query = Query::<InQuery>::from_request_parts(parts, &()).await;
     query.map(|Query(query)| query).map_err(|why| {
         let detail = format!("The query must be topics=a,b&cursor=…: {}.", why.body_text());
-        Problem::new(400, "bad-request", "Not a request", detail)
+        Problem::new(400, ProblemCode::BadRequest, "Not a request", detail)
     })
 }
 

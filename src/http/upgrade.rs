@@ -21,7 +21,7 @@ use super::{
     tls_stream::TlsStream,
 };
 use crate::{
-    protocol::Problem,
+    protocol::{Problem, ProblemCode},
     session::{self, Caller, SessionSlot},
 };
 
@@ -38,7 +38,7 @@ pub(super) async fn websocket(
     let upgrade = request.extensions.remove::<OnUpgrade>();
     let permit = request.extensions.remove::<Arc<ConnectionPermit>>();
     let result = enter(&public, &request, upgrade, peer).await;
-    let (slot, caller, answer, upgrade) = result.inspect_err(|problem| public.refused(problem.code))?;
+    let (slot, caller, answer, upgrade) = result.inspect_err(|problem| public.refused(problem.code.name()))?;
     let tasks = public.tasks.clone();
     // Two tasks: the second one, which lives as long as the session, does not carry what only the first one needs.
     tasks.clone().spawn(async move {
@@ -51,7 +51,7 @@ pub(super) async fn websocket(
 }
 
 fn no_peer() -> Problem {
-    Problem::new(500, "internal", "Internal error", "The connection has no address.")
+    Problem::new(500, ProblemCode::Internal, "Internal error", "The connection has no address.")
 }
 
 async fn enter(
@@ -63,7 +63,7 @@ async fn enter(
     if !public.settings.websocket {
         let detail =
             "This site has switched WebSockets off (websocket.enabled). Use SSE or long-poll: see config.";
-        return Err(Problem::new(404, "websocket-disabled", "WebSocket is switched off", detail));
+        return Err(Problem::new(404, ProblemCode::WebsocketDisabled, "WebSocket is switched off", detail));
     }
     public.check_draining()?;
     let upgrade = upgrade.ok_or_else(|| upgrade_missing(request))?;
@@ -107,7 +107,7 @@ fn handshake(request: &Parts) -> Result<Response, Problem> {
     if !asked || request.version != Version::HTTP_11 {
         return Err(upgrade_missing(request));
     }
-    let bad = |detail: &str| Problem::new(400, "bad-handshake", "Not a WebSocket handshake", detail);
+    let bad = |detail: &str| Problem::new(400, ProblemCode::BadHandshake, "Not a WebSocket handshake", detail);
     let one = |name: header::HeaderName| {
         let mut values = headers.get_all(name).iter();
         values.next().filter(|_| values.next().is_none()).and_then(|value| value.to_str().ok())
@@ -165,5 +165,5 @@ fn upgrade_missing(request: &Parts) -> Problem {
             NEEDED.len()
         )
     };
-    Problem::new(426, "upgrade-missing", "Not a WebSocket handshake", detail).with("headers", headers)
+    Problem::new(426, ProblemCode::UpgradeMissing, "Not a WebSocket handshake", detail).with("headers", headers)
 }

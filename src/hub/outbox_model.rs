@@ -14,7 +14,7 @@ use proptest::prelude::*;
 use tokio::net::TcpStream;
 
 use super::*;
-use crate::protocol::{Areas, EntryId, Event, Lineage, Reason, Topic, message::Positions};
+use crate::protocol::{Areas, EntryId, ErrorCode, Event, Lineage, Reason, Topic, message::Positions};
 
 /// Bytes of events that may wait.
 const LIMIT: usize = 6000;
@@ -92,7 +92,7 @@ impl Model {
     fn message(&mut self) -> NodeMessage {
         let detail = self.handed.len().to_string();
         self.handed.push(Handed::Message);
-        NodeMessage::Error { code: "bad-token", detail }
+        NodeMessage::Error { code: ErrorCode::BadToken, detail }
     }
 
     fn happen(&mut self, happening: &Happening) {

@@ -18,7 +18,7 @@ pub struct Late {
 }
 
 #[derive(Serialize)]
-struct Entry<'a> {
+struct LateSource<'a> {
     source: &'a str,
     since: String,
 }
@@ -27,7 +27,7 @@ impl Late {
     /// These sources, each with since when, ms since 1970.
     pub fn new(sources: &[(&str, u64)]) -> Self {
         let list: Vec<_> =
-            sources.iter().map(|(source, since)| Entry { source, since: rfc3339(*since) }).collect();
+            sources.iter().map(|(source, since)| LateSource { source, since: rfc3339(*since) }).collect();
         // Plain data: there is nothing to fail on.
         let json = serde_json::value::to_raw_value(&list).unwrap_or_else(|_| RawValue::NULL.to_owned());
         let names = sources.iter().map(|(source, _)| *source).collect::<Vec<_>>().join("\n");

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize, Serializer, ser::SerializeMap};
 use std::collections::BTreeMap;
 
 use super::{
-    CloseCode, Late, Passed, Position, Subject, Topic,
+    CloseCode, ErrorCode, Late, Passed, Position, Reason, RefusedCode, Subject, Topic,
     object::{self, Object},
 };
 
@@ -118,79 +118,6 @@ fn read<'de, T: Deserialize<'de>>(text: &'de str, what: &str) -> Result<T, Strin
     })
 }
 
-/// Why topics must be refetched. In the order in which the first that holds is given.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Reason {
-    /// Redis restarted or failed over.
-    RedisChanged,
-    /// The log is missing, of another epoch, or ends before the position.
-    LogReplaced,
-    /// No position was given, or it cannot be read.
-    NoPosition,
-    /// The log no longer holds what is missing.
-    Trimmed,
-    /// Something is missing and cannot be read.
-    Gap,
-    /// Something in the log is not an event.
-    Invalid,
-    /// Live events may have been missed.
-    Live,
-    /// The session was too slow.
-    Slow,
-}
-
-impl Reason {
-    /// The name on the wire and in metrics.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::RedisChanged => "redis-changed",
-            Self::LogReplaced => "log-replaced",
-            Self::NoPosition => "no-position",
-            Self::Trimmed => "trimmed",
-            Self::Gap => "gap",
-            Self::Invalid => "invalid",
-            Self::Live => "live",
-            Self::Slow => "slow",
-        }
-    }
-
-    /// Every reason, for metrics that start at zero.
-    pub const ALL: [Self; 8] = [
-        Self::RedisChanged,
-        Self::LogReplaced,
-        Self::NoPosition,
-        Self::Trimmed,
-        Self::Gap,
-        Self::Invalid,
-        Self::Live,
-        Self::Slow,
-    ];
-}
-
-/// Why a topic is not followed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum RefusedCode {
-    /// The token does not allow it.
-    Forbidden,
-    /// Not a topic, or its area is not configured.
-    BadTopic,
-    /// Over `limits.topics_per_session`, or over what fits into a cursor.
-    TooMany,
-}
-
-impl RefusedCode {
-    /// The name on the wire and in metrics.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Forbidden => "forbidden",
-            Self::BadTopic => "bad-topic",
-            Self::TooMany => "too-many",
-        }
-    }
-}
-
 /// A topic that is not followed, as the client wrote it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Refused {
@@ -274,8 +201,8 @@ pub enum NodeMessage {
     },
     /// Something in a message was wrong and did no harm.
     Error {
-        /// For programs: `unknown-type`, `bad-token`.
-        code: &'static str,
+        /// For programs.
+        code: ErrorCode,
         /// For people.
         detail: String,
     },

@@ -2,13 +2,15 @@
 
 use serde::Serialize;
 
+use super::ProblemCode;
+
 /// A refusal. `title` and `detail` are for people, `code` is for programs and never changes.
 #[derive(Debug, Clone, Serialize)]
 pub struct Problem {
     /// HTTP status.
     pub status: u16,
-    /// Stable name of the problem, for example `upgrade-missing`.
-    pub code: &'static str,
+    /// Which problem it is.
+    pub code: ProblemCode,
     /// What happened, in a few words.
     pub title: String,
     /// Where, and what to do about it.
@@ -22,8 +24,9 @@ pub struct Problem {
 }
 
 impl Problem {
-    /// A problem without further members.
-    pub fn new(status: u16, code: &'static str, title: impl Into<String>, detail: impl Into<String>) -> Self {
+    /// A problem without further members. `status` is one of the code's.
+    pub fn new(status: u16, code: ProblemCode, title: impl Into<String>, detail: impl Into<String>) -> Self {
+        debug_assert!(code.statuses().contains(&status), "{status} is not in the table for {}", code.name());
         let members = serde_json::Map::new();
         Self { status, code, title: title.into(), detail: detail.into(), members, retry_after: None }
     }

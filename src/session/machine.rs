@@ -17,7 +17,7 @@ use crate::{
     auth::{Grant, Identity, LEEWAY},
     hub::Closing,
     protocol::{
-        Areas, ClientMessage, CloseCode, NodeMessage, Proof, Refused, RefusedCode, Resume, Subject,
+        Areas, ClientMessage, CloseCode, ErrorCode, NodeMessage, Proof, Refused, RefusedCode, Resume, Subject,
         message::{Connect, Positions, Welcome},
     },
     relay::Request,
@@ -182,7 +182,7 @@ impl Machine {
         if let ClientMessage::Unknown(kind) = message {
             let detail =
                 format!("there is no message of type {:?}", kind.chars().take(64).collect::<String>());
-            return vec![Output::Say(NodeMessage::Error { code: "unknown-type", detail })];
+            return vec![Output::Say(NodeMessage::Error { code: ErrorCode::UnknownType, detail })];
         }
         match (&mut self.phase, message) {
             (Phase::New(_), ClientMessage::Connect(connect)) => self.connect(connect),
@@ -239,7 +239,7 @@ impl Machine {
                     (None, Ok(identity)) => self.renew(*identity, now, true),
                     (refusal, _) => {
                         let detail = refusal.unwrap_or_default();
-                        vec![Output::Say(NodeMessage::Error { code: "bad-token", detail })]
+                        vec![Output::Say(NodeMessage::Error { code: ErrorCode::BadToken, detail })]
                     }
                 }
             }

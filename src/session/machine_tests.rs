@@ -177,7 +177,7 @@ fn a_bad_new_token_changes_nothing() {
         machine.take(say(r#"{"type":"token","token":"t2"}"#), NOW);
         let outputs = machine.take(Input::Checked(verdict), NOW);
         assert!(
-            matches!(&outputs[..], [Output::Say(NodeMessage::Error { code: "bad-token", .. })]),
+            matches!(&outputs[..], [Output::Say(NodeMessage::Error { code: ErrorCode::BadToken, .. })]),
             "{outputs:?}"
         );
         let outputs = machine.take(say(r#"{"type":"subscribe","topics":["comments:2"]}"#), NOW);

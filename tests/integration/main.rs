@@ -26,6 +26,7 @@ mod canary;
 mod cli;
 mod cli_dev;
 mod cli_traps;
+mod contract;
 mod demo;
 mod docs;
 mod doors;

@@ -2,7 +2,7 @@
 
 use carillon::{
     protocol::{EntryId, Position},
-    session::{Answer, Cursor},
+    session::{Cursor, PollAnswer},
 };
 use serde_json::Value;
 
@@ -335,7 +335,7 @@ impl World {
     }
 
     /// The answer to a poll has come: what was waited for.
-    pub(crate) fn audit_polled(&mut self, client: usize, answer: &Answer) {
+    pub(crate) fn audit_polled(&mut self, client: usize, answer: &PollAnswer) {
         if self.clients[client].waits.front().is_some_and(|wait| wait.kind == "welcome")
             && !answer.messages.iter().any(|m| m.starts_with(br#"{"type":"welcome""#))
         {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::objects::{self, About, Comment, ItemContent, Editor, ProjectItem, Notification, Project};
-use crate::protocol::{Problem, time};
+use crate::protocol::{Problem, ProblemCode, time};
 
 /// The longest text, characters.
 const TEXT: usize = 2_000;
@@ -256,7 +256,7 @@ impl DemoCms {
         self.project(project)?;
         let at = self.items.iter().position(|item| item.project == project && item.id == id);
         at.ok_or_else(|| {
-            Problem::new(404, "no-such-item", "No such item", format!("Project {project} has no item {id}."))
+            Problem::new(404, ProblemCode::NoSuchItem, "No such item", format!("Project {project} has no item {id}."))
         })
     }
 
@@ -364,15 +364,15 @@ fn text(text: Option<&str>, field: &str) -> Result<String, Problem> {
 }
 
 fn bad(detail: &str) -> Problem {
-    Problem::new(400, "bad-request", "Bad request", detail)
+    Problem::new(400, ProblemCode::BadRequest, "Bad request", detail)
 }
 
 fn missing(what: &'static str, id: impl std::fmt::Display) -> Problem {
     let code = match what {
-        "editor" => "no-such-editor",
-        "project" => "no-such-project",
-        "content" => "no-such-content",
-        _ => "no-such-notification",
+        "editor" => ProblemCode::NoSuchEditor,
+        "project" => ProblemCode::NoSuchProject,
+        "content" => ProblemCode::NoSuchContent,
+        _ => ProblemCode::NoSuchNotification,
     };
     Problem::new(404, code, format!("No such {what}"), format!("The demo has no {what} {id}."))
 }

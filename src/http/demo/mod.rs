@@ -23,7 +23,7 @@ use self::cms::{DemoChange, DemoCms, Poke, Write};
 use super::{Origins, listener::Peer};
 use crate::{
     bus::Bus,
-    protocol::{Areas, Event, Problem, Topic, time},
+    protocol::{Areas, Event, Problem, ProblemCode, Topic, time},
 };
 
 /// Everything that the page needs is its own.
@@ -94,12 +94,12 @@ pub fn routes(settings: Settings) -> Result<Router, serde_json::Error> {
         .route("/notify", post(notify))
         .route("/token", post(token))
         .fallback(|| async {
-            refuse(&Problem::new(404, "not-found", "Not found", "See demo/API.md for the paths."))
+            refuse(&Problem::new(404, ProblemCode::NotFound, "Not found", "See demo/API.md for the paths."))
         })
         .method_not_allowed_fallback(|| async {
             refuse(&Problem::new(
                 405,
-                "not-allowed",
+                ProblemCode::NotAllowed,
                 "Method not allowed",
                 "See demo/API.md for the methods.",
             ))
@@ -129,7 +129,7 @@ async fn from_own_page(State(demo): DemoState, request: Request, next: Next) -> 
             demo.settings.origins.check(headers, *peer)
         }
         _ => {
-            Err(Problem::new(403, "origin", "Origin not allowed", "Only the demo's own page may write here."))
+            Err(Problem::new(403, ProblemCode::Origin, "Origin not allowed", "Only the demo's own page may write here."))
         }
     };
     match checked {
@@ -150,7 +150,7 @@ fn file(name: &str) -> Response {
         "toasts.js" => ("text/javascript", include_bytes!("../../../demo/toasts.js")),
         "log.js" => ("text/javascript", include_bytes!("../../../demo/log.js")),
         "icon.svg" => ("image/svg+xml", include_bytes!("../../../demo/icon.svg")),
-        _ => return refuse(&Problem::new(404, "not-found", "Not found", "The demo has no such file.")),
+        _ => return refuse(&Problem::new(404, ProblemCode::NotFound, "Not found", "The demo has no such file.")),
     };
     let mut response = bytes.into_response();
     let headers = response.headers_mut();
@@ -249,10 +249,10 @@ async fn token(State(demo): DemoState, body: Body) -> Response {
 type Body = Result<axum::body::Bytes, axum::extract::rejection::BytesRejection>;
 
 fn parse<T: for<'de> Deserialize<'de>>(body: Body) -> Result<T, Problem> {
-    let too_large = || Problem::new(413, "too-large", "Body too large", format!("At most {BODY} bytes."));
+    let too_large = || Problem::new(413, ProblemCode::TooLarge, "Body too large", format!("At most {BODY} bytes."));
     let body = body.map_err(|_| too_large())?;
     serde_json::from_slice(&body)
-        .map_err(|e| Problem::new(400, "bad-request", "Not the JSON it should be", e.to_string()))
+        .map_err(|e| Problem::new(400, ProblemCode::BadRequest, "Not the JSON it should be", e.to_string()))
 }
 
 fn answer(result: Result<Value, Problem>) -> Response {
@@ -290,7 +290,7 @@ impl DemoApp {
             if write.origin.as_ref().is_some_and(|origin| origin.len() > 64) {
                 return Err(Problem::new(
                     400,
-                    "bad-request",
+                    ProblemCode::BadRequest,
                     "Bad request",
                     "\"origin\" has at most 64 bytes.",
                 ));
