@@ -9,7 +9,7 @@ use std::{
 use carillon::{
     hub::Closing,
     protocol::Position,
-    session::{Answer, Carriage, Cursor, Start},
+    session::{PollAnswer, Carriage, Cursor, Start},
 };
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
@@ -32,7 +32,7 @@ pub(crate) enum Line {
     /// Server-sent events.
     Stream(Body),
     /// A poll that is under way.
-    Poll(oneshot::Receiver<Result<Answer, Closing>>),
+    Poll(oneshot::Receiver<Result<PollAnswer, Closing>>),
 }
 
 /// An answer that a client waits for.
@@ -343,7 +343,7 @@ impl World {
     }
 
     /// The answer to a poll; the next one goes to any node.
-    fn hear_answer(&mut self, client: usize, answer: &Answer) {
+    fn hear_answer(&mut self, client: usize, answer: &PollAnswer) {
         let me = &mut self.clients[client];
         me.cursor = Some(answer.cursor.text());
         me.line = Line::None;
