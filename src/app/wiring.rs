@@ -187,12 +187,9 @@ fn mint(config: &Config) -> http::demo::Mint {
             sub: editor.to_owned(),
             ttl: Duration::from_secs(ttl),
             topics: Some(["comments:*", "project-items:*", "projects", "content:*"].map(Into::into).to_vec()),
-            publish: None,
-            iss: jwt.issuer.first().cloned(),
-            aud: jwt.audience.first().cloned(),
+            ..NewToken::default()
         };
-        let algorithm = jwt.algorithms.first().copied().unwrap_or(Algorithm::Hs256);
-        let token = token.sign(secret, algorithm).map_err(|_| missing())?;
+        let token = token.sign_for(jwt, secret).map_err(|_| missing())?;
         Ok(Minted { token: Some(token), expires_in: Some(ttl), sub: editor.to_owned() })
     })
 }

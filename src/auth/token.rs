@@ -329,6 +329,20 @@ pub struct NewToken {
 }
 
 impl NewToken {
+    /// With the first issuer and audience that are accepted, where none is named.
+    #[must_use]
+    pub fn accepted_by(mut self, jwt: &Jwt) -> Self {
+        self.iss = self.iss.or_else(|| jwt.issuer.first().cloned());
+        self.aud = self.aud.or_else(|| jwt.audience.first().cloned());
+        self
+    }
+
+    /// The token as `jwt` accepts it, signed with its shared secret and its first algorithm (HS256 where it names none).
+    pub fn sign_for(self, jwt: &Jwt, secret: &Secret) -> Result<String, jsonwebtoken::errors::Error> {
+        let algorithm = jwt.algorithms.first().copied().unwrap_or(Algorithm::Hs256);
+        self.accepted_by(jwt).sign(secret, algorithm)
+    }
+
     /// The token, signed with a shared secret.
     pub fn sign(&self, secret: &Secret, algorithm: Algorithm) -> Result<String, jsonwebtoken::errors::Error> {
         let now = now_ms() / 1000;

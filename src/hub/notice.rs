@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::protocol::{CloseCode, Topic};
+use crate::protocol::{CloseCode, NodeMessage, Topic};
 
 /// Why a session must end.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,6 +13,13 @@ pub struct Closing {
     pub reason: String,
     /// When the client shall come back, ms.
     pub reconnect_after_ms: Option<u64>,
+}
+
+impl Closing {
+    /// The message that comes just before the close.
+    pub fn message(&self) -> NodeMessage {
+        NodeMessage::closing(self.code, &*self.reason, self.reconnect_after_ms)
+    }
 }
 
 /// What an outbox has to say to the task of its session.

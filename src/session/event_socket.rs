@@ -17,7 +17,7 @@ use super::{
     wakeup::{self, Wakeup},
     websocket::{End, FAREWELL, LAST_BYTES},
 };
-use crate::{hub::Notice, protocol::NodeMessage};
+use crate::hub::Notice;
 
 /// What is read at a time.
 const CHUNK: usize = 4096;
@@ -28,7 +28,7 @@ pub(super) async fn serve(session: Session) {
     let end = loop {
         let end = match std::future::poll_fn(|cx| task.poll_wakeup(cx)).await {
             Wakeup::Notice(notice) => {
-                Box::pin(task.session.notice(notice)).await.map(|end| end.map_or(End::Theirs, End::Ours))
+                Box::pin(task.session.notice(notice)).await.map(End::from)
             }
             Wakeup::Writable => {
                 task.session.heard();
@@ -78,20 +78,14 @@ impl EventSocketTask {
         self.session.outbox().answered();
         let closing = match end {
             End::Ours(closing) => {
-                let message =
-                    NodeMessage::closing(closing.code, &*closing.reason, closing.reconnect_after_ms);
-                self.session.outbox().farewell(Some(message), Bytes::from_static(LAST_CHUNK));
+                self.session.outbox().farewell(Some(closing.message()), Bytes::from_static(LAST_CHUNK));
                 // The client closes the connection, or is given up.
                 let _ = tokio::time::timeout(FAREWELL, self.hang_up()).await;
                 Some(closing)
             }
             End::Theirs => None,
         };
-        if let Some(socket) = self.session.outbox().socket() {
-            // The relay may hold the outbox, and with it the socket, for a moment longer.
-            socket.shutdown(std::net::Shutdown::Both);
-        }
-        self.session.leave(closing.as_ref()).await;
+        self.session.hang_up(closing.as_ref()).await;
     }
 
     /// Writes what waits, says that nothing follows, and reads until the client has closed: a socket that is closed with

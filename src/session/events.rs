@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     hub::{Closing, Item, Notice, Outbox, Socket},
-    protocol::{ClientMessage, NodeMessage, message::Connect},
+    protocol::{ClientMessage, message::Connect},
     shutdown::Tasks,
 };
 
@@ -169,8 +169,7 @@ impl EventsTask {
     }
 
     async fn say_goodbye(&mut self, closing: &Closing) -> Option<()> {
-        let message = NodeMessage::closing(closing.code, &*closing.reason, closing.reconnect_after_ms);
-        self.session.outbox().farewell(Some(message), Bytes::new());
+        self.session.outbox().farewell(Some(closing.message()), Bytes::new());
         self.due = true;
         loop {
             self.fill();

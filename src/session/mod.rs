@@ -264,7 +264,15 @@ impl Session {
         }
     }
 
-    /// The session is over: nothing more is delivered, and its place is given back.
+    /// The same for a session whose outbox has the socket, which the relay may hold with it for a moment longer.
+    pub(crate) async fn hang_up(self, closing: Option<&Closing>) {
+        if let Some(socket) = self.outbox().socket() {
+            socket.shutdown(std::net::Shutdown::Both);
+        }
+        self.leave(closing).await;
+    }
+
+    /// The session is over: nothing more is delivered, and its slot is given back.
     pub(crate) async fn leave(self, closing: Option<&Closing>) {
         if let Some(closing) = closing {
             self.context.metrics.closed.get_or_create(&CodeLabel { code: closing.code.number() }).inc();

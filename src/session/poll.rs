@@ -74,7 +74,7 @@ pub async fn serve(
     if let Some(closing) = &closing {
         // Whoever comes back begins anew, as over a WebSocket.
         poll.answer.cursor.session = None;
-        poll.put(&NodeMessage::closing(closing.code, &*closing.reason, closing.reconnect_after_ms));
+        poll.put(&closing.message());
     }
     let _ = asker.send(Ok(poll.answer));
     poll.session.leave(closing.as_ref()).await;

@@ -14,14 +14,11 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use super::{
     Caller, SessionContext, SessionSlot, Session, Transport,
     decoder::{Incoming, FrameDecoder, too_many_frames},
-    websocket::{End, FAREWELL, LAST_BYTES, input},
+    websocket::{End, FAREWELL, LAST_BYTES, take},
 };
-use crate::{
-    hub::{
-        Item, Notice, Outbox,
-        frame::{PING, close_frame, text_frame},
-    },
-    protocol::NodeMessage,
+use crate::hub::{
+    Item, Notice, Outbox,
+    frame::{PING, close_frame, text_frame},
 };
 
 /// What is read at a time.
@@ -177,12 +174,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> StreamTask<S> {
             if let Some(end) = self.answered().await {
                 return Some(end);
             }
-            let input = match input(heard) {
-                Ok(input) => input,
-                Err(end) => return Some(end),
-            };
-            if let Some(closing) = self.session.take(input).await {
-                return Some(End::Ours(closing));
+            if let Some(end) = take(&mut self.session, heard).await {
+                return Some(end);
             }
         }
         None
@@ -198,7 +191,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> StreamTask<S> {
                 self.fill();
             }
         }
-        self.session.notice(notice).await.map(|end| end.map_or(End::Theirs, End::Ours))
+        self.session.notice(notice).await.map(End::from)
     }
 
     async fn finish(mut self, end: End) {
@@ -206,9 +199,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> StreamTask<S> {
         self.session.outbox().answered();
         let closing = match end {
             End::Ours(closing) => {
-                let message =
-                    NodeMessage::closing(closing.code, &*closing.reason, closing.reconnect_after_ms);
-                self.session.outbox().farewell(Some(message), bytes::Bytes::new());
+                self.session.outbox().farewell(Some(closing.message()), bytes::Bytes::new());
                 let last = close_frame(closing.code.number(), &closing.reason);
                 let _ = tokio::time::timeout(FAREWELL, self.hang_up(&last)).await;
                 Some(closing)

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     hub::{Closing, Notice, Outbox, Socket, frame::close_frame},
-    protocol::{ClientMessage, NodeMessage},
+    protocol::ClientMessage,
 };
 
 /// How long the client may take to answer our close frame.
@@ -155,19 +155,15 @@ impl WebSocketTask {
             if let Some(end) = self.answered().await {
                 return Some(end);
             }
-            let input = match input(heard) {
-                Ok(input) => input,
-                Err(end) => return Some(end),
-            };
-            if let Some(closing) = self.session.take(input).await {
-                return Some(End::Ours(closing));
+            if let Some(end) = take(&mut self.session, heard).await {
+                return Some(end);
             }
         }
         None
     }
 
     async fn notice(&mut self, notice: Notice) -> Option<End> {
-        self.session.notice(notice).await.map(|end| end.map_or(End::Theirs, End::Ours))
+        self.session.notice(notice).await.map(End::from)
     }
 
     async fn finish(mut self, end: End) {
@@ -175,10 +171,8 @@ impl WebSocketTask {
         self.session.outbox().answered();
         let closing = match end {
             End::Ours(closing) => {
-                let message =
-                    NodeMessage::closing(closing.code, &*closing.reason, closing.reconnect_after_ms);
                 let end = close_frame(closing.code.number(), &closing.reason);
-                self.session.outbox().farewell(Some(message), end);
+                self.session.outbox().farewell(Some(closing.message()), end);
                 // The client answers the close frame, or is given up.
                 let _ = tokio::time::timeout(FAREWELL, self.hang_up()).await;
                 Some(closing)
@@ -188,11 +182,7 @@ impl WebSocketTask {
                 None
             }
         };
-        if let Some(socket) = self.session.outbox().socket() {
-            // The relay may hold the outbox, and with it the socket, for a moment longer.
-            socket.shutdown(std::net::Shutdown::Both);
-        }
-        self.session.leave(closing.as_ref()).await;
+        self.session.hang_up(closing.as_ref()).await;
     }
 
     /// Writes what waits, and reads until the client has closed: a socket that is closed with bytes unread resets the
@@ -235,17 +225,24 @@ impl WebSocketTask {
     }
 }
 
-/// What something heard means to the machine.
-pub(super) fn input(heard: Incoming) -> Result<Input, End> {
-    Ok(match heard {
+impl From<Result<Closing, ()>> for End {
+    fn from(end: Result<Closing, ()>) -> Self {
+        end.map_or(Self::Theirs, Self::Ours)
+    }
+}
+
+/// Does what came in. `Some`: the session ends so.
+pub(super) async fn take(session: &mut Session, incoming: Incoming) -> Option<End> {
+    let input = match incoming {
         Incoming::Text(text) => match ClientMessage::parse(&text) {
             Ok(message) => Input::Message(message),
             Err(reason) => Input::Malformed(reason),
         },
         Incoming::Binary => Input::Malformed("a binary message: only text is understood".into()),
-        Incoming::Closed(_) => return Err(End::Theirs),
-        Incoming::Broken(closing) => return Err(End::Ours(closing)),
-    })
+        Incoming::Closed(_) => return Some(End::Theirs),
+        Incoming::Broken(closing) => return Some(End::Ours(closing)),
+    };
+    session.take(input).await.map(End::Ours)
 }
 
 #[cfg(test)]

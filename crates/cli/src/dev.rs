@@ -176,11 +176,9 @@ fn tour(config: &Config, public: SocketAddr, internal: SocketAddr, beside: bool)
             sub: "anna".into(),
             ttl: TOKEN_TTL,
             topics: Some(vec!["*".into()]),
-            publish: None,
-            iss: jwt.issuer.first().cloned(),
-            aud: jwt.audience.first().cloned(),
+            ..NewToken::default()
         };
-        let token = token.sign(secret, jwt.algorithms.first().copied().unwrap_or(Algorithm::Hs256))?;
+        let token = token.sign_for(jwt, secret)?;
         write!(
             text,
             "

@@ -253,16 +253,8 @@ impl Plan<'_> {
 /// A token, where there is a secret to sign it with. Without one it goes without, and the node says what it thinks.
 fn mint(config: &Config, ttl: Duration) -> anyhow::Result<Option<String>> {
     let Ok((jwt, secret)) = shared_secret(config) else { return Ok(None) };
-    let first = |texts: &[String]| texts.first().cloned();
-    let token = NewToken {
-        sub: "carillon-doctor".into(),
-        ttl,
-        topics: None,
-        publish: None,
-        iss: first(&jwt.issuer),
-        aud: first(&jwt.audience),
-    };
-    Ok(Some(token.sign(secret, jwt.algorithms.first().copied().unwrap_or(Algorithm::Hs256))?))
+    let token = NewToken { sub: "carillon-doctor".into(), ttl, ..NewToken::default() };
+    Ok(Some(token.sign_for(jwt, secret)?))
 }
 
 async fn redis(config: &Config, tasks: &Tasks) -> anyhow::Result<Option<Part>> {

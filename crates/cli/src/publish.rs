@@ -301,10 +301,9 @@ fn own_token(config: &Config, topic: &str) -> anyhow::Result<Option<String>> {
         ttl: TOKEN_TTL,
         topics: Some(Vec::new()),
         publish: Some(vec![format!("{area}:*")]),
-        iss: jwt.issuer.first().cloned(),
-        aud: jwt.audience.first().cloned(),
+        ..NewToken::default()
     };
-    Ok(Some(token.sign(secret, jwt.algorithms.first().copied().unwrap_or(Algorithm::Hs256))?))
+    Ok(Some(token.sign_for(jwt, secret)?))
 }
 
 /// Whether anybody answers there.

@@ -210,16 +210,9 @@ impl Tail {
         }
         // Without a secret it goes without a token, and the node says what it thinks of that.
         let Ok((jwt, secret)) = shared_secret(config) else { return Ok(None) };
-        let first = |texts: &[String]| texts.first().cloned();
-        let token = NewToken {
-            sub: self.user.clone(),
-            ttl: TOKEN_TTL,
-            topics: Some(self.topics.clone()),
-            publish: None,
-            iss: first(&jwt.issuer),
-            aud: first(&jwt.audience),
-        };
-        Ok(Some(token.sign(secret, jwt.algorithms.first().copied().unwrap_or(Algorithm::Hs256))?))
+        let (sub, topics) = (self.user.clone(), Some(self.topics.clone()));
+        let token = NewToken { sub, ttl: TOKEN_TTL, topics, ..NewToken::default() };
+        Ok(Some(token.sign_for(jwt, secret)?))
     }
 
     /// A relay of its own, without a node: the same joins, replays and resyncs.

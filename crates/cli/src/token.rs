@@ -133,17 +133,17 @@ impl Mint {
     fn run(self) -> anyhow::Result<ExitCode> {
         let config = self.key.load()?;
         let (jwt, secret) = shared_secret(&config)?;
-        let first = |texts: &[String]| texts.first().cloned();
         let token = NewToken {
             sub: self.sub,
             ttl: self.ttl,
             topics: self.topics,
             publish: self.publish,
-            iss: self.iss.or_else(|| first(&jwt.issuer)),
-            aud: self.aud.or_else(|| first(&jwt.audience)),
+            iss: self.iss,
+            aud: self.aud,
         };
         let algorithm = self.algorithm.map(Into::into).or_else(|| jwt.algorithms.first().copied());
         let token = token
+            .accepted_by(jwt)
             .sign(secret, algorithm.unwrap_or(Algorithm::Hs256))
             .context("the token cannot be signed")?;
         print(&format!("{token}\n"))?;

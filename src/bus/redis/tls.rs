@@ -6,7 +6,7 @@ use std::path::Path;
 
 use fred::types::config::TlsConnector;
 use rustls::{
-    ClientConfig, RootCertStore,
+    RootCertStore,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
 };
 
@@ -23,10 +23,8 @@ pub(super) fn connector(
         Some(path) => trusted(path)?,
         None => system()?,
     };
-    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
-    let versions = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
     let builder =
-        versions.map_err(|e| StartError(format!("TLS cannot be used: {e}")))?.with_root_certificates(roots);
+        outbound::tls_client(roots).map_err(|e| StartError(format!("TLS cannot be used: {e}")))?;
     let config = match (cert, key) {
         (None, None) => builder.with_no_client_auth(),
         (Some(cert), Some(key)) => {
@@ -50,9 +48,7 @@ fn trusted(path: &Path) -> Result<RootCertStore, StartError> {
 }
 
 fn system() -> Result<RootCertStore, StartError> {
-    let mut roots = RootCertStore::empty();
-    // Single authorities of a system may be unreadable; what matters is that there are any.
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    let roots = outbound::machine_authorities();
     if roots.is_empty() {
         return Err(StartError(
             "this system has no list of trusted authorities: install ca-certificates, or name Redis' authority in \

@@ -12,12 +12,12 @@ use std::{
 
 use anyhow::Context;
 use bytes::Bytes;
-use carillon::shutdown::Tasks;
+use carillon::{outbound, shutdown::Tasks};
 use http_body_util::Empty;
 use hyper::{Request, Response, body::Incoming, client::conn::http1, header};
 use hyper_util::rt::TokioIo;
 use rustls::{
-    CertificateError, ClientConfig, RootCertStore,
+    CertificateError,
     pki_types::{CertificateDer, ServerName, pem::PemObject},
 };
 use tokio::{
@@ -238,18 +238,14 @@ async fn address(place: &Place) -> Result<(SocketAddr, Finding), Box<Finding>> {
 
 /// A connector that trusts this machine's authorities and those in a file.
 fn connector(trusted: Option<&Path>) -> anyhow::Result<TlsConnector> {
-    let mut roots = RootCertStore::empty();
-    // Single authorities of a system may be unreadable.
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    let mut roots = outbound::machine_authorities();
     if let Some(path) = trusted {
         let unreadable = || format!("no certificates can be read from {}", path.display());
         for certificate in CertificateDer::pem_file_iter(path).with_context(unreadable)? {
             roots.add(certificate.with_context(unreadable)?).with_context(unreadable)?;
         }
     }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
-    let mut config = builder.with_root_certificates(roots).with_no_client_auth();
+    let mut config = outbound::tls_client(roots)?.with_no_client_auth();
     // Browsers ask so for WebSockets; without it HTTP/2 might be chosen.
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(TlsConnector::from(Arc::new(config)))
