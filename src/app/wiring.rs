@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use crate::{
     auth::{self, Authenticator, token::NewToken},
     bus,
-    config::{Algorithm, AuthMode, Config, ConfigError, KeySource, Secret},
+    config::{AuthMode, Config, ConfigError, KeySource, Secret},
     http::{self, demo::Minted},
     metrics,
     protocol::{Areas, Problem, ProblemCode, Revocations},

@@ -83,7 +83,7 @@ impl CallbackClient {
 
     /// The same, asking a CMS in a simulation.
     #[cfg(feature = "simulation")]
-    pub(super) fn asking(self, cms: Arc<dyn super::fetch::Scripted>) -> Self {
+    pub(super) fn asking(self, cms: Arc<dyn super::fetch::ScriptedCms>) -> Self {
         Self { remote: self.remote.scripted(cms), ..self }
     }
 

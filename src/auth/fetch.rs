@@ -59,12 +59,12 @@ pub(super) struct Remote {
     uri: Uri,
     shown: String,
     #[cfg(feature = "simulation")]
-    script: Option<std::sync::Arc<dyn Scripted>>,
+    script: Option<std::sync::Arc<dyn ScriptedCms>>,
 }
 
 /// A CMS in a simulation, which answers as a schedule says (tests/simulation).
 #[cfg(feature = "simulation")]
-pub trait Scripted: std::fmt::Debug + Send + Sync {
+pub trait ScriptedCms: std::fmt::Debug + Send + Sync {
     /// Is asked with these headers. Whoever drops the other end cannot be reached.
     fn ask(&self, headers: &HeaderMap) -> tokio::sync::oneshot::Receiver<(StatusCode, Bytes)>;
 }
@@ -87,7 +87,7 @@ impl Remote {
 
     /// The same, where somebody else answers in the place's stead.
     #[cfg(feature = "simulation")]
-    pub(super) fn scripted(self, script: std::sync::Arc<dyn Scripted>) -> Self {
+    pub(super) fn scripted(self, script: std::sync::Arc<dyn ScriptedCms>) -> Self {
         Self { script: Some(script), ..self }
     }
 

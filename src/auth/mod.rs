@@ -19,7 +19,7 @@ use std::{fmt, sync::Arc};
 use arc_swap::ArcSwap;
 
 #[cfg(feature = "simulation")]
-pub use self::fetch::Scripted;
+pub use self::fetch::ScriptedCms;
 use self::{callback::CallbackClient, names::CaseNotice};
 pub use self::{
     grant::{Grant, Patterns},
@@ -209,9 +209,9 @@ impl Authenticator {
 
     /// The same over a CMS in a simulation (mode `callback`).
     #[cfg(feature = "simulation")]
-    pub fn asking(self, cms: Arc<dyn Scripted>, mode: &AuthMode) -> Result<Self, SettingError> {
+    pub fn asking(self, cms: Arc<dyn ScriptedCms>, mode: &AuthMode) -> Result<Self, SettingError> {
         if let AuthMode::Callback(callback) = mode {
-            let callback = Callback::new(&callback.url, None, self.areas.naming())
+            let callback = CallbackClient::new(&callback.url, None, self.areas.naming())
                 .map_err(|what| SettingError::new("auth.callback_url", what))?;
             self.mode.store(Arc::new(Mode::Callback(Box::new(callback.asking(cms)))));
         }

@@ -9,7 +9,7 @@ use axum::http::{HeaderMap, HeaderValue, header};
 
 use super::{
     Origins,
-    crowd::household,
+    connections::household,
     headers::{joined, single},
     listener::Peer,
     refusal::no_room,

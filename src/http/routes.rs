@@ -78,7 +78,7 @@ async fn answer_to_its_names(
 ) -> Response {
     let spared = ["/healthz", "/readyz"].contains(&request.uri().path());
     let headers = request.headers();
-    if spared || internal.hosts.know(headers) || internal.right(headers).await.is_ok() {
+    if spared || internal.hosts.know(headers) || internal.permission(headers).await.is_ok() {
         return next.run(request).await;
     }
     let detail =
@@ -88,7 +88,7 @@ async fn answer_to_its_names(
 
 /// Asks who it is before the body is read: whoever may do nothing sends megabytes in vain.
 async fn ask_first(State(internal): State<Arc<InternalState>>, request: Request, next: Next) -> Response {
-    match internal.right(request.headers()).await {
+    match internal.permission(request.headers()).await {
         Ok(_) => next.run(request).await,
         Err(problem) => Refusal::from(problem).into_response(),
     }

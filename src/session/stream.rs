@@ -32,7 +32,7 @@ enum StreamWakeup {
     Notice(Notice),
     /// Everything that was ready is written.
     Written,
-    Incoming(Vec<Incoming>),
+    Received(Vec<Incoming>),
     Gone,
 }
 

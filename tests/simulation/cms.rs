@@ -4,7 +4,7 @@
 use std::sync::{Mutex, MutexGuard};
 
 use bytes::Bytes;
-use carillon::{auth::Scripted, protocol::time::now_ms};
+use carillon::{auth::ScriptedCms, protocol::time::now_ms};
 use hyper::{HeaderMap, StatusCode, header};
 use tokio::sync::oneshot;
 
@@ -59,7 +59,7 @@ impl Cms {
     }
 }
 
-impl Scripted for Cms {
+impl ScriptedCms for Cms {
     fn ask(&self, headers: &HeaderMap) -> oneshot::Receiver<(StatusCode, Bytes)> {
         let (answer, receiver) = oneshot::channel();
         let shown =

@@ -135,7 +135,7 @@ impl World {
 
     /// What a node knows.
     pub(crate) fn revocations(&self, node: usize) -> Option<Revocations> {
-        Some(self.nodes[node].running.as_ref()?.common.auth.revocations().clone())
+        Some(self.nodes[node].running.as_ref()?.context.auth.revocations().clone())
     }
 
     /// The link is lost before an answer came.

@@ -9,7 +9,7 @@ use std::{
 
 use carillon::{
     app::wiring,
-    auth::{AuthError, Authenticator, Credentials, Told, token},
+    auth::{AuthError, Authenticator, Credentials, CallbackContext, token},
     config::{Algorithm, Config, Layers, Secret},
     session::Caller,
 };
@@ -115,7 +115,7 @@ impl Door {
 
     /// Judges whoever came, as the node's own doors do.
     pub(crate) async fn open(self) -> Option<Caller> {
-        let told = self.auth.can_renew().then(Box::<Told>::default);
+        let told = self.auth.can_renew().then(Box::<CallbackContext>::default);
         let Some(credentials) = self.credentials else { return Some(Caller { told, ..Caller::default() }) };
         let judged = if self.anew {
             self.auth.renew(&credentials).await

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use carillon::{
     hub::{Closing, Socket},
     protocol::CloseCode,
-    session::{self, Answer, Caller, Carriage, Common, Place, Start},
+    session::{self, PollAnswer, Caller, Carriage, SessionContext, SessionSlot, Start},
     shutdown::Tasks,
 };
 use tokio::sync::{mpsc, oneshot};
@@ -32,13 +32,13 @@ pub(crate) enum End {
     /// Server-sent events as a body.
     Body(Body),
     /// A poll.
-    Poll(oneshot::Sender<Result<Answer, Closing>>),
+    Poll(oneshot::Sender<Result<PollAnswer, Closing>>),
 }
 
 /// A session that is about to begin.
 pub(crate) struct Session {
-    pub common: Arc<Common>,
-    pub place: Place,
+    pub common: Arc<SessionContext>,
+    pub place: SessionSlot,
     pub tasks: Tasks,
     pub topics: Vec<String>,
     pub start: (Start, Carriage),

@@ -19,7 +19,7 @@ use slab::Slab;
 use socket2::{Domain, Socket, Type};
 
 use super::{
-    line::{Line, Stage},
+    line::{Line, ConnectionStage},
     order::{Answer, Connected, Figures, Order, Side},
     plan::Plan,
 };
@@ -149,10 +149,10 @@ impl Reader {
         if line.stage == before {
             return;
         }
-        let joined = line.stage == Stage::Following;
-        if let Stage::Ended(reason) = &line.stage {
+        let joined = line.stage == ConnectionStage::Following;
+        if let ConnectionStage::Ended(reason) = &line.stage {
             let reason = reason.clone();
-            if before == Stage::Following {
+            if before == ConnectionStage::Following {
                 *figures.ended.entry(reason).or_default() += 1;
             } else if let Some(opening) = &mut self.opening {
                 opening.under_way -= 1;

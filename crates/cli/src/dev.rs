@@ -11,7 +11,7 @@ use anyhow::anyhow;
 use carillon::{
     app::Listeners,
     auth::token::NewToken,
-    config::{Algorithm, AuthMode, Config, Jwt, KeySource, Layers, Secret, ValueSource},
+    config::{AuthMode, Config, Jwt, KeySource, Layers, Secret, ValueSource},
 };
 use clap::Args;
 

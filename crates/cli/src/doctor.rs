@@ -28,7 +28,7 @@ use anyhow::Context;
 use carillon::{
     app::wiring,
     auth::NewToken,
-    config::{Algorithm, Config, is_coloured},
+    config::{Config, is_coloured},
     shutdown::Tasks,
 };
 use clap::Args;

@@ -16,7 +16,7 @@ use carillon::{
     app::wiring,
     auth::NewToken,
     bus::{BusError, redis::Publisher},
-    config::{Algorithm, Config, is_coloured},
+    config::{Config, is_coloured},
     protocol::{Event, Topic, time},
     shutdown::Tasks,
 };

@@ -12,7 +12,7 @@ use carillon::{
     app::wiring,
     auth::token::NewToken,
     bus::{Bus, BusEvent},
-    config::{Algorithm, Config},
+    config::Config,
     hub::{Item, Notice, Outbox},
     metrics::Metrics,
     protocol::{

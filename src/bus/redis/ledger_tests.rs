@@ -12,17 +12,17 @@ fn server(port: u16) -> Server {
     Server::new("h", port)
 }
 
-fn place(port: u16) -> Place {
-    Place { server: server(port), asking: false }
+fn place(port: u16) -> SubscriptionServer {
+    SubscriptionServer { server: server(port), asking: false }
 }
 
 /// Everything lies at one server.
-fn at_one(_: &Channel) -> Vec<Place> {
+fn at_one(_: &Channel) -> Vec<SubscriptionServer> {
     vec![place(1)]
 }
 
 /// Does all the work there is, as Redis would; what was done.
-fn settle(ledger: &mut Ledger, places: impl Fn(&Channel) -> Vec<Place> + Copy) -> Vec<Work> {
+fn settle(ledger: &mut Ledger, places: impl Fn(&Channel) -> Vec<SubscriptionServer> + Copy) -> Vec<Work> {
     let mut all = Vec::new();
     while let Some(work) = ledger.work(places, 100) {
         for channel in &work.channels {
@@ -161,8 +161,8 @@ fn what_is_on_its_way_is_heard_at_both_ends() {
     let one = channel("comments:1");
     ledger.want(one.clone());
     settle(&mut ledger, at_one);
-    let heir = Place { server: server(2), asking: true };
-    let both = || vec![place(1), Place { server: server(2), asking: true }];
+    let heir = SubscriptionServer { server: server(2), asking: true };
+    let both = || vec![place(1), SubscriptionServer { server: server(2), asking: true }];
     assert_eq!(ledger.moved(|_| both()), std::slice::from_ref(&one));
     let work = ledger.work(|_| both(), 9).unwrap();
     assert_eq!(work, Work { place: heir, subscribe: true, channels: vec![one.clone()] });
