@@ -35,11 +35,11 @@ struct Inner {
     /// Events by area: recorded and live.
     counters: HashMap<String, (Counter, Counter)>,
     areas: Areas,
-    state: Mutex<State>,
+    state: Mutex<QueueState>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct QueueState {
     /// Something did not fit since the last doubt was told.
     overflowed: bool,
     complaints: HashMap<&'static str, Complaint>,
@@ -149,7 +149,7 @@ impl Arrivals {
     }
 }
 
-fn complain(state: &mut State, reason: &'static str, channel: &str, detail: &str) {
+fn complain(state: &mut QueueState, reason: &'static str, channel: &str, detail: &str) {
     let now = Instant::now();
     let muted = match state.complaints.get_mut(reason) {
         Some(complaint) if now - complaint.logged < COMPLAINT_EVERY => {

@@ -41,11 +41,11 @@ struct Inner {
     started: u64,
     metrics: Metrics,
     arrivals: Arrivals,
-    state: Mutex<State>,
+    state: Mutex<MemoryState>,
 }
 
 #[derive(Debug)]
-struct State {
+struct MemoryState {
     clock: u64,
     wanted: HashSet<Subject>,
     logs: Logs,
@@ -54,7 +54,7 @@ struct State {
     nodes: BTreeMap<String, (Instant, Bytes)>,
 }
 
-impl State {
+impl MemoryState {
     /// Milliseconds that never go back.
     fn now(&mut self) -> u64 {
         self.clock = self.clock.max(now_ms());
@@ -67,7 +67,7 @@ impl MemoryBus {
     pub fn start(settings: Settings, metrics: Metrics, tasks: &Tasks) -> (Self, mpsc::Receiver<BusEvent>) {
         metrics.link_up.set(1);
         let (arrivals, events) = Arrivals::new(&settings, metrics.clone());
-        let state = State {
+        let state = MemoryState {
             clock: 0,
             wanted: HashSet::new(),
             logs: Logs::new(settings.log_length, settings.log_ttl),
@@ -93,7 +93,7 @@ impl MemoryBus {
         (bus, events)
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, MemoryState> {
         self.inner.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -109,7 +109,7 @@ impl MemoryBus {
         self.inner.arrivals.push(BusEvent::Proof { at, asked });
     }
 
-    fn deliver(&self, state: &State, topic: &Topic, content: Content) {
+    fn deliver(&self, state: &MemoryState, topic: &Topic, content: Content) {
         let every = !state.wanted.contains(&Subject::Topic(topic.clone()));
         let followed = !every || (!topic.is_wide() && state.wanted.contains(&Subject::Every(topic.wide())));
         if followed {

@@ -87,7 +87,7 @@ DEFENCES = [
             (V, "a_handshake_from_before_is_of_no_use_after_it")),
     Defence("asked", "src/protocol/revocation.rs", "!mutant::is(\"asked\")", "!OFF",
             (V, "an_answer_of_the_cms_is_as_old_as_its_question"), (C, "a_revoked_editor_is_asked_about_anew")),
-    Defence("kept", "src/bus/redis/link.rs", "if !unknown.is_empty() {", "if !unknown.is_empty() && !OFF {",
+    Defence("kept", "src/bus/redis/link_supervisor.rs", "if !unknown.is_empty() {", "if !unknown.is_empty() && !OFF {",
             (V, "a_node_that_starts_later_knows_and_a_redis_that_forgot_is_told_again"), (V, "a_node_that_was_away_closes_whom_it_did_not_hear_about")),
     Defence("written-back", "src/protocol/revocation.rs", "mutant::is(\"written-back\")", "OFF",
             (V, "a_node_that_starts_later_knows_and_a_redis_that_forgot_is_told_again")),

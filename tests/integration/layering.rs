@@ -132,7 +132,7 @@ fn what_is_allowed_passes() {
         ("hub/rooms.rs", "//! x\nmod tests { use super::super::hub; use super::*; }\n"),
         ("lib.rs", "//! x\npub mod app;\npub use crate::app::run;\n"),
         ("config/layers.rs", "//! x\nuse ::config::Config;\nuse super::rooms;\n"),
-        ("bus/redis/line.rs", "//! x\nuse fred::prelude::*;\nuse crate::config::Redis;\n"),
+        ("bus/redis/commands.rs", "//! x\nuse fred::prelude::*;\nuse crate::config::Redis;\n"),
     ];
     for (name, text) in allowed {
         assert_eq!(complaints_about(name, text), Vec::<String>::new(), "{name}: {text:?}");

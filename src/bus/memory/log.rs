@@ -16,14 +16,14 @@ const DUPLICATES_FOR: Duration = Duration::new(5 * 60, 0);
 
 /// The last events of one topic.
 #[derive(Debug)]
-pub(super) struct Log {
+pub(super) struct MemoryLog {
     length: usize,
     top: EntryId,
     until: Instant,
     events: VecDeque<Event>,
 }
 
-impl Log {
+impl MemoryLog {
     pub(super) fn top(&self) -> EntryId {
         self.top
     }
@@ -53,7 +53,7 @@ pub(super) struct Logs {
     length: usize,
     ttl: Duration,
     last_epoch: u64,
-    open: HashMap<Topic, Log>,
+    open: HashMap<Topic, MemoryLog>,
 }
 
 impl Logs {
@@ -63,7 +63,7 @@ impl Logs {
     }
 
     /// The log of a topic, opened at `now` (ms) where there is none; its time to live starts anew.
-    pub(super) fn open(&mut self, topic: Topic, now: u64) -> &mut Log {
+    pub(super) fn open(&mut self, topic: Topic, now: u64) -> &mut MemoryLog {
         let clock = Instant::now();
         if self.open.get(&topic).is_some_and(|log| log.until <= clock) {
             self.open.remove(&topic);
@@ -72,7 +72,7 @@ impl Logs {
         let log = self.open.entry(topic).or_insert_with(|| {
             *last_epoch = now.max(*last_epoch + 1);
             let top = EntryId { epoch: *last_epoch, seq: 0 };
-            Log { length, top, until: clock, events: VecDeque::new() }
+            MemoryLog { length, top, until: clock, events: VecDeque::new() }
         });
         log.until = clock + ttl;
         log

@@ -3,7 +3,7 @@
 //!
 //! Of a cluster's answers MOVED, ASK and TRYAGAIN nobody outside learns: none of them means that something was done, so
 //! the command is sent again, where it belongs. A connection that has shown any trouble is never mended but replaced, with
-//! all others of its link, by [`super::link`]. Must not know what is said over it.
+//! all others of its link, by [`super::link_supervisor`]. Must not know what is said over it.
 
 use std::{
     collections::HashMap,
@@ -22,16 +22,16 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-pub(super) use super::socket::{Change, PATIENCE, Purpose};
+pub(super) use super::socket::{SubscriptionChange, PATIENCE, Purpose};
 use super::{
     ending::Ending,
-    fault::{Obstacle, describe},
+    fault::{ConnectError, describe},
     layout::Layout,
     messages::{Messages, Pushed, forward},
     reply, sentinel,
     slots::{Redirect, Slots, redirect},
-    socket::Socket,
-    target::{Access, Kind},
+    socket::RedisSocket,
+    target::{Access, Topology},
 };
 use crate::shutdown::Tasks;
 
@@ -49,7 +49,7 @@ pub(super) struct Connection {
     tasks: Tasks,
     ending: Arc<Ending>,
     layout: Arc<Layout>,
-    sockets: Mutex<HashMap<Server, Arc<Socket>>>,
+    sockets: Mutex<HashMap<Server, Arc<RedisSocket>>>,
     /// Lineages of servers that are no masters yet, met on the way of a slot.
     strangers: Mutex<Vec<String>>,
     /// Where what several servers push comes together, and the other end until somebody takes it.
@@ -65,17 +65,17 @@ impl Drop for Connection {
 
 impl Connection {
     /// Finds out how Redis lies, and connects to every master; or says why not.
-    pub(super) async fn open(access: Arc<Access>, purpose: Purpose, tasks: &Tasks) -> Result<Self, Obstacle> {
+    pub(super) async fn open(access: Arc<Access>, purpose: Purpose, tasks: &Tasks) -> Result<Self, ConnectError> {
         let slots = match access.kind {
-            Kind::Single => Slots::only(access.hosts[0].clone()),
-            Kind::Sentinel => Slots::only(sentinel::master(&access, tasks).await?),
-            Kind::Cluster => discover(&access, tasks).await?,
+            Topology::Single => Slots::only(access.hosts[0].clone()),
+            Topology::Sentinel => Slots::only(sentinel::master(&access, tasks).await?),
+            Topology::Cluster => discover(&access, tasks).await?,
         };
         Self::with(access, purpose, Arc::new(Layout::new(slots)), tasks).await
     }
 
     /// Another connection to the same masters; what one learns of the slots both know.
-    pub(super) async fn another(&self, purpose: Purpose) -> Result<Self, Obstacle> {
+    pub(super) async fn another(&self, purpose: Purpose) -> Result<Self, ConnectError> {
         Self::with(self.access.clone(), purpose, self.layout.clone(), &self.tasks).await
     }
 
@@ -84,7 +84,7 @@ impl Connection {
         purpose: Purpose,
         layout: Arc<Layout>,
         tasks: &Tasks,
-    ) -> Result<Self, Obstacle> {
+    ) -> Result<Self, ConnectError> {
         // Small: what waits waits with fred, which counts what it must drop.
         let (pushed, arriving) = mpsc::channel(64);
         let connection = Self {
@@ -103,16 +103,16 @@ impl Connection {
         Ok(connection)
     }
 
-    async fn connect(&self, server: &Server) -> Result<Arc<Socket>, Obstacle> {
+    async fn connect(&self, server: &Server) -> Result<Arc<RedisSocket>, ConnectError> {
         let config = self.access.config(server, &self.access.redis, false);
-        let opened = Socket::open(config, server.clone(), self.purpose, self.ending.clone(), &self.tasks);
+        let opened = RedisSocket::open(config, server.clone(), self.purpose, self.ending.clone(), &self.tasks);
         let opened = opened.await;
-        let socket = Arc::new(opened.map_err(|error| obstacle(&self.access, server, &error))?);
+        let socket = Arc::new(opened.map_err(|error| connect_error(&self.access, server, &error))?);
         let mut sockets = self.sockets.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(other) = sockets.get(server) {
             return Ok(other.clone());
         }
-        if self.access.kind == Kind::Cluster && self.purpose == Purpose::Subscriptions {
+        if self.access.kind == Topology::Cluster && self.purpose == Purpose::Subscriptions {
             let forwarding = forward(socket.messages(), self.pushed.clone(), self.closed().clone());
             self.tasks.spawn_until_end(forwarding);
         }
@@ -124,24 +124,24 @@ impl Connection {
     pub(super) fn messages(&self) -> Messages {
         let arriving = self.arriving.lock().unwrap_or_else(PoisonError::into_inner).take();
         match (self.access.kind, self.connected(&self.layout.masters()[0]), arriving) {
-            (Kind::Cluster, _, Some(arriving)) => Messages::Merged(arriving),
+            (Topology::Cluster, _, Some(arriving)) => Messages::Merged(arriving),
             (_, Some(only), _) => Messages::Direct(only.messages()),
             (_, None, _) => Messages::Merged(mpsc::channel(1).1),
         }
     }
 
-    fn connected(&self, server: &Server) -> Option<Arc<Socket>> {
+    fn connected(&self, server: &Server) -> Option<Arc<RedisSocket>> {
         self.sockets.lock().unwrap_or_else(PoisonError::into_inner).get(server).cloned()
     }
 
     /// The socket to a server; one that is no master yet is connected to when it is first needed.
-    pub(super) async fn socket(&self, server: &Server) -> Result<Arc<Socket>, Error> {
+    pub(super) async fn socket(&self, server: &Server) -> Result<Arc<RedisSocket>, Error> {
         if let Some(socket) = self.connected(server) {
             return Ok(socket);
         }
         let connected = self.connect(server).await;
         let socket = connected
-            .map_err(|obstacle| Error::new(ErrorKind::IO, format!("{server}: {}", obstacle.into_text())))?;
+            .map_err(|connect_error| Error::new(ErrorKind::IO, format!("{server}: {}", connect_error.into_text())))?;
         let answer = socket.send("INFO", vec!["replication".into()], PATIENCE).await?;
         if let Some(lineage) = reply::info(&reply::text(answer), "master_replid") {
             self.strangers.lock().unwrap_or_else(PoisonError::into_inner).push(lineage.to_owned());
@@ -161,7 +161,7 @@ impl Connection {
     }
 
     /// The sockets to all servers.
-    pub(super) fn sockets(&self) -> Vec<Arc<Socket>> {
+    pub(super) fn sockets(&self) -> Vec<Arc<RedisSocket>> {
         self.sockets.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
 
@@ -245,7 +245,7 @@ impl Connection {
 
     /// The masters of a cluster, with those that are about to become some; one `None` where there is none.
     pub(super) fn masters(&self) -> Vec<Option<Server>> {
-        if self.access.kind != Kind::Cluster {
+        if self.access.kind != Topology::Cluster {
             return vec![None];
         }
         let mut masters = self.layout.masters().to_vec();
@@ -257,7 +257,7 @@ impl Connection {
     /// Asks a cluster where slots lie by now. A master that was not there before ends the connection: the next one knows
     /// it, and sees to it that it has the functions.
     pub(super) async fn look_around(&self) -> Result<(), Error> {
-        if self.access.kind != Kind::Cluster {
+        if self.access.kind != Topology::Cluster {
             return Ok(());
         }
         let mut last = Error::new(ErrorKind::IO, "no server tells where slots lie");
@@ -283,13 +283,13 @@ impl Connection {
 /// Where a server is, for messages.
 fn place(access: &Access, server: &Server) -> String {
     match access.kind {
-        Kind::Single => access.place.clone(),
-        Kind::Sentinel | Kind::Cluster => format!("{server} ({})", access.place),
+        Topology::Single => access.place.clone(),
+        Topology::Sentinel | Topology::Cluster => format!("{server} ({})", access.place),
     }
 }
 
 /// Why a server cannot be connected to; with its name where there are several.
-fn obstacle(access: &Access, server: &Server, error: &Error) -> Obstacle {
+fn connect_error(access: &Access, server: &Server, error: &Error) -> ConnectError {
     let hint = match (access.speaks_tls(), error.kind()) {
         (true, ErrorKind::Timeout) if access.place.starts_with("rediss") => {
             "; if it does not speak TLS, write redis:// instead of rediss://"
@@ -302,39 +302,39 @@ fn obstacle(access: &Access, server: &Server, error: &Error) -> Obstacle {
         }
         _ => "",
     };
-    match Obstacle::connecting(error, &place(access, server)) {
-        Obstacle::Passing(text) if access.kind != Kind::Single => {
-            Obstacle::Passing(format!("{server}: {text}{hint}"))
+    match ConnectError::connecting(error, &place(access, server)) {
+        ConnectError::Transient(text) if access.kind != Topology::Single => {
+            ConnectError::Transient(format!("{server}: {text}{hint}"))
         }
-        Obstacle::Passing(text) => Obstacle::Passing(format!("{text}{hint}")),
-        lasting @ Obstacle::Lasting(_) => lasting,
+        ConnectError::Transient(text) => ConnectError::Transient(format!("{text}{hint}")),
+        lasting @ ConnectError::Permanent(_) => lasting,
     }
 }
 
 /// Where slots lie, from the first server of a cluster that tells.
-async fn discover(access: &Access, tasks: &Tasks) -> Result<Slots, Obstacle> {
+async fn discover(access: &Access, tasks: &Tasks) -> Result<Slots, ConnectError> {
     let mut first = None;
     for server in &access.hosts {
         match ask(access, server, tasks).await {
             Ok(slots) => return Ok(slots),
             // What only an operator can mend is of more interest than a server that is away.
-            Err(obstacle @ Obstacle::Lasting(_)) => return Err(obstacle),
-            Err(obstacle) => first = first.or(Some(obstacle)),
+            Err(connect_error @ ConnectError::Permanent(_)) => return Err(connect_error),
+            Err(connect_error) => first = first.or(Some(connect_error)),
         }
     }
-    Err(first.unwrap_or_else(|| Obstacle::Passing("redis.url names no server".into())))
+    Err(first.unwrap_or_else(|| ConnectError::Transient("redis.url names no server".into())))
 }
 
-async fn ask(access: &Access, server: &Server, tasks: &Tasks) -> Result<Slots, Obstacle> {
+async fn ask(access: &Access, server: &Server, tasks: &Tasks) -> Result<Slots, ConnectError> {
     let config = access.config(server, &access.redis, false);
     let ending = Arc::new(Ending::default());
     let asked = async {
-        let socket = Socket::open_plain(config, server.clone(), ending.clone(), tasks).await?;
+        let socket = RedisSocket::open_plain(config, server.clone(), ending.clone(), tasks).await?;
         socket.send("CLUSTER", vec!["SLOTS".into()], PATIENCE).await
     };
-    let answer = asked.await.map_err(|error| obstacle(access, server, &error))?;
+    let answer = asked.await.map_err(|error| connect_error(access, server, &error))?;
     let slots = Slots::parse(answer, server).filter(Slots::is_complete);
     slots.ok_or_else(|| {
-        Obstacle::Passing(format!("not all slots of the cluster have a master, says {server}"))
+        ConnectError::Transient(format!("not all slots of the cluster have a master, says {server}"))
     })
 }

@@ -12,8 +12,8 @@ use tokio::time::timeout;
 
 use super::{
     Target,
-    connection::{Change, Connection, PATIENCE, Purpose},
-    fault::{Fault, Obstacle, describe},
+    connection::{SubscriptionChange, Connection, PATIENCE, Purpose},
+    fault::{Fault, ConnectError, describe},
     fitness::{names, unfit},
     library::{self, Loaded},
     reply, rights,
@@ -62,9 +62,9 @@ async fn look(settings: &Settings, tasks: &Tasks, findings: &mut Vec<Finding>) -
     let target = settings.redis.clone().unwrap_or_default();
     let place = target.shown();
     let access = target.access().map_err(|e| finding("address", Weight::Bad, e.to_string()))?;
-    let unreachable = |obstacle| match obstacle {
-        Obstacle::Lasting(text) => finding("connection", Weight::Bad, text),
-        Obstacle::Passing(text) => {
+    let unreachable = |connect_error| match connect_error {
+        ConnectError::Permanent(text) => finding("connection", Weight::Bad, text),
+        ConnectError::Transient(text) => {
             let text = format!("Redis at {place} cannot be reached: {text}. Check redis.url and the network");
             finding("connection", Weight::Bad, text)
         }
@@ -84,8 +84,8 @@ async fn look(settings: &Settings, tasks: &Tasks, findings: &mut Vec<Finding>) -
     let subscriber = commands.another(Purpose::Subscriptions).await.map_err(unreachable)?;
     let missing = rights::missing(&commands, &subscriber, settings).await;
     let missing = missing.map_err(|e| refused("rights", e.into(), &place))?;
-    if let Some(obstacle) = missing.obstacle(&place) {
-        return Err(finding("rights", Weight::Bad, obstacle.into_text()));
+    if let Some(connect_error) = missing.connect_error(&place) {
+        return Err(finding("rights", Weight::Bad, connect_error.into_text()));
     }
     findings.push(round_trip(&commands, &subscriber, settings, &target).await?);
     findings.push(own_connection(&subscriber, settings).await);
@@ -93,12 +93,12 @@ async fn look(settings: &Settings, tasks: &Tasks, findings: &mut Vec<Finding>) -
 }
 
 fn refused(what: &'static str, fault: Fault, place: &str) -> Finding {
-    let (Obstacle::Lasting(text) | Obstacle::Passing(text)) = Obstacle::answered(fault, place);
+    let (ConnectError::Permanent(text) | ConnectError::Transient(text)) = ConnectError::answered(fault, place);
     finding(what, Weight::Bad, text)
 }
 
 fn server(info: &str, target: &Target, place: &str, findings: &mut Vec<Finding>) -> Result<(), Finding> {
-    if let Some(Obstacle::Lasting(text) | Obstacle::Passing(text)) = unfit(info, target.is_sharded(), place) {
+    if let Some(ConnectError::Permanent(text) | ConnectError::Transient(text)) = unfit(info, target.is_sharded(), place) {
         return Err(finding("server", Weight::Bad, text));
     }
     let server = match names(info) {
@@ -279,7 +279,7 @@ async fn round_trip(
     } else {
         let master = &subscriber.layout().masters()[0];
         let socket = subscriber.socket(master).await.map_err(|e| refused("round trip", e.into(), &place))?;
-        socket.confirmed(Change::Subscribe, vec![channel.clone()]).await
+        socket.confirmed(SubscriptionChange::Subscribe, vec![channel.clone()]).await
     };
     subscribed.map_err(|e| refused("round trip", e.into(), &place))?;
     let started = Instant::now();

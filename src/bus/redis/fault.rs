@@ -70,46 +70,46 @@ impl From<Fault> for BusError {
 
 /// Why a link cannot be built.
 #[derive(Debug)]
-pub(super) enum Obstacle {
+pub(super) enum ConnectError {
     /// It may work later.
-    Passing(String),
+    Transient(String),
     /// An operator must mend it. A sentence that says what to do.
-    Lasting(String),
+    Permanent(String),
 }
 
-impl Obstacle {
+impl ConnectError {
     /// Sorts an error that came while connecting to `place`.
     pub(super) fn connecting(error: &Error, place: &str) -> Self {
         let text = describe(error);
         let code = text.split(' ').next().unwrap_or_default();
         match code {
-            "WRONGPASS" => Self::Lasting(format!(
+            "WRONGPASS" => Self::Permanent(format!(
                 "Redis at {place} does not accept the user name or password: correct redis.username and redis.password"
             )),
-            "NOAUTH" => Self::Lasting(format!(
+            "NOAUTH" => Self::Permanent(format!(
                 "Redis at {place} wants a password: set redis.password (and redis.username for an ACL user)"
             )),
             // HELLO came with Redis 6.
             "ERR" if text.contains("unknown command") && text.contains("HELLO") => {
-                Self::Lasting(too_old(place, "older than 6, or hides HELLO"))
+                Self::Permanent(too_old(place, "older than 6, or hides HELLO"))
             }
             "ERR" if text.contains("unknown command") => Self::missing_command(&text, place),
-            "ERR" if text.contains("DB index") => Self::Lasting(format!(
+            "ERR" if text.contains("DB index") => Self::Permanent(format!(
                 "Redis at {place} has no database of that number: correct the one at the end of redis.url, or raise databases \
                  in redis.conf"
             )),
             "ERR" if text.contains("cluster support disabled") => {
-                Self::Lasting(format!("Redis at {place} is not a cluster: write redis://… in redis.url"))
+                Self::Permanent(format!("Redis at {place} is not a cluster: write redis://… in redis.url"))
             }
             "NOPERM" => Self::missing_right(&text, place),
-            _ => Self::Passing(text),
+            _ => Self::Transient(text),
         }
     }
 
     /// In words.
     pub(super) fn into_text(self) -> String {
         match self {
-            Self::Passing(text) | Self::Lasting(text) => text,
+            Self::Transient(text) | Self::Permanent(text) => text,
         }
     }
 
@@ -119,19 +119,19 @@ impl Obstacle {
             Fault::Refused(text) if text.starts_with("NOPERM") => Self::missing_right(&text, place),
             Fault::Refused(text) if text.contains("unknown command") => Self::missing_command(&text, place),
             Fault::Refused(text) if text.contains("called from script") || text.contains("from scripts") => {
-                Self::Lasting(format!(
+                Self::Permanent(format!(
                     "Redis at {place} does not let functions use a command that Carillon's need ({text}): choose a service or a \
                      plan that does"
                 ))
             }
-            fault => Self::Passing(fault.text().into()),
+            fault => Self::Transient(fault.text().into()),
         }
     }
 
     fn missing_right(text: &str, place: &str) -> Self {
         let said = text.strip_prefix("NOPERM").unwrap_or(text).trim();
         let command = said.split('\'').nth(1).map_or(String::new(), |command| format!(" +{command}"));
-        Self::Lasting(format!(
+        Self::Permanent(format!(
             "Redis at {place} refuses this node a right that it needs ({said}): allow it with ACL SETUSER <user>{command}; \
              all that a node needs is printed by: carillon redis-function --acl"
         ))
@@ -139,7 +139,7 @@ impl Obstacle {
 
     /// `rights`: what is missing, as `ACL SETUSER` takes it.
     pub(super) fn missing_rights(rights: &str, place: &str) -> Self {
-        Self::Lasting(format!(
+        Self::Permanent(format!(
             "Redis at {place} refuses this node rights that it needs: allow them with ACL SETUSER <user> {rights}; all that \
              a node needs is printed by: carillon redis-function --acl"
         ))
@@ -148,7 +148,7 @@ impl Obstacle {
     /// The server knows no such command: a service that leaves it out, or `rename-command`.
     pub(super) fn missing_command(text: &str, place: &str) -> Self {
         let command = text.split('\'').nth(1).unwrap_or("?").to_uppercase();
-        Self::Lasting(format!(
+        Self::Permanent(format!(
             "Redis at {place} has no command {command}, without which Carillon cannot keep its promise: choose a service or a \
              plan that has it, or take rename-command out of redis.conf"
         ))

@@ -3,26 +3,26 @@
 //! Must not know who asks: a link that is built, or `carillon doctor`.
 
 use super::{
-    fault::{Obstacle, too_old},
+    fault::{ConnectError, too_old},
     reply,
 };
 
 /// What keeps a node from working with the server at `place`. `sharded`: the URL says that it is a cluster.
-pub(super) fn unfit(info: &str, sharded: bool, place: &str) -> Option<Obstacle> {
+pub(super) fn unfit(info: &str, sharded: bool, place: &str) -> Option<ConnectError> {
     let field = |name| reply::info(info, name).unwrap_or_default();
     // Valkey calls it `server_mode`.
     if field("redis_mode") == "sentinel" || field("server_mode") == "sentinel" {
-        return Some(Obstacle::Lasting(format!(
+        return Some(ConnectError::Permanent(format!(
             "the server at {place} is a sentinel: write redis-sentinel://host:port/service in redis.url"
         )));
     }
     let version = field("redis_version");
     let major = version.split('.').next().and_then(|major| major.parse::<u32>().ok());
     if major.is_none_or(|major| major < 7) {
-        return Some(Obstacle::Lasting(too_old(place, &format!("version {version}"))));
+        return Some(ConnectError::Permanent(too_old(place, &format!("version {version}"))));
     }
     if field("cluster_enabled") == "1" && !sharded {
-        return Some(Obstacle::Lasting(format!(
+        return Some(ConnectError::Permanent(format!(
             "Redis at {place} is part of a cluster: write redis-cluster://host:port in redis.url"
         )));
     }
@@ -30,7 +30,7 @@ pub(super) fn unfit(info: &str, sharded: bool, place: &str) -> Option<Obstacle> 
     (field("role") != "master").then(|| {
         let text = "this is a replica, which accepts no writes: name the master in redis.url, or sentinels with \
                     redis-sentinel://";
-        Obstacle::Passing(text.into())
+        ConnectError::Transient(text.into())
     })
 }
 

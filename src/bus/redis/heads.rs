@@ -9,7 +9,7 @@ use futures_util::future::try_join_all;
 use super::{
     connection::READ_PATIENCE,
     fault::Fault,
-    line::{Line, id, unreadable},
+    commands::{CommandClient, id, unreadable},
 };
 use crate::{bus::Head, protocol::Topic};
 
@@ -19,7 +19,7 @@ const HEADS: usize = 200;
 /// Calls that are under way at once where each log needs its own (cluster).
 const CALLS: usize = 512;
 
-impl Line {
+impl CommandClient {
     /// The ends of logs, opened where there is none; one answer for each topic, so that a refused one stops no other.
     pub(super) async fn heads(&self, topics: &[Topic]) -> Result<Vec<Result<Head, Fault>>, Fault> {
         let (size, at_once) = if self.sharded { (1, CALLS) } else { (HEADS, 1) };

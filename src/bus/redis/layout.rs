@@ -15,13 +15,13 @@ use super::slots::{Slots, slot};
 /// Where what lies.
 #[derive(Debug)]
 pub(super) struct Layout {
-    state: Mutex<State>,
+    state: Mutex<LayoutState>,
     /// The masters that the link was built with.
     masters: Vec<Server>,
 }
 
 #[derive(Debug)]
-struct State {
+struct LayoutState {
     slots: Slots,
     /// Slots that a master is handing over, and to whom: what of them has gone ahead is asked for there.
     leaving: HashMap<u16, Server>,
@@ -30,10 +30,10 @@ struct State {
 impl Layout {
     pub(super) fn new(slots: Slots) -> Self {
         let masters = slots.masters();
-        Self { state: Mutex::new(State { slots, leaving: HashMap::new() }), masters }
+        Self { state: Mutex::new(LayoutState { slots, leaving: HashMap::new() }), masters }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, LayoutState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

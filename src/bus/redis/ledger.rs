@@ -28,7 +28,7 @@ impl Channel {
 
 /// Where something is to be subscribed to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct SubscriptionServer {
     /// The server.
     pub(super) server: Server,
     /// Whether the server is only about to get the slot and must be told that we know (ASKING).
@@ -39,7 +39,7 @@ pub(super) struct Place {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Work {
     /// Where.
-    pub(super) place: Place,
+    pub(super) place: SubscriptionServer,
     /// To subscribe, or to unsubscribe.
     pub(super) subscribe: bool,
     /// What: channels only, or patterns only.
@@ -47,7 +47,7 @@ pub(super) struct Work {
 }
 
 #[derive(Debug, Default)]
-struct Entry {
+struct LedgerEntry {
     wanted: bool,
     /// Where it is subscribed to, confirmed.
     on: Vec<Server>,
@@ -57,7 +57,7 @@ struct Entry {
 /// The books.
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
-    entries: HashMap<Channel, Entry>,
+    entries: HashMap<Channel, LedgerEntry>,
     /// Where wish and wire may differ.
     unsettled: HashSet<Channel>,
 }
@@ -103,7 +103,7 @@ impl Ledger {
 
     /// The next piece of work, of at most `size` channels; `None` when everything is settled that can be. `places`: where
     /// a channel belongs by now.
-    pub(super) fn work(&mut self, places: impl Fn(&Channel) -> Vec<Place>, size: usize) -> Option<Work> {
+    pub(super) fn work(&mut self, places: impl Fn(&Channel) -> Vec<SubscriptionServer>, size: usize) -> Option<Work> {
         let mut work: Option<Work> = None;
         let mut settled = Vec::new();
         for channel in &self.unsettled {
@@ -164,7 +164,7 @@ impl Ledger {
     }
 
     /// Slots have moved: what is no longer where it belongs is unsettled. Those channels.
-    pub(super) fn moved(&mut self, places: impl Fn(&Channel) -> Vec<Place>) -> Vec<Channel> {
+    pub(super) fn moved(&mut self, places: impl Fn(&Channel) -> Vec<SubscriptionServer>) -> Vec<Channel> {
         let mut moved = Vec::new();
         for (channel, entry) in self.entries.iter_mut().filter(|(_, entry)| entry.wanted) {
             let places = places(channel);
@@ -194,12 +194,12 @@ impl Ledger {
     }
 }
 
-impl Entry {
+impl LedgerEntry {
     /// What is to be done next, and whether that is to subscribe.
-    fn due(&self, places: impl Fn() -> Vec<Place>) -> Option<(Place, bool)> {
+    fn due(&self, places: impl Fn() -> Vec<SubscriptionServer>) -> Option<(SubscriptionServer, bool)> {
         if !self.wanted {
             let server = self.on.first()?.clone();
-            return Some((Place { server, asking: false }, false));
+            return Some((SubscriptionServer { server, asking: false }, false));
         }
         if self.refused.is_some() {
             return None;

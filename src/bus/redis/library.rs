@@ -12,7 +12,7 @@ use tracing::{info, warn};
 
 use super::{
     connection::Connection,
-    fault::{Fault, Obstacle},
+    fault::{Fault, ConnectError},
     reply,
 };
 use crate::{
@@ -119,19 +119,19 @@ pub(super) async fn load(
     settings: &Settings,
     place: &str,
     strict: bool,
-) -> Result<(), Obstacle> {
+) -> Result<(), ConnectError> {
     // Another node may load it between our look and our try, and settings may have to be adopted first.
     for _ in 0..3 {
         let found = inspect(connection, master, settings).await;
         let mut args: Vec<Value> = vec!["LOAD".into()];
-        match found.map_err(|fault| Obstacle::answered(fault, place))? {
+        match found.map_err(|fault| ConnectError::answered(fault, place))? {
             Loaded::Same => return Ok(()),
             Loaded::Ahead(theirs) => {
-                adopt(settings, theirs, place).map_err(Obstacle::Lasting)?;
+                adopt(settings, theirs, place).map_err(ConnectError::Permanent)?;
                 continue;
             }
             Loaded::Different(what) if strict => {
-                return Err(Obstacle::Lasting(different(&what, settings, place)));
+                return Err(ConnectError::Permanent(different(&what, settings, place)));
             }
             Loaded::Different(what) => {
                 warn!("{}", different(&what, settings, place));
@@ -152,10 +152,10 @@ pub(super) async fn load(
                 return Ok(());
             }
             Err(Fault::Refused(text)) if text.contains("already exists") => {}
-            Err(fault) => return Err(Obstacle::answered(fault, place)),
+            Err(fault) => return Err(ConnectError::answered(fault, place)),
         }
     }
-    Err(Obstacle::Lasting(format!(
+    Err(ConnectError::Permanent(format!(
         "Redis at {place} has a function library {0:?} that is not Carillon's: choose another redis.prefix, or remove it \
          with FUNCTION DELETE {0}",
         settings.prefix

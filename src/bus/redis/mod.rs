@@ -1,10 +1,10 @@
 //! The bus over Redis 7 and later, Valkey, Sentinel and Cluster.
 //!
-//! [`RedisBus`] answers questions over whichever line there is; `link` keeps line and pub/sub connection alive and
+//! [`RedisBus`] answers questions over whichever link there is; `link_supervisor` keeps it alive and
 //! says when they are not. Only this folder knows the client (fred) and its ways. Must not know sessions.
 
 mod acl;
-mod board;
+mod health_board;
 mod connection;
 mod ending;
 mod examine;
@@ -14,8 +14,8 @@ mod heads;
 mod layout;
 mod ledger;
 mod library;
-mod line;
-mod link;
+mod commands;
+mod link_supervisor;
 mod messages;
 mod pages;
 mod publisher;
@@ -55,11 +55,11 @@ pub use self::{
     target::Target,
 };
 use self::{
-    board::Board,
+    health_board::HealthBoard,
     connection::PATIENCE,
-    fault::{Fault, Obstacle},
-    line::Line,
-    link::Upkeep,
+    fault::{Fault, ConnectError},
+    commands::CommandClient,
+    link_supervisor::LinkSupervisor,
     subscriptions::Subscriptions,
 };
 use super::{
@@ -83,9 +83,9 @@ struct Inner {
     settings: Arc<Settings>,
     sharded: bool,
     metrics: Metrics,
-    board: Arc<Board>,
+    health_board: Arc<HealthBoard>,
     subscriptions: Arc<Subscriptions>,
-    line: watch::Receiver<Option<Arc<Line>>>,
+    commands: watch::Receiver<Option<Arc<CommandClient>>>,
 }
 
 impl RedisBus {
@@ -100,68 +100,68 @@ impl RedisBus {
         let (arrivals, events) = Arrivals::new(&settings, metrics.clone());
         let settings = Arc::new(settings);
         let keys = Keys::new(&settings.prefix);
-        let board = Arc::new(Board::new(metrics.clone(), place.clone()));
+        let health_board = Arc::new(HealthBoard::new(metrics.clone(), place.clone()));
         let subscriptions = Arc::new(Subscriptions::new(keys.clone(), sharded));
-        let (sender, line) = watch::channel(None);
-        let mut upkeep = Upkeep {
+        let (sender, commands) = watch::channel(None);
+        let mut supervisor = LinkSupervisor {
             settings: settings.clone(),
             access,
             place,
             arrivals,
-            board: board.clone(),
+            health_board: health_board.clone(),
             subscriptions: subscriptions.clone(),
-            line: sender,
+            commands: sender,
             tasks: tasks.clone(),
             known: HashSet::new(),
             accepted: false,
             blind: false,
             generation: settings.generation,
         };
-        let first = match Box::pin(upkeep.build()).await {
+        let first = match Box::pin(supervisor.build()).await {
             Ok(link) => Some(link),
-            Err(Obstacle::Lasting(text)) => return Err(StartError(text)),
-            Err(Obstacle::Passing(text)) => {
-                board.lost(&text);
+            Err(ConnectError::Permanent(text)) => return Err(StartError(text)),
+            Err(ConnectError::Transient(text)) => {
+                health_board.lost(&text);
                 None
             }
         };
-        tasks.spawn_until_end(upkeep.run(first));
-        let inner = Inner { settings, sharded, metrics, board, subscriptions, line };
+        tasks.spawn_until_end(supervisor.run(first));
+        let inner = Inner { settings, sharded, metrics, health_board, subscriptions, commands };
         Ok((Self { inner: Arc::new(inner) }, events))
     }
 
-    /// The present line, or the next one until `deadline`; not `failed`.
-    async fn line(&self, deadline: Instant, failed: Option<&Arc<Line>>) -> Result<Arc<Line>, BusError> {
-        let mut line = self.inner.line.clone();
-        let usable = |line: &Option<Arc<Line>>| {
-            line.as_ref()
-                .is_some_and(|line| !line.is_lost() && failed.is_none_or(|failed| !Arc::ptr_eq(line, failed)))
+    /// The commands of the present link, or of the next one until `deadline`; not `failed`.
+    async fn commands(&self, deadline: Instant, failed: Option<&Arc<CommandClient>>) -> Result<Arc<CommandClient>, BusError> {
+        let mut commands = self.inner.commands.clone();
+        let usable = |commands: &Option<Arc<CommandClient>>| {
+            commands.as_ref()
+                .is_some_and(|commands| !commands.is_lost() && failed.is_none_or(|failed| !Arc::ptr_eq(commands, failed)))
         };
-        let found = match timeout_at(deadline, line.wait_for(usable)).await {
-            Ok(Ok(line)) => line.clone(),
+        let found = match timeout_at(deadline, commands.wait_for(usable)).await {
+            Ok(Ok(commands)) => commands.clone(),
             _ => None,
         };
-        found.ok_or_else(|| BusError::Away(self.inner.board.trouble()))
+        found.ok_or_else(|| BusError::Away(self.inner.health_board.trouble()))
     }
 
-    /// Does something over a line, within [`PATIENCE`] for getting one. `repeatable`: once more over the next line where
+    /// Does something over a link, within [`PATIENCE`] for getting one. `repeatable`: once more over the next link where
     /// the first was lost.
-    async fn over_line<T, F, D>(&self, repeatable: bool, action: F) -> Result<T, BusError>
+    async fn with_commands<T, F, D>(&self, repeatable: bool, action: F) -> Result<T, BusError>
     where
-        F: Fn(Arc<Line>, Duration) -> D,
+        F: Fn(Arc<CommandClient>, Duration) -> D,
         D: Future<Output = Result<T, Fault>>,
     {
         let deadline = Instant::now() + PATIENCE;
-        let mut lost: Option<(Arc<Line>, BusError)> = None;
+        let mut lost: Option<(Arc<CommandClient>, BusError)> = None;
         loop {
-            let line = match self.line(deadline, lost.as_ref().map(|(line, _)| line)).await {
-                Ok(line) => line,
+            let commands = match self.commands(deadline, lost.as_ref().map(|(commands, _)| commands)).await {
+                Ok(commands) => commands,
                 Err(error) => return Err(lost.map_or(error, |(_, first)| first)),
             };
             let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
-            match action(line.clone(), left).await {
+            match action(commands.clone(), left).await {
                 Err(fault @ (Fault::Away(_) | Fault::Replica(_))) if repeatable => {
-                    lost = Some((line, fault.into()));
+                    lost = Some((commands, fault.into()));
                 }
                 other => return other.map_err(BusError::from),
             }
@@ -181,9 +181,9 @@ impl RedisBus {
     /// See [`super::Bus::heads`].
     pub async fn heads(&self, topics: Vec<Topic>) -> Vec<Result<Head, BusError>> {
         let topics: Arc<[Topic]> = topics.into();
-        let heads = self.over_line(true, |line, _| {
+        let heads = self.with_commands(true, |commands, _| {
             let topics = topics.clone();
-            async move { line.heads(&topics).await }
+            async move { commands.heads(&topics).await }
         });
         match heads.await {
             Ok(heads) => heads.into_iter().map(|head| head.map_err(BusError::from)).collect(),
@@ -194,9 +194,9 @@ impl RedisBus {
     /// See [`super::Bus::history`].
     pub async fn history(&self, topic: Topic, after: EntryId) -> Result<History, BusError> {
         // Not once more over the next line: with a new link all heads are compared, and what is missing is asked for anew.
-        self.over_line(false, |line, _| {
+        self.with_commands(false, |commands, _| {
             let topic = topic.clone();
-            async move { line.history(&topic, after).await }
+            async move { commands.history(&topic, after).await }
         })
         .await
     }
@@ -204,9 +204,9 @@ impl RedisBus {
     /// See [`super::Bus::publish`].
     pub async fn publish(&self, topic: Topic, events: Vec<Event>) -> Result<Vec<EntryId>, BusError> {
         let repeatable = events.iter().all(|event| event.attributes().id.is_some());
-        let result = self.over_line(repeatable, |line, left| {
+        let result = self.with_commands(repeatable, |commands, left| {
             let (topic, events) = (topic.clone(), events.clone());
-            async move { line.publish(&topic, &events, left).await }
+            async move { commands.publish(&topic, &events, left).await }
         });
         let result = result.await;
         // What the node sends itself is nobody's event.
@@ -225,23 +225,23 @@ impl RedisBus {
 
     async fn send_live(&self, topic: Topic, event: Event) -> Result<(), BusError> {
         check::live(&self.inner.settings, &topic, &event)?;
-        self.over_line(false, |line, left| {
+        self.with_commands(false, |commands, left| {
             let (topic, event) = (topic.clone(), event.clone());
-            async move { line.publish_live(&topic, &event, left).await }
+            async move { commands.publish_live(&topic, &event, left).await }
         })
         .await
     }
 
     /// See [`super::Bus::marks`].
     pub async fn marks(&self) -> Result<Marks, BusError> {
-        self.over_line(true, |line, _| async move { line.marks().await }).await
+        self.with_commands(true, |commands, _| async move { commands.marks().await }).await
     }
 
     /// See [`super::Bus::mark`].
     pub async fn mark(&self, areas: Vec<String>, ahead: Duration) -> Result<Marks, BusError> {
-        self.over_line(true, |line, _| {
+        self.with_commands(true, |commands, _| {
             let areas = areas.clone();
-            async move { line.mark(areas, ahead).await }
+            async move { commands.mark(areas, ahead).await }
         })
         .await
     }
@@ -249,46 +249,46 @@ impl RedisBus {
     /// See [`super::Bus::revoke`].
     pub async fn revoke(&self, kind: Kind, whom: Whom) -> Result<u64, BusError> {
         // Twice does no harm.
-        self.over_line(true, |line, left| {
+        self.with_commands(true, |commands, left| {
             let whom = whom.clone();
-            async move { line.revoke(kind, whom, left).await }
+            async move { commands.revoke(kind, whom, left).await }
         })
         .await
     }
 
     /// See [`super::Bus::announce`].
     pub async fn announce(&self, state: Bytes) -> Result<(), BusError> {
-        self.over_line(false, |line, _| {
+        self.with_commands(false, |commands, _| {
             let state = state.clone();
-            async move { line.announce(state).await }
+            async move { commands.announce(state).await }
         })
         .await
     }
 
     /// See [`super::Bus::leave`].
     pub async fn leave(&self) -> Result<(), BusError> {
-        self.over_line(false, |line, _| async move { line.leave().await }).await
+        self.with_commands(false, |commands, _| async move { commands.leave().await }).await
     }
 
     /// See [`super::Bus::nodes`].
     pub async fn nodes(&self) -> Result<BTreeMap<String, Bytes>, BusError> {
-        let nodes = self.over_line(true, |line, _| async move { line.nodes().await }).await?;
+        let nodes = self.with_commands(true, |commands, _| async move { commands.nodes().await }).await?;
         Ok(nodes.into_iter().collect())
     }
 
     /// See [`super::Bus::sources`].
     pub async fn sources(&self, lost: Vec<LostSource>) -> Result<Sources, BusError> {
         // Not once more over the next line: what comes after an interruption is judged as such.
-        self.over_line(false, |line, _| {
+        self.with_commands(false, |commands, _| {
             let lost = lost.clone();
-            async move { line.sources(&lost).await }
+            async move { commands.sources(&lost).await }
         })
         .await
     }
 
     /// See [`super::Bus::renew_settings`].
     pub async fn renew_settings(&self) -> bool {
-        self.over_line(false, |line, _| async move { line.renew_settings().await }).await.unwrap_or(false)
+        self.with_commands(false, |commands, _| async move { commands.renew_settings().await }).await.unwrap_or(false)
     }
 
     /// See [`super::Bus::event_bytes`].
@@ -298,7 +298,7 @@ impl RedisBus {
 
     /// See [`super::Bus::health`].
     pub fn health(&self) -> Health {
-        self.inner.board.health()
+        self.inner.health_board.health()
     }
 
     /// See [`super::Bus::is_sharded`].

@@ -6,8 +6,8 @@ use std::{collections::HashSet, sync::Arc};
 
 use super::{
     connection::{Connection, PATIENCE, Purpose},
-    fault::Obstacle,
-    line::Line,
+    fault::ConnectError,
+    commands::CommandClient,
 };
 use crate::{
     bus::{BusError, Settings, Sources, StartError, check},
@@ -19,7 +19,7 @@ use crate::{
 #[derive(Debug)]
 pub struct Publisher {
     /// Or why Redis is out of reach.
-    line: Result<Line, String>,
+    commands: Result<CommandClient, String>,
     settings: Arc<Settings>,
 }
 
@@ -29,47 +29,47 @@ impl Publisher {
     pub async fn open(settings: Settings, tasks: &Tasks) -> Result<Self, StartError> {
         let target = settings.redis.clone().unwrap_or_default();
         let (access, place, settings) = (target.access()?, target.shown(), Arc::new(settings));
-        let line = match Connection::open(Arc::new(access), Purpose::Commands, tasks).await {
+        let commands = match Connection::open(Arc::new(access), Purpose::Commands, tasks).await {
             Ok(connection) => {
                 // No log is read here.
                 let connection = Arc::new(connection);
-                Ok(Line::new(Arc::clone(&connection), connection, Arc::clone(&settings), HashSet::new()))
+                Ok(CommandClient::new(Arc::clone(&connection), connection, Arc::clone(&settings), HashSet::new()))
             }
-            Err(Obstacle::Lasting(text)) => return Err(StartError(text)),
-            Err(Obstacle::Passing(text)) => Err(format!("{place}: {text}: start it, or correct redis.url")),
+            Err(ConnectError::Permanent(text)) => return Err(StartError(text)),
+            Err(ConnectError::Transient(text)) => Err(format!("{place}: {text}: start it, or correct redis.url")),
         };
-        Ok(Self { line, settings })
+        Ok(Self { commands, settings })
     }
 
     /// Publishes a recorded event.
     pub async fn publish(&self, topic: &Topic, event: &Event) -> Result<EntryId, BusError> {
         check::recorded(&self.settings, topic, event)?;
-        let ids = self.line()?.publish(topic, std::slice::from_ref(event), PATIENCE).await?;
+        let ids = self.commands()?.publish(topic, std::slice::from_ref(event), PATIENCE).await?;
         ids.first().copied().ok_or_else(|| BusError::Refused("Redis gave no position".into()))
     }
 
     /// Publishes a live event.
     pub async fn publish_live(&self, topic: &Topic, event: &Event) -> Result<(), BusError> {
         check::live(&self.settings, topic, event)?;
-        Ok(self.line()?.publish_live(topic, event, PATIENCE).await?)
+        Ok(self.commands()?.publish_live(topic, event, PATIENCE).await?)
     }
 
     /// Erases a topic's log; how many events it had, `None` where there was nothing.
     pub async fn forget(&self, topic: &Topic) -> Result<Option<u64>, BusError> {
-        Ok(self.line()?.forget(topic).await?)
+        Ok(self.commands()?.forget(topic).await?)
     }
 
     /// All sources.
     pub async fn sources(&self) -> Result<Sources, BusError> {
-        Ok(self.line()?.sources(&[]).await?)
+        Ok(self.commands()?.sources(&[]).await?)
     }
 
     /// Says good-bye for a source: nodes forget it.
     pub async fn forget_source(&self, name: &str) -> Result<(), BusError> {
-        Ok(self.line()?.forget_source(name).await?)
+        Ok(self.commands()?.forget_source(name).await?)
     }
 
-    fn line(&self) -> Result<&Line, BusError> {
-        self.line.as_ref().map_err(|why| BusError::Away(why.clone()))
+    fn commands(&self) -> Result<&CommandClient, BusError> {
+        self.commands.as_ref().map_err(|why| BusError::Away(why.clone()))
     }
 }

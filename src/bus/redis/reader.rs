@@ -60,7 +60,7 @@ impl Round {
 
 /// What travels with a probe.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Token {
+pub(super) struct ProbeToken {
     /// Number of the link.
     pub(super) link: u64,
     /// Number of the round.
@@ -76,8 +76,8 @@ pub(super) struct Token {
 /// What the moments of probes are counted from: only this process reads them.
 static BEGAN: LazyLock<Instant> = LazyLock::new(Instant::now);
 
-impl Token {
-    /// The present moment, as [`Token::asked`] has it.
+impl ProbeToken {
+    /// The present moment, as [`ProbeToken::asked`] has it.
     pub(super) fn moment() -> u64 {
         BEGAN.elapsed().as_millis() as u64
     }
@@ -189,7 +189,7 @@ impl Reader {
     }
 
     fn probe(&mut self, payload: &[u8]) -> bool {
-        let Some((at, token)) = Token::parse(payload).filter(|(_, token)| token.link == self.link) else {
+        let Some((at, token)) = ProbeToken::parse(payload).filter(|(_, token)| token.link == self.link) else {
             return false;
         };
         if token.round != self.round.number {

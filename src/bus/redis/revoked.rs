@@ -12,7 +12,7 @@ use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 use bytes::Bytes;
 use serde::Deserialize;
 
-use super::{connection::PATIENCE, fault::Fault, line::Line, reply, seal::Seal};
+use super::{connection::PATIENCE, fault::Fault, commands::CommandClient, reply, seal::Seal};
 use crate::protocol::{Kind, Revocation, Whom, revocation::Comparison, time::now_ms};
 
 /// The field that is another after every change.
@@ -71,7 +71,7 @@ fn order(revocation: &Revocation, seal: &Seal) -> Bytes {
     Bytes::from(order.to_string())
 }
 
-impl Line {
+impl CommandClient {
     /// Revokes as of now: kept first, then told.
     pub(super) async fn revoke(&self, kind: Kind, whom: Whom, timeout: Duration) -> Result<u64, Fault> {
         let at = self.settings().revocations.next(kind, &whom, now_ms());
@@ -109,7 +109,7 @@ impl Line {
         if !all && !known.must_compare(change, self.revocations_read.load(Relaxed)) {
             return Ok(Vec::new());
         }
-        let Kept { change, orders, over, unsigned } = self.read_revocations(known.window()).await?;
+        let StoredRevocations { change, orders, over, unsigned } = self.read_revocations(known.window()).await?;
         for piece in over.chunks(FIELDS) {
             let mut args = vec![key.as_str().into()];
             args.extend(piece.iter().map(|name| name.as_str().into()));
@@ -128,12 +128,12 @@ impl Line {
         Ok(unknown)
     }
 
-    async fn read_revocations(&self, window: Duration) -> Result<Kept, Fault> {
+    async fn read_revocations(&self, window: Duration) -> Result<StoredRevocations, Fault> {
         let key = self.keys().revocations();
         let fields = self.connection().command("HGETALL", &key, vec![key.as_str().into()], PATIENCE).await?;
         let window = window.as_millis() as u64;
         let first = now_ms().saturating_sub(window);
-        let mut kept = Kept::default();
+        let mut kept = StoredRevocations::default();
         for (name, value) in reply::pairs(fields) {
             let (number, signed) =
                 value.split_once(' ').map_or((value.as_str(), None), |(n, s)| (n, Some(s)));
@@ -153,7 +153,7 @@ impl Line {
     }
 
     /// What a node has signed counts, and while signatures are being introduced what nobody has.
-    fn take_kept(&self, order: Revocation, signed: Option<&str>, kept: &mut Kept) {
+    fn take_kept(&self, order: Revocation, signed: Option<&str>, kept: &mut StoredRevocations) {
         if let Err(broken) = self.seal().is_kept(KEPT, &words(&order), signed) {
             tracing::warn!(order = order.name(), "a revocation in Redis is not counted: {broken}");
             return;
@@ -167,7 +167,7 @@ impl Line {
 
 /// All that Redis keeps.
 #[derive(Debug, Default)]
-struct Kept {
+struct StoredRevocations {
     /// The number of the last change; 0 without any.
     change: u64,
     /// What may still concern somebody.

@@ -10,8 +10,8 @@ use futures_util::future::join_all;
 
 use super::{
     acl,
-    connection::{Change, Connection, PATIENCE},
-    fault::{Obstacle, describe, is_trouble},
+    connection::{SubscriptionChange, Connection, PATIENCE},
+    fault::{ConnectError, describe, is_trouble},
 };
 use crate::bus::{Settings, keys::Keys};
 
@@ -28,12 +28,12 @@ pub(super) struct Missing {
 
 impl Missing {
     /// A sentence about Redis at `place`, where there is something to say.
-    pub(super) fn obstacle(&self, place: &str) -> Option<Obstacle> {
+    pub(super) fn connect_error(&self, place: &str) -> Option<ConnectError> {
         if let Some(text) = &self.command {
-            return Some(Obstacle::missing_command(text, place));
+            return Some(ConnectError::missing_command(text, place));
         }
         let rights = self.rights.iter().map(String::as_str).collect::<Vec<_>>();
-        (!rights.is_empty()).then(|| Obstacle::missing_rights(&rights.join(" "), place))
+        (!rights.is_empty()).then(|| ConnectError::missing_rights(&rights.join(" "), place))
     }
 }
 
@@ -55,14 +55,14 @@ pub(super) async fn missing(
     }
     // What the hash was written for is known by now.
     let _ = commands.command("del", key, vec![key.as_str().into()], PATIENCE).await;
-    if missing.obstacle("").is_some() {
+    if missing.connect_error("").is_some() {
         // Without PING nothing else could be found out.
         return Ok(missing);
     }
     let (right, change) = if acl::is_sharded(settings) {
-        ("sunsubscribe", Change::UnsubscribeShards)
+        ("sunsubscribe", SubscriptionChange::UnsubscribeShards)
     } else {
-        ("unsubscribe", Change::Unsubscribe)
+        ("unsubscribe", SubscriptionChange::Unsubscribe)
     };
     let socket = match commands.layout().owner(key) {
         Some(server) => subscriber.socket(&server).await?,
@@ -70,7 +70,7 @@ pub(super) async fn missing(
     };
     note(&mut missing, right, socket.confirmed(change, vec![key.clone()]).await.err())?;
     if !acl::is_sharded(settings) {
-        let error = socket.confirmed(Change::UnsubscribePatterns, vec![key.clone()]).await.err();
+        let error = socket.confirmed(SubscriptionChange::UnsubscribePatterns, vec![key.clone()]).await.err();
         note(&mut missing, "punsubscribe", error)?;
     }
     Ok(missing)

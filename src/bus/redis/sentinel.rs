@@ -8,29 +8,29 @@ use fred::prelude::{Error, Server};
 
 use super::{
     ending::Ending,
-    fault::{Obstacle, describe},
+    fault::{ConnectError, describe},
     reply, slots,
-    socket::{PATIENCE, Socket},
-    target::{Access, Credentials},
+    socket::{PATIENCE, RedisSocket},
+    target::{Access, RedisCredentials},
 };
 use crate::shutdown::Tasks;
 
 /// The master, as the first sentinel says that knows.
-pub(super) async fn master(access: &Access, tasks: &Tasks) -> Result<Server, Obstacle> {
+pub(super) async fn master(access: &Access, tasks: &Tasks) -> Result<Server, ConnectError> {
     let mut obstacles = Vec::new();
     for sentinel in &access.hosts {
         match ask(access, sentinel, tasks).await {
             Ok(master) => return Ok(master),
-            Err(obstacle) => obstacles.push(obstacle),
+            Err(connect_error) => obstacles.push(connect_error),
         }
     }
     // One that may answer later is worth waiting for.
-    let lasting = obstacles.iter().all(|obstacle| matches!(obstacle, Obstacle::Lasting(_)));
-    let texts = obstacles.into_iter().map(Obstacle::into_text).collect::<Vec<_>>().join("; ");
-    Err(if lasting { Obstacle::Lasting(texts) } else { Obstacle::Passing(texts) })
+    let lasting = obstacles.iter().all(|connect_error| matches!(connect_error, ConnectError::Permanent(_)));
+    let texts = obstacles.into_iter().map(ConnectError::into_text).collect::<Vec<_>>().join("; ");
+    Err(if lasting { ConnectError::Permanent(texts) } else { ConnectError::Transient(texts) })
 }
 
-async fn ask(access: &Access, sentinel: &Server, tasks: &Tasks) -> Result<Server, Obstacle> {
+async fn ask(access: &Access, sentinel: &Server, tasks: &Tasks) -> Result<Server, ConnectError> {
     let socket = enter(access, sentinel, tasks).await.map_err(|error| refused(&error, sentinel, access))?;
     let question = vec!["GET-MASTER-ADDR-BY-NAME".into(), access.service.as_str().into()];
     let answer = socket.send("SENTINEL", question, PATIENCE).await;
@@ -45,7 +45,7 @@ async fn ask(access: &Access, sentinel: &Server, tasks: &Tasks) -> Result<Server
     });
     let known = known.collect::<Vec<_>>();
     let watched = if known.is_empty() { "none".into() } else { known.join(", ") };
-    Err(Obstacle::Lasting(format!(
+    Err(ConnectError::Permanent(format!(
         "the sentinel at {sentinel} does not know the service {:?} (it watches: {watched}): correct the name at the end of \
          redis.url",
         access.service
@@ -54,22 +54,22 @@ async fn ask(access: &Access, sentinel: &Server, tasks: &Tasks) -> Result<Server
 
 /// Connects with the sentinels' own credentials, where they are configured; else without any, and where a sentinel wants
 /// some with those of Redis.
-async fn enter(access: &Access, sentinel: &Server, tasks: &Tasks) -> Result<Socket, Error> {
-    let open = async |who: &Credentials| {
+async fn enter(access: &Access, sentinel: &Server, tasks: &Tasks) -> Result<RedisSocket, Error> {
+    let open = async |who: &RedisCredentials| {
         let config = access.config(sentinel, who, true);
-        Socket::open_plain(config, sentinel.clone(), Arc::new(Ending::default()), tasks).await
+        RedisSocket::open_plain(config, sentinel.clone(), Arc::new(Ending::default()), tasks).await
     };
     if let Some(own) = &access.sentinel {
         return open(own).await;
     }
-    let without = open(&Credentials::default()).await;
+    let without = open(&RedisCredentials::default()).await;
     match without {
         Err(error) if describe(&error).starts_with("NOAUTH") && access.redis.password.is_some() => {
             let same = open(&access.redis).await;
             match same {
                 // The user may be one of Redis alone.
                 Err(_) if access.redis.username.is_some() => {
-                    open(&Credentials { username: None, ..access.redis.clone() }).await
+                    open(&RedisCredentials { username: None, ..access.redis.clone() }).await
                 }
                 other => other,
             }
@@ -78,29 +78,29 @@ async fn enter(access: &Access, sentinel: &Server, tasks: &Tasks) -> Result<Sock
     }
 }
 
-fn refused(error: &Error, sentinel: &Server, access: &Access) -> Obstacle {
+fn refused(error: &Error, sentinel: &Server, access: &Access) -> ConnectError {
     let text = describe(error);
     let own = access.sentinel.is_some();
     match text.split(' ').next().unwrap_or_default() {
-        "NOAUTH" => Obstacle::Lasting(format!(
+        "NOAUTH" => ConnectError::Permanent(format!(
             "the sentinel at {sentinel} wants a password: set redis.sentinel_password (and redis.sentinel_username for an \
              ACL user)"
         )),
-        "WRONGPASS" if own => Obstacle::Lasting(format!(
+        "WRONGPASS" if own => ConnectError::Permanent(format!(
             "the sentinel at {sentinel} does not accept the user name or password: correct redis.sentinel_username and \
              redis.sentinel_password"
         )),
-        "WRONGPASS" => Obstacle::Lasting(format!(
+        "WRONGPASS" => ConnectError::Permanent(format!(
             "the sentinel at {sentinel} does not accept the password of Redis: set its own in redis.sentinel_password"
         )),
-        "NOPERM" => Obstacle::Lasting(format!(
+        "NOPERM" => ConnectError::Permanent(format!(
             "the sentinel at {sentinel} refuses a right that is needed ({text}): allow +sentinel|get-master-addr-by-name, \
              +ping and +auth to this user"
         )),
-        "ERR" if text.to_lowercase().contains("unknown command") => Obstacle::Lasting(format!(
+        "ERR" if text.to_lowercase().contains("unknown command") => ConnectError::Permanent(format!(
             "the server at {sentinel} is no sentinel but a Redis: name sentinels in redis.url (their port is 26379 as a \
              rule), or write redis://{sentinel}"
         )),
-        _ => Obstacle::Passing(format!("the sentinel at {sentinel} cannot be asked: {text}")),
+        _ => ConnectError::Transient(format!("the sentinel at {sentinel} cannot be asked: {text}")),
     }
 }

@@ -38,7 +38,7 @@ pub(super) enum Purpose {
 
 /// A change of subscriptions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Change {
+pub(super) enum SubscriptionChange {
     Subscribe,
     Unsubscribe,
     SubscribePatterns,
@@ -48,14 +48,14 @@ pub(super) enum Change {
 
 /// A connection, closed when it is dropped.
 #[derive(Debug)]
-pub(super) struct Socket {
+pub(super) struct RedisSocket {
     client: Client,
     server: Server,
     router: AbortHandle,
     ending: Arc<Ending>,
 }
 
-impl Drop for Socket {
+impl Drop for RedisSocket {
     fn drop(&mut self) {
         // Fred's router owns the TCP connection.
         self.router.abort();
@@ -67,7 +67,7 @@ pub(super) fn custom(name: &'static str) -> CustomCommand {
     CustomCommand::new_static(name, ClusterHash::Random, false)
 }
 
-impl Socket {
+impl RedisSocket {
     /// Connects to a server and says hello, or says why not. `ending` is told when the connection has shown trouble.
     pub(super) async fn open(
         config: Config,
@@ -217,15 +217,15 @@ impl Socket {
     /// Fred takes these commands for answered when they are sent. Redis' refusal comes as the answer to the next command,
     /// which therefore is a ping that leaves together with the first (alone, it could leave after the refusal had come
     /// and been dropped). After a refusal the answers are out of place until all have come in.
-    pub(super) async fn confirmed(&self, change: Change, names: Vec<String>) -> Result<(), Error> {
+    pub(super) async fn confirmed(&self, change: SubscriptionChange, names: Vec<String>) -> Result<(), Error> {
         let (pipeline, nonce) = (self.client.pipeline(), self.ending.nonce());
         match change {
-            Change::Subscribe => pipeline.subscribe(names).await?,
-            Change::Unsubscribe => pipeline.unsubscribe(names).await?,
-            Change::SubscribePatterns => pipeline.psubscribe(names).await?,
-            Change::UnsubscribePatterns => pipeline.punsubscribe(names).await?,
+            SubscriptionChange::Subscribe => pipeline.subscribe(names).await?,
+            SubscriptionChange::Unsubscribe => pipeline.unsubscribe(names).await?,
+            SubscriptionChange::SubscribePatterns => pipeline.psubscribe(names).await?,
+            SubscriptionChange::UnsubscribePatterns => pipeline.punsubscribe(names).await?,
             // Each channel may lie in another slot.
-            Change::UnsubscribeShards => {
+            SubscriptionChange::UnsubscribeShards => {
                 for name in names {
                     pipeline.sunsubscribe(name).await?;
                 }

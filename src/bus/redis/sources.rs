@@ -1,11 +1,11 @@
-//! Sources over a line: read by nodes, and forgotten by operators. Must not know what is late.
+//! Sources in Redis: read by nodes, and forgotten by operators. Must not know what is late.
 
 use fred::types::Value;
 
-use super::{connection::PATIENCE, fault::Fault, line::Line, reply};
+use super::{connection::PATIENCE, fault::Fault, commands::CommandClient, reply};
 use crate::bus::{LostSource, Source, Sources};
 
-impl Line {
+impl CommandClient {
     /// All sources; `lost` are put back first where Redis does not have them.
     pub(super) async fn sources(&self, lost: &[LostSource]) -> Result<Sources, Fault> {
         let mut args: Vec<Value> = Vec::with_capacity(lost.len() * 3);

@@ -16,12 +16,12 @@ use tokio::{
 
 pub(super) use self::compare::Agreement;
 use super::{
-    connection::{Change, Connection, PATIENCE},
+    connection::{SubscriptionChange, Connection, PATIENCE},
     fault::{describe, is_trouble},
-    ledger::{Channel, Ledger, Place, Work},
+    ledger::{Channel, Ledger, SubscriptionServer, Work},
     reply,
     slots::{Redirect, redirect},
-    socket::Socket,
+    socket::RedisSocket,
 };
 use crate::{
     bus::{BusError, keys::Keys},
@@ -151,15 +151,15 @@ impl Subscriptions {
     }
 
     /// Where a channel belongs: at the master of its slot, and at the one that is about to be.
-    fn places(&self, connection: &Connection, channel: &Channel) -> Vec<Place> {
+    fn places(&self, connection: &Connection, channel: &Channel) -> Vec<SubscriptionServer> {
         if !self.sharded {
             let server = connection.layout().masters()[0].clone();
-            return vec![Place { server, asking: false }];
+            return vec![SubscriptionServer { server, asking: false }];
         }
         let name = self.name(channel);
         let layout = connection.layout();
-        let owner = layout.owner(&name).map(|server| Place { server, asking: false });
-        let heir = layout.heir(&name).map(|server| Place { server, asking: true });
+        let owner = layout.owner(&name).map(|server| SubscriptionServer { server, asking: false });
+        let heir = layout.heir(&name).map(|server| SubscriptionServer { server, asking: true });
         owner.into_iter().chain(heir).collect()
     }
 
@@ -193,11 +193,11 @@ impl Subscriptions {
         }
     }
 
-    async fn end(&self, socket: &Socket, work: Work) -> Result<(), Error> {
+    async fn end(&self, socket: &RedisSocket, work: Work) -> Result<(), Error> {
         let change = match (self.sharded, work.channels[0].is_pattern()) {
-            (true, _) => Change::UnsubscribeShards,
-            (false, true) => Change::UnsubscribePatterns,
-            (false, false) => Change::Unsubscribe,
+            (true, _) => SubscriptionChange::UnsubscribeShards,
+            (false, true) => SubscriptionChange::UnsubscribePatterns,
+            (false, false) => SubscriptionChange::Unsubscribe,
         };
         let names = work.channels.iter().map(|channel| self.name(channel)).collect();
         match socket.confirmed(change, names).await {
@@ -213,7 +213,7 @@ impl Subscriptions {
     }
 
     /// Subscribes on a plain Redis.
-    async fn begin(&self, socket: &Socket, work: Work) -> Result<(), Error> {
+    async fn begin(&self, socket: &RedisSocket, work: Work) -> Result<(), Error> {
         match self.begin_together(socket, &work.channels).await {
             // Redis refuses a whole command; find out for whom.
             Err(error) if !is_trouble(&error) && work.channels.len() > 1 => {
@@ -237,8 +237,8 @@ impl Subscriptions {
         }
     }
 
-    async fn begin_together(&self, socket: &Socket, channels: &[Channel]) -> Result<(), Error> {
-        let change = if channels[0].is_pattern() { Change::SubscribePatterns } else { Change::Subscribe };
+    async fn begin_together(&self, socket: &RedisSocket, channels: &[Channel]) -> Result<(), Error> {
+        let change = if channels[0].is_pattern() { SubscriptionChange::SubscribePatterns } else { SubscriptionChange::Subscribe };
         socket.confirmed(change, channels.iter().map(|channel| self.name(channel)).collect()).await?;
         let mut ledger = self.ledger();
         for channel in channels {
@@ -252,7 +252,7 @@ impl Subscriptions {
     async fn begin_shards(
         &self,
         connection: &Connection,
-        socket: &Socket,
+        socket: &RedisSocket,
         work: Work,
     ) -> Result<Began, Error> {
         if work.channels[0].is_pattern() {

@@ -55,8 +55,8 @@ impl fmt::Debug for Target {
 
 /// What a URL says, besides who we are.
 #[derive(Debug, PartialEq)]
-struct Place<'a> {
-    kind: Kind,
+struct UrlParts<'a> {
+    kind: Topology,
     tls: bool,
     user: &'a str,
     hosts: Vec<(String, u16)>,
@@ -65,7 +65,7 @@ struct Place<'a> {
 
 /// How Redis is set up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum Topology {
     /// One server.
     Single,
     /// Sentinels say which server it is.
@@ -76,7 +76,7 @@ pub(super) enum Kind {
 
 /// Who we are somewhere.
 #[derive(Clone, Default, PartialEq, Eq)]
-pub(super) struct Credentials {
+pub(super) struct RedisCredentials {
     /// ACL user.
     pub(super) username: Option<String>,
     /// Never printed.
@@ -87,7 +87,7 @@ pub(super) struct Credentials {
 #[derive(Clone)]
 pub(super) struct Access {
     /// How Redis is set up.
-    pub(super) kind: Kind,
+    pub(super) kind: Topology,
     /// Where to begin: servers, or sentinels.
     pub(super) hosts: Vec<Server>,
     /// What sentinels call the master.
@@ -95,9 +95,9 @@ pub(super) struct Access {
     /// The target without secrets, for messages.
     pub(super) place: String,
     /// Who we are in Redis.
-    pub(super) redis: Credentials,
+    pub(super) redis: RedisCredentials,
     /// Who we are at sentinels, where that is said.
-    pub(super) sentinel: Option<Credentials>,
+    pub(super) sentinel: Option<RedisCredentials>,
     tls: Option<TlsConfig>,
     tls_server_name: Option<String>,
     database: Option<u8>,
@@ -118,7 +118,7 @@ impl Access {
     /// The client's configuration for a server, with its database where it is no sentinel.
     ///
     /// RESP2 to begin with: then the password goes as an argument of AUTH, whatever is in it.
-    pub(super) fn config(&self, server: &Server, who: &Credentials, sentinel: bool) -> Config {
+    pub(super) fn config(&self, server: &Server, who: &RedisCredentials, sentinel: bool) -> Config {
         let mut server = server.clone();
         if let Some(name) = &self.tls_server_name {
             server.tls_server_name = Some(name.as_str().into());
@@ -170,19 +170,19 @@ impl Target {
             None => (None, decoded(place.user)),
         };
         let database = match (place.kind, place.path) {
-            (Kind::Single | Kind::Cluster, "") | (Kind::Sentinel, _) | (Kind::Cluster, "0") => None,
-            (Kind::Cluster, path) => {
+            (Topology::Single | Topology::Cluster, "") | (Topology::Sentinel, _) | (Topology::Cluster, "0") => None,
+            (Topology::Cluster, path) => {
                 let text =
                     format!("redis.url names the database {path:?}, and a cluster has only 0: take it away");
                 return Err(StartError(text));
             }
-            (Kind::Single, path) => Some(path.parse::<u8>().map_err(|_| {
+            (Topology::Single, path) => Some(path.parse::<u8>().map_err(|_| {
                 StartError(format!(
                     "redis.url names the database {path:?}: it must be a number from 0 to 255"
                 ))
             })?),
         };
-        let own = Credentials {
+        let own = RedisCredentials {
             username: self.sentinel_username.clone(),
             password: secret(
                 self.sentinel_password.as_ref(),
@@ -196,11 +196,11 @@ impl Target {
             hosts: place.hosts.into_iter().map(server).collect(),
             service: place.path.into(),
             place: self.shown(),
-            redis: Credentials {
+            redis: RedisCredentials {
                 username: self.username.clone().or(url_user),
                 password: password.or(url_password),
             },
-            sentinel: (own != Credentials::default()).then_some(own),
+            sentinel: (own != RedisCredentials::default()).then_some(own),
             tls: if place.tls || self.tls_ca.is_some() { Some(self.connector()?.into()) } else { None },
             tls_server_name: self.tls_server_name.clone(),
             database,
@@ -211,29 +211,29 @@ impl Target {
         tls::connector(self.tls_ca.as_deref(), self.tls_cert.as_deref(), self.tls_key.as_deref())
     }
 
-    fn place(&self) -> Result<Place<'_>, String> {
+    fn place(&self) -> Result<UrlParts<'_>, String> {
         let (scheme, rest) = self.url.split_once("://").ok_or("it has no ://")?;
         let (kind, tls) = match scheme {
-            "redis" => (Kind::Single, false),
-            "rediss" => (Kind::Single, true),
-            "redis-sentinel" => (Kind::Sentinel, false),
-            "rediss-sentinel" => (Kind::Sentinel, true),
-            "redis-cluster" => (Kind::Cluster, false),
-            "rediss-cluster" => (Kind::Cluster, true),
+            "redis" => (Topology::Single, false),
+            "rediss" => (Topology::Single, true),
+            "redis-sentinel" => (Topology::Sentinel, false),
+            "rediss-sentinel" => (Topology::Sentinel, true),
+            "redis-cluster" => (Topology::Cluster, false),
+            "rediss-cluster" => (Topology::Cluster, true),
             other => return Err(format!("the scheme {other:?} is unknown")),
         };
         let (user, rest) = rest.rsplit_once('@').unwrap_or(("", rest));
         let (hosts, path) = rest.split_once('/').unwrap_or((rest, ""));
-        let default_port = if kind == Kind::Sentinel { 26379 } else { 6379 };
+        let default_port = if kind == Topology::Sentinel { 26379 } else { 6379 };
         let hosts =
             hosts.split(',').map(|host| host_port(host, default_port)).collect::<Result<Vec<_>, _>>()?;
-        if kind == Kind::Single && hosts.len() > 1 {
+        if kind == Topology::Single && hosts.len() > 1 {
             return Err("it names several hosts".into());
         }
-        if kind == Kind::Sentinel && path.is_empty() {
+        if kind == Topology::Sentinel && path.is_empty() {
             return Err("the name of the service is missing at its end".into());
         }
-        Ok(Place { kind, tls, user, hosts, path: path.trim_end_matches('/') })
+        Ok(UrlParts { kind, tls, user, hosts, path: path.trim_end_matches('/') })
     }
 }
 
@@ -284,13 +284,13 @@ mod tests {
         assert_eq!(access.hosts, [Server::new("host", 7000)]);
         let user = (access.redis.username.as_deref(), access.redis.password.as_deref());
         assert_eq!(user, (Some("anna"), Some("p@ss")));
-        assert_eq!((access.kind, access.database), (Kind::Single, Some(2)));
+        assert_eq!((access.kind, access.database), (Topology::Single, Some(2)));
         let access = target("redis-sentinel://:pw@a:1,b/mymaster").access().unwrap();
         assert_eq!((access.redis.username, access.redis.password.as_deref()), (None, Some("pw")));
         assert_eq!(access.hosts, [Server::new("a", 1), Server::new("b", 26379)]);
-        assert_eq!((access.kind, access.service.as_str()), (Kind::Sentinel, "mymaster"));
+        assert_eq!((access.kind, access.service.as_str()), (Topology::Sentinel, "mymaster"));
         let access = target("redis-cluster://[::1]:7001,b:7002").access().unwrap();
-        assert_eq!((access.kind, &access.hosts[0]), (Kind::Cluster, &Server::new("::1", 7001)));
+        assert_eq!((access.kind, &access.hosts[0]), (Topology::Cluster, &Server::new("::1", 7001)));
         for bad in [
             "",
             "host:1",

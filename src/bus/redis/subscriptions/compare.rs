@@ -9,9 +9,9 @@ use crate::{
     bus::redis::{
         connection::{Connection, PATIENCE},
         fault::{describe, is_trouble},
-        ledger::{Channel, Place},
+        ledger::{Channel, SubscriptionServer},
         reply,
-        socket::Socket,
+        socket::RedisSocket,
     },
     protocol::Subject,
 };
@@ -72,7 +72,7 @@ impl Subscriptions {
     }
 
     /// Channels and patterns that Redis knows of this connection; `None` where it does not say (sharded ones, before 7).
-    async fn counted(&self, socket: &Socket) -> Result<Option<(usize, usize)>, Error> {
+    async fn counted(&self, socket: &RedisSocket) -> Result<Option<(usize, usize)>, Error> {
         let answer = reply::text(socket.send("CLIENT", vec!["INFO".into()], PATIENCE).await?);
         let number = |name: &str| {
             answer.split_whitespace().find_map(|field| field.strip_prefix(name)?.parse::<usize>().ok())
@@ -89,7 +89,7 @@ impl Subscriptions {
     async fn mend(
         &self,
         connection: &Connection,
-        socket: &Socket,
+        socket: &RedisSocket,
         expected: (usize, usize),
     ) -> Result<Vec<Channel>, Error> {
         let mut missing = Vec::new();
@@ -99,7 +99,7 @@ impl Subscriptions {
         let batches = channels.chunks(MENDED).chain(patterns.chunks(MENDED));
         for batch in batches {
             if self.sharded {
-                let place = Place { server: socket.server().clone(), asking: false };
+                let place = SubscriptionServer { server: socket.server().clone(), asking: false };
                 let work = Work { place, subscribe: true, channels: batch.to_vec() };
                 let mut known = before.map(|(channels, _)| channels);
                 for (channel, count) in self.begin_shards(connection, socket, work).await?.counts {

@@ -1,8 +1,8 @@
-//! The command line to Redis: our functions, as calls. One line lives as long as the link that it was built with.
+//! Commands to Redis: our functions, as calls. A client lives as long as the link that it was built with.
 //!
 //! Logs are read over a connection of their own, in pages, so that a long one never keeps a probe waiting.
-//! Every answer that carries a lineage is compared with those the line was opened with: another one means that Redis'
-//! history has changed behind our back, and the line gives itself up. Must not know subscriptions.
+//! Every answer that carries a lineage is compared with those the client was opened with: another one means that Redis'
+//! history has changed behind our back, and the client gives itself up.
 
 use std::{
     collections::HashSet,
@@ -41,12 +41,12 @@ const FIRST_PAGES: usize = 128;
 /// Long logs that are read at once; the others wait, so that never more than so many are in memory half read.
 const LONG_LOGS: usize = 2;
 
-/// Why a line gives itself up when Redis answers from another history.
+/// Why a client gives itself up when Redis answers from another history.
 pub(super) const LINEAGE_CHANGED: &str = "Redis' history is another one: it was restarted or failed over";
 
 /// Commands to Redis.
 #[derive(Debug)]
-pub(super) struct Line {
+pub(super) struct CommandClient {
     connection: Arc<Connection>,
     /// For logs only: what is long may take long.
     reads: Arc<Connection>,
@@ -57,11 +57,11 @@ pub(super) struct Line {
     pub(super) sharded: bool,
     lineages: HashSet<Lineage>,
     lineage_changed: AtomicBool,
-    /// The change of the revocations up to which they were read over this line; 0: none.
+    /// The change of the revocations up to which they were read by this client; 0: none.
     pub(super) revocations_read: AtomicU64,
 }
 
-impl Line {
+impl CommandClient {
     /// `connection` for all commands but reads of logs, which have `reads`.
     pub(super) fn new(
         connection: Arc<Connection>,
@@ -124,8 +124,8 @@ impl Line {
         for master in self.connection.masters() {
             let loaded =
                 library::load(&self.connection, master.as_ref(), &self.settings, &self.place(), false).await;
-            loaded.map_err(|obstacle| match obstacle {
-                super::fault::Obstacle::Passing(text) | super::fault::Obstacle::Lasting(text) => {
+            loaded.map_err(|connect_error| match connect_error {
+                super::fault::ConnectError::Transient(text) | super::fault::ConnectError::Permanent(text) => {
                     Fault::Refused(text)
                 }
             })?;

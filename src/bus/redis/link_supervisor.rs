@@ -1,6 +1,6 @@
-//! The upkeep of the link to Redis: build it, prove it, notice that it is dead, build it anew.
+//! The supervisor of the link to Redis: build it, prove it, notice that it is dead, build it anew.
 //!
-//! A link is one command line (with a second connection for logs), one pub/sub connection and the reader on it; they live and die together. A round of
+//! A link is one client for commands (with a second connection for logs), one pub/sub connection and the reader on it; they live and die together. A round of
 //! probes, published as events are, must come back every few seconds; a link that has shown any trouble is thrown away
 //! with everything that was queued in it, and what comes after is announced by `Down` and `Up`. Must not know sessions.
 
@@ -17,13 +17,13 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::{
-    board::Board,
+    health_board::HealthBoard,
     connection::{Connection, PATIENCE, Purpose},
-    fault::{Fault, Obstacle, describe, is_trouble},
+    fault::{Fault, ConnectError, describe, is_trouble},
     fitness::{names, unfit},
     library,
-    line::{LINEAGE_CHANGED, Line},
-    reader::{Reader, Token},
+    commands::{LINEAGE_CHANGED, CommandClient},
+    reader::{Reader, ProbeToken},
     reply, rights,
     subscriptions::{Agreement, Subscriptions},
     target::{Access, Target},
@@ -42,15 +42,15 @@ const LONGEST_WAIT: Duration = Duration::from_secs(2);
 /// Doubts that are told one by one; where more is doubtful, one look at everything costs less.
 const NAMED: usize = 500;
 
-/// Who looks after the link.
-pub(super) struct Upkeep {
+/// Builds the link, watches it, and builds it anew.
+pub(super) struct LinkSupervisor {
     pub(super) settings: Arc<Settings>,
     pub(super) access: Arc<Access>,
     pub(super) place: String,
     pub(super) arrivals: Arrivals,
-    pub(super) board: Arc<Board>,
+    pub(super) health_board: Arc<HealthBoard>,
     pub(super) subscriptions: Arc<Subscriptions>,
-    pub(super) line: watch::Sender<Option<Arc<Line>>>,
+    pub(super) commands: watch::Sender<Option<Arc<CommandClient>>>,
     pub(super) tasks: Tasks,
     /// The histories that positions of this node belong to.
     pub(super) known: HashSet<Lineage>,
@@ -64,7 +64,7 @@ pub(super) struct Upkeep {
 
 /// A link that works.
 pub(super) struct Built {
-    line: Arc<Line>,
+    commands: Arc<CommandClient>,
     subscriber: Arc<Connection>,
     given_up: CancellationToken,
     reader: JoinHandle<()>,
@@ -74,7 +74,7 @@ pub(super) struct Built {
     round: u64,
 }
 
-impl Upkeep {
+impl LinkSupervisor {
     /// Keeps the link up until the node ends. `built` is the first link, where the start could build one.
     pub(super) async fn run(mut self, built: Option<Built>) {
         let mut built = built;
@@ -82,7 +82,7 @@ impl Upkeep {
         loop {
             if let Some(link) = built.take() {
                 let reason = self.keep(link).await;
-                self.board.lost(&reason);
+                self.health_board.lost(&reason);
                 wait = FIRST_WAIT;
             }
             // Nodes that lost Redis together should not come back in one instant.
@@ -90,18 +90,18 @@ impl Upkeep {
             wait = (wait * 2).min(LONGEST_WAIT);
             match self.build().await {
                 Ok(link) => built = Some(link),
-                Err(Obstacle::Lasting(text)) if !self.accepted => {
-                    self.board.lost(&text);
+                Err(ConnectError::Permanent(text)) if !self.accepted => {
+                    self.health_board.lost(&text);
                     self.arrivals.tell(BusEvent::Fatal(text)).await;
                     return;
                 }
-                Err(Obstacle::Lasting(text) | Obstacle::Passing(text)) => self.board.lost(&text),
+                Err(ConnectError::Permanent(text) | ConnectError::Transient(text)) => self.health_board.lost(&text),
             }
         }
     }
 
     /// Builds a link up to the probe that proves it, with which the reader has said `Up`.
-    pub(super) async fn build(&mut self) -> Result<Built, Obstacle> {
+    pub(super) async fn build(&mut self) -> Result<Built, ConnectError> {
         self.renew_access();
         let commands = Connection::open(self.access.clone(), Purpose::Commands, &self.tasks).await?;
         let masters = commands.masters();
@@ -118,22 +118,22 @@ impl Upkeep {
         self.note_lineages(&lineages).await;
 
         let probes = self.probe_channels(&commands, &masters);
-        let line = Arc::new(Line::new(Arc::new(commands), reads, self.settings.clone(), lineages));
+        let commands = Arc::new(CommandClient::new(Arc::new(commands), reads, self.settings.clone(), lineages));
         let subscriber = Arc::new(subscriber);
         let number = rand::random::<u64>() >> 1;
         let (reader, returns) =
             Reader::new(subscriber.messages(), self.settings.clone(), self.arrivals.clone(), number);
         let given_up = self.tasks.ending().child_token();
         let reader = self.tasks.spawn(reader.run(given_up.clone()));
-        let mut link = Built { line, subscriber, given_up, reader, returns, probes, number, round: 0 };
+        let mut link = Built { commands, subscriber, given_up, reader, returns, probes, number, round: 0 };
         match self.prove(&mut link).await {
             Ok(()) => {
                 self.accepted = true;
                 Ok(link)
             }
-            Err(obstacle) => {
+            Err(connect_error) => {
                 self.dismantle(link).await;
-                Err(obstacle)
+                Err(connect_error)
             }
         }
     }
@@ -148,33 +148,33 @@ impl Upkeep {
     }
 
     /// Rights that are missing stop a node that starts; one that has worked with them goes on and complains.
-    async fn check_rights(&self, commands: &Connection, subscriber: &Connection) -> Result<(), Obstacle> {
+    async fn check_rights(&self, commands: &Connection, subscriber: &Connection) -> Result<(), ConnectError> {
         let missing = rights::missing(commands, subscriber, &self.settings).await;
-        let missing = missing.map_err(|error| Obstacle::Passing(describe(&error)))?;
-        let Some(obstacle) = missing.obstacle(&self.place) else { return Ok(()) };
+        let missing = missing.map_err(|error| ConnectError::Transient(describe(&error)))?;
+        let Some(connect_error) = missing.connect_error(&self.place) else { return Ok(()) };
         if self.accepted {
-            warn!("{}", obstacle.into_text());
+            warn!("{}", connect_error.into_text());
             return Ok(());
         }
-        Err(obstacle)
+        Err(connect_error)
     }
 
-    async fn prove(&self, link: &mut Built) -> Result<(), Obstacle> {
+    async fn prove(&self, link: &mut Built) -> Result<(), ConnectError> {
         let attached = self.subscriptions.attach(link.subscriber.clone(), self.fixed(link)).await;
         let refused = attached.map_err(|error| {
             if is_trouble(&error) {
-                Obstacle::Passing(describe(&error))
+                ConnectError::Transient(describe(&error))
             } else {
-                Obstacle::answered(error.into(), &self.place)
+                ConnectError::answered(error.into(), &self.place)
             }
         })?;
         self.tell_refused(refused).await;
         // The control channel is listened to by now, and nothing is delivered yet: no order falls in between.
-        self.learn_revocations(&link.line, true)
+        self.learn_revocations(&link.commands, true)
             .await
-            .map_err(|fault| Obstacle::answered(fault, &self.place))?;
-        self.line.send_replace(Some(link.line.clone()));
-        link.probe(&self.board).await.map_err(|fault| Obstacle::answered(fault, &self.place))
+            .map_err(|fault| ConnectError::answered(fault, &self.place))?;
+        self.commands.send_replace(Some(link.commands.clone()));
+        link.probe(&self.health_board).await.map_err(|fault| ConnectError::answered(fault, &self.place))
     }
 
     /// Tells of what Redis refuses to go on with: before `Up`, so that nobody relies on it.
@@ -186,8 +186,8 @@ impl Upkeep {
     }
 
     /// Tells of what was revoked while this node did not listen.
-    async fn learn_revocations(&self, line: &Line, all: bool) -> Result<(), Fault> {
-        let unknown = line.compare_revocations(all).await?;
+    async fn learn_revocations(&self, commands: &CommandClient, all: bool) -> Result<(), Fault> {
+        let unknown = commands.compare_revocations(all).await?;
         if !unknown.is_empty() {
             self.arrivals.tell(BusEvent::Revoked { orders: unknown, heard: Heard::Later }).await;
         }
@@ -201,19 +201,19 @@ impl Upkeep {
     }
 
     /// Whether a master can be used, and its lineage.
-    async fn examine(&self, commands: &Connection, master: Option<&Server>) -> Result<Lineage, Obstacle> {
+    async fn examine(&self, commands: &Connection, master: Option<&Server>) -> Result<Lineage, ConnectError> {
         let place = &self.place;
         let answer = commands.command_to(master, "INFO", Vec::new()).await;
-        let answer = reply::text(answer.map_err(|e| Obstacle::answered(Fault::from(e), place))?);
-        if let Some(obstacle) = unfit(&answer, master.is_some(), place) {
-            return Err(obstacle);
+        let answer = reply::text(answer.map_err(|e| ConnectError::answered(Fault::from(e), place))?);
+        if let Some(connect_error) = unfit(&answer, master.is_some(), place) {
+            return Err(connect_error);
         }
-        self.board.version(match names(&answer) {
+        self.health_board.version(match names(&answer) {
             (Some(valkey), _) => format!("valkey {valkey}"),
             (None, version) => version.to_owned(),
         });
         reply::info(&answer, "master_replid").map(Lineage::new).ok_or_else(|| {
-            Obstacle::Lasting(format!(
+            ConnectError::Permanent(format!(
                 "INFO of Redis at {place} has no master_replid, without which a failover that loses events cannot be told: \
                  choose a service that has it"
             ))
@@ -257,7 +257,7 @@ impl Upkeep {
     /// Keeps a link until it shows trouble, and takes it down. Returns the reason.
     async fn keep(&mut self, mut link: Built) -> String {
         let [commands, reads, subscriber] =
-            [link.line.connection(), link.line.reads(), &*link.subscriber].map(|c| c.closed().clone());
+            [link.commands.connection(), link.commands.reads(), &*link.subscriber].map(|c| c.closed().clone());
         let trouble = tokio::select! {
             biased;
             () = commands.cancelled() => None,
@@ -267,9 +267,9 @@ impl Upkeep {
         };
         let closed =
             |connection: &Connection| connection.closed().is_cancelled().then(|| connection.reason());
-        let connections = [link.line.connection(), link.line.reads(), &*link.subscriber];
+        let connections = [link.commands.connection(), link.commands.reads(), &*link.subscriber];
         let reason = connections.into_iter().find_map(closed).or(trouble).unwrap_or_default();
-        let lineage_changed = link.line.has_other_lineage();
+        let lineage_changed = link.commands.has_other_lineage();
         if lineage_changed {
             // Said now; what the next link finds is the new state.
             self.known.clear();
@@ -282,7 +282,7 @@ impl Upkeep {
 
     /// Closes a link. Nothing of it is delivered after this.
     async fn dismantle(&self, link: Built) {
-        self.line.send_replace(None);
+        self.commands.send_replace(None);
         let fixed = self.fixed(&link);
         link.given_up.cancel();
         link.subscriber.fail("the link was given up");
@@ -313,17 +313,17 @@ impl Upkeep {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            if let Err(error) = link.line.connection().look_around().await {
+            if let Err(error) = link.commands.connection().look_around().await {
                 return format!("the cluster cannot be asked where slots lie: {}", describe(&error));
             }
-            if let Err(fault) = link.probe(&self.board).await {
+            if let Err(fault) = link.probe(&self.health_board).await {
                 if mutant::is("probe") {
                     continue;
                 }
                 return fault.text().to_owned();
             }
             self.arrivals.tell_adopted(&self.settings, &mut self.generation).await;
-            if let Err(fault) = self.learn_revocations(&link.line, false).await {
+            if let Err(fault) = self.learn_revocations(&link.commands, false).await {
                 warn!("what was revoked cannot be compared with Redis: {}", fault.text());
             }
             if mutant::is("reconcile") {
@@ -351,20 +351,20 @@ impl Upkeep {
 
 impl Built {
     /// One round of probes: published on every master and received back.
-    async fn probe(&mut self, board: &Board) -> Result<(), Fault> {
+    async fn probe(&mut self, health_board: &HealthBoard) -> Result<(), Fault> {
         self.round += 1;
-        let (link, line, round, count) = (self.number, &self.line, self.round, self.probes.len());
-        let asked = Token::moment();
-        let token = |index| Token { link, round, index, count, asked }.text();
+        let (link, commands, round, count) = (self.number, &self.commands, self.round, self.probes.len());
+        let asked = ProbeToken::moment();
+        let token = |index| ProbeToken { link, round, index, count, asked }.text();
         let started = Instant::now();
         let mut accepted = false;
         let returned = timeout(PATIENCE, async {
             // The first one's clock is `at`: what the others prove is later.
-            let mut refusing = line.probe(&self.probes[0], &token(0)).await?;
+            let mut refusing = commands.probe(&self.probes[0], &token(0)).await?;
             let others = self.probes.iter().enumerate().skip(1);
             let others = others.map(|(index, channel)| {
                 let token = token(index);
-                async move { line.probe(channel, &token).await }
+                async move { commands.probe(channel, &token).await }
             });
             for other in try_join_all(others).await? {
                 refusing = refusing.or(other);
@@ -377,7 +377,7 @@ impl Built {
         });
         match returned.await {
             Ok(refusing) => {
-                board.proven(started.elapsed(), refusing?);
+                health_board.proven(started.elapsed(), refusing?);
                 Ok(())
             }
             Err(_) if accepted => {

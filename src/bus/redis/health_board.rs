@@ -15,13 +15,13 @@ const REFUSING: &str = "Redis refuses writes";
 
 /// The present health.
 #[derive(Debug)]
-pub(super) struct Board {
+pub(super) struct HealthBoard {
     health: Mutex<Health>,
     metrics: Metrics,
     place: String,
 }
 
-impl Board {
+impl HealthBoard {
     pub(super) fn new(metrics: Metrics, place: String) -> Self {
         let trouble = Some("not yet connected to Redis".into());
         let health = Health { since: now_ms(), trouble, ..Health::default() };
