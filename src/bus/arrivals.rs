@@ -13,7 +13,7 @@ use prometheus_client::metrics::counter::Counter;
 use tokio::{sync::mpsc, time::Instant};
 use tracing::warn;
 
-use super::{BusEvent, Content, Delivery, Link, Settings};
+use super::{BusEvent, Content, Delivery, LinkChange, Settings};
 use crate::{
     metrics::{AreaLabels, Metrics, ReasonLabel},
     protocol::{Areas, time::now_ms},
@@ -138,7 +138,7 @@ impl Arrivals {
 
     /// Like [`Arrivals::tell`], from where one cannot wait; without room it comes back as an overflow.
     pub(super) fn tell_up(&self) {
-        self.push(BusEvent::Link(Link::Up));
+        self.push(BusEvent::Link(LinkChange::Up));
     }
 
     /// Counts something that is dropped, and logs it now and then.

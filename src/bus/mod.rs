@@ -48,7 +48,7 @@ pub enum BusEvent {
     },
     /// The link to Redis is lost, or is back. After `Down` nothing is delivered until `Up`, and what is delivered after
     /// `Up` may follow a gap: every head must be compared.
-    Link(Link),
+    Link(LinkChange),
     /// Messages of one subject may be missing although the link is up (its subscription was lost, or our own queue
     /// overflowed: then `None`, for all subjects).
     Doubt(Option<Subject>),
@@ -100,7 +100,7 @@ pub enum Content {
 
 /// Whether events arrive from Redis.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Link {
+pub enum LinkChange {
     /// Every wanted subject is subscribed to (confirmed by Redis) and a probe has come back.
     Up,
     /// Events may be missed from now on. May come twice before `Up`: the change of a lineage is found when a lost link

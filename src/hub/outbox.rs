@@ -19,15 +19,15 @@ use super::{
     frame::Frame,
     framing::{Framed, Framing},
     notice::{Closing, Notice, Taken},
-    outbox_state::State,
-    queue::{Entry, Item, Replay},
+    outbox_state::OutboxState,
+    queue::{QueueEntry, Item, Replay},
     socket::Socket,
 };
 use crate::protocol::{NodeMessage, Reason};
 
 /// What waits to be written to one session.
 pub struct Outbox {
-    state: Mutex<State>,
+    state: Mutex<OutboxState>,
     socket: OnceLock<Socket>,
     limit: usize,
     /// The hub's name for the session; `u32::MAX` until it has one.
@@ -37,29 +37,29 @@ pub struct Outbox {
 impl Outbox {
     /// An outbox that writes to a socket itself. `limit`: bytes of events that may wait (`limits.outbox_bytes`).
     pub fn direct(socket: impl Into<Socket>, limit: usize) -> Arc<Self> {
-        let outbox = Self::new(State::default(), limit);
+        let outbox = Self::new(OutboxState::default(), limit);
         let _ = outbox.socket.set(socket.into());
         Arc::new(outbox)
     }
 
     /// An outbox that is emptied by [`Outbox::pull`] (long-poll; WebSockets over TLS; SSE over TLS and HTTP/2).
     pub fn pulled(limit: usize) -> Arc<Self> {
-        Arc::new(Self::new(State::default(), limit))
+        Arc::new(Self::new(OutboxState::default(), limit))
     }
 
     /// An outbox that writes to a socket itself, framed so, as soon as it has one: see [`Outbox::attach`].
     pub fn promised(framing: Box<dyn Framing>, limit: usize) -> Arc<Self> {
         Arc::new(Self::new(
-            State {
+            OutboxState {
                 blocked: true,
                 framed: Some(Box::new(Framed { framing, stuck: None })),
-                ..State::default()
+                ..OutboxState::default()
             },
             limit,
         ))
     }
 
-    fn new(state: State, limit: usize) -> Self {
+    fn new(state: OutboxState, limit: usize) -> Self {
         Self { state: Mutex::new(state), socket: OnceLock::new(), limit, slot: AtomicU32::new(u32::MAX) }
     }
 
@@ -115,7 +115,7 @@ impl Outbox {
         }
         let mut state = self.lock();
         if !state.ended && !state.sealed {
-            state.queue.push(Entry::Replay(replay));
+            state.queue.push(QueueEntry::Replay(replay));
             self.write_out(&mut state);
         }
     }
@@ -125,7 +125,7 @@ impl Outbox {
         let mut state = self.lock();
         if !state.ended && !state.sealed {
             let settles = matches!(&message, NodeMessage::Resync { reason: Reason::Slow, .. });
-            state.queue.push(Entry::Message(Box::new(message)));
+            state.queue.push(QueueEntry::Message(Box::new(message)));
             if settles {
                 state.watch_resync();
             }
@@ -141,10 +141,10 @@ impl Outbox {
             return;
         }
         if let Some(message) = message {
-            state.queue.push(Entry::Message(Box::new(message)));
+            state.queue.push(QueueEntry::Message(Box::new(message)));
         }
         if self.socket.get().is_some() {
-            state.queue.push(Entry::Raw(end));
+            state.queue.push(QueueEntry::Raw(end));
         }
         state.sealed = true;
         self.write_out(&mut state);
@@ -161,7 +161,7 @@ impl Outbox {
     pub fn raw(&self, bytes: Bytes) {
         let mut state = self.lock();
         if !state.ended && !state.sealed && self.socket.get().is_some() {
-            state.queue.push(Entry::Raw(bytes));
+            state.queue.push(QueueEntry::Raw(bytes));
             self.write_out(&mut state);
         }
     }
@@ -287,11 +287,11 @@ impl Outbox {
         items
     }
 
-    fn write_out(&self, state: &mut State) {
+    fn write_out(&self, state: &mut OutboxState) {
         state.write_out(self.socket.get());
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, OutboxState> {
         // A panic elsewhere leaves the queue whole: every change is complete before anything can fail.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -55,7 +55,7 @@ fn happening() -> impl Strategy<Value = Happening> {
 
 /// What was handed over.
 #[derive(Debug, Clone, PartialEq)]
-enum Handed {
+enum HandedOver {
     /// An event, of this topic.
     Event(usize),
     /// A message that is never dropped.
@@ -67,7 +67,7 @@ enum Handed {
 /// An outbox with what was done to it.
 struct Model {
     outbox: Arc<Outbox>,
-    handed: Vec<Handed>,
+    handed: Vec<HandedOver>,
     /// Topics that a `resync` is owed for: the hub hands over no events of them.
     owed: Vec<usize>,
     /// Events up to this number may have been dropped, by topic; and where the `resync` that tells of it stands.
@@ -81,7 +81,7 @@ impl Model {
 
     fn frame(&mut self, topic: usize, size: usize) -> Frame {
         let number = self.handed.len();
-        self.handed.push(Handed::Event(topic));
+        self.handed.push(HandedOver::Event(topic));
         let json = format!(r#"{{"type":"a.b","n":{number},"s":"{}"}}"#, "x".repeat(size));
         let areas = Areas::new(["comments"], [], []).unwrap();
         let at = (Lineage::new("cafe"), EntryId { epoch: 1, seq: number as u64 });
@@ -91,7 +91,7 @@ impl Model {
 
     fn message(&mut self) -> NodeMessage {
         let detail = self.handed.len().to_string();
-        self.handed.push(Handed::Message);
+        self.handed.push(HandedOver::Message);
         NodeMessage::Error { code: ErrorCode::BadToken, detail }
     }
 
@@ -135,7 +135,7 @@ impl Model {
     fn pay(&mut self) {
         assert!(!self.owed.is_empty(), "drained, and nothing is owed");
         let number = self.handed.len();
-        self.handed.push(Handed::Resync(std::mem::take(&mut self.owed)));
+        self.handed.push(HandedOver::Resync(std::mem::take(&mut self.owed)));
         let (topics, positions) = (Vec::new(), Positions::default());
         let resync =
             NodeMessage::Resync { topics, reason: Reason::Slow, spread_ms: number as u64, at: 0, positions };
@@ -150,16 +150,16 @@ impl Model {
         for (number, handed) in
             self.handed.iter().enumerate().filter(|(number, _)| !received.contains(number))
         {
-            let Handed::Event(topic) = handed else { panic!("{handed:?} is missing") };
+            let HandedOver::Event(topic) = handed else { panic!("{handed:?} is missing") };
             let told = self.dropped.iter().find(|(until, topics)| *until > number && topics.contains(topic));
             let Some((until, _)) = told else { panic!("event {number} is missing, and nothing is owed") };
             let resync = self.handed.iter().enumerate().skip(*until).find_map(|(at, handed)| match handed {
-                Handed::Resync(topics) if topics.contains(topic) => Some(at),
+                HandedOver::Resync(topics) if topics.contains(topic) => Some(at),
                 _ => None,
             });
             let resync = resync.expect("owed, and never told");
             let later =
-                received.range(number..resync).find(|later| self.handed[**later] == Handed::Event(*topic));
+                received.range(number..resync).find(|later| self.handed[**later] == HandedOver::Event(*topic));
             assert_eq!(later, None, "an event behind one that is missing, before the resync");
         }
     }

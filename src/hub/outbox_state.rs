@@ -11,13 +11,13 @@ use super::{
     frame::Frame,
     framing::Framed,
     notice::{Closing, Taken},
-    queue::{Entry, Queue},
+    queue::{QueueEntry, Queue},
     socket::Socket,
 };
 
 /// See [`super::Outbox`].
 #[derive(Default)]
-pub(super) struct State {
+pub(super) struct OutboxState {
     pub(super) queue: Queue,
     pub(super) blocked: bool,
     pub(super) ended: bool,
@@ -36,7 +36,7 @@ pub(super) struct State {
     pub(super) framed: Option<Box<Framed>>,
 }
 
-impl State {
+impl OutboxState {
     /// Writes an event at once to a socket for which nothing waits.
     pub(super) fn send(&mut self, frame: &Frame, socket: &Socket, limit: usize) -> Taken {
         if self.framed.is_some() {
@@ -94,7 +94,7 @@ impl State {
             return Taken::Overflow(dropped);
         }
         let first = self.queue.is_empty();
-        self.queue.push(Entry::Event(frame.clone()));
+        self.queue.push(QueueEntry::Event(frame.clone()));
         if first { Taken::First } else { Taken::Yes }
     }
 
@@ -116,7 +116,7 @@ impl State {
     pub(super) fn watch_resync(&mut self) {
         if let Some(framed) = &mut self.framed {
             framed.stuck = Some(Instant::now());
-            self.queue.push(Entry::Raw(framed.framing.beat()));
+            self.queue.push(QueueEntry::Raw(framed.framing.beat()));
         }
     }
 

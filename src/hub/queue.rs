@@ -76,7 +76,7 @@ pub enum Item {
 }
 
 /// Something that waits.
-pub(super) enum Entry {
+pub(super) enum QueueEntry {
     /// An event, which counts against the bound.
     Event(Frame),
     /// A piece of a log.
@@ -91,7 +91,7 @@ pub(super) enum Entry {
 /// What waits, in order.
 #[derive(Default)]
 pub(super) struct Queue {
-    entries: VecDeque<Entry>,
+    entries: VecDeque<QueueEntry>,
     /// Bytes of the first entry's first frame that are written already.
     written: usize,
     /// Bytes of the events.
@@ -110,8 +110,8 @@ impl Queue {
     }
 
     /// Puts something at the end.
-    pub(super) fn push(&mut self, entry: Entry) {
-        if let Entry::Event(frame) = &entry {
+    pub(super) fn push(&mut self, entry: QueueEntry) {
+        if let QueueEntry::Event(frame) = &entry {
             self.events += frame.bytes().len();
         }
         self.entries.push_back(entry);
@@ -119,12 +119,12 @@ impl Queue {
 
     /// Puts bytes before everything else.
     pub(super) fn push_first(&mut self, bytes: Bytes) {
-        self.entries.push_front(Entry::Raw(bytes));
+        self.entries.push_front(QueueEntry::Raw(bytes));
     }
 
     /// Puts an event into an empty queue, of which so many bytes are written already.
     pub(super) fn push_begun(&mut self, frame: &Frame, written: usize) {
-        self.push(Entry::Event(frame.clone()));
+        self.push(QueueEntry::Event(frame.clone()));
         self.written = written;
     }
 
@@ -142,43 +142,43 @@ impl Queue {
         let mut kept = VecDeque::new();
         self.events = 0;
         match head {
-            Some(Entry::Event(frame)) => {
+            Some(QueueEntry::Event(frame)) => {
                 self.events = frame.bytes().len();
-                kept.push_back(Entry::Event(frame));
+                kept.push_back(QueueEntry::Event(frame));
             }
-            Some(Entry::Replay(mut replay)) => {
+            Some(QueueEntry::Replay(mut replay)) => {
                 let dropped = &replay.frames[replay.next + 1..replay.end];
                 topics.extend(dropped.first().map(|frame| frame.topic().clone()));
                 at = dropped.iter().map(Frame::at).fold(at, u64::min);
                 replay.end = replay.next + 1;
-                kept.push_back(Entry::Replay(replay));
+                kept.push_back(QueueEntry::Replay(replay));
             }
             Some(entry) => kept.push_back(entry),
             None => {}
         }
         for entry in self.entries.drain(..) {
             match entry {
-                Entry::Event(frame) => {
+                QueueEntry::Event(frame) => {
                     at = at.min(frame.at());
                     topics.insert(frame.topic().clone());
                 }
-                Entry::Replay(replay) => {
+                QueueEntry::Replay(replay) => {
                     let dropped = replay.frames();
                     topics.extend(dropped.first().map(|frame| frame.topic().clone()));
                     at = dropped.iter().map(Frame::at).fold(at, u64::min);
                 }
-                Entry::Message(message)
+                QueueEntry::Message(message)
                     if !topics.is_empty() && message.says_live() && !mutant::is("claims") =>
                 {
                     live = true;
                 }
-                Entry::Message(mut message) => {
+                QueueEntry::Message(mut message) => {
                     if !topics.is_empty() && !mutant::is("claims") {
                         message.claim_no_more(at, &topics);
                     }
-                    kept.push_back(Entry::Message(message));
+                    kept.push_back(QueueEntry::Message(message));
                 }
-                Entry::Raw(bytes) => kept.push_back(Entry::Raw(bytes)),
+                QueueEntry::Raw(bytes) => kept.push_back(QueueEntry::Raw(bytes)),
             }
         }
         self.entries = kept;
@@ -189,36 +189,36 @@ impl Queue {
     /// Takes the first thing out, for a session that pulls.
     pub(super) fn pull(&mut self) -> Option<Item> {
         match self.entries.front_mut()? {
-            Entry::Replay(replay) if replay.next + 1 < replay.end => {
+            QueueEntry::Replay(replay) if replay.next + 1 < replay.end => {
                 replay.next += 1;
                 return Some(Item::Event(replay.frames[replay.next - 1].clone()));
             }
             _ => {}
         }
         Some(match self.entries.pop_front()? {
-            Entry::Event(frame) => {
+            QueueEntry::Event(frame) => {
                 self.events -= frame.bytes().len();
                 Item::Event(frame)
             }
-            Entry::Replay(replay) => Item::Event(replay.frames[replay.next].clone()),
-            Entry::Message(message) => Item::Message(*message),
-            Entry::Raw(_) => return self.pull(),
+            QueueEntry::Replay(replay) => Item::Event(replay.frames[replay.next].clone()),
+            QueueEntry::Message(message) => Item::Message(*message),
+            QueueEntry::Raw(_) => return self.pull(),
         })
     }
 
     /// One write of as much as is due.
     pub(super) fn write_to(&mut self, socket: &Socket) -> io::Result<()> {
-        if let Some(Entry::Message(message)) = self.entries.front() {
+        if let Some(QueueEntry::Message(message)) = self.entries.front() {
             let bytes = text_frame(&message.json());
-            self.entries[0] = Entry::Raw(bytes);
+            self.entries[0] = QueueEntry::Raw(bytes);
         }
         let mut slices = [IoSlice::new(&[]); GATHER];
         let mut count = 0;
         'fill: for entry in &self.entries {
             let pieces: &[Frame] = match entry {
-                Entry::Event(frame) => std::slice::from_ref(frame),
-                Entry::Replay(replay) => &replay.frames[replay.next..replay.end],
-                Entry::Raw(bytes) => {
+                QueueEntry::Event(frame) => std::slice::from_ref(frame),
+                QueueEntry::Replay(replay) => &replay.frames[replay.next..replay.end],
+                QueueEntry::Raw(bytes) => {
                     slices[count] = IoSlice::new(bytes);
                     count += 1;
                     if count == GATHER {
@@ -226,7 +226,7 @@ impl Queue {
                     }
                     continue;
                 }
-                Entry::Message(_) => break 'fill,
+                QueueEntry::Message(_) => break 'fill,
             };
             for frame in pieces {
                 slices[count] = IoSlice::new(frame.bytes());
@@ -253,9 +253,9 @@ impl Queue {
     /// One write of what is due, framed for this session alone. What is framed is not dropped any more: the framing
     /// has counted it as told.
     pub(super) fn write_framed(&mut self, socket: &Socket, framing: &mut dyn Framing) -> io::Result<()> {
-        if !matches!(self.entries.front(), Some(Entry::Raw(_)) | None) {
+        if !matches!(self.entries.front(), Some(QueueEntry::Raw(_)) | None) {
             let mut out = Vec::new();
-            while out.len() < BATCH && !matches!(self.entries.front(), Some(Entry::Raw(_))) {
+            while out.len() < BATCH && !matches!(self.entries.front(), Some(QueueEntry::Raw(_))) {
                 match self.pull() {
                     Some(Item::Event(frame)) => framing.event(&frame, &mut out),
                     Some(Item::Message(message)) => framing.message(&message, &mut out),
@@ -264,7 +264,7 @@ impl Queue {
             }
             self.push_first(out.into());
         }
-        let Some(Entry::Raw(bytes)) = self.entries.front() else { return Ok(()) };
+        let Some(QueueEntry::Raw(bytes)) = self.entries.front() else { return Ok(()) };
         let written = socket.try_write_apart(&bytes[self.written..])?;
         if written == 0 {
             return Err(io::ErrorKind::WriteZero.into());
@@ -278,22 +278,22 @@ impl Queue {
         self.written += written;
         while let Some(entry) = self.entries.front_mut() {
             let (size, more) = match entry {
-                Entry::Event(frame) => (frame.bytes().len(), false),
-                Entry::Replay(replay) => {
+                QueueEntry::Event(frame) => (frame.bytes().len(), false),
+                QueueEntry::Replay(replay) => {
                     (replay.frames[replay.next].bytes().len(), replay.next + 1 < replay.end)
                 }
-                Entry::Raw(bytes) => (bytes.len(), false),
-                Entry::Message(_) => (0, false),
+                QueueEntry::Raw(bytes) => (bytes.len(), false),
+                QueueEntry::Message(_) => (0, false),
             };
             if self.written < size {
                 return;
             }
             self.written -= size;
             if more {
-                if let Entry::Replay(replay) = entry {
+                if let QueueEntry::Replay(replay) = entry {
                     replay.next += 1;
                 }
-            } else if let Some(Entry::Event(_)) = self.entries.pop_front() {
+            } else if let Some(QueueEntry::Event(_)) = self.entries.pop_front() {
                 self.events -= size;
             }
             if self.written == 0 {

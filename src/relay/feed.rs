@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use super::{
     handed::{Hand, Handed},
-    log::{Entry, Log, Resumed, drop_strays},
+    log::{LogEntry, Log, Resumed, drop_strays},
     question::Stamp,
 };
 use crate::{
@@ -22,7 +22,7 @@ const HELD: usize = 512;
 
 /// Whether a feed can be relied on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
+pub enum FeedState {
     /// Not yet subscribed, or its head is not yet known.
     Opening,
     /// In step with the wire.
@@ -81,22 +81,22 @@ struct Reading {
 /// What a node knows of one topic's log.
 #[derive(Debug)]
 pub struct Feed {
-    state: State,
+    state: FeedState,
     log: Log,
     /// What those who follow the whole area have of it.
     handed: Handed,
-    held: Vec<Entry>,
+    held: Vec<LogEntry>,
     /// The last message that could not be held.
     unheld: Option<EntryId>,
     reading: Option<Reading>,
     /// The latest question when the feed was found to be in step with Redis: its subscription is older than any later one.
     confirmed: Option<Stamp>,
-    refusal: Option<Refusal>,
+    refusal: Option<SubscriptionRefusal>,
 }
 
 /// Redis has refused the subscription, and has not confirmed it since.
 #[derive(Debug)]
-struct Refusal {
+struct SubscriptionRefusal {
     /// The latest question then: a confirmation that was asked for before is void.
     latest: Stamp,
     /// Whether it was followed before: then it may lack something when it is open again.
@@ -108,7 +108,7 @@ impl Feed {
     /// `longest`: entries that the tail keeps at most (`log.length`), so that it never reaches further back than the log.
     pub fn opening(longest: usize) -> Self {
         Self {
-            state: State::Opening,
+            state: FeedState::Opening,
             log: Log::unknown(longest),
             handed: Handed::default(),
             held: Vec::new(),
@@ -120,13 +120,13 @@ impl Feed {
     }
 
     /// Whether it can be relied on.
-    pub fn state(&self) -> State {
+    pub fn state(&self) -> FeedState {
         self.state
     }
 
     /// Whether it is in step with the wire.
     pub fn is_live(&self) -> bool {
-        self.state == State::Live
+        self.state == FeedState::Live
     }
 
     /// Whether its log is being read.
@@ -165,7 +165,7 @@ impl Feed {
             reading.void = true;
         }
         self.log.start(head);
-        self.state = State::Live;
+        self.state = FeedState::Live;
     }
 
     /// It is another log, or not what was believed: all who follow it are told.
@@ -182,17 +182,17 @@ impl Feed {
     pub fn open(&mut self, head: Option<Head>, latest: Stamp) {
         match head {
             Some(head) => self.start(head),
-            None => self.state = State::Live,
+            None => self.state = FeedState::Live,
         }
         self.confirmed = Some(latest);
     }
 
     /// Redis refuses the subscription that it had: it must be subscribed to again.
     pub fn refuse(&mut self, latest: Stamp) {
-        let followed = self.state != State::Opening || self.refusal.as_ref().is_some_and(|r| r.followed);
+        let followed = self.state != FeedState::Opening || self.refusal.as_ref().is_some_and(|r| r.followed);
         self.forget();
-        self.state = State::Opening;
-        self.refusal = Some(Refusal { latest, followed });
+        self.state = FeedState::Opening;
+        self.refusal = Some(SubscriptionRefusal { latest, followed });
     }
 
     /// Whether Redis has refused it after this question was asked: its answer is void.
@@ -204,15 +204,15 @@ impl Feed {
     pub fn reopen(&mut self) -> bool {
         let followed = self.refusal.take().is_some_and(|refusal| refusal.followed);
         if followed {
-            self.state = State::Doubt;
+            self.state = FeedState::Doubt;
         }
         followed
     }
 
     /// Messages may be missing: what arrives is held until the head was compared.
     pub fn doubt(&mut self) {
-        if self.state != State::Opening {
-            self.state = State::Doubt;
+        if self.state != FeedState::Opening {
+            self.state = FeedState::Doubt;
         }
     }
 
@@ -250,7 +250,7 @@ impl Feed {
         at: u64,
         now: Instant,
     ) -> Arrival {
-        let Some(head) = self.log.head().filter(|_| self.state == State::Live) else {
+        let Some(head) = self.log.head().filter(|_| self.state == FeedState::Live) else {
             self.hold(id, event);
             return Arrival::Nothing;
         };
@@ -270,7 +270,7 @@ impl Feed {
             let top = head.top;
             self.handed.tell(id);
             self.hold(id, event);
-            self.state = State::Filling;
+            self.state = FeedState::Filling;
             return Arrival::Read(top);
         }
         let frame = self.log.append(topic, (id, event), at, now);
@@ -286,7 +286,7 @@ impl Feed {
     }
 
     /// What was held, to arrive again; and whether more than that had come.
-    pub fn release(&mut self) -> (Vec<Entry>, Option<EntryId>) {
+    pub fn release(&mut self) -> (Vec<LogEntry>, Option<EntryId>) {
         (std::mem::take(&mut self.held), self.unheld.take())
     }
 
@@ -313,13 +313,13 @@ impl Feed {
     /// Takes a head that was asked for when the feed was at `asked`: the feed may have gone on by the wire or by a read
     /// since, and then the head is merely older. `Nothing`: in step again.
     pub fn compare(&mut self, now: &Head, asked: Option<EntryId>, latest: Stamp) -> Arrival {
-        if self.state == State::Opening {
+        if self.state == FeedState::Opening {
             return Arrival::Nothing;
         }
         match if self.log.is_older(now, asked) { Ok(true) } else { self.log.judge(now) } {
-            Ok(true) => self.state = State::Live,
+            Ok(true) => self.state = FeedState::Live,
             Ok(false) => {
-                self.state = State::Filling;
+                self.state = FeedState::Filling;
                 self.handed.tell(now.top);
                 self.confirmed = Some(latest);
                 if let Some(reading) = &mut self.reading {
@@ -347,8 +347,8 @@ impl Feed {
     /// The read could not be made. Returns whether it is the one that is under way.
     pub fn give_up_reading(&mut self, stamp: Stamp) -> bool {
         let mine = self.reading.take_if(|reading| reading.stamp == stamp).is_some();
-        if mine && self.state == State::Filling {
-            self.state = State::Doubt;
+        if mine && self.state == FeedState::Filling {
+            self.state = FeedState::Doubt;
         }
         mine
     }
@@ -362,12 +362,12 @@ impl Feed {
         history: History,
         at: u64,
         now: Instant,
-    ) -> (Vec<Entry>, Arrival) {
+    ) -> (Vec<LogEntry>, Arrival) {
         let Some(reading) = self.reading.take() else { return (Vec::new(), Arrival::Nothing) };
         let Some(top) = self.head().map(|head| head.top) else { return (Vec::new(), Arrival::Nothing) };
         if reading.void {
             // It is of another log. Where this one has a gap as well, it must be read itself.
-            let gap = self.state == State::Filling;
+            let gap = self.state == FeedState::Filling;
             return (Vec::new(), if gap { Arrival::Read(top) } else { Arrival::Nothing });
         }
         let end = history.head.top;
@@ -377,9 +377,9 @@ impl Feed {
                 (Vec::new(), Arrival::Replaced(reason))
             }
             // The head is being compared: it shows what is missing, and what the log was read for may not be all of it.
-            Ok(_) if self.state == State::Doubt => (Vec::new(), Arrival::Nothing),
+            Ok(_) if self.state == FeedState::Doubt => (Vec::new(), Arrival::Nothing),
             Ok(entries) => {
-                self.state = State::Live;
+                self.state = FeedState::Live;
                 let strays = !reading.again && drop_strays(&mut self.held, reading.heard, end);
                 if strays {
                     self.handed.forget();

@@ -32,7 +32,7 @@ fn arrive(feed: &mut Feed, seq: u64) -> Option<u64> {
 }
 
 /// A read of the log from after a number.
-fn read(feed: &mut Feed, asked: u64, history: History) -> (Vec<Entry>, Arrival) {
+fn read(feed: &mut Feed, asked: u64, history: History) -> (Vec<LogEntry>, Arrival) {
     feed.asking(stamp());
     feed.merge(&topic(), asked, history, 0, Instant::now())
 }
@@ -281,7 +281,7 @@ fn a_read_that_was_asked_of_another_log_says_nothing() {
     let late = History { head: other(0), entries: Vec::new() };
     let (entries, verdict) = feed.merge(&topic(), 10, late, 0, Instant::now());
     assert!(entries.is_empty() && matches!(verdict, Arrival::Read(after) if after == id(8, 1)));
-    assert_eq!((feed.head(), feed.state()), (Some(&other(1)), State::Filling));
+    assert_eq!((feed.head(), feed.state()), (Some(&other(1)), FeedState::Filling));
 }
 
 #[test]
@@ -291,7 +291,7 @@ fn a_read_does_not_settle_a_doubt_that_came_after_it_was_asked() {
     feed.doubt();
     let (entries, _) = feed.merge(&topic(), 5, history(12, 100, 5, &[]), 0, Instant::now());
     assert!(entries.is_empty());
-    assert_eq!(feed.state(), State::Doubt, "the look at the head is still to come");
+    assert_eq!(feed.state(), FeedState::Doubt, "the look at the head is still to come");
     assert!(matches!(feed.compare(&head(12), Some(id(7, 10)), stamp()), Arrival::Read(_)));
 }
 

@@ -14,9 +14,9 @@ use rustc_hash::FxHashMap;
 
 pub(super) use self::opening::Opened;
 use super::{
-    feed::{Arrival, Feed, State},
+    feed::{Arrival, Feed, FeedState},
     handed::Hand,
-    log::{Entry, Resumed},
+    log::{LogEntry, Resumed},
     question::{Question, Questions, Stamp},
 };
 use crate::{
@@ -143,7 +143,7 @@ impl Feeds {
     /// Whether all feeds that were followed before are in step, but for those that Redis refuses alone. What is only being
     /// opened concerns those who wait for it.
     pub(super) fn are_live(&self) -> bool {
-        let opening = |room: &RoomId| self.get(*room).is_none_or(|feed| feed.state() == State::Opening);
+        let opening = |room: &RoomId| self.get(*room).is_none_or(|feed| feed.state() == FeedState::Opening);
         self.behind.iter().all(|room| {
             opening(room) || matches!(self.failed.get(room), Some(Failed::Alone | Failed::Refused))
         })
@@ -168,7 +168,7 @@ impl Feeds {
         &mut self,
         room: RoomId,
         topic: &Topic,
-        (id, event): Entry,
+        (id, event): LogEntry,
         at: u64,
         now: Instant,
     ) -> Arrival {
@@ -201,7 +201,7 @@ impl Feeds {
     }
 
     /// What was held of a feed that is live again, and whether more than that had come.
-    pub(super) fn release(&mut self, room: RoomId) -> (Vec<Entry>, Option<EntryId>) {
+    pub(super) fn release(&mut self, room: RoomId) -> (Vec<LogEntry>, Option<EntryId>) {
         let live = self.by_room.get_mut(&room).filter(|feed| feed.is_live());
         live.map(Feed::release).unwrap_or_default()
     }
@@ -247,7 +247,7 @@ impl Feeds {
 
     /// A whole area was subscribed to again.
     pub(super) fn follow_again(&mut self, room: RoomId, latest: Stamp) {
-        if let Some(feed) = self.by_room.get_mut(&room).filter(|feed| feed.state() != State::Opening) {
+        if let Some(feed) = self.by_room.get_mut(&room).filter(|feed| feed.state() != FeedState::Opening) {
             feed.open(None, latest);
         }
         self.settle(room);
@@ -331,7 +331,7 @@ impl Feeds {
         history: History,
         at: u64,
         now: Instant,
-    ) -> Option<(Vec<Entry>, Arrival)> {
+    ) -> Option<(Vec<LogEntry>, Arrival)> {
         if !self.reads.remove(&read.stamp) {
             return None;
         }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::{
     feeds::Feeds,
-    question::{Place, Question, Questions, Stamp},
+    question::{FeedPlace, Question, Questions, Stamp},
 };
 use crate::{
     bus::{BusError, Head},
@@ -83,10 +83,10 @@ impl HeadCheck {
         let mut live: Vec<RoomId> = feeds.rooms().filter(|room| feeds.is_live(*room)).collect();
         live.sort_unstable();
         let places = live.into_iter().filter_map(|room| match hub.subject(room)? {
-            Subject::Topic(topic) => Some(Place { topic: topic.clone(), top: Some(feeds.top(room)?) }),
+            Subject::Topic(topic) => Some(FeedPlace { topic: topic.clone(), top: Some(feeds.top(room)?) }),
             Subject::Every(_) => None,
         });
-        let places: Vec<Place> = places.collect();
+        let places: Vec<FeedPlace> = places.collect();
         self.next = now + period(places.len(), self.log_ttl).mul_f64(0.8 + 0.2 * chance);
         if !places.is_empty() {
             self.asked = Some(questions.ask(Question::Heads(places)));
@@ -97,7 +97,7 @@ impl HeadCheck {
     pub(super) fn take(
         &mut self,
         stamp: Stamp,
-        heads: Vec<(Place, Result<Head, BusError>)>,
+        heads: Vec<(FeedPlace, Result<Head, BusError>)>,
         hub: &Hub,
         feeds: &Feeds,
     ) -> Vec<(RoomId, Head)> {

@@ -11,7 +11,7 @@ use super::{
     question::Stamp,
     recent::Absence,
     sources::LateSources,
-    wish::{Asked, Ready, Wish},
+    join_request::{Asked, Ready, JoinRequest},
 };
 use crate::{
     bus::Marks,
@@ -65,7 +65,7 @@ impl Attempt {
 
 /// Where a session stands in a room that it joins, and what it lacks.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct StartingPoint {
     pub(super) position: Option<(Topic, Position)>,
     pub(super) replay: Option<Replay>,
     /// Live events that it lacks.
@@ -77,7 +77,7 @@ pub(super) struct Place {
 pub(super) struct Join {
     outbox: Arc<Outbox>,
     reply: Reply,
-    wishes: Vec<Wish>,
+    requests: Vec<JoinRequest>,
     /// Followed already: only their positions are repeated.
     known: Vec<RoomId>,
     /// The `at` of a session that comes back; `None` for one that starts.
@@ -98,7 +98,7 @@ impl Join {
     /// A session that asks for these. `known`: what it follows already; `until`: when it is answered in any case.
     pub(super) fn new(
         (outbox, reply): (Arc<Outbox>, Reply),
-        wishes: Vec<Wish>,
+        requests: Vec<JoinRequest>,
         mut known: Vec<RoomId>,
         resume: Option<&Resume>,
         until: Instant,
@@ -108,7 +108,7 @@ impl Join {
         Self {
             outbox,
             reply,
-            wishes,
+            requests,
             known,
             resume_at: resume.map(|resume| resume.at.unwrap_or(0)),
             passed: resume.and_then(|resume| resume.passed.clone()),
@@ -141,7 +141,7 @@ impl Join {
 
     /// The rooms that it wants to be in step in.
     pub(super) fn rooms(&self) -> impl Iterator<Item = RoomId> {
-        self.wishes.iter().map(Wish::room)
+        self.requests.iter().map(JoinRequest::room)
     }
 
     /// Marks were read, after what it followed by then.
@@ -153,12 +153,12 @@ impl Join {
     pub(super) fn interrupt(&mut self) {
         self.marks = None;
         self.prefetched = false;
-        self.wishes.iter_mut().for_each(Wish::interrupt);
+        self.requests.iter_mut().for_each(JoinRequest::interrupt);
     }
 
     /// A log could not be read: that read does not count.
     pub(super) fn read_failed(&mut self, room: RoomId) {
-        self.wishes.iter_mut().filter(|wish| wish.room() == room).for_each(Wish::read_failed);
+        self.requests.iter_mut().filter(|request| request.room() == room).for_each(JoinRequest::read_failed);
     }
 
     /// What it must wait for, if anything. What was ready before may not be so any more: all is looked at again before the
@@ -171,12 +171,12 @@ impl Join {
         feeds: &mut Feeds,
     ) -> Option<Attempt> {
         let before = self.checked;
-        for at in (before..self.wishes.len()).chain(0..before.min(self.wishes.len())) {
-            let room = self.wishes[at].room();
+        for at in (before..self.requests.len()).chain(0..before.min(self.requests.len())) {
+            let room = self.requests[at].room();
             if !hub.is_waiting(member, room, ticket) {
                 continue;
             }
-            let ready = self.wishes[at].is_ready(feeds);
+            let ready = self.requests[at].is_ready(feeds);
             if ready == Ready::Yes {
                 continue;
             }
@@ -191,52 +191,52 @@ impl Join {
                 return Some(if ready == Ready::No { Attempt::Waits(room) } else { Attempt::Read(room) });
             }
         }
-        self.checked = self.wishes.len();
+        self.checked = self.requests.len();
         None
     }
 
     /// Asks for what the log of a wish lacks; the first time for what all of them lack, so that they need not wait for
     /// each other.
     fn fetch(&mut self, at: usize, ticket: u32, member: MemberId, hub: &Hub, feeds: &mut Feeds) {
-        let end = if std::mem::replace(&mut self.prefetched, true) { at + 1 } else { self.wishes.len() };
-        for wish in &mut self.wishes[at..end] {
-            let Ready::Read(from) = wish.is_ready(feeds) else { continue };
-            if feeds.is_reading(wish.room()) || !hub.is_waiting(member, wish.room(), ticket) {
+        let end = if std::mem::replace(&mut self.prefetched, true) { at + 1 } else { self.requests.len() };
+        for request in &mut self.requests[at..end] {
+            let Ready::Read(from) = request.is_ready(feeds) else { continue };
+            if feeds.is_reading(request.room()) || !hub.is_waiting(member, request.room(), ticket) {
                 continue;
             }
-            if let Some(Subject::Topic(topic)) = hub.subject(wish.room()) {
-                wish.read();
-                feeds.want(wish.room(), topic, Some(from));
+            if let Some(Subject::Topic(topic)) = hub.subject(request.room()) {
+                request.read();
+                feeds.want(request.room(), topic, Some(from));
             }
         }
     }
 
     /// Takes out what it still wants: what can be granted now, and what must wait; and whether all of it waits for marks.
-    pub(super) fn take_wishes(
+    pub(super) fn take_requests(
         &mut self,
         ticket: u32,
         member: MemberId,
         hub: &Hub,
         feeds: &mut Feeds,
-    ) -> (Vec<Wish>, Vec<Wish>, bool) {
-        let mut wishes = std::mem::take(&mut self.wishes);
-        wishes.retain(|wish| hub.is_waiting(member, wish.room(), ticket));
-        let lacks_marks = self.marks_lacked_by(&wishes, feeds);
-        let granted = |wish: &Wish| !lacks_marks && wish.is_ready(feeds) == Ready::Yes;
-        let (ready, later) = wishes.into_iter().partition(granted);
+    ) -> (Vec<JoinRequest>, Vec<JoinRequest>, bool) {
+        let mut requests = std::mem::take(&mut self.requests);
+        requests.retain(|request| hub.is_waiting(member, request.room(), ticket));
+        let lacks_marks = self.marks_lacked_by(&requests, feeds);
+        let granted = |request: &JoinRequest| !lacks_marks && request.is_ready(feeds) == Ready::Yes;
+        let (ready, later) = requests.into_iter().partition(granted);
         (ready, later, lacks_marks)
     }
 
     /// It was answered without these.
-    pub(super) fn wait_for(&mut self, wishes: Vec<Wish>) {
-        self.wishes = wishes;
+    pub(super) fn wait_for(&mut self, requests: Vec<JoinRequest>) {
+        self.requests = requests;
         self.unanswered();
         self.checked = 0;
     }
 
     /// It was answered without any position.
     pub(super) fn unanswered(&mut self) {
-        self.wishes.iter_mut().for_each(Wish::unanswered);
+        self.requests.iter_mut().for_each(JoinRequest::unanswered);
     }
 
     /// Whether it was answered already.
@@ -247,17 +247,17 @@ impl Join {
     /// Whether marks must be read before it can be granted: the ones it has, if any, are from before one of its topics was
     /// followed, and a live event may have come between.
     pub(super) fn lacks_marks(&self, feeds: &Feeds) -> bool {
-        self.marks_lacked_by(&self.wishes, feeds)
+        self.marks_lacked_by(&self.requests, feeds)
     }
 
-    fn marks_lacked_by(&self, wishes: &[Wish], feeds: &Feeds) -> bool {
+    fn marks_lacked_by(&self, requests: &[JoinRequest], feeds: &Feeds) -> bool {
         if self.resume_at.is_none() {
             return false;
         }
         let Some((read, _)) = &self.marks else { return true };
-        wishes
+        requests
             .iter()
-            .filter_map(|wish| feeds.get(wish.room()).filter(|feed| feed.is_live())?.confirmed())
+            .filter_map(|request| feeds.get(request.room()).filter(|feed| feed.is_live())?.confirmed())
             .any(|confirmed| *read <= confirmed)
             && !crate::mutant::is("marks-first")
     }
@@ -273,35 +273,35 @@ impl Join {
     /// Where the session stands in a room, and what it lacks; or why it must refetch.
     pub(super) fn verdict(
         &self,
-        wish: &Wish,
+        request: &JoinRequest,
         hub: &Hub,
         feeds: &mut Feeds,
         marks: &LiveMarks,
-    ) -> Result<Place, Reason> {
-        let subject = hub.subject(wish.room()).cloned().ok_or(Reason::Gap)?;
+    ) -> Result<StartingPoint, Reason> {
+        let subject = hub.subject(request.room()).cloned().ok_or(Reason::Gap)?;
         let marked = self.missed_live(subject.area(), marks.known().get(subject.area()));
         let Subject::Topic(topic) = subject else {
-            let fresh = *wish.asked() == Asked::Fresh;
+            let fresh = *request.asked() == Asked::Fresh;
             return if fresh {
-                Ok(Place { position: None, replay: None, live: Vec::new() })
+                Ok(StartingPoint { position: None, replay: None, live: Vec::new() })
             } else {
-                Err(wish.asked().reason())
+                Err(request.asked().reason())
             };
         };
-        let (position, replay) = match wish.asked() {
-            Asked::Fresh => (feeds.position(wish.room()).ok_or(Reason::Gap)?, None),
-            Asked::From(position) => match feeds.resume(wish.room(), position).ok_or(Reason::Gap)? {
+        let (position, replay) = match request.asked() {
+            Asked::Fresh => (feeds.position(request.room()).ok_or(Reason::Gap)?, None),
+            Asked::From(position) => match feeds.resume(request.room(), position).ok_or(Reason::Gap)? {
                 Resumed::InStep => (position.clone(), None),
                 Resumed::Replay(replay) => (position.clone(), Some(replay)),
                 Resumed::Ahead | Resumed::OtherEpoch => return Err(Reason::LogReplaced),
                 Resumed::Read(_) => return Err(Reason::Gap),
                 Resumed::Resync(reason) => return Err(reason),
             },
-            Asked::NoPosition | Asked::Gap => return Err(wish.asked().reason()),
+            Asked::NoPosition | Asked::Gap => return Err(request.asked().reason()),
         };
         let live =
-            if marked { self.live_events(&topic, wish.room(), feeds, marks) } else { Some(Vec::new()) };
-        Ok(Place { position: Some((topic, position)), replay, live: live.ok_or(Reason::Live)? })
+            if marked { self.live_events(&topic, request.room(), feeds, marks) } else { Some(Vec::new()) };
+        Ok(StartingPoint { position: Some((topic, position)), replay, live: live.ok_or(Reason::Live)? })
     }
 
     /// The live events of a topic that it lacks, where this node knows.

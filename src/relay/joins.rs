@@ -17,14 +17,14 @@ use super::{
     Request,
     feeds::Feeds,
     interest::Interest,
-    join::{Attempt, Join, Place, Reply},
+    join::{Attempt, Join, StartingPoint, Reply},
     link::Link,
     marks::LiveMarks,
     question::{Question, Questions, Stamp},
     resyncs::PendingResyncs,
     sources::LateSources,
     status, verdicts,
-    wish::{Asked, Wish},
+    join_request::{Asked, JoinRequest},
 };
 use crate::{
     bus::{BusError, Marks},
@@ -78,7 +78,7 @@ impl Joins {
         self.last += 1;
         let ticket = self.last as u32;
         let resume = request.resume.as_ref();
-        let (mut wishes, mut known) = (Vec::new(), Vec::new());
+        let (mut requests, mut known) = (Vec::new(), Vec::new());
         let explicit = request.subjects.iter().map(|subject| (subject.clone(), true));
         let implied = request.subjects.iter().map(|subject| (Subject::Topic(subject.wide()), false));
         for (subject, explicit) in explicit.chain(implied) {
@@ -89,12 +89,12 @@ impl Joins {
                 interest.open([room]);
             }
             if hub.enter(member, room, Entrance { explicit, fresh: resume.is_none(), ticket }) {
-                wishes.push(Wish::new(room, Asked::by(&subject, resume)));
+                requests.push(JoinRequest::new(room, Asked::by(&subject, resume)));
             } else if !hub.is_waiting(member, room, ticket) {
                 known.push(room);
             }
         }
-        let join = Join::new((outbox, reply), wishes, known, resume, now + PATIENCE);
+        let join = Join::new((outbox, reply), requests, known, resume, now + PATIENCE);
         self.by_id.insert(self.last, join);
         self.last
     }
@@ -152,12 +152,12 @@ impl Joins {
     /// Puts a member in step in all rooms of a join that are ready, and answers it; the others go on waiting.
     fn finish(&mut self, id: u64, member: MemberId, around: &mut Around<'_>) {
         let Some(mut join) = self.by_id.remove(&id) else { return };
-        let (ready, later, lacks_marks) = join.take_wishes(id as u32, member, around.hub, around.feeds);
+        let (ready, later, lacks_marks) = join.take_requests(id as u32, member, around.hub, around.feeds);
         let (mut positions, mut replays, mut live_events) = (Vec::new(), Vec::new(), Vec::new());
         let mut owes = false;
         for wish in ready {
             match join.verdict(&wish, around.hub, around.feeds, around.marks) {
-                Ok(Place { position, replay, live }) => {
+                Ok(StartingPoint { position, replay, live }) => {
                     let head = around.feeds.top(wish.room()).map_or(0, |top| top.seq);
                     let from = position.as_ref().map_or(head, |(_, position)| position.id.seq);
                     around.hub.put_in_step(member, wish.room(), from, head);

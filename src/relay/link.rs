@@ -11,7 +11,7 @@ use std::{
 
 use super::{
     feeds::Feeds,
-    question::{Now, Place, Question, Questions, Stamp},
+    question::{Now, FeedPlace, Question, Questions, Stamp},
 };
 use crate::{
     hub::{Hub, RoomId},
@@ -176,7 +176,7 @@ impl Link {
         for room in rooms {
             match hub.subject(room) {
                 Some(Subject::Topic(topic)) => {
-                    places.push(Place { topic: topic.clone(), top: feeds.top(room) });
+                    places.push(FeedPlace { topic: topic.clone(), top: feeds.top(room) });
                 }
                 Some(area) => areas.push(area.clone()),
                 None => {}

@@ -32,11 +32,11 @@ pub enum Resumed {
 }
 
 /// A recorded message; `None` for what is not an event.
-pub type Entry = (EntryId, Option<Event>);
+pub type LogEntry = (EntryId, Option<Event>);
 
 /// Drops what came by the wire before the log was asked, and lies beyond its end all the same: it was published by hand, and
 /// no read will ever bring what is before it. `heard`: how many of them had come by then. Whether there was any.
-pub(super) fn drop_strays(held: &mut Vec<Entry>, heard: usize, end: EntryId) -> bool {
+pub(super) fn drop_strays(held: &mut Vec<LogEntry>, heard: usize, end: EntryId) -> bool {
     let (before, mut at) = (held.len(), 0);
     held.retain(|(id, _)| {
         at += 1;
@@ -83,7 +83,7 @@ impl Log {
     pub(super) fn append(
         &mut self,
         topic: &Topic,
-        (id, event): Entry,
+        (id, event): LogEntry,
         at: u64,
         now: Instant,
     ) -> Option<Frame> {
@@ -175,7 +175,7 @@ impl Log {
         top: EntryId,
         at: u64,
         now: Instant,
-    ) -> Result<Vec<Entry>, (Head, Reason)> {
+    ) -> Result<Vec<LogEntry>, (Head, Reason)> {
         let overtaken = self.overtook(&history.head, top);
         if let Err(reason) = self.judge(&history.head)
             && !overtaken
@@ -216,7 +216,7 @@ impl Log {
         &mut self,
         topic: &Topic,
         lineage: &Lineage,
-        mut back: Vec<Entry>,
+        mut back: Vec<LogEntry>,
         before: u64,
         at: u64,
         now: Instant,

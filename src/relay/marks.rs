@@ -39,7 +39,7 @@ const LOST: &str = "!";
 
 /// A probe that has come back.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Proof {
+pub(super) struct ProbeEcho {
     /// Redis' clock when it was published, ms.
     pub(super) at: u64,
     /// When it was asked for, at the latest.
@@ -138,7 +138,7 @@ pub(super) struct LiveMarks {
     areas: BTreeMap<String, Area>,
     known: KnownMarks,
     recent: RecentLive,
-    last: Option<Proof>,
+    last: Option<ProbeEcho>,
     renewal: Renewal,
     /// Whether the marks are still there.
     check: Renewal,
@@ -272,7 +272,7 @@ impl LiveMarks {
 
     /// A proof: a mark that lies before it holds no more, whatever this node's clock says (Redis' was set ahead). Another
     /// node may still count on such a mark, so all of them are renewed before anybody is told of this proof.
-    pub(super) fn prove(&mut self, proof: Proof, now: Instant, questions: &mut Questions) {
+    pub(super) fn prove(&mut self, proof: ProbeEcho, now: Instant, questions: &mut Questions) {
         let at = proof.at;
         self.recent.prove(at, questions.latest());
         if self.last.replace(proof).is_some_and(|last| last.was_set_ahead_of(at, now))
@@ -355,7 +355,7 @@ impl LiveMarks {
     }
 }
 
-impl Proof {
+impl ProbeEcho {
     /// Whether Redis' clock has gone further since than time has.
     fn was_set_ahead_of(self, at: u64, now: Instant) -> bool {
         let passed = now.saturating_duration_since(self.asked) + FASTER;

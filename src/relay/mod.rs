@@ -26,7 +26,7 @@ mod switch;
 mod tail;
 mod task;
 mod verdicts;
-mod wish;
+mod join_request;
 
 use std::{
     sync::{
@@ -40,9 +40,9 @@ use tokio::sync::mpsc;
 
 pub use self::{
     join::Attempt,
-    log::{Entry, Resumed},
+    log::{LogEntry, Resumed},
     marks::{KnownMarks, to_renew},
-    question::{Answer, Input, Now, Out, Place, Question, Stamp},
+    question::{Answer, SwitchInput, Now, Out, FeedPlace, Question, Stamp},
     sources::{KnownSources, SourceState},
     switch::{BATCH, Switch},
 };

@@ -31,7 +31,7 @@ impl Now {
 
 /// What the switch takes.
 #[derive(Debug)]
-pub enum Input<'a> {
+pub enum SwitchInput<'a> {
     /// What has arrived from the bus, in order; emptied. One that is alone is written at once.
     Events(&'a mut Vec<BusEvent>),
     /// What a session asks.
@@ -51,7 +51,7 @@ pub struct Stamp(u64);
 
 /// A topic, and where its feed is when a question about it is asked. The answer repeats it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
+pub struct FeedPlace {
     /// The topic.
     pub topic: Topic,
     /// The last entry that the feed has; `None` before it has any.
@@ -84,12 +84,12 @@ pub enum Question {
     /// The heads of these topics; after them all marks.
     Look {
         /// The topics.
-        places: Vec<Place>,
+        places: Vec<FeedPlace>,
         /// Whether the marks are renewed: live events of these topics may have been lost.
         renew: bool,
     },
     /// The heads of these topics.
-    Heads(Vec<Place>),
+    Heads(Vec<FeedPlace>),
     /// All sources; these are put back first where Redis has lost them.
     Sources(Vec<LostSource>),
 }
@@ -122,12 +122,12 @@ pub enum Answer {
     /// Heads and all marks.
     Looked {
         /// A head for each topic that was asked for.
-        heads: Vec<(Place, Result<Head, BusError>)>,
+        heads: Vec<(FeedPlace, Result<Head, BusError>)>,
         /// All marks, read after the heads.
         marks: Result<Marks, BusError>,
     },
     /// A head for each topic that was asked for.
-    Heads(Vec<(Place, Result<Head, BusError>)>),
+    Heads(Vec<(FeedPlace, Result<Head, BusError>)>),
     /// Sources were read.
     Sources(Result<Sources, BusError>),
 }

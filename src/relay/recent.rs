@@ -36,7 +36,7 @@ struct Past {
 
 /// The last live events of a topic.
 #[derive(Debug, Default)]
-struct Line {
+struct RecentEvents {
     events: VecDeque<Past>,
     /// What was published before this is not all here, ms of Redis' clock.
     floor: u64,
@@ -47,7 +47,7 @@ struct Line {
 pub(super) struct RecentLive {
     /// Proofs, and the latest question at each: what was followed before it was heard from then on.
     proofs: VecDeque<(u64, Stamp)>,
-    lines: BTreeMap<Topic, Line>,
+    lines: BTreeMap<Topic, RecentEvents>,
     /// When a live event of each area was last heard, ms of Redis' clock.
     heard: BTreeMap<String, u64>,
     bytes: usize,
@@ -146,7 +146,7 @@ impl RecentLive {
     }
 }
 
-impl Line {
+impl RecentEvents {
     /// Drops the first events: so many, and more until so many bytes are gone. Returns their bytes.
     fn drop_first(&mut self, count: usize, over: usize) -> usize {
         let mut dropped = 0;

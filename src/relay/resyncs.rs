@@ -27,36 +27,36 @@ fn spread_ms(sessions: usize, refetches_per_second: u64) -> u64 {
 /// What sessions are owed.
 #[derive(Debug)]
 pub(super) struct PendingResyncs {
-    owed: BTreeSet<MemberId>,
+    pending: BTreeSet<MemberId>,
     /// Sessions that were told to refetch in this second and the last.
-    told: (usize, usize),
+    resyncs_sent: (usize, usize),
     refetches_per_second: u64,
 }
 
 impl PendingResyncs {
     /// Nothing is owed. `refetches_per_second`: what the CMS can take.
     pub(super) fn new(refetches_per_second: u64) -> Self {
-        Self { owed: BTreeSet::new(), told: (0, 0), refetches_per_second }
+        Self { pending: BTreeSet::new(), resyncs_sent: (0, 0), refetches_per_second }
     }
 
     /// A second has passed.
     pub(super) fn tick(&mut self) {
-        self.told = (0, self.told.0);
+        self.resyncs_sent = (0, self.resyncs_sent.0);
     }
 
     /// A member may be owed something: it is looked at when the turn ends.
     pub(super) fn look_at(&mut self, member: MemberId) {
-        self.owed.insert(member);
+        self.pending.insert(member);
     }
 
     /// A member has left.
     pub(super) fn forget(&mut self, member: MemberId) {
-        self.owed.remove(&member);
+        self.pending.remove(&member);
     }
 
     /// Owes a `resync` to all who follow a room.
     pub(super) fn owe_all(&mut self, hub: &mut Hub, room: RoomId, reason: Reason) {
-        self.owed.extend(hub.owe_all(room, reason));
+        self.pending.extend(hub.owe_all(room, reason));
     }
 
     /// Owes a `resync` to all who follow something in an area.
@@ -70,20 +70,20 @@ impl PendingResyncs {
 
     /// Sends what is owed, at the end of a turn.
     pub(super) fn pay_all(&mut self, hub: &mut Hub, feeds: &Feeds, link: &Link, metrics: &Metrics) {
-        if self.owed.is_empty() || !link.is_settled() {
+        if self.pending.is_empty() || !link.is_settled() {
             return;
         }
-        let owed = std::mem::take(&mut self.owed);
-        let spread = self.spread_for(owed.len());
-        for member in owed {
+        let pending = std::mem::take(&mut self.pending);
+        let spread = self.spread_for(pending.len());
+        for member in pending {
             self.pay(member, spread, hub, feeds, link, metrics);
         }
     }
 
     /// The spread for so many more sessions, with those that were told just before.
     fn spread_for(&mut self, sessions: usize) -> u64 {
-        self.told.0 += sessions;
-        spread_ms(self.told.0 + self.told.1, self.refetches_per_second)
+        self.resyncs_sent.0 += sessions;
+        spread_ms(self.resyncs_sent.0 + self.resyncs_sent.1, self.refetches_per_second)
     }
 
     /// Sends what one member is owed, at once: it is behind its answer.
@@ -109,7 +109,7 @@ impl PendingResyncs {
         link: &Link,
         metrics: &Metrics,
     ) {
-        self.owed.remove(&id);
+        self.pending.remove(&id);
         let Some(member) = hub.member(id).filter(|member| member.welcomed) else { return };
         let outbox = Arc::clone(&member.outbox);
         // A slow session is told when it has written what it had: until then it would only be slower.
@@ -123,7 +123,7 @@ impl PendingResyncs {
                 }
                 Standing::InStep if feeds.is_live(room) => {}
                 Standing::Owed(_) | Standing::InStep if !slow => {
-                    self.owed.insert(id);
+                    self.pending.insert(id);
                     left = true;
                 }
                 _ => left = true,

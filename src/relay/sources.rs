@@ -51,7 +51,7 @@ impl KnownSources {
 
 /// What is known of a source. Times without a word are ms of this node's own count.
 #[derive(Debug)]
-struct Known {
+struct KnownSource {
     /// As Redis had it.
     read: Source,
     until: i64,
@@ -66,7 +66,7 @@ struct Known {
 /// All sources that are known.
 #[derive(Debug)]
 pub(super) struct LateSources {
-    known: BTreeMap<String, Known>,
+    known: BTreeMap<String, KnownSource>,
     late: Late,
     asked: Option<Stamp>,
     next: Instant,
@@ -186,7 +186,7 @@ impl LateSources {
                 }
                 // One that others have forgotten is nothing new.
                 None if clock - until < self.forget => {
-                    let known = Known {
+                    let known = KnownSource {
                         read: source.clone(),
                         until,
                         waits: waits(source, now, clock),
@@ -199,7 +199,7 @@ impl LateSources {
             }
         }
         while self.known.len() > MOST {
-            let order = |known: &Known| (!known.lost, known.until);
+            let order = |known: &KnownSource| (!known.lost, known.until);
             let least = self.known.values().min_by_key(|known| order(known));
             let Some(name) = least.map(|known| known.read.name.clone()) else { break };
             self.remove(&name, "there are too many");
@@ -270,7 +270,7 @@ impl LateSources {
     }
 }
 
-impl Known {
+impl KnownSource {
     /// The age of its oldest event, ms; 0: none waits.
     fn oldest(&self, clock: i64) -> u64 {
         self.waits.map_or(0, |since| clock.saturating_sub(since).max(1).unsigned_abs())

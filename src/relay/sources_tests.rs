@@ -3,7 +3,7 @@
 use super::*;
 
 /// Reads of a Redis whose clock need not go as this node's does.
-struct Rig {
+struct SourcesRig {
     sources: LateSources,
     questions: Questions,
     now: Instant,
@@ -12,7 +12,7 @@ struct Rig {
     lost: Vec<LostSource>,
 }
 
-impl Rig {
+impl SourcesRig {
     fn new() -> Self {
         let now = Instant::now();
         let sources = LateSources::new(Duration::from_secs(3600), Metrics::new(), now);
@@ -66,14 +66,14 @@ impl Rig {
 
 #[test]
 fn without_sources_nothing_is_said() {
-    let mut rig = Rig::new();
+    let mut rig = SourcesRig::new();
     assert_eq!(rig.look(), (false, Vec::new()));
     assert_eq!(rig.sources.told(), None);
 }
 
 #[test]
 fn what_waits_for_more_than_ten_seconds_is_late_until_a_healthy_report() {
-    let mut rig = Rig::new();
+    let mut rig = SourcesRig::new();
     rig.report("cms", 300, 5_000);
     assert_eq!(rig.look(), (false, Vec::new()));
     assert!(rig.sources.told().is_some_and(|late| late.is_empty()));
@@ -92,7 +92,7 @@ fn what_waits_for_more_than_ten_seconds_is_late_until_a_healthy_report() {
 
 #[test]
 fn who_falls_silent_is_late_until_a_report_or_a_good_bye() {
-    let mut rig = Rig::new();
+    let mut rig = SourcesRig::new();
     rig.report("cms", 15, 0);
     rig.report("shop", 15, 0);
     assert!(rig.late().is_empty());
@@ -110,7 +110,7 @@ fn who_falls_silent_is_late_until_a_report_or_a_good_bye() {
 
 #[test]
 fn a_node_that_starts_later_tells_as_well() {
-    let mut rig = Rig::new();
+    let mut rig = SourcesRig::new();
     rig.report("cms", 15, 0);
     rig.report("old", 15, 0);
     rig.list[1].until -= 7_200_000;
@@ -121,7 +121,7 @@ fn a_node_that_starts_later_tells_as_well() {
 
 #[test]
 fn a_redis_that_is_away_makes_nobody_late() {
-    let mut rig = Rig::new();
+    let mut rig = SourcesRig::new();
     rig.report("cms", 15, 0);
     rig.report("mute", 15, 11_000);
     assert_eq!(rig.late(), ["mute"]);
@@ -146,7 +146,7 @@ fn a_redis_that_is_away_makes_nobody_late() {
 
 #[test]
 fn an_answer_over_a_link_that_is_lost_says_nothing() {
-    let mut rig = Rig::new();
+    let mut rig = SourcesRig::new();
     let stamp = rig.ask();
     rig.sources.interrupt();
     rig.report("cms", 15, 60_000);
@@ -157,7 +157,7 @@ fn an_answer_over_a_link_that_is_lost_says_nothing() {
 
 #[test]
 fn clocks_that_are_set_make_nobody_late_and_hide_nobody() {
-    let mut rig = Rig::new();
+    let mut rig = SourcesRig::new();
     rig.report("cms", 15, 0);
     assert!(rig.late().is_empty());
     rig.redis += 3_600_000;
@@ -173,7 +173,7 @@ fn clocks_that_are_set_make_nobody_late_and_hide_nobody() {
 
 #[test]
 fn what_redis_loses_is_remembered_and_put_back() {
-    let mut rig = Rig::new();
+    let mut rig = SourcesRig::new();
     rig.report("cms", 15, 12_000);
     rig.report("shop", 15, 0);
     assert_eq!(rig.late(), ["cms"]);
@@ -198,7 +198,7 @@ fn what_redis_loses_is_remembered_and_put_back() {
 
 #[test]
 fn who_is_silent_for_too_long_is_forgotten() {
-    let mut rig = Rig::new();
+    let mut rig = SourcesRig::new();
     rig.report("cms", 5, 0);
     assert!(rig.late().is_empty());
     rig.pass(5);
@@ -215,7 +215,7 @@ fn who_is_silent_for_too_long_is_forgotten() {
 
 #[test]
 fn at_most_64_are_known() {
-    let mut rig = Rig::new();
+    let mut rig = SourcesRig::new();
     for n in 0..64 {
         rig.report(&format!("old-{n}"), 20, 0);
     }

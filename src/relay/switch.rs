@@ -20,7 +20,7 @@ use super::{
     joins::{Around, Joins},
     link::Link,
     marks::{KnownMarks, LiveMarks},
-    question::{Input, Now, Out, Questions},
+    question::{SwitchInput, Now, Out, Questions},
     resyncs::PendingResyncs,
     revocations::LastLook,
     sources::{KnownSources, LateSources},
@@ -112,14 +112,14 @@ impl Switch {
     }
 
     /// Takes an input. [`Switch::end_turn`] must follow.
-    pub fn take(&mut self, input: Input<'_>, now: Now) {
+    pub fn take(&mut self, input: SwitchInput<'_>, now: Now) {
         self.turn.now = now;
         self.deliveries.begin(now, self.link.at());
         match input {
-            Input::Events(batch) => self.take_events(batch),
-            Input::Command(command) => self.obey(command),
-            Input::Answer(stamp, answer) => self.take_answer(stamp, answer),
-            Input::Tick { chance } => self.tick(chance),
+            SwitchInput::Events(batch) => self.take_events(batch),
+            SwitchInput::Command(command) => self.obey(command),
+            SwitchInput::Answer(stamp, answer) => self.take_answer(stamp, answer),
+            SwitchInput::Tick { chance } => self.tick(chance),
         }
         self.hub.flush();
     }

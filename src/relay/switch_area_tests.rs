@@ -17,7 +17,7 @@ fn an_event_that_a_read_has_brought_does_not_come_again_by_the_whole_area() {
     assert_eq!(told(&bob), ["welcome live comments:1=1 comments=0"]);
     assert_eq!(told(&anna), ["comments:1 1"]);
     let subjects = vec![Subject::parse("comments:1", &rig.areas).unwrap()];
-    rig.take(Input::Command(Command::Unsubscribe { outbox: Arc::clone(&anna), subjects }));
+    rig.take(SwitchInput::Command(Command::Unsubscribe { outbox: Arc::clone(&anna), subjects }));
     told(&anna);
     let (epoch, seq) = rig.redis.logs[&rig.topic("comments:1")];
     rig.arrive("comments:1", Content::Recorded(EntryId { epoch, seq }, event(seq)));

@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 
 use crate::{
-    bus::{BusError, BusEvent, Content, Delivery, Head, History, Link as BusLink, Marks, Source, Sources},
+    bus::{BusError, BusEvent, Content, Delivery, Head, History, LinkChange, Marks, Source, Sources},
     hub::{Hub, Item, Outbox},
     metrics::Metrics,
     protocol::{
@@ -17,14 +17,14 @@ use crate::{
         message::{Positions, Welcome},
     },
     relay::{
-        Command, Input, Now, Request, Settings, Switch,
-        question::{Answer, Place, Question, Stamp},
+        Command, SwitchInput, Now, Request, Settings, Switch,
+        question::{Answer, FeedPlace, Question, Stamp},
     },
     telemetry::traces::Traces,
 };
 
 /// The logs and marks of a Redis, and its clock.
-pub(super) struct Redis {
+pub(super) struct FakeRedis {
     pub(super) lineage: &'static str,
     pub(super) now: u64,
     pub(super) logs: BTreeMap<Topic, (u64, u64)>,
@@ -41,7 +41,7 @@ pub(super) struct Rig {
     pub(super) switch: Switch,
     pub(super) now: Now,
     pub(super) questions: VecDeque<(Stamp, Question)>,
-    pub(super) redis: Redis,
+    pub(super) redis: FakeRedis,
     pub(super) areas: Areas,
 }
 
@@ -68,7 +68,7 @@ impl Rig {
             traces: Traces::off(),
         };
         let now = Now::read();
-        let redis = Redis {
+        let redis = FakeRedis {
             lineage: "cafe",
             now: 1_000_000,
             logs: BTreeMap::new(),
@@ -90,7 +90,7 @@ impl Rig {
     /// A rig whose link is up and proven.
     pub(super) fn live() -> Self {
         let mut rig = Self::new();
-        rig.event(BusEvent::Link(BusLink::Up));
+        rig.event(BusEvent::Link(LinkChange::Up));
         rig.prove();
         rig.serve();
         assert!(rig.switch.is_live());
@@ -101,13 +101,13 @@ impl Rig {
         Topic::parse(text, &self.areas).unwrap()
     }
 
-    pub(super) fn take(&mut self, input: Input<'_>) {
+    pub(super) fn take(&mut self, input: SwitchInput<'_>) {
         self.switch.take(input, self.now);
         self.questions.extend(self.switch.end_turn(self.now).questions);
     }
 
     pub(super) fn event(&mut self, event: BusEvent) {
-        self.take(Input::Events(&mut vec![event]));
+        self.take(SwitchInput::Events(&mut vec![event]));
     }
 
     pub(super) fn pass(&mut self, ms: u64) {
@@ -117,7 +117,7 @@ impl Rig {
 
     pub(super) fn tick(&mut self) {
         self.pass(1000);
-        self.take(Input::Tick { chance: 0.5 });
+        self.take(SwitchInput::Tick { chance: 0.5 });
     }
 
     pub(super) fn prove(&mut self) {
@@ -129,7 +129,7 @@ impl Rig {
     pub(super) fn serve(&mut self) {
         while let Some((stamp, question)) = self.questions.pop_front() {
             let answer = self.redis.answer(question);
-            self.take(Input::Answer(stamp, answer));
+            self.take(SwitchInput::Answer(stamp, answer));
         }
     }
 
@@ -141,7 +141,7 @@ impl Rig {
 
     pub(super) fn answer(&mut self, (stamp, question): (Stamp, Question)) {
         let answer = self.redis.answer(question);
-        self.take(Input::Answer(stamp, answer));
+        self.take(SwitchInput::Answer(stamp, answer));
     }
 
     pub(super) fn connect(&mut self, topics: &[&str], resume: Option<Resume>, limit: usize) -> Arc<Outbox> {
@@ -160,7 +160,7 @@ impl Rig {
             late: None,
         });
         let request = Request { subjects, refused: Vec::new(), resume };
-        self.take(Input::Command(Command::Connect {
+        self.take(SwitchInput::Command(Command::Connect {
             outbox: Arc::clone(&outbox),
             welcome,
             proof: Arc::new(Proof::lasting("anna")),
@@ -209,7 +209,7 @@ impl Rig {
     }
 }
 
-impl Redis {
+impl FakeRedis {
     pub(super) fn head(&mut self, topic: &Topic) -> Result<Head, BusError> {
         if self.refused.contains(&topic.as_str()) {
             return Err(refused());
@@ -280,7 +280,7 @@ impl Redis {
         }
     }
 
-    pub(super) fn heads(&mut self, places: Vec<Place>) -> Vec<(Place, Result<Head, BusError>)> {
+    pub(super) fn heads(&mut self, places: Vec<FeedPlace>) -> Vec<(FeedPlace, Result<Head, BusError>)> {
         places
             .into_iter()
             .map(|place| {

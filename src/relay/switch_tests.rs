@@ -9,10 +9,10 @@ mod truth;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use self::rig::{Redis, Rig, Told, event, told};
+use self::rig::{FakeRedis, Rig, Told, event, told};
 use super::*;
 use crate::{
-    bus::{BusEvent, Content, Link as BusLink},
+    bus::{BusEvent, Content, LinkChange},
     protocol::EntryId,
     relay::{Command, Request, question::Question},
 };
@@ -48,17 +48,17 @@ fn what_an_overflow_dropped_is_not_claimed_by_what_stays_behind_it() {
     rig.prove();
     let subjects = vec![Subject::parse("comments:2", &rig.areas).unwrap()];
     let request = Request { subjects, ..Request::default() };
-    rig.take(Input::Command(Command::Subscribe { outbox: Arc::clone(&anna), request }));
+    rig.take(SwitchInput::Command(Command::Subscribe { outbox: Arc::clone(&anna), request }));
     rig.serve();
-    rig.take(Input::Command(Command::Ping(Arc::clone(&anna))));
+    rig.take(SwitchInput::Command(Command::Ping(Arc::clone(&anna))));
     for _ in 0..12 {
         rig.publish("comments:1", false);
     }
     // The position of `comments` is beyond the event of it that is gone, and so is the later proof.
     assert_eq!(told(&anna), ["subscribed comments:2=0".to_owned(), format!("pong {before}")]);
-    rig.take(Input::Command(Command::Ping(Arc::clone(&anna))));
+    rig.take(SwitchInput::Command(Command::Ping(Arc::clone(&anna))));
     assert_eq!(told(&anna), [format!("pong {before}")], "nor does anything else until the resync");
-    rig.take(Input::Command(Command::Drained(Arc::clone(&anna))));
+    rig.take(SwitchInput::Command(Command::Drained(Arc::clone(&anna))));
     assert_eq!(told(&anna), ["resync slow comments:1 comments"]);
 }
 
@@ -108,13 +108,13 @@ fn a_mark_holds_as_long_as_redis_says_however_long_its_answer_took() {
     let (stamp, question) = rig.keep(MARK);
     let answer = rig.redis.answer(question);
     rig.pass(2_500);
-    rig.take(Input::Answer(stamp, answer));
+    rig.take(SwitchInput::Answer(stamp, answer));
     assert_eq!(told(&anna), Told::new(), "its mark is over");
     let (stamp, question) = rig.keep(MARK);
     assert!(matches!(&question, Question::Mark { ahead, .. } if *ahead > Duration::from_secs(5)));
     let answer = rig.redis.answer(question);
     rig.pass(2_500);
-    rig.take(Input::Answer(stamp, answer));
+    rig.take(SwitchInput::Answer(stamp, answer));
     assert_eq!(told(&anna), ["comments:1 0"], "the next one is written further ahead");
 }
 
@@ -130,9 +130,9 @@ fn a_topic_that_redis_refuses_does_not_hold_up_the_others() {
     assert_eq!(told(&bo), ["welcome away"], "who comes later waits for nothing either");
     rig.publish("comments:1", false);
     assert_eq!(told(&anna), ["comments:1 1"]);
-    rig.event(BusEvent::Link(BusLink::Down { reason: "cut".into(), lineage_changed: false }));
+    rig.event(BusEvent::Link(LinkChange::Down { reason: "cut".into(), lineage_changed: false }));
     rig.publish("comments:1", true);
-    rig.event(BusEvent::Link(BusLink::Up));
+    rig.event(BusEvent::Link(LinkChange::Up));
     rig.serve();
     assert!(rig.switch.is_live(), "the node is well");
     assert_eq!(told(&anna), ["comments:1 2"], "but not all that this session follows");
@@ -206,11 +206,11 @@ fn a_topic_that_is_refused_after_a_lost_link_holds_up_no_other_and_lacks_nothing
     let mut rig = Rig::live();
     let anna = rig.join(&["comments:1", "projects:1"]);
     let bo = rig.join(&["comments:2", "comments:*"]);
-    rig.event(BusEvent::Link(BusLink::Down { reason: "x".into(), lineage_changed: false }));
+    rig.event(BusEvent::Link(LinkChange::Down { reason: "x".into(), lineage_changed: false }));
     for subject in ["projects:1", "comments:*"] {
         rig.event(BusEvent::Refused(Subject::parse(subject, &rig.areas).unwrap()));
     }
-    rig.event(BusEvent::Link(BusLink::Up));
+    rig.event(BusEvent::Link(LinkChange::Up));
     rig.redis.refused = vec!["projects:1", "comments:*"];
     rig.prove();
     rig.serve();
@@ -256,7 +256,7 @@ fn heads_are_those_of_the_topics_that_they_name() {
         rig.publish("comments:c", false);
     }
     told(&anna);
-    rig.take(Input::Command(Command::Leave(zed)));
+    rig.take(SwitchInput::Command(Command::Leave(zed)));
     rig.event(BusEvent::Doubt(None));
     let look = rig.keep(LOOK);
     // Meanwhile rooms close, and others take their places.
@@ -284,7 +284,7 @@ fn what_could_not_be_held_is_looked_for_at_once() {
     for _ in 0..1_200 {
         rig.publish("comments:1", false);
     }
-    rig.take(Input::Answer(stamp, answer));
+    rig.take(SwitchInput::Answer(stamp, answer));
     rig.serve();
     let expected: Vec<String> = (1..=1_202).map(|seq| format!("comments:1 {seq}")).collect();
     assert_eq!(told(&anna), expected);
@@ -339,10 +339,10 @@ fn a_master_whose_clock_is_behind_costs_one_resync() {
     rig.redis.marks.insert("comments".into(), rig.redis.now + 2_000);
     rig.arrive("comments:1", Content::Live(event(1)));
     rig.serve();
-    rig.event(BusEvent::Link(BusLink::Down { reason: "failover".into(), lineage_changed: true }));
-    rig.redis = Redis { lineage: "beef", now: 400_000, marks: BTreeMap::new(), ..rig.redis };
+    rig.event(BusEvent::Link(LinkChange::Down { reason: "failover".into(), lineage_changed: true }));
+    rig.redis = FakeRedis { lineage: "beef", now: 400_000, marks: BTreeMap::new(), ..rig.redis };
     rig.redis.logs.clear();
-    rig.event(BusEvent::Link(BusLink::Up));
+    rig.event(BusEvent::Link(LinkChange::Up));
     rig.prove();
     rig.serve();
     assert_eq!(
@@ -372,13 +372,13 @@ fn a_second_join_of_a_topic_is_not_finished_by_the_first() {
     told(&anna);
     let projects = Subject::parse("projects", &rig.areas).unwrap();
     let unsubscribe = Command::Unsubscribe { outbox: Arc::clone(&anna), subjects: vec![projects.clone()] };
-    rig.take(Input::Command(unsubscribe));
+    rig.take(SwitchInput::Command(unsubscribe));
     rig.redis.refused.clear();
     let topic = rig.topic("projects");
     rig.redis.logs.insert(topic, (7, 3));
     let resume = Some(rig.resume(&[("projects", 1)], rig.switch.at()));
     let request = Request { subjects: vec![projects], refused: Vec::new(), resume };
-    rig.take(Input::Command(Command::Subscribe { outbox: Arc::clone(&anna), request }));
+    rig.take(SwitchInput::Command(Command::Subscribe { outbox: Arc::clone(&anna), request }));
     rig.tick();
     rig.serve();
     let after = told(&anna);

@@ -14,10 +14,10 @@ fn behind(events: usize) -> (Rig, Arc<Outbox>) {
     let mut rig = Rig::live();
     let anna = rig.connect(&["comments:1"], None, 1_000);
     rig.serve();
-    rig.event(BusEvent::Link(BusLink::Down { reason: "cut".into(), lineage_changed: false }));
+    rig.event(BusEvent::Link(LinkChange::Down { reason: "cut".into(), lineage_changed: false }));
     assert_eq!(told(&anna), ["welcome live comments:1=0 comments=0", "status false"]);
     (0..events).for_each(|_| rig.publish("comments:1", true));
-    rig.event(BusEvent::Link(BusLink::Up));
+    rig.event(BusEvent::Link(LinkChange::Up));
     rig.prove();
     rig.serve();
     (rig, anna)
@@ -29,7 +29,7 @@ fn nobody_is_told_live_who_is_owed_a_resync() {
     assert_eq!(told(&anna), Told::new(), "what it lacked was more than it may keep waiting");
     rig.tick();
     assert_eq!(told(&anna), Told::new());
-    rig.take(Input::Command(Command::Drained(Arc::clone(&anna))));
+    rig.take(SwitchInput::Command(Command::Drained(Arc::clone(&anna))));
     rig.tick();
     assert_eq!(told(&anna), ["resync slow comments:1", "status true"]);
 }
@@ -39,7 +39,7 @@ fn live_is_taken_back_with_the_events_before_it() {
     let (mut rig, anna) = behind(1);
     (0..12).for_each(|_| rig.publish("comments:1", false));
     assert_eq!(told(&anna), Told::new(), "it waited behind an event that was dropped");
-    rig.take(Input::Command(Command::Drained(Arc::clone(&anna))));
+    rig.take(SwitchInput::Command(Command::Drained(Arc::clone(&anna))));
     rig.tick();
     assert_eq!(told(&anna), ["resync slow comments:1", "status true"]);
 }
@@ -71,7 +71,7 @@ fn marks_are_renewed_before_anybody_is_told_of_a_clock_that_was_set_ahead() {
     let mut rig = Rig::live();
     let anna = rig.join(&["comments:1"]);
     let ping = |rig: &mut Rig| {
-        rig.take(Input::Command(Command::Ping(Arc::clone(&anna))));
+        rig.take(SwitchInput::Command(Command::Ping(Arc::clone(&anna))));
         told(&anna)
     };
     rig.pass(5_000);
@@ -173,8 +173,8 @@ fn who_names_the_live_events_that_it_had_gets_the_others_and_no_resync() {
     assert_eq!(back(&mut rig, had(&digests)), twice);
     assert_eq!(back(&mut rig, had(&[digests[1]])), [welcome, "comments:1 0", "comments:1 0"]);
     // What was on its way over a link that is lost is not known.
-    rig.event(BusEvent::Link(BusLink::Down { reason: "cut".into(), lineage_changed: false }));
-    rig.event(BusEvent::Link(BusLink::Up));
+    rig.event(BusEvent::Link(LinkChange::Down { reason: "cut".into(), lineage_changed: false }));
+    rig.event(BusEvent::Link(LinkChange::Up));
     rig.prove();
     rig.serve();
     assert_eq!(back(&mut rig, had(&digests)), resync);
@@ -317,10 +317,10 @@ fn an_event_of_another_history_comes_by_no_way_before_its_resync() {
     assert_eq!(told(&bo), [event(1), event(2), event(3)]);
     told(&anna);
     let fail_over = |rig: &mut Rig, lineage, seq| {
-        rig.event(BusEvent::Link(BusLink::Down { reason: "failover".into(), lineage_changed: true }));
+        rig.event(BusEvent::Link(LinkChange::Down { reason: "failover".into(), lineage_changed: true }));
         rig.redis.lineage = lineage;
         rig.redis.logs.get_mut(&rig.topic("comments:1")).unwrap().1 = seq;
-        rig.event(BusEvent::Link(BusLink::Up));
+        rig.event(BusEvent::Link(LinkChange::Up));
         rig.prove();
         rig.serve();
     };

@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::{
     Command, Shared,
     marks::{self, AHEAD},
-    question::{Answer, Input, Now, Place, Question, Stamp},
+    question::{Answer, SwitchInput, Now, FeedPlace, Question, Stamp},
     switch::{BATCH, Switch},
 };
 use crate::{
@@ -61,13 +61,13 @@ impl Task {
                         return;
                     }
                     let now = Now::read();
-                    self.switch.take(Input::Events(&mut batch), now);
+                    self.switch.take(SwitchInput::Events(&mut batch), now);
                     self.metrics.delivery_latency.observe(now.instant.elapsed().as_secs_f64());
                     now
                 }
-                Some(command) = inbox.recv() => self.take(Input::Command(command)),
-                Some((stamp, answer)) = answered.recv() => self.take(Input::Answer(stamp, answer)),
-                _ = tick.tick() => self.take(Input::Tick { chance: rand::random() }),
+                Some(command) = inbox.recv() => self.take(SwitchInput::Command(command)),
+                Some((stamp, answer)) = answered.recv() => self.take(SwitchInput::Answer(stamp, answer)),
+                _ = tick.tick() => self.take(SwitchInput::Tick { chance: rand::random() }),
             };
             let out = self.switch.end_turn(now);
             self.shared.at.store(self.switch.at(), Ordering::Release);
@@ -82,7 +82,7 @@ impl Task {
         }
     }
 
-    fn take(&mut self, input: Input<'_>) -> Now {
+    fn take(&mut self, input: SwitchInput<'_>) -> Now {
         let now = Now::read();
         self.switch.take(input, now);
         now
@@ -129,7 +129,7 @@ async fn open(bus: &Bus, subjects: Vec<Subject>) -> Vec<(Subject, Result<Option<
     let subscribed = bus.subscribe(subjects.clone()).await;
     let confirmed = subjects.iter().zip(&subscribed).filter(|(_, result)| result.is_ok());
     let topics = confirmed.filter_map(|(subject, _)| match subject {
-        Subject::Topic(topic) => Some(Place { topic: topic.clone(), top: None }),
+        Subject::Topic(topic) => Some(FeedPlace { topic: topic.clone(), top: None }),
         Subject::Every(_) => None,
     });
     let mut heads = heads(bus, topics.collect()).await.into_iter();
@@ -144,7 +144,7 @@ async fn open(bus: &Bus, subjects: Vec<Subject>) -> Vec<(Subject, Result<Option<
 }
 
 /// A head for each place, in order.
-async fn heads(bus: &Bus, places: Vec<Place>) -> Vec<(Place, Result<Head, BusError>)> {
+async fn heads(bus: &Bus, places: Vec<FeedPlace>) -> Vec<(FeedPlace, Result<Head, BusError>)> {
     let mut found = Vec::with_capacity(places.len());
     for piece in places.chunks(HEADS) {
         let topics: Vec<Topic> = piece.iter().map(|place| place.topic.clone()).collect();

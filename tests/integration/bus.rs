@@ -7,7 +7,7 @@ use crate::support::{
     redis::RedisServer,
 };
 use carillon::{
-    bus::{BusError, BusEvent, Content, Link, Settings},
+    bus::{BusError, BusEvent, Content, LinkChange, Settings},
     protocol::{EntryId, Event, Kind, Revocation, Whom},
 };
 
@@ -230,7 +230,7 @@ both! {
 
     async fn proof_comes_after_what_it_proves(place: &Place) {
         let mut bus = TestBus::try_start(place.settings()).await.unwrap();
-        assert!(matches!(bus.next().await, BusEvent::Link(Link::Up)));
+        assert!(matches!(bus.next().await, BusEvent::Link(LinkChange::Up)));
         let BusEvent::Proof { at: first, .. } = bus.next().await else { panic!("no proof with the link") };
         bus.follow(&["comments:1"]).await;
         let marked = bus.bus.marks().await.unwrap().now;

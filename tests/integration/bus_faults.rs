@@ -8,7 +8,7 @@ use crate::support::{
     redis::{RedisServer, free_port},
 };
 use carillon::{
-    bus::{BusError, BusEvent, Link, Settings},
+    bus::{BusError, BusEvent, LinkChange, Settings},
     protocol::EntryId,
 };
 
@@ -32,11 +32,11 @@ async fn started(url: &str) -> TestBus {
 async fn recovered(bus: &mut TestBus) -> bool {
     let mut changed = false;
     bus.until(|event| match event {
-        BusEvent::Link(Link::Down { lineage_changed, .. }) => {
+        BusEvent::Link(LinkChange::Down { lineage_changed, .. }) => {
             changed |= lineage_changed;
             None
         }
-        BusEvent::Link(Link::Up) => Some(()),
+        BusEvent::Link(LinkChange::Up) => Some(()),
         BusEvent::Delivery(delivery) => panic!("delivered while down: {delivery:?}"),
         _ => None,
     })
@@ -81,11 +81,11 @@ async fn a_restart_is_another_lineage_and_nothing_of_before_comes_after() {
         }
         let mut changed = false;
         bus.until(|event| match event {
-            BusEvent::Link(Link::Down { lineage_changed, .. }) => {
+            BusEvent::Link(LinkChange::Down { lineage_changed, .. }) => {
                 changed |= lineage_changed;
                 None
             }
-            BusEvent::Link(Link::Up) => Some(()),
+            BusEvent::Link(LinkChange::Up) => Some(()),
             _ => None,
         })
         .await;
@@ -255,7 +255,7 @@ async fn a_subscription_that_is_lost_on_a_live_link_is_mended() {
         bus.until(|event| match event {
             BusEvent::Doubt(_) => Some(()),
             // Without its own probe channel the link is deaf.
-            BusEvent::Link(Link::Down { .. }) if request == "UNSUBSCRIBE" => Some(()),
+            BusEvent::Link(LinkChange::Down { .. }) if request == "UNSUBSCRIBE" => Some(()),
             BusEvent::Link(link) => panic!("{link:?}"),
             _ => None,
         })

@@ -8,7 +8,7 @@ use crate::support::{
     redis::RedisServer,
 };
 use carillon::{
-    bus::{BusError, BusEvent, History, Link, Settings},
+    bus::{BusError, BusEvent, History, LinkChange, Settings},
     protocol::EntryId,
 };
 use futures_util::future::join_all;
@@ -73,7 +73,7 @@ async fn a_long_log_over_a_slow_link_costs_neither_the_link_nor_the_reader() {
     let history = bus.bus.history(topic("comments:1"), before).await.unwrap();
     assert_eq!(seqs(&history), (1..=500).collect::<Vec<_>>());
     while let Ok(said) = bus.events.try_recv() {
-        assert!(!matches!(said, BusEvent::Link(Link::Down { .. })), "{said:?}");
+        assert!(!matches!(said, BusEvent::Link(LinkChange::Down { .. })), "{said:?}");
     }
     bus.end().await;
 }

@@ -245,7 +245,7 @@ async fn a_right_that_is_taken_from_a_running_node_is_missed_aloud_or_not_at_all
                     None
                 }
                 BusEvent::Proof { .. } if came => Some(false),
-                BusEvent::Link(Link::Down { .. }) => Some(true),
+                BusEvent::Link(LinkChange::Down { .. }) => Some(true),
                 _ => None,
             })
             .await;

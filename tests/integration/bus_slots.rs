@@ -8,7 +8,7 @@ use crate::support::{
     proxy::Proxy,
     redis::{RedisServer, until},
 };
-use carillon::bus::{BusEvent, Content, Link, Settings};
+use carillon::bus::{BusEvent, Content, LinkChange, Settings};
 
 async fn cluster(masters: usize) -> RedisCluster {
     tokio::task::spawn_blocking(move || RedisCluster::start(masters, 0)).await.unwrap()
@@ -120,7 +120,7 @@ async fn subscriptions_that_change_all_the_time_are_never_taken_for_lost() {
         bus.bus.unsubscribe(subjects).await;
     }
     while let Ok(said) = bus.events.try_recv() {
-        assert!(!matches!(said, BusEvent::Doubt(_) | BusEvent::Link(Link::Down { .. })), "{said:?}");
+        assert!(!matches!(said, BusEvent::Doubt(_) | BusEvent::Link(LinkChange::Down { .. })), "{said:?}");
     }
     bus.end().await;
 }

@@ -8,7 +8,7 @@ use crate::support::{
     redis::{RedisServer, until},
 };
 use carillon::{
-    bus::{BusError, BusEvent, Content, Link, redis},
+    bus::{BusError, BusEvent, Content, LinkChange, redis},
     protocol::{EntryId, Kind, Whom},
 };
 
@@ -22,11 +22,11 @@ async fn works(bus: &mut TestBus, at: &str) {
 async fn up_again(bus: &mut TestBus) -> bool {
     let mut changed = false;
     bus.until(|event| match event {
-        BusEvent::Link(Link::Down { lineage_changed, .. }) => {
+        BusEvent::Link(LinkChange::Down { lineage_changed, .. }) => {
             changed |= lineage_changed;
             None
         }
-        BusEvent::Link(Link::Up) => Some(()),
+        BusEvent::Link(LinkChange::Up) => Some(()),
         _ => None,
     })
     .await;
@@ -171,7 +171,7 @@ async fn a_slot_that_moves_takes_its_subscriptions_along() {
     let before = bus.bus.heads(vec![topic("comments:1")]).await.remove(0).unwrap();
     cluster.move_slot(slot, owner, to);
     // Nothing tells us but the numbers of subscriptions, or the link that is built anew.
-    bus.until(|event| matches!(event, BusEvent::Doubt(_) | BusEvent::Link(Link::Up)).then_some(())).await;
+    bus.until(|event| matches!(event, BusEvent::Doubt(_) | BusEvent::Link(LinkChange::Up)).then_some(())).await;
     bus.all_work(&["comments:1".into()]).await;
     let after = bus.bus.heads(vec![topic("comments:1")]).await.remove(0).unwrap();
     assert_ne!(after.lineage, before.lineage);

@@ -4,7 +4,7 @@
 use carillon::{
     bus::{BusError, Head, History, Marks},
     protocol::{Event, Subject},
-    relay::{Answer, Place, Stamp, to_renew},
+    relay::{Answer, FeedPlace, Stamp, to_renew},
 };
 
 use crate::{
@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// Outcomes of heads, each with the place that it was asked for.
-type Heads = Vec<(Place, Result<Head, BusError>)>;
+type Heads = Vec<(FeedPlace, Result<Head, BusError>)>;
 
 fn away() -> BusError {
     BusError::Away("no link".into())
@@ -180,7 +180,7 @@ fn heads(reply: Result<Reply, BusError>) -> Result<Vec<Result<Head, BusError>>, 
     Ok(tops.into_iter().map(head).collect())
 }
 
-fn placed(places: Vec<Place>, heads: Result<Vec<Result<Head, BusError>>, BusError>) -> Heads {
+fn placed(places: Vec<FeedPlace>, heads: Result<Vec<Result<Head, BusError>>, BusError>) -> Heads {
     match heads {
         Ok(heads) => places.into_iter().zip(heads).collect(),
         Err(error) => places.into_iter().map(|place| (place, Err(error.clone()))).collect(),

@@ -6,9 +6,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use carillon::{
-    bus::{BusError, BusEvent, Content, Delivery, Head, Link as LinkEvent},
+    bus::{BusError, BusEvent, Content, Delivery, Head, LinkChange},
     protocol::{Heard, Lineage, Revocation, Subject, Topic},
-    relay::{Place, Stamp},
+    relay::{FeedPlace, Stamp},
 };
 
 use crate::{
@@ -46,10 +46,10 @@ pub(crate) enum Work {
     Read(Stamp, Topic, carillon::protocol::EntryId),
     Marks(Stamp),
     Mark(Stamp, String, u64),
-    Look(Stamp, Vec<Place>, bool),
-    LookMarks(Stamp, Vec<(Place, Result<Head, BusError>)>, bool),
-    LookRenew(Stamp, Vec<(Place, Result<Head, BusError>)>, Vec<String>),
-    Heads(Stamp, Vec<Place>),
+    Look(Stamp, Vec<FeedPlace>, bool),
+    LookMarks(Stamp, Vec<(FeedPlace, Result<Head, BusError>)>, bool),
+    LookRenew(Stamp, Vec<(FeedPlace, Result<Head, BusError>)>, Vec<String>),
+    Heads(Stamp, Vec<FeedPlace>),
     Attach,
     Probe(u64),
     Time(u64),
@@ -192,7 +192,7 @@ impl World {
                 if !link.up {
                     link.up = true;
                     let held = std::mem::take(&mut link.held);
-                    self.event(node, BusEvent::Link(LinkEvent::Up));
+                    self.event(node, BusEvent::Link(LinkChange::Up));
                     for event in held {
                         self.event(node, event);
                     }
@@ -296,7 +296,7 @@ impl World {
         if lineage_changed {
             bus.known = None;
         }
-        self.event(node, BusEvent::Link(LinkEvent::Down { reason: "lost".into(), lineage_changed }));
+        self.event(node, BusEvent::Link(LinkChange::Down { reason: "lost".into(), lineage_changed }));
         self.went_down(node);
         for (_, work) in link.asked.into_values() {
             if let Work::Orders(task) = &work {
@@ -349,7 +349,7 @@ impl World {
             revocations_read: 0,
         });
         if changed {
-            let down = LinkEvent::Down { reason: "another history".into(), lineage_changed: true };
+            let down = LinkChange::Down { reason: "another history".into(), lineage_changed: true };
             self.event(node, BusEvent::Link(down));
         }
         self.begin(node, Work::Attach);

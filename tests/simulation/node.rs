@@ -12,7 +12,7 @@ use carillon::{
     config::Layers,
     hub::Hub,
     protocol::{Areas, time},
-    relay::{self, Answer, Command, Input, Now, Relay, Settings, Stamp, Switch},
+    relay::{self, Answer, Command, SwitchInput, Now, Relay, Settings, Stamp, Switch},
     session::{Caller, SessionContext, Limits, SessionSlot, SessionRegistry, SessionPolicy},
     shutdown::Tasks,
     telemetry::traces::Traces,
@@ -206,24 +206,24 @@ impl World {
                 0 if !running.events.is_empty() => {
                     let count = most.min(running.events.len());
                     let mut batch = running.events.drain(..count).collect();
-                    running.switch.take(Input::Events(&mut batch), now);
+                    running.switch.take(SwitchInput::Events(&mut batch), now);
                     break;
                 }
                 1 if !running.answers.is_empty() => {
                     if let Some((stamp, answer)) = running.answers.pop_front() {
-                        running.switch.take(Input::Answer(stamp, answer), now);
+                        running.switch.take(SwitchInput::Answer(stamp, answer), now);
                     }
                     break;
                 }
                 2 if running.ticks > 0 => {
                     running.ticks -= 1;
-                    running.switch.take(Input::Tick { chance }, now);
+                    running.switch.take(SwitchInput::Tick { chance }, now);
                     self.ticked += 1;
                     break;
                 }
                 3 => {
                     if let Ok(command) = running.commands.try_recv() {
-                        running.switch.take(Input::Command(command), now);
+                        running.switch.take(SwitchInput::Command(command), now);
                         break;
                     }
                 }

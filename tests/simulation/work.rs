@@ -5,7 +5,7 @@
 use carillon::{
     bus::{BusError, Sources},
     protocol::{Subject, Topic},
-    relay::{Answer, Place, Question, Stamp},
+    relay::{Answer, FeedPlace, Question, Stamp},
 };
 
 use crate::{
@@ -161,7 +161,7 @@ impl World {
     }
 
     fn call(&mut self, node: usize, number: u64, work: &Work) -> Result<Reply, String> {
-        let topics = |places: &[Place]| places.iter().map(|place| place.topic.clone()).collect();
+        let topics = |places: &[FeedPlace]| places.iter().map(|place| place.topic.clone()).collect();
         let call = match work {
             Work::OpenHeads(_, outcomes) => Call::Heads(openable(outcomes)),
             Work::Read(_, topic, after) => Call::History(topic.clone(), *after),

@@ -29,7 +29,7 @@ use super::{
     target::{Access, Target},
 };
 use crate::{
-    bus::{BusEvent, Link, Settings, arrivals::Arrivals, keys::Keys},
+    bus::{BusEvent, LinkChange, Settings, arrivals::Arrivals, keys::Keys},
     mutant,
     protocol::{Heard, Lineage, Subject},
     shutdown::Tasks,
@@ -223,7 +223,7 @@ impl LinkSupervisor {
     /// Tells of another history, so that nobody compares positions of two.
     async fn note_lineages(&mut self, lineages: &HashSet<Lineage>) {
         if !self.known.is_empty() && !lineages.is_subset(&self.known) {
-            let down = Link::Down { reason: LINEAGE_CHANGED.into(), lineage_changed: true };
+            let down = LinkChange::Down { reason: LINEAGE_CHANGED.into(), lineage_changed: true };
             self.arrivals.tell(BusEvent::Link(down)).await;
         }
         self.known.clone_from(lineages);
@@ -275,7 +275,7 @@ impl LinkSupervisor {
             self.known.clear();
         }
         self.dismantle(link).await;
-        let down = Link::Down { reason: reason.clone(), lineage_changed };
+        let down = LinkChange::Down { reason: reason.clone(), lineage_changed };
         self.arrivals.tell(BusEvent::Link(down)).await;
         reason
     }

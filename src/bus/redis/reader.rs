@@ -21,7 +21,7 @@ use super::{
     revoked::read_order,
 };
 use crate::{
-    bus::{BusEvent, Content, Delivery, Link, QUEUE, Settings, arrivals::Arrivals, keys::Keys, message},
+    bus::{BusEvent, Content, Delivery, LinkChange, QUEUE, Settings, arrivals::Arrivals, keys::Keys, message},
     protocol::{Heard, Topic},
 };
 
@@ -147,7 +147,7 @@ impl Reader {
 
     /// Hands over `Up` and what was held. Only here the reader may wait.
     async fn open(&mut self) {
-        self.arrivals.tell(BusEvent::Link(Link::Up)).await;
+        self.arrivals.tell(BusEvent::Link(LinkChange::Up)).await;
         for event in self.held.take().unwrap_or_default() {
             self.push(event);
         }

@@ -8,7 +8,7 @@ use crate::{
     bus::{BusError, Head},
     hub::RoomId,
     relay::{
-        feed::{Feed, State},
+        feed::{Feed, FeedState},
         question::Stamp,
     },
 };
@@ -29,7 +29,7 @@ pub(in crate::relay) enum Opened {
 impl Feeds {
     /// Feeds that are not yet subscribed to.
     pub(in crate::relay) fn opening(&self) -> impl Iterator<Item = RoomId> {
-        self.behind().filter(|room| self.get(*room).is_some_and(|feed| feed.state() == State::Opening))
+        self.behind().filter(|room| self.get(*room).is_some_and(|feed| feed.state() == FeedState::Opening))
     }
 
     /// Makes a feed for a room that has none; whether it did. `own`: nobody but the node itself follows it.
@@ -52,7 +52,7 @@ impl Feeds {
         head: Result<Option<Head>, BusError>,
         (asked, latest): (Stamp, Stamp),
     ) -> Opened {
-        let Some(feed) = self.by_room.get_mut(&room).filter(|feed| feed.state() == State::Opening) else {
+        let Some(feed) = self.by_room.get_mut(&room).filter(|feed| feed.state() == FeedState::Opening) else {
             return Opened::Nothing;
         };
         match head {

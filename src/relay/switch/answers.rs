@@ -10,8 +10,8 @@ use crate::{
         feed::Arrival,
         feeds::{Opened, Read},
         handed::Hand,
-        log::Entry,
-        question::{Answer, Place, Stamp},
+        log::LogEntry,
+        question::{Answer, FeedPlace, Stamp},
         status,
     },
 };
@@ -121,7 +121,7 @@ impl Switch {
     }
 
     /// Whoever follows the whole area has what a read brings as well: the wire may bring it only after they have left the topic.
-    fn hand(&mut self, every: Option<RoomId>, room: RoomId, topic: &Topic, entry: Entry) {
+    fn hand(&mut self, every: Option<RoomId>, room: RoomId, topic: &Topic, entry: LogEntry) {
         if mutant::is("wire-twice") {
             return;
         }
@@ -147,7 +147,7 @@ impl Switch {
     fn take_looked(
         &mut self,
         stamp: Stamp,
-        heads: Vec<(Place, Result<Head, BusError>)>,
+        heads: Vec<(FeedPlace, Result<Head, BusError>)>,
         marks: Result<Marks, BusError>,
     ) {
         if self.marks.looked(stamp, &marks, &mut self.turn.questions) {
@@ -206,7 +206,7 @@ impl Switch {
     fn take_head(
         &mut self,
         room: RoomId,
-        place: &Place,
+        place: &FeedPlace,
         head: Result<Head, BusError>,
         latest: Stamp,
         marks: &Marks,

@@ -8,7 +8,7 @@ use crate::{
     hub::RoomId,
     mutant,
     protocol::{EntryId, Event, NodeMessage, Reason, Subject, Topic},
-    relay::{deliveries::Wide, feed::Arrival, joins::Joins, marks::Proof, status},
+    relay::{deliveries::Wide, feed::Arrival, joins::Joins, marks::ProbeEcho, status},
 };
 
 /// Bytes of deliveries in one turn, well below any outbox's bound.
@@ -34,8 +34,8 @@ impl Switch {
                     self.hub.flush();
                     match other {
                         BusEvent::Proof { at, asked } => self.prove(at, asked),
-                        BusEvent::Link(bus::Link::Down { reason, .. }) => self.lose_link(&reason),
-                        BusEvent::Link(bus::Link::Up) => self.regain_link(),
+                        BusEvent::Link(bus::LinkChange::Down { reason, .. }) => self.lose_link(&reason),
+                        BusEvent::Link(bus::LinkChange::Up) => self.regain_link(),
                         BusEvent::Doubt(subject) => self.doubt(subject.as_ref()),
                         BusEvent::Refused(subject) => self.refuse(&subject),
                         BusEvent::Revoked { orders, heard } => {
@@ -159,7 +159,7 @@ impl Switch {
 
     /// A probe has come back: everything before it was handed over.
     fn prove(&mut self, at: u64, asked: Instant) {
-        self.marks.prove(Proof { at, asked }, self.turn.now.instant, &mut self.turn.questions);
+        self.marks.prove(ProbeEcho { at, asked }, self.turn.now.instant, &mut self.turn.questions);
         self.link.prove(at);
         if self.link.is_live() {
             self.turn.metrics.proof().renew();

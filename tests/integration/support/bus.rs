@@ -8,7 +8,7 @@ use std::{
 
 use bytes::Bytes;
 use carillon::{
-    bus::{Bus, BusEvent, Content, Delivery, Link, Settings, StartError, redis::Target},
+    bus::{Bus, BusEvent, Content, Delivery, LinkChange, Settings, StartError, redis::Target},
     metrics::Metrics,
     protocol::{Areas, EntryId, Event, Revocations, Subject, Topic},
     shutdown::Tasks,
@@ -104,13 +104,13 @@ impl TestBus {
     }
 
     pub(crate) async fn until_up(&mut self) {
-        self.until(|event| matches!(event, BusEvent::Link(Link::Up)).then_some(())).await;
+        self.until(|event| matches!(event, BusEvent::Link(LinkChange::Up)).then_some(())).await;
     }
 
     /// Until the link is down; the reason and whether the lineage changed.
     pub(crate) async fn until_down(&mut self) -> (String, bool) {
         self.until(|event| match event {
-            BusEvent::Link(Link::Down { reason, lineage_changed }) => Some((reason, lineage_changed)),
+            BusEvent::Link(LinkChange::Down { reason, lineage_changed }) => Some((reason, lineage_changed)),
             _ => None,
         })
         .await

@@ -52,7 +52,7 @@ impl Asked {
 
 /// A room that a session wants to be in step in.
 #[derive(Debug)]
-pub(super) struct Wish {
+pub(super) struct JoinRequest {
     room: RoomId,
     asked: Asked,
     /// How often its log was read for the sake of this.
@@ -70,7 +70,7 @@ pub(super) enum Ready {
     Read(u64),
 }
 
-impl Wish {
+impl JoinRequest {
     /// To be in step in a room, of which this was brought along.
     pub(super) fn new(room: RoomId, asked: Asked) -> Self {
         Self { room, asked, reads: 0 }
