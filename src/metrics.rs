@@ -1,7 +1,7 @@
 //! The figures that a node keeps about itself, in Prometheus' terms (`GET /metrics`).
 //!
 //! All families are registered once, at the start; the delivery path touches plain atomics. Labels are bounded: an
-//! area, a transport, a reason or one of 64 sources, never a topic, a user or an address. Must not know who counts.
+//! area, a transport, a reason or one of 64 sources, never a topic, a user or an address.
 
 pub mod busiest;
 pub mod canary;

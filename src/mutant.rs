@@ -1,7 +1,7 @@
 //! Places where a safeguard can be taken out, so that the fault tests can show that they would notice.
 //!
 //! Only a build with the feature `mutants` asks the environment (`CARILLON_MUTANT`, read once); in every other build the
-//! answer is the constant `false`, and nothing of this is left in the program. Must not know what is guarded.
+//! answer is the constant `false`, and nothing of this is left in the program.
 
 /// Whether the safeguard of this name is taken out.
 #[cfg(feature = "mutants")]

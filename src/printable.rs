@@ -1,8 +1,7 @@
 //! Text of strangers as a terminal may be shown it: what would act there is written out instead.
 //!
 //! An escape sequence colours, renames and moves; a bidi control shows a line in another order than it is read. Each
-//! such character becomes `\u001b`, the way JSON writes it, so that a line of JSON still means the same. Must not know
-//! where a text came from.
+//! such character becomes `\u001b`, the way JSON writes it, so that a line of JSON still means the same.
 
 use std::{borrow::Cow, fmt::Write as _};
 

@@ -1,7 +1,7 @@
 //! Lines of the log that could come in thousands: one of a kind is written every ten seconds, and says how many were left
 //! out since.
 //!
-//! A log that is filled by one trouble hides the next, and costs more than the trouble. Must not know what is logged.
+//! A log that is filled by one trouble hides the next, and costs more than the trouble.
 
 use std::time::{Duration, Instant};
 

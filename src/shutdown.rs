@@ -1,6 +1,4 @@
 //! Who owns the tasks: every task of the node is spawned here, and a shutdown waits for all of them.
-//!
-//! Must not know what the tasks do.
 
 use std::{future::Future, time::Duration};
 

@@ -2,7 +2,7 @@
 //! collectors, on standard error, at the configured level.
 //!
 //! The level is for Carillon itself; libraries are heard from `warn` on, one step less than ours when somebody looks
-//! closely. A panic becomes a line like any other, so that collectors get it too. Must not know what is logged.
+//! closely. A panic becomes a line like any other, so that collectors get it too.
 
 #[cfg(feature = "otlp")]
 mod otlp;

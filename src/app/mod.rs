@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     bus::{self, Bus},
     config::{Config, ConfigError},
-    http::{self, HttpServer, Hosts, InternalState, NodeStatus, PublicState},
+    http::{self, Hosts, HttpServer, InternalState, NodeStatus, PublicState},
     metrics::Metrics,
     relay::Relay,
     session::{Canary, SessionContext, SessionRegistry},
@@ -154,7 +154,8 @@ impl RunningNode {
         let (bus, events) = started.map_err(|e: bus::StartError| AppError::Bus(e.to_string()))?;
         let settings = wiring::relay(config, revocations.clone(), traces.clone());
         let (relay, fatal) = Relay::start(settings, bus.clone(), events, metrics.clone(), &background);
-        let registry = SessionRegistry::new(wiring::limits(config), config.heartbeat.interval, metrics.clone());
+        let registry =
+            SessionRegistry::new(wiring::limits(config), config.heartbeat.interval, metrics.clone());
         background.spawn_until_end(Arc::clone(&registry).sweep(revocations));
         let sessions = Arc::new(SessionContext {
             auth: auth.clone(),
@@ -245,7 +246,12 @@ fn open(
         background.spawn_until_end(Arc::clone(&tls).watch());
         tls.terms()
     });
-    let editors = HttpServer { router: routes, tls, connections: Arc::clone(&internal.connections), ..operators.clone() };
+    let editors = HttpServer {
+        router: routes,
+        tls,
+        connections: Arc::clone(&internal.connections),
+        ..operators.clone()
+    };
     say_where(config, &listeners);
     let stop = CancellationToken::new();
     background.spawn(editors.serve(listeners.public, stop.clone()));

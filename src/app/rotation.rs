@@ -34,7 +34,12 @@ pub(super) fn hangups() -> Option<Signal> {
 }
 
 /// Watches the files until the node ends.
-pub(super) async fn watch(config: Config, seal: Seal, internal: Arc<InternalState>, mut hangup: Option<Signal>) {
+pub(super) async fn watch(
+    config: Config,
+    seal: Seal,
+    internal: Arc<InternalState>,
+    mut hangup: Option<Signal>,
+) {
     let files = config.secret_files();
     while files.is_empty() {
         heard(&mut hangup).await;

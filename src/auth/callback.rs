@@ -17,7 +17,7 @@ use hyper::{
 use serde::Deserialize;
 use tokio::{sync::Semaphore, time::Instant};
 
-use super::{AuthError, Credentials, CallbackContext, fetch::Remote, token::Claims};
+use super::{AuthError, CallbackContext, Credentials, fetch::Remote, token::Claims};
 use crate::{
     config::Secret,
     outbound::Authorities,

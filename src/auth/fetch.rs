@@ -1,6 +1,6 @@
 //! The small HTTP client with which a node asks the CMS: one GET, a time limit, a size limit, no redirects.
 //!
-//! A redirect is not followed because it is usually the way to a login page. Must not know what the answer means.
+//! A redirect is not followed because it is usually the way to a login page.
 
 use std::{path::PathBuf, time::Duration};
 

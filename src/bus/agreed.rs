@@ -1,7 +1,7 @@
 //! What all nodes on one Redis agree on: their configuration, until the library there says something else under a higher
 //! `settings.generation`. Then that counts here too, and this node never puts its own back.
 //!
-//! The areas among it are in [`crate::protocol::Areas`], which changes with them. Must not know how Redis is asked.
+//! The areas among it are in [`crate::protocol::Areas`], which changes with them.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 

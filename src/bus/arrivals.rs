@@ -1,7 +1,7 @@
 //! The queue from the bus to the relay, with the figures and the complaints about what arrives.
 //!
 //! Putting something in never waits: who reads a link and waits for room is cut off by Redis. What does not fit is
-//! gone, and the next thing that fits is preceded by a [`BusEvent::Doubt`]. Must not know where messages come from.
+//! gone, and the next thing that fits is preceded by a [`BusEvent::Doubt`].
 
 use std::{
     collections::HashMap,

@@ -1,5 +1,5 @@
 //! What is refused before it reaches Redis or a memory log: the part of the publish function's verdict that is not
-//! already in the types ([`Event`] is checked when it is read); and what became of it, counted. Must not know where events go.
+//! already in the types ([`Event`] is checked when it is read); and what became of it, counted.
 
 use super::{BusError, Settings};
 use crate::{

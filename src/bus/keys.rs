@@ -2,7 +2,7 @@
 //!
 //! Everything starts with the prefix. The channel of a topic and its log have one name, `<prefix>:<topic>`; companions
 //! carry braces, which no topic may contain, so that they never look like one, and so that a cluster puts them where
-//! they belong: what must be one for all nodes lies in the slot of `{<prefix>}`. Must not know who sends commands.
+//! they belong: what must be one for all nodes lies in the slot of `{<prefix>}`.
 
 use crate::protocol::{Subject, Topic};
 

@@ -2,7 +2,7 @@
 //!
 //! It behaves as Redis with the publish function does (positions, trimmed logs with a time to live, lineage,
 //! de-duplication, marks), so that what works here works there; nothing survives the process, and the lineage says so.
-//! One suite (`tests/integration/bus.rs`) runs against both. Must not know Redis.
+//! One suite (`tests/integration/bus.rs`) runs against both.
 
 mod log;
 

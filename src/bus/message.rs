@@ -1,7 +1,7 @@
 //! What a message on a topic's channel holds: `<epoch>-<seq> <json>` is a recorded event, `<epoch>-0 ` says that the log was
 //! erased and begins anew, and anything else is a live event.
 //!
-//! Anybody who may write to Redis chooses these bytes. Must not know channels, links or who counts what is refused.
+//! Anybody who may write to Redis chooses these bytes.
 
 use bytes::Bytes;
 

@@ -1,6 +1,6 @@
 //! Sources: publishers that vouch for themselves, as Redis keeps them.
 //!
-//! Must not know who is late: `relay` decides that.
+//! Who is late is decided in `relay`.
 
 /// A source as it stands in Redis.
 #[derive(Debug, Clone, PartialEq, Eq)]

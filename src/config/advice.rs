@@ -1,5 +1,5 @@
 //! What is allowed and rarely meant: settings with which a node starts, and which leave a door open. Each is told by
-//! `config check` and when a node starts. Must not know whom it is told.
+//! `config check` and when a node starts.
 
 use ipnet::IpNet;
 use url::{Host, Url};

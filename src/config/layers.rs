@@ -2,7 +2,7 @@
 //!
 //! The `config` crate reads and merges; what it would pass over in silence (an unknown key, a variable with one
 //! underscore too few) or print in full (the line of the file with the password) is dealt with here. The known keys
-//! are those of `default.toml`. Must not know what any key means.
+//! are those of `default.toml`.
 
 use std::{
     collections::BTreeMap,

@@ -1,6 +1,4 @@
 //! The checked values of the two listeners: the public one for browsers, the internal one for publishers and operators.
-//!
-//! Must not know what is served behind them.
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 

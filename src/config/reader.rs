@@ -1,8 +1,7 @@
 //! Takes values out of the merged layers one by one, checks them, and remembers every complaint.
 //!
 //! A reader of our own instead of a deserialised raw struct, because a complaint must name the key, where its value
-//! was written and what is allowed, must never quote a secret, and all complaints should come at once. Must not know
-//! which keys there are.
+//! was written and what is allowed, must never quote a secret, and all complaints should come at once.
 
 use std::{collections::BTreeMap, fmt, ops::RangeInclusive, path::PathBuf, time::Duration};
 

@@ -35,7 +35,8 @@ impl Config {
             let literal = self.literals.get(key).map_or(EMPTY, String::as_str);
             // Texts, numbers, booleans and lists are written in TOML as in JSON.
             let value: serde_json::Value = serde_json::from_str(literal).unwrap_or_else(|_| literal.into());
-            let source = self.source(key).map_or_else(|| ValueSource::Default.to_string(), ToString::to_string);
+            let source =
+                self.source(key).map_or_else(|| ValueSource::Default.to_string(), ToString::to_string);
             (key.clone(), serde_json::json!({"value": value, "source": source}))
         };
         KNOWN.iter().map(entry).collect::<serde_json::Map<_, _>>().into()

@@ -1,7 +1,7 @@
 //! The connections of a listener: how many connections are open, and whether a connection does anything.
 //!
 //! A connection costs a file and some kilobytes, whoever it is; so their number is bounded, a connection without a request
-//! or without progress ends, and a node that is full says so, that balancers go elsewhere. Must not know requests.
+//! or without progress ends, and a node that is full says so, that balancers go elsewhere.
 
 use std::{
     collections::HashMap,
@@ -137,7 +137,11 @@ struct ActivityTimes {
 
 impl Activity {
     pub(super) fn new() -> Self {
-        Self(Arc::new(ActivityTimes { begun: Instant::now(), open: AtomicUsize::new(0), last: AtomicU64::new(0) }))
+        Self(Arc::new(ActivityTimes {
+            begun: Instant::now(),
+            open: AtomicUsize::new(0),
+            last: AtomicU64::new(0),
+        }))
     }
 
     /// A request has come.

@@ -83,14 +83,22 @@ pub(super) async fn poll(
     let StreamQuery { topics, start, carriage, token } =
         StreamQuery::read(request, public.sessions.message_bytes).await.inspect_err(count)?;
     let new = !start.goes_on();
-    let (slot, caller) =
-        enter(&public, public.settings.poll, ProblemCode::PollDisabled, peer, &headers, (token, &topics), new)
-            .await
-            .inspect_err(count)?;
+    let (slot, caller) = enter(
+        &public,
+        public.settings.poll,
+        ProblemCode::PollDisabled,
+        peer,
+        &headers,
+        (token, &topics),
+        new,
+    )
+    .await
+    .inspect_err(count)?;
     let (asker, answer) = oneshot::channel();
     let context = Arc::clone(&public.sessions);
     public.tasks.spawn(session::serve_poll(context, slot, caller, topics, (start, carriage), asker));
-    let stopped = || Problem::new(503, ProblemCode::Draining, "The node is about to stop", "Ask again.").retry_after(1);
+    let stopped =
+        || Problem::new(503, ProblemCode::Draining, "The node is about to stop", "Ask again.").retry_after(1);
     let answer = answer.await.map_err(|_| stopped())?;
     let answer = answer.map_err(|closing| refusal(&closing)).inspect_err(count)?;
     let mut body =

@@ -5,7 +5,7 @@
 //! write to the socket itself. So the socket is shared between hyper and the accept loop. A handler asks for it; when
 //! its answer has come out of the router, with all headers, hyper's side is dropped and the socket goes to who asked.
 //! What the client may have sent behind its request goes with hyper's side, and the head says that the connection ends
-//! with the answer (RFC 9112, 9.6). Must not know sessions.
+//! with the answer (RFC 9112, 9.6).
 
 use std::{
     io::{self, IoSlice, Write},

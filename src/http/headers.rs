@@ -1,7 +1,5 @@
 //! Headers as the RFCs say they are read: repeated fields are one list, bytes outside ASCII stay as they came, and a
 //! request has one host (RFC 9110, 5.3 and 7.2; RFC 9113, 8.2.3 and 8.3.1).
-//!
-//! Must not know what a header is for.
 
 use axum::http::{HeaderMap, HeaderValue, Request, Version, header, header::HeaderName, uri::Authority};
 

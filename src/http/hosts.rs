@@ -1,7 +1,5 @@
 //! The names by which the internal listener is reached. A page can make a name of its own point to this listener (DNS rebinding),
 //! and its browser then takes what it reads there for the page's own: but it says that name in `Host`.
-//!
-//! Must not know what is served there.
 
 use std::net::IpAddr;
 

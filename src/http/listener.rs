@@ -2,7 +2,7 @@
 //!
 //! Our own, because a ready-made one waits for ever for the headers of a slow client, leaves Nagle's algorithm on and
 //! forgets upgraded sockets. When the process is out of file descriptors, newcomers are turned away and those who are
-//! there are served on. Must not know routes.
+//! there are served on.
 
 use std::{
     convert::Infallible,
@@ -39,7 +39,7 @@ use tokio_util::sync::CancellationToken;
 use tower_service::Service;
 
 use super::{
-    connections::{Activity, Connections, ConnectionPermit, household},
+    connections::{Activity, ConnectionPermit, Connections, household},
     handover::{Handover, Released, share},
     headers::settle_host,
     refusal::Refusal,
@@ -130,7 +130,8 @@ impl HttpServer {
                         continue;
                     };
                     let (server, stop, permit) = (Arc::clone(&server), stop.clone(), Arc::new(permit));
-                    server.tasks
+                    server
+                        .tasks
                         .clone()
                         .spawn(async move { server.connection(socket, address, permit, stop).await });
                 }

@@ -1,11 +1,10 @@
 //! Both listeners: HTTP in front of sessions, for publishers and for operators.
 //!
-//! Handlers read a request, ask whoever knows, and write an answer; problems go out as RFC 9457 documents. Must not
-//! know what a session does once it is inside.
+//! Handlers read a request, ask whoever knows, and write an answer; problems go out as RFC 9457 documents.
 
 mod assets;
-mod cors;
 mod connections;
+mod cors;
 pub mod demo;
 mod disconnect;
 mod events;
@@ -23,10 +22,10 @@ mod publish;
 mod refusal;
 pub mod routes;
 pub mod status;
+mod stream_query;
 mod tls;
 mod tls_stream;
 mod upgrade;
-mod stream_query;
 
 pub use connections::Connections;
 pub use hosts::Hosts;

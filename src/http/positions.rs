@@ -35,7 +35,10 @@ pub(super) async fn positions(
     let permission = internal.permission(&headers).await?;
     let bad = |code, detail: String| Problem::new(400, code, "Not a question", detail);
     let query = query.map_err(|why| {
-        bad(ProblemCode::BadRequest, format!("Ask for /positions?topics=comments:42,projects: {}.", why.body_text()))
+        bad(
+            ProblemCode::BadRequest,
+            format!("Ask for /positions?topics=comments:42,projects: {}.", why.body_text()),
+        )
     })?;
     let mut topics = Vec::new();
     for text in query.0.topics.split(',').filter(|text| !text.is_empty()) {
@@ -45,8 +48,8 @@ pub(super) async fn positions(
             return Err(Problem::new(403, ProblemCode::Forbidden, "Not allowed", detail).into());
         }
         // Who follows a key follows its area.
-        let area =
-            Topic::parse(topic.area(), &internal.areas).map_err(|e| bad(ProblemCode::BadTopic, e.to_string()))?;
+        let area = Topic::parse(topic.area(), &internal.areas)
+            .map_err(|e| bad(ProblemCode::BadTopic, e.to_string()))?;
         for topic in [topic, area] {
             if !topics.contains(&topic) {
                 topics.push(topic);

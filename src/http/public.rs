@@ -15,7 +15,7 @@ use super::{
     refusal::no_room,
 };
 use crate::{
-    auth::{AuthError, Credentials, CallbackContext},
+    auth::{AuthError, CallbackContext, Credentials},
     metrics::ReasonLabel,
     protocol::{Problem, ProblemCode},
     session::{Caller, SessionContext, SessionSlot},
@@ -77,7 +77,12 @@ impl PublicState {
     }
 
     /// What a CMS is told about a request. `topics` are those that it asks for; empty where they come later.
-    pub(super) fn callback_context(&self, headers: &HeaderMap, peer: Peer, topics: &[String]) -> CallbackContext {
+    pub(super) fn callback_context(
+        &self,
+        headers: &HeaderMap,
+        peer: Peer,
+        topics: &[String],
+    ) -> CallbackContext {
         if !self.sessions.auth.can_renew() {
             return CallbackContext::default();
         }
@@ -110,7 +115,9 @@ impl PublicState {
             credentials = credentials.with_token(token);
         }
         // A token that comes later is asked about in the same place.
-        let later = auth.can_renew().then(|| Box::new(CallbackContext { topics: Vec::new(), ..callback_context.clone() }));
+        let later = auth
+            .can_renew()
+            .then(|| Box::new(CallbackContext { topics: Vec::new(), ..callback_context.clone() }));
         credentials = credentials.with_callback_context(callback_context);
         let verdict =
             if new { auth.renew(&credentials).await } else { auth.authenticate(&credentials).await };
@@ -122,7 +129,8 @@ impl PublicState {
             // `connect` may bring the token.
             Err(AuthError::Missing(_)) => Ok(Caller { callback_context: later, ..Caller::default() }),
             Err(AuthError::Away(why)) => {
-                Err(Problem::new(503, ProblemCode::AuthAway, "Nobody can be let in at the moment", why).retry_after(5))
+                Err(Problem::new(503, ProblemCode::AuthAway, "Nobody can be let in at the moment", why)
+                    .retry_after(5))
             }
             Err(AuthError::Refused(why)) => {
                 self.count(false)?;

@@ -79,7 +79,8 @@ pub(super) async fn publish(
     let checked = match check(&internal, &permission, &body, live) {
         // The areas and the limit may just have become others: publishers need not wait until the node has noticed.
         Err(problem)
-            if matches!(problem.code, ProblemCode::BadTopic | ProblemCode::BadEvent) && internal.bus.renew_settings().await =>
+            if matches!(problem.code, ProblemCode::BadTopic | ProblemCode::BadEvent)
+                && internal.bus.renew_settings().await =>
         {
             check(&internal, &permission, &body, live)
         }
@@ -116,7 +117,12 @@ fn is_live(options: &Result<Query<Options>, QueryRejection>) -> Result<bool, Pro
 }
 
 /// Checks everything; the first trouble is the answer, with the element it is in.
-fn check(internal: &InternalState, permission: &Permission, body: &[u8], live: bool) -> Result<Vec<Checked>, Problem> {
+fn check(
+    internal: &InternalState,
+    permission: &Permission,
+    body: &[u8],
+    live: bool,
+) -> Result<Vec<Checked>, Problem> {
     let (elements, batch) = read(body)?;
     let named = |index: usize, problem: Problem| problem.with("element", index).with("batch", batch);
     let check_one = |(index, element): (usize, Element)| {
@@ -231,7 +237,11 @@ fn run_length(elements: &VecDeque<Checked>, live: bool) -> usize {
 }
 
 /// Publishes elements of one topic in one step. `None`: Redis took none of them, and each has to be told why.
-async fn send_together(internal: &InternalState, run: &[Checked], failed: &mut BatchFailures) -> Option<Vec<Outcome>> {
+async fn send_together(
+    internal: &InternalState,
+    run: &[Checked],
+    failed: &mut BatchFailures,
+) -> Option<Vec<Outcome>> {
     let topic = run.first()?.topics.first()?;
     if failed.away || failed.topics.contains(topic) {
         return None;

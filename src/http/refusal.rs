@@ -6,7 +6,11 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use crate::{bus::BusError, protocol::{Problem, ProblemCode}, session::Full};
+use crate::{
+    bus::BusError,
+    protocol::{Problem, ProblemCode},
+    session::Full,
+};
 
 /// The largest body of a request: a batch of many events.
 pub(super) const BODY: usize = 8 << 20;
@@ -69,7 +73,9 @@ pub(super) fn bus_problem(error: &BusError) -> Problem {
     let (status, code) = match error {
         BusError::Away(_) => (503, ProblemCode::RedisAway),
         BusError::Refused(_) => (503, ProblemCode::RedisRefuses),
-        BusError::Event(_) => return Problem::new(400, ProblemCode::BadEvent, "Not published", error.to_string()),
+        BusError::Event(_) => {
+            return Problem::new(400, ProblemCode::BadEvent, "Not published", error.to_string());
+        }
     };
     Problem::new(status, code, "Not published", error.to_string()).retry_after(1)
 }
@@ -87,7 +93,9 @@ pub(super) fn not_tried() -> Problem {
 /// Why there is no room.
 pub(super) fn no_room(full: Full) -> Problem {
     let (code, detail, seconds) = match full {
-        Full::Node => (ProblemCode::TooManySessions, "This node has as many sessions as it may (limits.sessions).", 5),
+        Full::Node => {
+            (ProblemCode::TooManySessions, "This node has as many sessions as it may (limits.sessions).", 5)
+        }
         Full::Address => (
             ProblemCode::TooManySessions,
             "This address has as many sessions as it may (limits.sessions_per_address).",

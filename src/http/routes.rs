@@ -81,9 +81,9 @@ async fn answer_to_its_names(
     if spared || internal.hosts.know(headers) || internal.permission(headers).await.is_ok() {
         return next.run(request).await;
     }
-    let detail =
-        "The internal listener is not known by the name in Host: write it into internal.hosts, or send a token.";
-    Refusal::from(Problem::new(403, ProblemCode::Forbidden, "Not a name of this listener", detail)).into_response()
+    let detail = "The internal listener is not known by the name in Host: write it into internal.hosts, or send a token.";
+    Refusal::from(Problem::new(403, ProblemCode::Forbidden, "Not a name of this listener", detail))
+        .into_response()
 }
 
 /// Asks who it is before the body is read: whoever may do nothing sends megabytes in vain.

@@ -79,7 +79,8 @@ impl StreamQuery {
             let detail = "Send the wish as a JSON object, with Content-Type: application/json.";
             return Err(Problem::new(415, ProblemCode::NotJson, "Not JSON", detail));
         }
-        let late = |_| Problem::new(408, ProblemCode::BodyTime, "The body took too long", "Send it in one piece.");
+        let late =
+            |_| Problem::new(408, ProblemCode::BodyTime, "The body took too long", "Send it in one piece.");
         let body = tokio::time::timeout(BODY_TIME, to_bytes(body, most)).await.map_err(late)?;
         let body = body.map_err(|_| {
             let detail = format!("A body has at most {most} bytes (limits.message_bytes).");

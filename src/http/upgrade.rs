@@ -17,8 +17,8 @@ use hyper_util::{rt::TokioIo, server::conn::auto::upgrade::downcast};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::{
-    PublicState, connections::ConnectionPermit, handover::SharedSocket, headers::items, listener::Peer, refusal::Refusal,
-    tls_stream::TlsStream,
+    PublicState, connections::ConnectionPermit, handover::SharedSocket, headers::items, listener::Peer,
+    refusal::Refusal, tls_stream::TlsStream,
 };
 use crate::{
     protocol::{Problem, ProblemCode},
@@ -38,7 +38,8 @@ pub(super) async fn websocket(
     let upgrade = request.extensions.remove::<OnUpgrade>();
     let permit = request.extensions.remove::<Arc<ConnectionPermit>>();
     let result = enter(&public, &request, upgrade, peer).await;
-    let (slot, caller, answer, upgrade) = result.inspect_err(|problem| public.refused(problem.code.name()))?;
+    let (slot, caller, answer, upgrade) =
+        result.inspect_err(|problem| public.refused(problem.code.name()))?;
     let tasks = public.tasks.clone();
     // Two tasks: the second one, which lives as long as the session, does not carry what only the first one needs.
     tasks.clone().spawn(async move {
@@ -77,7 +78,13 @@ async fn enter(
 }
 
 /// `permit`: the connection counts for as long as the session lasts.
-fn start(public: &Arc<PublicState>, upgraded: Upgraded, slot: SessionSlot, caller: Caller, permit: Option<Arc<ConnectionPermit>>) {
+fn start(
+    public: &Arc<PublicState>,
+    upgraded: Upgraded,
+    slot: SessionSlot,
+    caller: Caller,
+    permit: Option<Arc<ConnectionPermit>>,
+) {
     let context = Arc::clone(&public.sessions);
     match downcast::<TokioIo<SharedSocket>>(upgraded) {
         Ok(parts) => {
@@ -107,7 +114,8 @@ fn handshake(request: &Parts) -> Result<Response, Problem> {
     if !asked || request.version != Version::HTTP_11 {
         return Err(upgrade_missing(request));
     }
-    let bad = |detail: &str| Problem::new(400, ProblemCode::BadHandshake, "Not a WebSocket handshake", detail);
+    let bad =
+        |detail: &str| Problem::new(400, ProblemCode::BadHandshake, "Not a WebSocket handshake", detail);
     let one = |name: header::HeaderName| {
         let mut values = headers.get_all(name).iter();
         values.next().filter(|_| values.next().is_none()).and_then(|value| value.to_str().ok())
@@ -165,5 +173,6 @@ fn upgrade_missing(request: &Parts) -> Problem {
             NEEDED.len()
         )
     };
-    Problem::new(426, ProblemCode::UpgradeMissing, "Not a WebSocket handshake", detail).with("headers", headers)
+    Problem::new(426, ProblemCode::UpgradeMissing, "Not a WebSocket handshake", detail)
+        .with("headers", headers)
 }

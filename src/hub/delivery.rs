@@ -3,7 +3,7 @@
 //! A large room is handed out in shares, by all cores: outboxes are independent of each other, and the call comes back
 //! when all have been served, so that order stays as it is. Measured on two cores: docs/performance.md.
 //!
-//! Whoever follows a topic by key and its area by `area:*` gets each event one way only. Must not know topics' logs.
+//! Whoever follows a topic by key and its area by `area:*` gets each event one way only.
 
 use std::thread::available_parallelism;
 

@@ -1,6 +1,6 @@
 //! Frames: an event encoded once per node, as the bytes that go to every socket.
 //!
-//! Server frames are not masked (RFC 6455, 5.1), so the same bytes serve all sessions. Must not know who reads them.
+//! Server frames are not masked (RFC 6455, 5.1), so the same bytes serve all sessions.
 
 use std::{
     fmt,

@@ -1,7 +1,7 @@
 //! Framing: what the messages of a session look like on its own socket, where they are not frames that all share.
 //!
 //! A WebSocket needs none: the same bytes serve every session. A stream of server-sent events puts the session's own
-//! cursor behind each message; the JSON is encoded once for all the same. Must not know sockets.
+//! cursor behind each message; the JSON is encoded once for all the same.
 
 use bytes::Bytes;
 use tokio::time::Instant;

@@ -1,6 +1,4 @@
 //! Members: how each session stands in the rooms that it follows.
-//!
-//! Must not know why a member stands as it does.
 
 use super::{Follow, Hub, Member, MemberId, RoomId, Standing, rooms::Follower};
 use crate::protocol::{Reason, Subject, Topic};

@@ -2,7 +2,7 @@
 //!
 //! Events are handed over by the hub without waiting: written to the socket at once where it has room, else queued
 //! within a bound. A queue that would grow past the bound loses its *events* (never other messages), and the session
-//! is owed a `resync` for their topics. Must not know topics' positions or who follows what.
+//! is owed a `resync` for their topics.
 
 use std::{
     sync::{
@@ -20,7 +20,7 @@ use super::{
     framing::{Framed, Framing},
     notice::{Closing, Notice, Taken},
     outbox_state::OutboxState,
-    queue::{QueueEntry, Item, Replay},
+    queue::{Item, QueueEntry, Replay},
     socket::Socket,
 };
 use crate::protocol::{NodeMessage, Reason};

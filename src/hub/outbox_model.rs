@@ -158,8 +158,9 @@ impl Model {
                 _ => None,
             });
             let resync = resync.expect("owed, and never told");
-            let later =
-                received.range(number..resync).find(|later| self.handed[**later] == HandedOver::Event(*topic));
+            let later = received
+                .range(number..resync)
+                .find(|later| self.handed[**later] == HandedOver::Event(*topic));
             assert_eq!(later, None, "an event behind one that is missing, before the resync");
         }
     }

@@ -1,6 +1,4 @@
 //! The state of an outbox, behind its lock: what waits, and what the session's task is owed.
-//!
-//! Must not know the lock.
 
 use std::{io, task::Waker};
 
@@ -11,7 +9,7 @@ use super::{
     frame::Frame,
     framing::Framed,
     notice::{Closing, Taken},
-    queue::{QueueEntry, Queue},
+    queue::{Queue, QueueEntry},
     socket::Socket,
 };
 

@@ -1,6 +1,4 @@
 //! What waits in an outbox, in order: events, pieces of logs, messages; and how much of it one write takes.
-//!
-//! Must not know when anything is written, nor who waits for it.
 
 use std::{
     collections::{BTreeSet, VecDeque},

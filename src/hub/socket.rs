@@ -1,7 +1,7 @@
 //! The socket of an outbox: a TCP stream, used without waiting.
 //!
 //! In a build with the feature `simulation` it may also be a scripted one, which takes as many bytes as a schedule says
-//! (tests/simulation). In every other build there is one kind, and the wrapper is nothing at all. Must not know frames.
+//! (tests/simulation). In every other build there is one kind, and the wrapper is nothing at all.
 
 use std::{
     io::{self, IoSlice},

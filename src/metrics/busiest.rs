@@ -2,8 +2,7 @@
 //!
 //! Space-Saving (Metwally, Agrawal, El Abbadi 2005): a name without a counter takes over the smallest one and its count,
 //! so a busy topic is never missed and no count is too low; each tells by how much it may be too high. An hour is six
-//! windows of ten minutes. Memory: `WINDOWS` × `COUNTERS` names of at most 233 bytes, some 200 KB. Must not know what
-//! a topic is.
+//! windows of ten minutes. Memory: `WINDOWS` × `COUNTERS` names of at most 233 bytes, some 200 KB.
 
 use std::{
     collections::{HashMap, VecDeque},

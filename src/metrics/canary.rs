@@ -1,7 +1,7 @@
 //! How long ago a canary last came through: read when it is asked for, so that it goes on growing while none comes.
 //!
 //! A canary is an event that a node publishes and then reads from a socket, as an editor would. Where it is switched off
-//! nothing is told. Must not know how it travels.
+//! nothing is told.
 
 use std::{
     fmt,

@@ -2,7 +2,7 @@
 //!
 //! Made from the text that Prometheus reads, so that both tell the same. Memory is bounded: [`KEPT`] buckets, each with at
 //! most `NAMES` names of a kind, and only those that counted anything: some 200 KB in a busy hour, 3 MB at the very
-//! most. Nothing of it survives the process. Must not know who counts, nor what time it is.
+//! most. Nothing of it survives the process.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},

@@ -1,6 +1,6 @@
 //! What a process has used, as `/proc` tells it: read when it is asked for, so that it costs nothing otherwise.
 //!
-//! Linux only, as Carillon is; elsewhere the figures are missing. Must not know what the process does.
+//! Linux only, as Carillon is; elsewhere the figures are missing.
 
 use std::{fmt, fs, io};
 

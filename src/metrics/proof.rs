@@ -2,7 +2,7 @@
 //! nothing comes.
 //!
 //! A proof is a probe that was published the way events are, came back by the link and passed the relay behind all that
-//! was before it. Must not know probes.
+//! was before it.
 
 use std::{
     fmt,

@@ -1,7 +1,7 @@
 //! What a message claims that a session was told, and how it is held back to less.
 //!
 //! A message that waits behind events says that they were told: by its `at`, and by positions beyond them. When they are
-//! dropped, it must not say so any more. Must not know why they were dropped.
+//! dropped, it must not say so any more.
 
 use std::collections::BTreeSet;
 

@@ -1,6 +1,4 @@
 //! The sources whose changes may be late, as sessions are told: a list that is encoded once for everybody.
-//!
-//! Must not know how it is found out who is late.
 
 use std::{fmt, sync::Arc};
 

@@ -1,6 +1,6 @@
 //! The messages between client and node (docs/contract.md 4.1), the same on every transport.
 //!
-//! Must not know frames, SSE lines or polls: those wrap what is said here.
+//! Frames, SSE lines and polls wrap what is said here.
 
 use serde::{Deserialize, Serialize, Serializer, ser::SerializeMap};
 use std::collections::BTreeMap;

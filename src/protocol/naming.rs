@@ -2,7 +2,7 @@
 //!
 //! That key is what is compared, byte by byte, wherever one editor is told from another: topics, grants, revocations,
 //! renewals, limits. It is made here and nowhere else, because two rules that differ in one letter let two people read
-//! each other's notifications. Must not know topics or tokens.
+//! each other's notifications.
 
 /// The longest key, in bytes as it stands in the topic.
 pub const MAX_KEY_BYTES: usize = 200;

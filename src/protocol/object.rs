@@ -1,6 +1,6 @@
 //! JSON objects and nothing else. What serde derives for a struct also takes an array of its fields in their order, so
 //! that `["ping"]` would be a message. And `null` where a list or an object may be missing, which many languages write
-//! for «none», is as if it were. Must not know what the objects mean.
+//! for «none», is as if it were.
 
 use std::{collections::BTreeMap, fmt, marker::PhantomData};
 

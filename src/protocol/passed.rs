@@ -1,6 +1,6 @@
 //! Which live events a client has had since it was last told everything. They have no numbers, so each is named by a digest.
 //!
-//! As text: `<digest>-<at>` for each, with commas between; `?` stands for some that are not named. Must not know who keeps it.
+//! As text: `<digest>-<at>` for each, with commas between; `?` stands for some that are not named.
 
 use std::fmt;
 

@@ -1,7 +1,7 @@
 //! Positions: where a session stands in a topic.
 //!
 //! An entry's id `<epoch>-<seq>` is a Redis stream id; the lineage before it names the Redis history that the number
-//! belongs to, because a failover can lose a tail and give its numbers out again. Must not know how ids are made.
+//! belongs to, because a failover can lose a tail and give its numbers out again.
 
 use std::{fmt, str::FromStr, sync::Arc};
 

@@ -2,7 +2,7 @@
 //!
 //! One [`Revocations`] is shared by everybody on a node who lets somebody in: the doors look early, the relay looks last,
 //! in its one order. It numbers what it learns, so that an answer of the CMS that was asked for before a revocation
-//! became known counts as older, whatever the clocks say. Must not know Redis, tokens or sessions.
+//! became known counts as older, whatever the clocks say.
 
 use std::{
     collections::HashMap,

@@ -1,6 +1,6 @@
 //! What a session may follow: a topic, or every key of an area.
 //!
-//! Must not know who may follow what (that is `auth::grant`).
+//! Who may follow what is decided in `auth::grant`.
 
 use std::fmt;
 

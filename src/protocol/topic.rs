@@ -1,7 +1,7 @@
 //! Topics: `area` or `area:key`.
 //!
-//! A topic is compared byte by byte, so there is exactly one spelling of it: whoever builds a key encodes the
-//! reserved characters. Must not know who may follow what (that is `auth::grant`).
+//! A topic is compared byte by byte, so there is exactly one spelling of it: whoever builds a key encodes the reserved
+//! characters. Who may follow what is decided in `auth::grant`.
 
 use std::{borrow::Cow, collections::BTreeSet, fmt, sync::Arc};
 

@@ -1,6 +1,6 @@
 //! Handing events to the hub: who is too slow is owed a `resync`, and what is traced gets a span.
 //!
-//! Must not know logs: whoever calls has decided that the event's turn has come.
+//! Whoever calls has decided that the event's turn has come.
 
 use super::{question::Now, resyncs};
 use crate::{

@@ -1,13 +1,13 @@
 //! A feed: what a node knows of one topic's log. Pure: values in, verdicts out, no clock but the one it is given.
 //!
 //! It is in step while every message is the successor of the one before. When something is missing, what arrives is
-//! held, the log is read once, and what was held follows. Must not know sessions.
+//! held, the log is read once, and what was held follows.
 
 use std::time::Instant;
 
 use super::{
     handed::{Hand, Handed},
-    log::{LogEntry, Log, Resumed, drop_strays},
+    log::{Log, LogEntry, Resumed, drop_strays},
     question::Stamp,
 };
 use crate::{

@@ -1,7 +1,7 @@
 //! All feeds of a node: which of them are behind, which cannot be followed at the moment, and whose logs are read.
 //!
 //! One read per log is under way at a time, whoever waits for it, and only so many in all: what a lost link costs is
-//! bounded. Must not know sessions or the hub.
+//! bounded.
 
 mod opening;
 

@@ -2,7 +2,7 @@
 //!
 //! They have no positions, and get each entry by the wire or by a read of the log, whichever is sooner. The wire keeps its
 //! order; a read may overtake it. What a read brings is handed to them where it follows what they have; where something
-//! before it may still be on the way, they are told that something is missing. Pure. Must not know who they are.
+//! before it may still be on the way, they are told that something is missing. Pure.
 
 use crate::{mutant, protocol::EntryId};
 

@@ -1,7 +1,7 @@
 //! Comparing all heads once in a while: a subscription may have died on a live link, or a log been replaced.
 //!
 //! A head that is ahead of its feed is only a suspect at first: what it is ahead by may be on its way. When two probes
-//! have come back before it, it is lost. Must not know what follows from that.
+//! have come back before it, it is lost.
 
 use std::time::{Duration, Instant};
 

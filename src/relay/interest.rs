@@ -1,7 +1,7 @@
 //! What Redis must be subscribed to: rooms to open, rooms to close, and rooms that were left empty and wait a while.
 //!
 //! One question at a time keeps them in order: a subject that is left and wanted again is not closed after it was
-//! opened. Must not know logs or sessions.
+//! opened.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

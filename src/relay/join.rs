@@ -1,17 +1,15 @@
 //! A session on its way into step: what it asked for, and what it is answered.
-//!
-//! Must not know the other joins, or when it is tried again.
 
 use std::{sync::Arc, time::Instant};
 
 use super::{
     feeds::Feeds,
+    join_request::{Asked, JoinRequest, Ready},
     log::Resumed,
     marks::LiveMarks,
     question::Stamp,
     recent::Absence,
     sources::LateSources,
-    join_request::{Asked, Ready, JoinRequest},
 };
 use crate::{
     bus::Marks,

@@ -1,6 +1,4 @@
 //! What a session brings for one room that it wants to be in step in, and whether that can be granted.
-//!
-//! Must not know what else the session asks for.
 
 use super::{feeds::Feeds, log::Resumed};
 use crate::{

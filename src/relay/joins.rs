@@ -3,7 +3,7 @@
 //! A join waits until every topic it names is live, its log, where something is missing, has been read, and the marks
 //! have been read after that. Then, in one go: the answer with positions, the `resync`s, the missed events, and from
 //! there on the live stream. While Redis is away the answer goes out at once, and the rest when Redis is back; a topic
-//! that Redis refuses does not hold up the others. Must not know how Redis is asked.
+//! that Redis refuses does not hold up the others.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -17,14 +17,14 @@ use super::{
     Request,
     feeds::Feeds,
     interest::Interest,
-    join::{Attempt, Join, StartingPoint, Reply},
+    join::{Attempt, Join, Reply, StartingPoint},
+    join_request::{Asked, JoinRequest},
     link::Link,
     marks::LiveMarks,
     question::{Question, Questions, Stamp},
     resyncs::PendingResyncs,
     sources::LateSources,
     status, verdicts,
-    join_request::{Asked, JoinRequest},
 };
 use crate::{
     bus::{BusError, Marks},

@@ -2,7 +2,7 @@
 //!
 //! Up again means: every wanted subject is subscribed to and a probe has come back. Only then are heads compared, gaps
 //! read, marks looked at, and only after that is the node live. What is in doubt is looked at in one question, whatever
-//! raised the doubt, and costs as much as there is in doubt. Must not know sessions.
+//! raised the doubt, and costs as much as there is in doubt.
 
 use std::{
     collections::BTreeSet,
@@ -11,7 +11,7 @@ use std::{
 
 use super::{
     feeds::Feeds,
-    question::{Now, FeedPlace, Question, Questions, Stamp},
+    question::{FeedPlace, Now, Question, Questions, Stamp},
 };
 use crate::{
     hub::{Hub, RoomId},

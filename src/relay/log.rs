@@ -1,7 +1,6 @@
 //! What a node has of one topic's log: where it ends, and its tail.
 //!
-//! Pure. It says what a head or a read of the log shows, and what somebody lacks who comes back. Must not know what is
-//! held, who is asked, or sessions.
+//! Pure. It says what a head or a read of the log shows, and what somebody lacks who comes back.
 
 use std::time::Instant;
 

@@ -3,7 +3,7 @@
 //! For each followed subject it keeps a [`feed::Feed`]: last position, a short tail of encoded frames, and whether it is
 //! in step. One task, the `switch::Switch`, owns all feeds and the hub, so that joining, leaving and delivering
 //! happen in one order and need no locks. Sessions talk to it through [`Relay`], and get every answer through their
-//! outbox, in order with the events. Must not know transports.
+//! outbox, in order with the events.
 
 mod deliveries;
 pub mod feed;
@@ -12,6 +12,7 @@ mod handed;
 mod head_check;
 mod interest;
 mod join;
+mod join_request;
 mod joins;
 mod link;
 mod log;
@@ -26,7 +27,6 @@ mod switch;
 mod tail;
 mod task;
 mod verdicts;
-mod join_request;
 
 use std::{
     sync::{
@@ -42,7 +42,7 @@ pub use self::{
     join::Attempt,
     log::{LogEntry, Resumed},
     marks::{KnownMarks, to_renew},
-    question::{Answer, SwitchInput, Now, Out, FeedPlace, Question, Stamp},
+    question::{Answer, FeedPlace, Now, Out, Question, Stamp, SwitchInput},
     sources::{KnownSources, SourceState},
     switch::{BATCH, Switch},
 };

@@ -1,8 +1,7 @@
 //! What goes into the switch and what comes out of it, as plain values.
 //!
 //! The switch never waits and reads no clock: [`super::task`] hands it inputs, asks the bus its [`Question`]s, and brings
-//! the [`Answer`]s back as inputs. Whoever drives it otherwise (a simulation) does the same. Must not know how Redis is
-//! asked.
+//! the [`Answer`]s back as inputs. Whoever drives it otherwise (a simulation) does the same.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 

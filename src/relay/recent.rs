@@ -3,8 +3,7 @@
 //!
 //! Live events have no numbers, so a session that comes back names those that it had by a digest of their content. Where
 //! that cannot be told apart, nothing is claimed: the session is told `resync`. Nor is anything claimed where a mark shows
-//! that another node has heard more: a live event that was lost on the way here leaves no other trace. Pure. Must not know
-//! sessions, or how marks are kept.
+//! that another node has heard more: a live event that was lost on the way here leaves no other trace. Pure.
 
 use std::collections::{BTreeMap, VecDeque};
 

@@ -1,7 +1,7 @@
 //! The `resync`s that sessions are owed, and the old `at` until they have them.
 //!
 //! A `resync` is sent once per session and reason, when the new starting points of its topics are known. Until then no
-//! event of these topics is delivered. Must not know why anything is owed.
+//! event of these topics is delivered.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

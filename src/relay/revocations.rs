@@ -2,7 +2,7 @@
 //!
 //! A revocation and a `connect` pass through the switch one after the other. Whoever comes first: a member that was
 //! admitted before is closed by the revocation, and one that comes after it is looked at here, whatever was found out
-//! about it earlier. Must not know tokens.
+//! about it earlier.
 
 use std::sync::Arc;
 

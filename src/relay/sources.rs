@@ -3,7 +3,7 @@
 //! A source is late when its oldest event waits for more than [`MAY_WAIT_MS`], or when nobody vouches for it any more. Times are
 //! ages: how long a report holds is counted by this machine's clock from when it is first seen, so that a clock that was set,
 //! or another Redis with another one, makes nobody late. While Redis is away nobody can report, so nobody becomes late then,
-//! nor for a while after. What Redis loses is remembered here, and put back. Must not know sessions.
+//! nor for a while after. What Redis loses is remembered here, and put back.
 
 use std::{
     collections::BTreeMap,

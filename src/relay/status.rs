@@ -1,7 +1,5 @@
 //! What sessions are told of the node's sight of Redis: `live:true` only where everything they follow is in step; and which
 //! sources are late.
-//!
-//! Must not know how that came about.
 
 use super::{feeds::Feeds, link::Link, sources::LateSources};
 use crate::{

@@ -2,7 +2,7 @@
 //!
 //! It owns the hub and the parts, takes inputs (what arrives, what sessions ask, what the bus has answered) and hands each
 //! to the parts that it concerns. It owns no rule: what a log shows is decided by `feed`, when a session is in step by
-//! `joins`, what it is owed by `resyncs`. It never waits and reads no clock. Must not know transports.
+//! `joins`, what it is owed by `resyncs`. It never waits and reads no clock.
 
 mod answers;
 mod arrivals;
@@ -20,7 +20,7 @@ use super::{
     joins::{Around, Joins},
     link::Link,
     marks::{KnownMarks, LiveMarks},
-    question::{SwitchInput, Now, Out, Questions},
+    question::{Now, Out, Questions, SwitchInput},
     resyncs::PendingResyncs,
     revocations::LastLook,
     sources::{KnownSources, LateSources},

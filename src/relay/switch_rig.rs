@@ -17,7 +17,7 @@ use crate::{
         message::{Positions, Welcome},
     },
     relay::{
-        Command, SwitchInput, Now, Request, Settings, Switch,
+        Command, Now, Request, Settings, Switch, SwitchInput,
         question::{Answer, FeedPlace, Question, Stamp},
     },
     telemetry::traces::Traces,

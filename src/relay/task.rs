@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::{
     Command, Shared,
     marks::{self, AHEAD},
-    question::{Answer, SwitchInput, Now, FeedPlace, Question, Stamp},
+    question::{Answer, FeedPlace, Now, Question, Stamp, SwitchInput},
     switch::{BATCH, Switch},
 };
 use crate::{

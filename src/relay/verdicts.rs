@@ -1,7 +1,6 @@
 //! How often each verdict fell: a simulation that never meets one says nothing about it.
 //!
 //! Counted only in a build with the feature `simulation`; in every other build nothing of this is left in the program.
-//! Must not know what is judged.
 
 #[cfg(feature = "simulation")]
 mod counting {

@@ -2,7 +2,7 @@
 //!
 //! It is published with the function, comes back from Redis by pub/sub, passes feed, hub and outbox, and is read from the
 //! other end of a real socket. So an operator knows that events arrive, and how soon, while nobody works. The topic is the
-//! node's own; no client and no publisher can name it. Must not know other sessions.
+//! node's own; no client and no publisher can name it.
 
 use std::{
     io,

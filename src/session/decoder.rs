@@ -1,8 +1,8 @@
 //! What a client sends over a WebSocket: bytes in, messages out.
 //!
 //! tungstenite does the protocol (masks, fragments, control frames, UTF-8). Its context holds about a kilobyte, and
-//! clients are silent nearly always, so it exists only while something has begun and not ended. Must not know
-//! sockets; what it wants to be written (pongs, the echo of a close frame) is handed back as bytes.
+//! clients are silent nearly always, so it exists only while something has begun and not ended. What it wants to be
+//! written (pongs, the echo of a close frame) is handed back as bytes.
 
 use std::io::{self, Cursor, Read, Write};
 
@@ -233,7 +233,8 @@ mod tests {
         wire.extend(frame(0x89, b"ping"));
         wire.extend(frame(0x80, b"wo"));
         wire.extend(frame(0x81, &[b'x'; 3000]));
-        let all = [Incoming::Text("one".into()), Incoming::Text("two".into()), Incoming::Text("x".repeat(3000))];
+        let all =
+            [Incoming::Text("one".into()), Incoming::Text("two".into()), Incoming::Text("x".repeat(3000))];
         for size in [1, 2, 7, 100, wire.len()] {
             let mut decoder = FrameDecoder::new(4096);
             let mut replies = Vec::new();

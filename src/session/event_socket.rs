@@ -27,9 +27,7 @@ pub(super) async fn serve(session: Session) {
     let mut task = EventSocketTask { session, left: LAST_BYTES as u32 };
     let end = loop {
         let end = match std::future::poll_fn(|cx| task.poll_wakeup(cx)).await {
-            Wakeup::Notice(notice) => {
-                Box::pin(task.session.notice(notice)).await.map(End::from)
-            }
+            Wakeup::Notice(notice) => Box::pin(task.session.notice(notice)).await.map(End::from),
             Wakeup::Writable => {
                 task.session.heard();
                 task.session.outbox().unblock();

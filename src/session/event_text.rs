@@ -1,6 +1,6 @@
 //! Server-sent events as text (HTML, 9.2): each message with its type, the JSON on one line, and the cursor behind it.
 //!
-//! The JSON of an event is encoded once for all sessions; the cursor is the session's own. Must not know sockets.
+//! The JSON of an event is encoded once for all sessions; the cursor is the session's own.
 
 use std::io::Write;
 

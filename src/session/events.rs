@@ -7,7 +7,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use super::{
-    Caller, Carriage, SessionContext, SessionSlot, Session, Start, Transport, event_socket,
+    Caller, Carriage, Session, SessionContext, SessionSlot, Start, Transport, event_socket,
     event_text::{BEAT, Chunks, GREETING, Text, with_greeting},
     machine::Input,
     websocket::FAREWELL,

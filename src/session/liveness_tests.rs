@@ -84,7 +84,10 @@ fn whose_rights_have_changed_brings_a_new_token_or_goes() {
     liveness.act(Due::Warn, 1000, 208_000);
     liveness.refresh(210_000);
     assert_eq!(liveness.outbox().pull(9).len(), 1, "an order that comes twice changes nothing");
-    assert_eq!(liveness.due(1000, 230_000, BEAT), Some(Due::Close(CloseCode::Unauthenticated, NOT_REFRESHED)));
+    assert_eq!(
+        liveness.due(1000, 230_000, BEAT),
+        Some(Due::Close(CloseCode::Unauthenticated, NOT_REFRESHED))
+    );
     liveness.hold(Some(900_000), 229_000, true);
     assert_eq!(liveness.due(1000, 230_000, BEAT), None, "a new token came");
     liveness.refresh(240_000);

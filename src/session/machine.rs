@@ -17,7 +17,8 @@ use crate::{
     auth::{Grant, Identity, LEEWAY},
     hub::Closing,
     protocol::{
-        Areas, ClientMessage, CloseCode, ErrorCode, NodeMessage, Proof, Refused, RefusedCode, Resume, Subject,
+        Areas, ClientMessage, CloseCode, ErrorCode, NodeMessage, Proof, Refused, RefusedCode, Resume,
+        Subject,
         message::{Connect, Positions, Welcome},
     },
     relay::Request,
@@ -323,7 +324,13 @@ fn end(identity: &Identity, now: u64) -> Option<u64> {
 
 impl Open {
     /// Sorts what is asked for into what may be followed and what is refused.
-    fn follow(&mut self, policy: &SessionPolicy, way: Way, topics: Vec<String>, resume: Option<Resume>) -> Request {
+    fn follow(
+        &mut self,
+        policy: &SessionPolicy,
+        way: Way,
+        topics: Vec<String>,
+        resume: Option<Resume>,
+    ) -> Request {
         let mut request = Request { subjects: Vec::new(), refused: Vec::new(), resume };
         let mut followed: FxHashSet<Subject> = self.followed.iter().cloned().collect();
         let mut asked = FxHashSet::default();

@@ -1,19 +1,19 @@
 //! Sessions: what an editor's connection says and does, over whichever transport.
 //!
-//! [`machine`] decides (pure), `Session` does what it decided, and one file per transport carries it. Must not know
-//! HTTP: who is at the door was found out before.
+//! [`machine`] decides (pure), `Session` does what it decided, and one file per transport carries it. Who is at the
+//! door was found out before.
 
 mod allowance;
 mod budget;
 mod canary;
 pub mod cursor;
+pub(crate) mod decoder;
 mod event_socket;
 mod event_text;
 mod events;
-pub(crate) mod decoder;
+pub mod liveness;
 pub mod machine;
 mod poll;
-pub mod liveness;
 pub mod registry;
 mod stream;
 mod wakeup;
@@ -25,18 +25,18 @@ pub use budget::Budgets;
 pub use canary::Canary;
 pub use cursor::{Carriage, Cursor, Start};
 pub use events::{OnSocket, open_on_socket as open_events, serve as serve_events};
+pub use liveness::{SessionLiveness, Transport};
 pub use machine::{Machine, SessionPolicy};
 pub use poll::{PollAnswer, serve as serve_poll};
-pub use liveness::{SessionLiveness, Transport};
-pub use registry::{Full, Limits, SessionSlot, SessionRegistry};
+pub use registry::{Full, Limits, SessionRegistry, SessionSlot};
 pub use stream::serve as serve_stream;
 pub use websocket::serve as serve_socket;
 
-use machine::{Input, Output};
 use liveness::TaskRequest;
+use machine::{Input, Output};
 
 use crate::{
-    auth::{AuthError, Authenticator, Credentials, Identity, CallbackContext},
+    auth::{AuthError, Authenticator, CallbackContext, Credentials, Identity},
     hub::{Closing, Notice, Outbox},
     metrics::{CodeLabel, Metrics, ReasonLabel, TransportLabel},
     protocol::{ClientMessage, Refused, RefusedCode, time::now_ms},
@@ -96,7 +96,14 @@ impl Session {
     ) -> Self {
         let liveness = slot.begin(transport, outbox);
         let machine = Machine::new(Arc::clone(&context.policy), transport, caller.identity);
-        Self { context, slot, liveness, machine, credentials: caller.credentials, callback_context: caller.callback_context }
+        Self {
+            context,
+            slot,
+            liveness,
+            machine,
+            credentials: caller.credentials,
+            callback_context: caller.callback_context,
+        }
     }
 
     /// Its client brings its positions back so.
@@ -163,7 +170,9 @@ impl Session {
         }
         // In mode `callback`, the cookies of the handshake do not vouch for a token that came after them.
         let callback_context = self.callback_context.as_deref().cloned().unwrap_or_default();
-        let mut credentials = Credentials::default().with_token(token).with_callback_context(CallbackContext { topics, ..callback_context });
+        let mut credentials = Credentials::default()
+            .with_token(token)
+            .with_callback_context(CallbackContext { topics, ..callback_context });
         match self.context.auth.renew(&credentials).await {
             Ok(identity) => {
                 // What is followed changes by and by: renewals name no topics.

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::{sync::oneshot, time::Instant};
 
 use super::{
-    Caller, Carriage, SessionContext, Cursor, SessionSlot, Session, Start, Transport, cursor::refused_digest,
+    Caller, Carriage, Cursor, Session, SessionContext, SessionSlot, Start, Transport, cursor::refused_digest,
     machine::Input,
 };
 use crate::{

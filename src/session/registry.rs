@@ -162,7 +162,8 @@ impl SessionRegistry {
     /// Closes all sessions one after another, spread over `window`.
     pub async fn drain(&self, window: Duration) {
         self.shut();
-        let mut sessions: Vec<_> = self.lock().slots.iter().filter_map(|(_, liveness)| liveness.clone()).collect();
+        let mut sessions: Vec<_> =
+            self.lock().slots.iter().filter_map(|(_, liveness)| liveness.clone()).collect();
         let step = window / u32::try_from(sessions.len()).unwrap_or(u32::MAX).max(1);
         let begun = Instant::now();
         let mut done = 0;
@@ -227,7 +228,8 @@ impl SessionRegistry {
     /// Tells those whose rights have changed: at once, and again after [`LEEWAY`], within which an older token could look
     /// new because clocks differ.
     fn refresh(&self, revocations: &Revocations, now: u64) {
-        let sessions: Vec<_> = self.lock().slots.iter().filter_map(|(_, liveness)| liveness.clone()).collect();
+        let sessions: Vec<_> =
+            self.lock().slots.iter().filter_map(|(_, liveness)| liveness.clone()).collect();
         for liveness in sessions {
             if liveness.proof().is_some_and(|proof| revocations.must_renew(&proof)) {
                 liveness.refresh(now);
@@ -239,7 +241,9 @@ impl SessionRegistry {
         let inner = self.lock();
         let slots = inner.slots.iter().filter(|(key, _)| key % PIECES == piece);
         let sessions = slots.filter_map(|(_, liveness)| liveness.as_ref());
-        sessions.filter_map(|liveness| Some((Arc::clone(liveness), liveness.due(clock, now, self.heartbeat)?))).collect()
+        sessions
+            .filter_map(|liveness| Some((Arc::clone(liveness), liveness.due(clock, now, self.heartbeat)?)))
+            .collect()
     }
 
     /// Milliseconds since the registry was made: a clock that no change of the time of day disturbs. Wraps after 49 days.
@@ -266,7 +270,11 @@ impl SessionSlot {
     /// The session begins.
     pub(super) fn begin(&mut self, transport: Transport, outbox: Arc<Outbox>) -> Arc<SessionLiveness> {
         let registry = self.registry.upgrade();
-        let liveness = Arc::new(SessionLiveness::new(transport, outbox, registry.as_ref().map_or(0, |registry| registry.clock())));
+        let liveness = Arc::new(SessionLiveness::new(
+            transport,
+            outbox,
+            registry.as_ref().map_or(0, |registry| registry.clock()),
+        ));
         if let Some(registry) = registry {
             registry.metrics.sessions.get_or_create(&TransportLabel { transport: transport.name() }).inc();
             let mut inner = registry.lock();
@@ -284,7 +292,9 @@ impl SessionSlot {
 
     /// Counts the session for its editor; `false`: they have too many, or begin too many.
     pub(super) fn admit(&self, user: &str) -> bool {
-        let (Some(registry), Some(liveness)) = (self.registry.upgrade(), &self.liveness) else { return false };
+        let (Some(registry), Some(liveness)) = (self.registry.upgrade(), &self.liveness) else {
+            return false;
+        };
         let mut inner = registry.lock();
         let editor = inner.editors.entry(self.editor(&registry, user)).or_default();
         let most = registry.limits.editor.sessions;
@@ -358,7 +368,11 @@ impl Drop for SessionSlot {
         {
             editor.sessions = editor.sessions.saturating_sub(1);
         }
-        registry.metrics.sessions.get_or_create(&TransportLabel { transport: liveness.transport().name() }).dec();
+        registry
+            .metrics
+            .sessions
+            .get_or_create(&TransportLabel { transport: liveness.transport().name() })
+            .dec();
     }
 }
 

@@ -12,8 +12,8 @@ use std::{
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use super::{
-    Caller, SessionContext, SessionSlot, Session, Transport,
-    decoder::{Incoming, FrameDecoder, too_many_frames},
+    Caller, Session, SessionContext, SessionSlot, Transport,
+    decoder::{FrameDecoder, Incoming, too_many_frames},
     websocket::{End, FAREWELL, LAST_BYTES, take},
 };
 use crate::hub::{
@@ -44,7 +44,15 @@ where
     let outbox = Outbox::pulled(context.outbox_bytes);
     let decoder = FrameDecoder::new(context.message_bytes);
     let session = Session::begin(context, slot, Transport::WebSocket, outbox, caller);
-    let mut task = StreamTask { session, decoder, stream, out: Vec::new(), written: 0, due: false, protocol_broken: false };
+    let mut task = StreamTask {
+        session,
+        decoder,
+        stream,
+        out: Vec::new(),
+        written: 0,
+        due: false,
+        protocol_broken: false,
+    };
     let end = loop {
         let end = match std::future::poll_fn(|cx| task.poll_wakeup(cx)).await {
             StreamWakeup::Notice(notice) => Box::pin(task.notice(notice)).await,
@@ -224,7 +232,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> StreamTask<S> {
         for _ in 0..LAST_BYTES / CHUNK {
             match std::future::poll_fn(|cx| self.poll_wakeup(cx)).await {
                 StreamWakeup::Gone | StreamWakeup::Notice(Notice::Broken) => return None,
-                StreamWakeup::Received(heard) if heard.iter().any(|heard| matches!(heard, Incoming::Closed(_))) => {
+                StreamWakeup::Received(heard)
+                    if heard.iter().any(|heard| matches!(heard, Incoming::Closed(_))) =>
+                {
                     return None;
                 }
                 _ => {}

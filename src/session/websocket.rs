@@ -14,8 +14,8 @@ use std::{
 use bytes::Bytes;
 
 use super::{
-    Caller, SessionContext, SessionSlot, Session, Transport,
-    decoder::{Incoming, FrameDecoder, too_many_frames},
+    Caller, Session, SessionContext, SessionSlot, Transport,
+    decoder::{FrameDecoder, Incoming, too_many_frames},
     machine::Input,
     wakeup::{self, Wakeup},
 };
@@ -42,7 +42,13 @@ pub(super) enum End {
 }
 
 /// Serves a session until it ends. `early`: bytes that came behind the handshake.
-pub async fn serve(context: Arc<SessionContext>, slot: SessionSlot, socket: Socket, early: Bytes, caller: Caller) {
+pub async fn serve(
+    context: Arc<SessionContext>,
+    slot: SessionSlot,
+    socket: Socket,
+    early: Bytes,
+    caller: Caller,
+) {
     let outbox = Outbox::direct(socket, context.outbox_bytes);
     let decoder = FrameDecoder::new(context.message_bytes);
     let session = Session::begin(context, slot, Transport::WebSocket, outbox, caller);

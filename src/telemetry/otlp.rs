@@ -3,8 +3,8 @@
 //! The publisher decides: an event takes part when its `traceparent` (W3C Trace Context, in events by the CloudEvents
 //! extension «Distributed Tracing») says that its trace is sampled, and the spans of all nodes join that trace. All
 //! other events cost one search for that word; where no collector is configured nothing is looked at. Spans leave in
-//! batches from a thread of the SDK, and are dropped where nobody takes them: an event never waits for its trace.
-//! Must not know who follows what. Only in a build with the feature `otlp`; any other has `untraced` in its place.
+//! batches from a thread of the SDK, and are dropped where nobody takes them: an event never waits for its trace. Only
+//! in a build with the feature `otlp`; any other has `untraced` in its place.
 
 use std::{
     fmt,

@@ -1,7 +1,6 @@
 //! How publishers and auditors reach Redis: the right master for a key, wherever it is by now.
 //!
-//! Direct, never through a proxy. Follows MOVED and ASK, and asks the sentinels again after any trouble. Must not know
-//! what is asked.
+//! Direct, never through a proxy. Follows MOVED and ASK, and asks the sentinels again after any trouble.
 
 use std::{collections::HashMap, io};
 

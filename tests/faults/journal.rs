@@ -1,7 +1,6 @@
 //! The journal: what came of each trial, one JSON object a line, so that a long run can be stopped and taken up again.
 //!
-//! What has passed according to it is not tried again; its table shows the slowest trial of each fault. Must not know
-//! how trials are run.
+//! What has passed according to it is not tried again; its table shows the slowest trial of each fault.
 
 use std::{
     collections::{BTreeMap, HashSet},

@@ -1,6 +1,6 @@
 //! Processes that the tests start, stop and kill, each by its own id, and the ports they listen on.
 //!
-//! A process dies with the test that started it, whatever happens to the test. Must not know what the processes are.
+//! A process dies with the test that started it, whatever happens to the test.
 
 use std::{
     fs::File,

@@ -1,7 +1,5 @@
 //! A TCP proxy that behaves as badly as networks do: it holds packets back in either direction, delays, stalls, cuts,
 //! and, where it understands what passes (Redis' protocol), loses single messages and subscriptions.
-//!
-//! Must not know who is on either side.
 
 use std::{
     collections::HashMap,

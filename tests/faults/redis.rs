@@ -1,6 +1,6 @@
 //! Redis servers of the tests' own: alone, under Sentinel, and as a cluster.
 //!
-//! Each keeps its port and its directory over a restart. Must not know Carillon.
+//! Each keeps its port and its directory over a restart.
 
 mod cluster;
 

@@ -1,7 +1,6 @@
 //! The little of Redis' protocol that the tests speak: a client for one connection, and the length of a frame.
 //!
-//! Written for the tests, so that publishers and heads do not depend on the library that the nodes use. Must not know
-//! what is said.
+//! Written for the tests, so that publishers and heads do not depend on the library that the nodes use.
 
 use std::{io, time::Duration};
 

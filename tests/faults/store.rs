@@ -1,6 +1,4 @@
 //! The Redis of a world, whichever of the three it is: its servers, its masters, the way to it.
-//!
-//! Must not know what is done to it.
 
 use anyhow::Result;
 

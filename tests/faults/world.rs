@@ -1,6 +1,6 @@
 //! A world: Redis, nodes, publishers and auditing sessions, real processes all of them, and what is done to them.
 //!
-//! Scenarios change it; the audit at its end decides. Must not know which fault is tried.
+//! Scenarios change it; the audit at its end decides.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},

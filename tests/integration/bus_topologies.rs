@@ -171,7 +171,8 @@ async fn a_slot_that_moves_takes_its_subscriptions_along() {
     let before = bus.bus.heads(vec![topic("comments:1")]).await.remove(0).unwrap();
     cluster.move_slot(slot, owner, to);
     // Nothing tells us but the numbers of subscriptions, or the link that is built anew.
-    bus.until(|event| matches!(event, BusEvent::Doubt(_) | BusEvent::Link(LinkChange::Up)).then_some(())).await;
+    bus.until(|event| matches!(event, BusEvent::Doubt(_) | BusEvent::Link(LinkChange::Up)).then_some(()))
+        .await;
     bus.all_work(&["comments:1".into()]).await;
     let after = bus.bus.heads(vec![topic("comments:1")]).await.remove(0).unwrap();
     assert_ne!(after.lineage, before.lineage);

@@ -1,7 +1,5 @@
 //! The documents against what they describe: docs/configuration.md is what src/config/default.toml says, every link in
 //! README.md and docs/ leads somewhere, every file that they name is there, and the words are plain ones.
-//!
-//! Must not know what the keys mean.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

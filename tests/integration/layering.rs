@@ -1,6 +1,6 @@
 //! Reads the sources and fails where they leave the ladder: a path to a module on the same rung or above, a file that
 //! does not say what it is, a file that has grown too long, a crate used outside its room. Without it the rule «a module
-//! names only modules on lower rungs» holds until the first hurried change. Must not know what the modules do.
+//! names only modules on lower rungs» holds until the first hurried change.
 
 mod circles;
 mod names;

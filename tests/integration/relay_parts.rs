@@ -1,5 +1,5 @@
 //! The relay in parts: whatever has rules keeps its fields to itself, and no type becomes the place where everything is. A
-//! record, which only carries values from one part to another, may show them. Must not know what the parts do.
+//! record, which only carries values from one part to another, may show them.
 
 use std::{collections::BTreeMap, fs};
 

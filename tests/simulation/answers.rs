@@ -1,5 +1,4 @@
-//! What Redis' replies lead to: the next command of a question that needs several, or the answer to the switch. Must not
-//! know how long anything takes.
+//! What Redis' replies lead to: the next command of a question that needs several, or the answer to the switch.
 
 use carillon::{
     bus::{BusError, Head, History, Marks},

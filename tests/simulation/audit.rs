@@ -2,7 +2,7 @@
 //!
 //! Hearing (`hear.rs`) finds what is wrong in itself: an event twice, out of order, behind a hole, of another log, a
 //! `resync` without a reason. The look that is taken once a second finds what is missing: with nothing wrong for ten
-//! seconds, everybody has everything. Must not know how nodes work.
+//! seconds, everybody has everything.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 

@@ -1,5 +1,5 @@
 //! When a `resync` may be said: each reason needs something that happened since the client was last told about the topic.
-//! Whoever refetches without need costs the CMS as much as whoever must. Must not know what nodes think.
+//! Whoever refetches without need costs the CMS as much as whoever must.
 
 use crate::{live::Live, plan::Way, world::World};
 

@@ -1,7 +1,7 @@
 //! A node's bus over the simulated Redis: one command connection and one pub/sub connection, each of which keeps its order
 //! while everything else may take any time, and the rules by which `bus/redis` builds, proves and gives up a link.
 //!
-//! It answers the switch's questions as `relay/task` does over the real bus. Must not know sessions.
+//! It answers the switch's questions as `relay/task` does over the real bus.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,5 +1,5 @@
 //! Clients: they connect, keep positions as docs/contract.md says, come back with them, and hop between nodes. What they hear
-//! goes to the auditor. Must not know what is right.
+//! goes to the auditor.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -9,7 +9,7 @@ use std::{
 use carillon::{
     hub::Closing,
     protocol::Position,
-    session::{PollAnswer, Carriage, Cursor, Start},
+    session::{Carriage, Cursor, PollAnswer, Start},
 };
 use serde_json::{Value, json};
 use tokio::sync::oneshot;

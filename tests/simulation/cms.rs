@@ -1,5 +1,5 @@
-//! The CMS that nodes ask who somebody is, where their editors show cookies: it knows everybody, takes its time, and is away
-//! now and then. Must not know revocations: it is the nodes that have to see which of its answers came too late.
+//! The CMS that nodes ask who somebody is, where their editors show cookies: it knows everybody, takes its time, and is
+//! away now and then. It is the nodes that have to see which of its answers came too late.
 
 use std::sync::{Mutex, MutexGuard};
 

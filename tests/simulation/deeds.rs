@@ -1,4 +1,4 @@
-//! What the steps of a schedule do to the world. Must not know what follows from it.
+//! What the steps of a schedule do to the world.
 
 use bytes::Bytes;
 use carillon::{

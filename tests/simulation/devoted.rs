@@ -1,6 +1,6 @@
 //! Schedules that are devoted to one situation: a cast that is made for it, little else, and the same scene several times,
 //! each time with other distances between its parts. Random schedules play such scenes too seldom to show that a safeguard is
-//! needed. Must not know what they lead to.
+//! needed.
 
 use rand::{RngExt, rngs::SmallRng, seq::IndexedRandom};
 

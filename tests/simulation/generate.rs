@@ -1,5 +1,5 @@
 //! From a seed to a schedule: a few clients of every kind, and a mix of deeds that differs from seed to seed, so that some
-//! schedules are about one fault only and others have everything at once. Must not know what the deeds lead to.
+//! schedules are about one fault only and others have everything at once.
 
 use rand::{RngExt, SeedableRng, rngs::SmallRng, seq::IndexedRandom};
 

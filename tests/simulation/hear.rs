@@ -1,4 +1,4 @@
-//! What clients hear, held against what may be said: each message as it comes. Must not know what is still to come.
+//! What clients hear, held against what may be said: each message as it comes.
 
 use carillon::{
     protocol::{EntryId, Position},

@@ -1,5 +1,4 @@
-//! Live events: what was published without being recorded, who may not know of it, and who should. Must not know how nodes
-//! remember that there was one.
+//! Live events: what was published without being recorded, who may not know of it, and who should.
 
 use std::collections::BTreeSet;
 

@@ -1,7 +1,7 @@
 //! A node: the real switch, hub and outboxes, driven by one scheduler, and around them the sessions of the real transports.
 //!
 //! A turn takes one input of one queue, whichever the schedule likes: events in the order of their link, commands in the
-//! order in which sessions gave them, answers, ticks. Must not know Redis.
+//! order in which sessions gave them, answers, ticks.
 
 use std::{collections::VecDeque, net::IpAddr, sync::Arc, time::Duration};
 
@@ -12,8 +12,8 @@ use carillon::{
     config::Layers,
     hub::Hub,
     protocol::{Areas, time},
-    relay::{self, Answer, Command, SwitchInput, Now, Relay, Settings, Stamp, Switch},
-    session::{Caller, SessionContext, Limits, SessionSlot, SessionRegistry, SessionPolicy},
+    relay::{self, Answer, Command, Now, Relay, Settings, Stamp, Switch, SwitchInput},
+    session::{Caller, Limits, SessionContext, SessionPolicy, SessionRegistry, SessionSlot},
     shutdown::Tasks,
     telemetry::traces::Traces,
 };

@@ -1,5 +1,5 @@
 //! What operators order, on its way: a node keeps it in Redis and then tells every node, and each compares what it knows with
-//! what Redis keeps. What is compared is decided by the node's own code. Must not know whom an order concerns.
+//! what Redis keeps. What is compared is decided by the node's own code.
 
 use std::collections::BTreeMap;
 

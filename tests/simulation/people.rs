@@ -1,6 +1,6 @@
 //! Who the clients are, in schedules that are about that: two of them are one editor. Each shows a token that it was given,
 //! or a cookie that the node asks the CMS about; some show what is good no longer, or say `connect` long after the
-//! handshake. Whoever is refused gets new papers sooner or later. Must not know what is right.
+//! handshake. Whoever is refused gets new papers sooner or later.
 
 use std::{
     sync::{Arc, Mutex, OnceLock},
@@ -9,7 +9,7 @@ use std::{
 
 use carillon::{
     app::wiring,
-    auth::{AuthError, Authenticator, Credentials, CallbackContext, token},
+    auth::{AuthError, Authenticator, CallbackContext, Credentials, token},
     config::{Algorithm, Config, Layers, Secret},
     session::Caller,
 };

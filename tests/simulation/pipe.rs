@@ -1,6 +1,6 @@
 //! The connection between a client and a node, as bytes: a socket buffer of a given size in one direction, any number of
 //! bytes in the other. It is a `Scripted` socket for outboxes that write by themselves, and a stream for those that are
-//! emptied by their task (as with TLS). Must not know frames.
+//! emptied by their task (as with TLS).
 
 use std::{
     collections::VecDeque,

@@ -1,5 +1,5 @@
 //! A schedule: who takes part, and what happens when. All that a seed decides before the first moment is in it, so that a
-//! shorter schedule is the same one with steps left out. Must not know how anything is done.
+//! shorter schedule is the same one with steps left out.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,7 +1,7 @@
 //! A simulated Redis: logs, marks, lineage, clock and refusals as plain values, and the functions' verdicts on them.
 //!
-//! One call is one atomic step, as in Redis. `likeness.rs` holds it against a real server with the real library. Must not
-//! know connections: who is subscribed, and how long anything takes, is the world's business.
+//! One call is one atomic step, as in Redis. `likeness.rs` holds it against a real server with the real library. Who is
+//! subscribed, and how long anything takes, is the world's business.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 

@@ -1,5 +1,5 @@
 //! The node's side of a connection: whoever comes is judged at the door, where the schedule is about that, and then served by
-//! the real transport. Must not know what clients say.
+//! the real transport.
 
 use std::{
     net::Shutdown,
@@ -11,7 +11,7 @@ use bytes::Bytes;
 use carillon::{
     hub::{Closing, Socket},
     protocol::CloseCode,
-    session::{self, PollAnswer, Caller, Carriage, SessionContext, SessionSlot, Start},
+    session::{self, Caller, Carriage, PollAnswer, SessionContext, SessionSlot, Start},
     shutdown::Tasks,
 };
 use tokio::sync::{mpsc, oneshot};

@@ -1,7 +1,6 @@
 //! Who must be out by when, who may be refused, and what each client was told in spite of it. Nothing that is published two
 //! seconds after an operator was told that their order holds reaches whom it shuts out; where a node was not told, or Redis
-//! has lost it, the next comparison may pass first. Whoever shows what no order concerns comes in. Must not know how nodes
-//! learn of orders.
+//! has lost it, the next comparison may pass first. Whoever shows what no order concerns comes in.
 
 use carillon::protocol::{Kind, Whom, revocation::LEEWAY};
 use serde_json::Value;

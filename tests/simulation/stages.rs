@@ -1,6 +1,6 @@
 //! Schedules about who may listen: operators shut editors out, or have them renew, at every stage of a connection. They are
 //! ordinary schedules, with everything that happens in those, and a few scenes more. Where they begin, and how far apart
-//! their parts lie, is left to the seed. Must not know what they lead to.
+//! their parts lie, is left to the seed.
 
 use rand::{RngExt, SeedableRng, rngs::SmallRng, seq::IndexedRandom};
 

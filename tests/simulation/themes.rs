@@ -1,6 +1,6 @@
 //! Short scenes that random deeds would hardly play by themselves: an overflow that is followed by a cut, live events around
 //! a return, a refusal in the middle of a join. Where they begin, whom they meet and how far apart their parts lie is left
-//! to the seed. Must not know what they lead to.
+//! to the seed.
 
 use rand::{RngExt, rngs::SmallRng, seq::IndexedRandom};
 

@@ -1,4 +1,4 @@
-//! Bytes on a connection, as clients make and read them: frames of WebSockets, chunks of HTTP. Must not know clients.
+//! Bytes on a connection, as clients make and read them: frames of WebSockets, chunks of HTTP.
 
 /// A client's frame; a mask of zeros changes nothing.
 pub(crate) fn masked(first: u8, payload: &[u8]) -> Vec<u8> {

@@ -1,6 +1,6 @@
 //! What a node asks of Redis, from the switch's question to the answer: several commands one after another, where the real
 //! bus does so, each sent over the connection that keeps its order. What the link does not live to hear is asked once more
-//! over the next, or given up after three seconds. Must not know when a link is good.
+//! over the next, or given up after three seconds.
 
 use carillon::{
     bus::{BusError, Sources},

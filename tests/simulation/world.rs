@@ -1,5 +1,5 @@
 //! The world of one schedule: virtual time, what happens next, and whoever it happens to. One thread, one order; whatever
-//! takes time takes as long as the seed says. Must not know what is right.
+//! takes time takes as long as the seed says.
 
 use std::{
     cmp::Reverse,

@@ -1,7 +1,7 @@
 //! One connection of a reader: its handshake, its frames, and the check of every event.
 //!
 //! As cheap as can be, since it shares the machine with what it measures: no task, no copy of whole frames, and JSON is
-//! read only where something else than an event comes. Must not know the event loop.
+//! read only where something else than an event comes.
 
 use std::{
     io::{Read, Write},

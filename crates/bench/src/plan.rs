@@ -1,7 +1,7 @@
 //! The plan of a bench: who follows what, and what is published where. The same for the bench and its readers.
 //!
 //! Session `i` follows `per_session` topics in turn, event `e` goes to topic `e % topics` and carries its number there,
-//! so that everyone can tell what must come next without asking. Must not know processes or sockets.
+//! so that everyone can tell what must come next without asking.
 
 use std::net::SocketAddr;
 

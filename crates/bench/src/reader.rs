@@ -1,6 +1,6 @@
 //! A reader: a process with one thread and one epoll that holds many sessions and checks what they receive.
 //!
-//! It obeys orders from stdin and answers on stdout (`order`). Must not know what is measured.
+//! It obeys orders from stdin and answers on stdout (`order`).
 
 use std::{
     collections::VecDeque,
@@ -19,7 +19,7 @@ use slab::Slab;
 use socket2::{Domain, Socket, Type};
 
 use super::{
-    line::{Line, ConnectionStage},
+    line::{ConnectionStage, Line},
     order::{Answer, Connected, Figures, Order, Side},
     plan::Plan,
 };

@@ -171,7 +171,8 @@ impl Doctor {
             return Err(Usage("--origin cannot be sent in a header".into()).into());
         }
         let shown = place.shown();
-        let (mut findings, endpoint) = Endpoint::find(place, visitor, plan.ca.as_deref(), plan.tasks.clone()).await?;
+        let (mut findings, endpoint) =
+            Endpoint::find(place, visitor, plan.ca.as_deref(), plan.tasks.clone()).await?;
         let mut hop = Hop::default();
         if let Some(endpoint) = &endpoint {
             let node = node::ask(endpoint).await;

@@ -1,6 +1,6 @@
 //! `carillon forget`: erases logs in Redis, for people who must delete what was published.
 //!
-//! Followers are told by the function itself, on every node. Must not know how.
+//! Followers are told by the function itself, on every node.
 
 use std::{fmt::Write as _, process::ExitCode, time::Duration};
 

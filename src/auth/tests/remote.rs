@@ -249,9 +249,11 @@ async fn a_set_of_keys_behind_a_url_may_come_late_and_go_away() {
 
 #[tokio::test]
 async fn the_cms_vouches_for_its_own_cookies() {
-    let cms =
-        FakeCms::start((200, json!({"sub": "anna", "topics": ["comments:1"], "expires_in": 900}).to_string()))
-            .await;
+    let cms = FakeCms::start((
+        200,
+        json!({"sub": "anna", "topics": ["comments:1"], "expires_in": 900}).to_string(),
+    ))
+    .await;
     let door = new(&[("mode", "callback"), ("callback_url", &cms.url)]);
     let cookies = Credentials::from_headers(None, Some(b"a=\xff; session=abc".to_vec()), None);
     let anna = door.authenticate(&cookies).await.unwrap();

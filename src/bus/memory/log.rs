@@ -1,6 +1,4 @@
 //! Logs in memory, numbered, trimmed and forgotten as Redis' streams are, and the ids that were seen lately.
-//!
-//! Must not know who follows them.
 
 use std::{
     collections::{HashMap, VecDeque},

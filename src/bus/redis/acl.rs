@@ -2,7 +2,7 @@
 //!
 //! Redis checks what a function does against the rights of its caller, so whoever may publish may do what publishing does,
 //! by hand as well: that is what these lines keep small. A publisher reaches the logs, channels and ids of its areas and
-//! nothing that nodes keep; which command may touch which of them is said by a selector for each. Must not know connections.
+//! nothing that nodes keep; which command may touch which of them is said by a selector for each.
 
 use std::fmt::Write as _;
 

@@ -3,7 +3,7 @@
 //!
 //! Of a cluster's answers MOVED, ASK and TRYAGAIN nobody outside learns: none of them means that something was done, so
 //! the command is sent again, where it belongs. A connection that has shown any trouble is never mended but replaced, with
-//! all others of its link, by [`super::link_supervisor`]. Must not know what is said over it.
+//! all others of its link, by [`super::link_supervisor`].
 
 use std::{
     collections::HashMap,
@@ -22,7 +22,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-pub(super) use super::socket::{SubscriptionChange, PATIENCE, Purpose};
+pub(super) use super::socket::{PATIENCE, Purpose, SubscriptionChange};
 use super::{
     ending::Ending,
     fault::{ConnectError, describe},
@@ -65,7 +65,11 @@ impl Drop for Connection {
 
 impl Connection {
     /// Finds out how Redis lies, and connects to every master; or says why not.
-    pub(super) async fn open(access: Arc<Access>, purpose: Purpose, tasks: &Tasks) -> Result<Self, ConnectError> {
+    pub(super) async fn open(
+        access: Arc<Access>,
+        purpose: Purpose,
+        tasks: &Tasks,
+    ) -> Result<Self, ConnectError> {
         let slots = match access.kind {
             Topology::Single => Slots::only(access.hosts[0].clone()),
             Topology::Sentinel => Slots::only(sentinel::master(&access, tasks).await?),
@@ -105,7 +109,8 @@ impl Connection {
 
     async fn connect(&self, server: &Server) -> Result<Arc<RedisSocket>, ConnectError> {
         let config = self.access.config(server, &self.access.redis, false);
-        let opened = RedisSocket::open(config, server.clone(), self.purpose, self.ending.clone(), &self.tasks);
+        let opened =
+            RedisSocket::open(config, server.clone(), self.purpose, self.ending.clone(), &self.tasks);
         let opened = opened.await;
         let socket = Arc::new(opened.map_err(|error| connect_error(&self.access, server, &error))?);
         let mut sockets = self.sockets.lock().unwrap_or_else(PoisonError::into_inner);
@@ -140,8 +145,9 @@ impl Connection {
             return Ok(socket);
         }
         let connected = self.connect(server).await;
-        let socket = connected
-            .map_err(|connect_error| Error::new(ErrorKind::IO, format!("{server}: {}", connect_error.into_text())))?;
+        let socket = connected.map_err(|connect_error| {
+            Error::new(ErrorKind::IO, format!("{server}: {}", connect_error.into_text()))
+        })?;
         let answer = socket.send("INFO", vec!["replication".into()], PATIENCE).await?;
         if let Some(lineage) = reply::info(&reply::text(answer), "master_replid") {
             self.strangers.lock().unwrap_or_else(PoisonError::into_inner).push(lineage.to_owned());

@@ -1,6 +1,4 @@
 //! How a connection ends: once, for one reason, known to all who use it.
-//!
-//! Must not know sockets.
 
 use std::sync::{
     Mutex, PoisonError,

@@ -1,6 +1,6 @@
 //! What `carillon doctor` finds out about Redis: whether it can be used, and whether it is set up as it should be.
 //!
-//! Looks only; nothing is loaded or changed. Must not know how findings are shown.
+//! Looks only; nothing is loaded or changed.
 
 use std::{
     sync::Arc,
@@ -12,8 +12,8 @@ use tokio::time::timeout;
 
 use super::{
     Target,
-    connection::{SubscriptionChange, Connection, PATIENCE, Purpose},
-    fault::{Fault, ConnectError, describe},
+    connection::{Connection, PATIENCE, Purpose, SubscriptionChange},
+    fault::{ConnectError, Fault, describe},
     fitness::{names, unfit},
     library::{self, Loaded},
     reply, rights,
@@ -93,12 +93,15 @@ async fn look(settings: &Settings, tasks: &Tasks, findings: &mut Vec<Finding>) -
 }
 
 fn refused(what: &'static str, fault: Fault, place: &str) -> Finding {
-    let (ConnectError::Permanent(text) | ConnectError::Transient(text)) = ConnectError::answered(fault, place);
+    let (ConnectError::Permanent(text) | ConnectError::Transient(text)) =
+        ConnectError::answered(fault, place);
     finding(what, Weight::Bad, text)
 }
 
 fn server(info: &str, target: &Target, place: &str, findings: &mut Vec<Finding>) -> Result<(), Finding> {
-    if let Some(ConnectError::Permanent(text) | ConnectError::Transient(text)) = unfit(info, target.is_sharded(), place) {
+    if let Some(ConnectError::Permanent(text) | ConnectError::Transient(text)) =
+        unfit(info, target.is_sharded(), place)
+    {
         return Err(finding("server", Weight::Bad, text));
     }
     let server = match names(info) {

@@ -1,6 +1,4 @@
 //! What went wrong between us and Redis, sorted by what to do about it.
-//!
-//! Must not know which command it was.
 
 use fred::prelude::{Error, ErrorKind};
 

@@ -1,6 +1,6 @@
 //! Whether a server is one that a node can work with, by what it says of itself in INFO.
 //!
-//! Must not know who asks: a link that is built, or `carillon doctor`.
+//! A link that is built, or `carillon doctor`.
 
 use super::{
     fault::{ConnectError, too_old},

@@ -7,9 +7,9 @@ use fred::types::Value;
 use futures_util::future::try_join_all;
 
 use super::{
+    commands::{CommandClient, id, unreadable},
     connection::READ_PATIENCE,
     fault::Fault,
-    commands::{CommandClient, id, unreadable},
 };
 use crate::{bus::Head, protocol::Topic};
 

@@ -1,6 +1,6 @@
 //! How well Redis is, for those who ask: `/readyz`, `/status`, metrics and the log.
 //!
-//! A cause is logged once, where it begins and where it ends. Must not know links.
+//! A cause is logged once, where it begins and where it ends.
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},

@@ -1,7 +1,5 @@
 //! How Redis lies at this moment: who has which slot, and which slots are on their way. Shared by the connections of a
 //! link, so that what one learns all know.
-//!
-//! Must not know connections.
 
 use std::{
     collections::HashMap,

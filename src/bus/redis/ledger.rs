@@ -103,7 +103,11 @@ impl Ledger {
 
     /// The next piece of work, of at most `size` channels; `None` when everything is settled that can be. `places`: where
     /// a channel belongs by now.
-    pub(super) fn work(&mut self, places: impl Fn(&Channel) -> Vec<SubscriptionServer>, size: usize) -> Option<Work> {
+    pub(super) fn work(
+        &mut self,
+        places: impl Fn(&Channel) -> Vec<SubscriptionServer>,
+        size: usize,
+    ) -> Option<Work> {
         let mut work: Option<Work> = None;
         let mut settled = Vec::new();
         for channel in &self.unsettled {

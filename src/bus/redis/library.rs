@@ -2,8 +2,7 @@
 //!
 //! Two nodes that disagree about areas or the length of logs would each be wrong for the other's sessions. So the settings of
 //! the higher generation count for all, in whatever order nodes come: a library of a lower one is replaced, that of a higher
-//! one is adopted, and with equal generations other settings are refused. After that, the newer text counts. Must not know
-//! links.
+//! one is adopted, and with equal generations other settings are refused. After that, the newer text counts.
 
 use std::{cmp::Ordering, time::Duration};
 
@@ -12,7 +11,7 @@ use tracing::{info, warn};
 
 use super::{
     connection::Connection,
-    fault::{Fault, ConnectError},
+    fault::{ConnectError, Fault},
     reply,
 };
 use crate::{

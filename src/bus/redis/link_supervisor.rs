@@ -2,7 +2,7 @@
 //!
 //! A link is one client for commands (with a second connection for logs), one pub/sub connection and the reader on it; they live and die together. A round of
 //! probes, published as events are, must come back every few seconds; a link that has shown any trouble is thrown away
-//! with everything that was queued in it, and what comes after is announced by `Down` and `Up`. Must not know sessions.
+//! with everything that was queued in it, and what comes after is announced by `Down` and `Up`.
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
@@ -17,13 +17,13 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::{
-    health_board::HealthBoard,
+    commands::{CommandClient, LINEAGE_CHANGED},
     connection::{Connection, PATIENCE, Purpose},
-    fault::{Fault, ConnectError, describe, is_trouble},
+    fault::{ConnectError, Fault, describe, is_trouble},
     fitness::{names, unfit},
+    health_board::HealthBoard,
     library,
-    commands::{LINEAGE_CHANGED, CommandClient},
-    reader::{Reader, ProbeToken},
+    reader::{ProbeToken, Reader},
     reply, rights,
     subscriptions::{Agreement, Subscriptions},
     target::{Access, Target},
@@ -95,7 +95,9 @@ impl LinkSupervisor {
                     self.arrivals.tell(BusEvent::Fatal(text)).await;
                     return;
                 }
-                Err(ConnectError::Permanent(text) | ConnectError::Transient(text)) => self.health_board.lost(&text),
+                Err(ConnectError::Permanent(text) | ConnectError::Transient(text)) => {
+                    self.health_board.lost(&text);
+                }
             }
         }
     }
@@ -118,7 +120,8 @@ impl LinkSupervisor {
         self.note_lineages(&lineages).await;
 
         let probes = self.probe_channels(&commands, &masters);
-        let commands = Arc::new(CommandClient::new(Arc::new(commands), reads, self.settings.clone(), lineages));
+        let commands =
+            Arc::new(CommandClient::new(Arc::new(commands), reads, self.settings.clone(), lineages));
         let subscriber = Arc::new(subscriber);
         let number = rand::random::<u64>() >> 1;
         let (reader, returns) =
@@ -257,7 +260,8 @@ impl LinkSupervisor {
     /// Keeps a link until it shows trouble, and takes it down. Returns the reason.
     async fn keep(&mut self, mut link: Built) -> String {
         let [commands, reads, subscriber] =
-            [link.commands.connection(), link.commands.reads(), &*link.subscriber].map(|c| c.closed().clone());
+            [link.commands.connection(), link.commands.reads(), &*link.subscriber]
+                .map(|c| c.closed().clone());
         let trouble = tokio::select! {
             biased;
             () = commands.cancelled() => None,

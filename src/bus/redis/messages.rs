@@ -1,6 +1,6 @@
 //! What Redis pushes, as one stream: straight from fred where there is one server, merged where there are several.
 //!
-//! Each server's messages keep their order. Must not know what they say.
+//! Each server's messages keep their order.
 
 use fred::types::Message;
 use tokio::sync::{

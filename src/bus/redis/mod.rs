@@ -1,20 +1,20 @@
 //! The bus over Redis 7 and later, Valkey, Sentinel and Cluster.
 //!
 //! [`RedisBus`] answers questions over whichever link there is; `link_supervisor` keeps it alive and
-//! says when they are not. Only this folder knows the client (fred) and its ways. Must not know sessions.
+//! says when they are not. Only this folder knows the client (fred) and its ways.
 
 mod acl;
-mod health_board;
+mod commands;
 mod connection;
 mod ending;
 mod examine;
 mod fault;
 mod fitness;
 mod heads;
+mod health_board;
 mod layout;
 mod ledger;
 mod library;
-mod commands;
 mod link_supervisor;
 mod messages;
 mod pages;
@@ -55,10 +55,10 @@ pub use self::{
     target::Target,
 };
 use self::{
-    health_board::HealthBoard,
-    connection::PATIENCE,
-    fault::{Fault, ConnectError},
     commands::CommandClient,
+    connection::PATIENCE,
+    fault::{ConnectError, Fault},
+    health_board::HealthBoard,
     link_supervisor::LinkSupervisor,
     subscriptions::Subscriptions,
 };
@@ -131,11 +131,16 @@ impl RedisBus {
     }
 
     /// The commands of the present link, or of the next one until `deadline`; not `failed`.
-    async fn commands(&self, deadline: Instant, failed: Option<&Arc<CommandClient>>) -> Result<Arc<CommandClient>, BusError> {
+    async fn commands(
+        &self,
+        deadline: Instant,
+        failed: Option<&Arc<CommandClient>>,
+    ) -> Result<Arc<CommandClient>, BusError> {
         let mut commands = self.inner.commands.clone();
         let usable = |commands: &Option<Arc<CommandClient>>| {
-            commands.as_ref()
-                .is_some_and(|commands| !commands.is_lost() && failed.is_none_or(|failed| !Arc::ptr_eq(commands, failed)))
+            commands.as_ref().is_some_and(|commands| {
+                !commands.is_lost() && failed.is_none_or(|failed| !Arc::ptr_eq(commands, failed))
+            })
         };
         let found = match timeout_at(deadline, commands.wait_for(usable)).await {
             Ok(Ok(commands)) => commands.clone(),
@@ -288,7 +293,9 @@ impl RedisBus {
 
     /// See [`super::Bus::renew_settings`].
     pub async fn renew_settings(&self) -> bool {
-        self.with_commands(false, |commands, _| async move { commands.renew_settings().await }).await.unwrap_or(false)
+        self.with_commands(false, |commands, _| async move { commands.renew_settings().await })
+            .await
+            .unwrap_or(false)
     }
 
     /// See [`super::Bus::event_bytes`].

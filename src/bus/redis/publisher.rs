@@ -1,13 +1,13 @@
 //! Publishing without a node: for `carillon publish --redis`, with the rights of a publisher and no more.
 //!
-//! No subscriptions, no probes, nothing is announced. Must not know where events come from.
+//! No subscriptions, no probes, nothing is announced.
 
 use std::{collections::HashSet, sync::Arc};
 
 use super::{
+    commands::CommandClient,
     connection::{Connection, PATIENCE, Purpose},
     fault::ConnectError,
-    commands::CommandClient,
 };
 use crate::{
     bus::{BusError, Settings, Sources, StartError, check},
@@ -33,10 +33,17 @@ impl Publisher {
             Ok(connection) => {
                 // No log is read here.
                 let connection = Arc::new(connection);
-                Ok(CommandClient::new(Arc::clone(&connection), connection, Arc::clone(&settings), HashSet::new()))
+                Ok(CommandClient::new(
+                    Arc::clone(&connection),
+                    connection,
+                    Arc::clone(&settings),
+                    HashSet::new(),
+                ))
             }
             Err(ConnectError::Permanent(text)) => return Err(StartError(text)),
-            Err(ConnectError::Transient(text)) => Err(format!("{place}: {text}: start it, or correct redis.url")),
+            Err(ConnectError::Transient(text)) => {
+                Err(format!("{place}: {text}: start it, or correct redis.url"))
+            }
         };
         Ok(Self { commands, settings })
     }

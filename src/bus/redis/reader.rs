@@ -2,7 +2,7 @@
 //!
 //! It never waits for the relay once the link is up, because Redis cuts off a subscriber that reads too slowly. Before
 //! the first probe has come back it holds everything, so that nothing is delivered ahead of `Up`. It ends with its link;
-//! what it had not handed on is gone. Must not know who is subscribed to what.
+//! what it had not handed on is gone.
 
 use std::{
     collections::HashSet,
@@ -21,7 +21,9 @@ use super::{
     revoked::read_order,
 };
 use crate::{
-    bus::{BusEvent, Content, Delivery, LinkChange, QUEUE, Settings, arrivals::Arrivals, keys::Keys, message},
+    bus::{
+        BusEvent, Content, Delivery, LinkChange, QUEUE, Settings, arrivals::Arrivals, keys::Keys, message,
+    },
     protocol::{Heard, Topic},
 };
 
@@ -189,7 +191,8 @@ impl Reader {
     }
 
     fn probe(&mut self, payload: &[u8]) -> bool {
-        let Some((at, token)) = ProbeToken::parse(payload).filter(|(_, token)| token.link == self.link) else {
+        let Some((at, token)) = ProbeToken::parse(payload).filter(|(_, token)| token.link == self.link)
+        else {
             return false;
         };
         if token.round != self.round.number {

@@ -1,4 +1,4 @@
-//! Reading what Redis and our functions answer. Must not know what was asked.
+//! Reading what Redis and our functions answer.
 
 use bytes::Bytes;
 use fred::types::Value;

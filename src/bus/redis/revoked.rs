@@ -5,14 +5,14 @@
 //! field `change` has a random number, another with every change, so that a look at one field shows whether a node has
 //! read everything: whatever messages were lost, and whichever clock was set. What a node knows and Redis has lost (it
 //! was emptied, or is another one) is written back. Where nodes have a secret (`redis.node_secret`), an order and what is
-//! kept of it are signed. Must not know who is concerned.
+//! kept of it are signed.
 
 use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 
 use bytes::Bytes;
 use serde::Deserialize;
 
-use super::{connection::PATIENCE, fault::Fault, commands::CommandClient, reply, seal::Seal};
+use super::{commands::CommandClient, connection::PATIENCE, fault::Fault, reply, seal::Seal};
 use crate::protocol::{Kind, Revocation, Whom, revocation::Comparison, time::now_ms};
 
 /// The field that is another after every change.
@@ -109,7 +109,8 @@ impl CommandClient {
         if !all && !known.must_compare(change, self.revocations_read.load(Relaxed)) {
             return Ok(Vec::new());
         }
-        let StoredRevocations { change, orders, over, unsigned } = self.read_revocations(known.window()).await?;
+        let StoredRevocations { change, orders, over, unsigned } =
+            self.read_revocations(known.window()).await?;
         for piece in over.chunks(FIELDS) {
             let mut args = vec![key.as_str().into()];
             args.extend(piece.iter().map(|name| name.as_str().into()));

@@ -1,7 +1,6 @@
 //! Whether this user has the rights that a node needs, found out before anything depends on one.
 //!
-//! Redis looks at rights before it does anything, so each command is sent in a form that changes nothing. Must not know what
-//! the commands are used for.
+//! Redis looks at rights before it does anything, so each command is sent in a form that changes nothing.
 
 use std::collections::BTreeSet;
 
@@ -10,7 +9,7 @@ use futures_util::future::join_all;
 
 use super::{
     acl,
-    connection::{SubscriptionChange, Connection, PATIENCE},
+    connection::{Connection, PATIENCE, SubscriptionChange},
     fault::{ConnectError, describe, is_trouble},
 };
 use crate::bus::{Settings, keys::Keys};

@@ -2,7 +2,7 @@
 //!
 //! Rights in Redis keep publishers away from what nodes tell each other. Whoever has more rights than they should, or the
 //! node's own password, still cannot make a seal: HMAC-SHA-256 over the prefix, the kind of what is said, Redis' time, a
-//! random id and the words. Must not know what the words mean.
+//! random id and the words.
 
 use std::{
     collections::HashMap,

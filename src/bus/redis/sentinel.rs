@@ -1,6 +1,6 @@
 //! Asking sentinels where the master is.
 //!
-//! Every error names the sentinel and says what to do. Must not know what the master is used for.
+//! Every error names the sentinel and says what to do.
 
 use std::sync::Arc;
 

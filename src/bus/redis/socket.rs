@@ -2,7 +2,7 @@
 //!
 //! It is never mended: what fred does after a lost connection (subscribe again without telling whether it worked, send
 //! commands a second time) is not what an honest link needs. Of clusters and sentinels fred is told nothing: where
-//! commands go is decided in [`super::connection`]. Must not know what is said over it.
+//! commands go is decided in [`super::connection`].
 
 use std::{sync::Arc, time::Duration};
 
@@ -217,7 +217,11 @@ impl RedisSocket {
     /// Fred takes these commands for answered when they are sent. Redis' refusal comes as the answer to the next command,
     /// which therefore is a ping that leaves together with the first (alone, it could leave after the refusal had come
     /// and been dropped). After a refusal the answers are out of place until all have come in.
-    pub(super) async fn confirmed(&self, change: SubscriptionChange, names: Vec<String>) -> Result<(), Error> {
+    pub(super) async fn confirmed(
+        &self,
+        change: SubscriptionChange,
+        names: Vec<String>,
+    ) -> Result<(), Error> {
         let (pipeline, nonce) = (self.client.pipeline(), self.ending.nonce());
         match change {
             SubscriptionChange::Subscribe => pipeline.subscribe(names).await?,

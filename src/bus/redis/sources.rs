@@ -1,8 +1,8 @@
-//! Sources in Redis: read by nodes, and forgotten by operators. Must not know what is late.
+//! Sources in Redis: read by nodes, and forgotten by operators.
 
 use fred::types::Value;
 
-use super::{connection::PATIENCE, fault::Fault, commands::CommandClient, reply};
+use super::{commands::CommandClient, connection::PATIENCE, fault::Fault, reply};
 use crate::bus::{LostSource, Source, Sources};
 
 impl CommandClient {

@@ -2,7 +2,7 @@
 //!
 //! The wanted set is ours: a link that is built anew subscribes to all of it, and every few seconds the numbers that
 //! Redis knows of our connection are compared with the [`Ledger`]. Subscribing is confirmed by an answer that Redis gives
-//! behind it on the same connection. Must not know what arrives.
+//! behind it on the same connection.
 
 mod compare;
 
@@ -16,7 +16,7 @@ use tokio::{
 
 pub(super) use self::compare::Agreement;
 use super::{
-    connection::{SubscriptionChange, Connection, PATIENCE},
+    connection::{Connection, PATIENCE, SubscriptionChange},
     fault::{describe, is_trouble},
     ledger::{Channel, Ledger, SubscriptionServer, Work},
     reply,
@@ -238,7 +238,11 @@ impl Subscriptions {
     }
 
     async fn begin_together(&self, socket: &RedisSocket, channels: &[Channel]) -> Result<(), Error> {
-        let change = if channels[0].is_pattern() { SubscriptionChange::SubscribePatterns } else { SubscriptionChange::Subscribe };
+        let change = if channels[0].is_pattern() {
+            SubscriptionChange::SubscribePatterns
+        } else {
+            SubscriptionChange::Subscribe
+        };
         socket.confirmed(change, channels.iter().map(|channel| self.name(channel)).collect()).await?;
         let mut ledger = self.ledger();
         for channel in channels {

@@ -1,6 +1,6 @@
 //! Where Redis is and how to get in: what `redis.*` of the configuration says.
 //!
-//! Must not know connections. The password leaves this module only towards the client.
+//! The password leaves this module only towards the client.
 
 use std::{
     fmt,
@@ -170,7 +170,9 @@ impl Target {
             None => (None, decoded(place.user)),
         };
         let database = match (place.kind, place.path) {
-            (Topology::Single | Topology::Cluster, "") | (Topology::Sentinel, _) | (Topology::Cluster, "0") => None,
+            (Topology::Single | Topology::Cluster, "")
+            | (Topology::Sentinel, _)
+            | (Topology::Cluster, "0") => None,
             (Topology::Cluster, path) => {
                 let text =
                     format!("redis.url names the database {path:?}, and a cluster has only 0: take it away");

@@ -1,6 +1,6 @@
 //! TLS towards Redis: which authorities are trusted, and our own certificate.
 //!
-//! Must not know connections. Keys are read from files and never printed.
+//! Keys are read from files and never printed.
 
 use std::path::Path;
 
@@ -23,8 +23,7 @@ pub(super) fn connector(
         Some(path) => trusted(path)?,
         None => system()?,
     };
-    let builder =
-        outbound::tls_client(roots).map_err(|e| StartError(format!("TLS cannot be used: {e}")))?;
+    let builder = outbound::tls_client(roots).map_err(|e| StartError(format!("TLS cannot be used: {e}")))?;
     let config = match (cert, key) {
         (None, None) => builder.with_no_client_auth(),
         (Some(cert), Some(key)) => {

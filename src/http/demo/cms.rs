@@ -1,12 +1,12 @@
 //! The simulated CMS of the demo: projects, items, comments, contents and notifications in memory.
 //!
 //! What `demo/API.md` says, without HTTP: a write changes the state and returns what it changed and the events to publish
-//! afterwards, as a real CMS would after its commit. Must not know the bus.
+//! afterwards, as a real CMS would after its commit.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::objects::{self, About, Comment, ItemContent, Editor, ProjectItem, Notification, Project};
+use super::objects::{self, About, Comment, Editor, ItemContent, Notification, Project, ProjectItem};
 use crate::protocol::{Problem, ProblemCode, time};
 
 /// The longest text, characters.
@@ -209,7 +209,11 @@ impl DemoCms {
         let item = self.set_item(content.project, &content.item, &status, &write.editor)?;
         self.contents[at].version = item.version;
         let saved = content_poke(&item, "content.saved");
-        Ok(DemoChange { name: "content", value: json!(self.contents[at]), pokes: vec![saved, saved_poke(&item)] })
+        Ok(DemoChange {
+            name: "content",
+            value: json!(self.contents[at]),
+            pokes: vec![saved, saved_poke(&item)],
+        })
     }
 
     pub(super) fn notify(&mut self, write: &Write) -> Result<DemoChange, Problem> {
@@ -256,7 +260,12 @@ impl DemoCms {
         self.project(project)?;
         let at = self.items.iter().position(|item| item.project == project && item.id == id);
         at.ok_or_else(|| {
-            Problem::new(404, ProblemCode::NoSuchItem, "No such item", format!("Project {project} has no item {id}."))
+            Problem::new(
+                404,
+                ProblemCode::NoSuchItem,
+                "No such item",
+                format!("Project {project} has no item {id}."),
+            )
         })
     }
 
@@ -272,7 +281,13 @@ impl DemoCms {
         Ok(())
     }
 
-    fn set_item(&mut self, project: u64, id: &str, status: &str, editor: &str) -> Result<ProjectItem, Problem> {
+    fn set_item(
+        &mut self,
+        project: u64,
+        id: &str,
+        status: &str,
+        editor: &str,
+    ) -> Result<ProjectItem, Problem> {
         self.editor(editor)?;
         let at = self.item_at(project, id)?;
         let item = &mut self.items[at];

@@ -1,7 +1,7 @@
 //! The demo: a page like the editing UI of a CMS, and the simulated CMS behind it (`demo/API.md`).
 //!
 //! Served in `dev` and where `demo.enabled` says so. It publishes through the node's bus, exactly as a real CMS would
-//! through Redis. Must not know sessions.
+//! through Redis.
 
 mod cms;
 mod objects;
@@ -77,7 +77,10 @@ pub fn routes(settings: Settings) -> Result<Router, serde_json::Error> {
     let demo = Arc::new(DemoApp { settings, cms: Mutex::new(DemoCms::seed()?) });
     let api = Router::new()
         .route("/setup", get(setup))
-        .route("/state", get(|State(demo): DemoState| async move { answer(demo.look(|cms| Ok(cms.state()))) }))
+        .route(
+            "/state",
+            get(|State(demo): DemoState| async move { answer(demo.look(|cms| Ok(cms.state()))) }),
+        )
         .route(
             "/projects",
             get(|State(demo): DemoState| async move { answer(demo.look(|cms| Ok(cms.projects()))) }),
@@ -128,9 +131,12 @@ async fn from_own_page(State(demo): DemoState, request: Request, next: Next) -> 
         Some(peer) if site == b"none" || site == b"same-origin" => {
             demo.settings.origins.check(headers, *peer)
         }
-        _ => {
-            Err(Problem::new(403, ProblemCode::Origin, "Origin not allowed", "Only the demo's own page may write here."))
-        }
+        _ => Err(Problem::new(
+            403,
+            ProblemCode::Origin,
+            "Origin not allowed",
+            "Only the demo's own page may write here.",
+        )),
     };
     match checked {
         Ok(()) => next.run(request).await,
@@ -150,7 +156,14 @@ fn file(name: &str) -> Response {
         "toasts.js" => ("text/javascript", include_bytes!("../../../demo/toasts.js")),
         "log.js" => ("text/javascript", include_bytes!("../../../demo/log.js")),
         "icon.svg" => ("image/svg+xml", include_bytes!("../../../demo/icon.svg")),
-        _ => return refuse(&Problem::new(404, ProblemCode::NotFound, "Not found", "The demo has no such file.")),
+        _ => {
+            return refuse(&Problem::new(
+                404,
+                ProblemCode::NotFound,
+                "Not found",
+                "The demo has no such file.",
+            ));
+        }
     };
     let mut response = bytes.into_response();
     let headers = response.headers_mut();
@@ -202,7 +215,11 @@ async fn comment(State(demo): DemoState, Path(project): Path<u64>, body: Body) -
     demo.write(body, StatusCode::CREATED, |cms, write| cms.comment(project, write)).await
 }
 
-async fn move_item(State(demo): DemoState, Path((project, item)): Path<(u64, String)>, body: Body) -> Response {
+async fn move_item(
+    State(demo): DemoState,
+    Path((project, item)): Path<(u64, String)>,
+    body: Body,
+) -> Response {
     demo.write(body, StatusCode::OK, |cms, write| cms.move_item(project, &item, write)).await
 }
 
@@ -249,7 +266,8 @@ async fn token(State(demo): DemoState, body: Body) -> Response {
 type Body = Result<axum::body::Bytes, axum::extract::rejection::BytesRejection>;
 
 fn parse<T: for<'de> Deserialize<'de>>(body: Body) -> Result<T, Problem> {
-    let too_large = || Problem::new(413, ProblemCode::TooLarge, "Body too large", format!("At most {BODY} bytes."));
+    let too_large =
+        || Problem::new(413, ProblemCode::TooLarge, "Body too large", format!("At most {BODY} bytes."));
     let body = body.map_err(|_| too_large())?;
     serde_json::from_slice(&body)
         .map_err(|e| Problem::new(400, ProblemCode::BadRequest, "Not the JSON it should be", e.to_string()))

@@ -1,7 +1,7 @@
 //! How feeds come to be in step for the first time, and what a refused subscription means for one.
 //!
 //! What Redis refuses stays behind alone and is asked for again; a feed that was followed before it was refused is in doubt
-//! when it is open again. Must not know who waits for it.
+//! when it is open again.
 
 use super::{Failed, Feeds};
 use crate::{

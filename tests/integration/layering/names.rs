@@ -29,7 +29,10 @@ fn no_two_types_of_a_crate_have_one_name() {
         for file in sources(&root().join(home)) {
             let code = without_comments_and_strings(&fs::read_to_string(&file).unwrap());
             for name in types(&code) {
-                places.entry(name).or_default().push(file.strip_prefix(root()).unwrap().display().to_string());
+                places
+                    .entry(name)
+                    .or_default()
+                    .push(file.strip_prefix(root()).unwrap().display().to_string());
             }
         }
         assert!(places.len() > 10, "only {} types in {home}: is this the right place?", places.len());

@@ -1,6 +1,4 @@
 //! Two ways to one node: what goes wrong on the public one and not on the direct one is the fault of what stands between.
-//!
-//! Must not know how anything was found out.
 
 use super::report::{Finding, Part, Verdict};
 

@@ -46,7 +46,12 @@ pub(super) async fn token(endpoint: &Endpoint, token: Option<&str>) -> Finding {
 
 /// Opens a stream, waits for its beginning, and for something that must come `later` than that: a proxy that buffers may
 /// still pass on what came together with the head of the answer.
-pub(super) async fn sse(endpoint: &Endpoint, hop: &Hop, token: Option<&str>, later: Option<Duration>) -> Finding {
+pub(super) async fn sse(
+    endpoint: &Endpoint,
+    hop: &Hop,
+    token: Option<&str>,
+    later: Option<Duration>,
+) -> Finding {
     let request = endpoint
         .request("/events?topics=")
         .header(header::ACCEPT, "text/event-stream")

@@ -72,7 +72,8 @@ pub(super) async fn open(endpoint: &Endpoint, hop: &Hop) -> Result<(Socket, Find
         .header(header::SEC_WEBSOCKET_VERSION, "13")
         .header(header::SEC_WEBSOCKET_KEY, &key)
         .header(header::SEC_WEBSOCKET_PROTOCOL, "carillon.v1");
-    let response = endpoint.ask(request).await.map_err(|silence| Box::new(silent(&silence, endpoint, hop)))?;
+    let response =
+        endpoint.ask(request).await.map_err(|silence| Box::new(silent(&silence, endpoint, hop)))?;
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         let answer = Answer::read(response).await;
         let hop = if *hop == Hop::Unnamed { &Hop::of(&answer.headers) } else { hop };
@@ -120,8 +121,12 @@ fn silent(silence: &Silence, endpoint: &Endpoint, hop: &Hop) -> Finding {
         ),
         Silence::Gibberish => (
             format!("{} does not answer in HTTP.", endpoint.place.authority),
-            if endpoint.place.secure { "Correct the port." } else { "Write https:// here, or correct the port." }
-                .into(),
+            if endpoint.place.secure {
+                "Correct the port."
+            } else {
+                "Write https:// here, or correct the port."
+            }
+            .into(),
         ),
         Silence::Lost(error) => (
             format!("{} cannot be reached any more ({error}).", endpoint.place.authority),

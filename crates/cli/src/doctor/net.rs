@@ -1,6 +1,6 @@
 //! Down to the bytes: name, TCP, TLS, and HTTP/1.1 over the connection.
 //!
-//! Every request has a connection of its own, as a proxy would treat a newcomer's. Must not know what answers mean.
+//! Every request has a connection of its own, as a proxy would treat a newcomer's.
 
 use std::{
     io,

@@ -92,7 +92,11 @@ fn silent(silence: &Silence, endpoint: &Endpoint) -> Finding {
         ),
         Silence::Gibberish => (
             format!("{authority} does not answer in HTTP."),
-            if endpoint.place.secure { "Correct the port." } else { "Write https:// here, or correct the port." },
+            if endpoint.place.secure {
+                "Correct the port."
+            } else {
+                "Write https:// here, or correct the port."
+            },
         ),
         Silence::Lost(error) => (
             format!("{authority} cannot be reached any more ({error})."),

@@ -1,4 +1,4 @@
-//! An address that is examined, taken apart. Must not know connections.
+//! An address that is examined, taken apart.
 
 use hyper::Uri;
 

@@ -1,6 +1,6 @@
 //! What the bus finds out about Redis, in the words of the report.
 //!
-//! Must not know Redis: what is asked and how it weighs is decided in `bus`.
+//! What is asked and how it weighs is decided in `bus`.
 
 use carillon::{
     bus::{

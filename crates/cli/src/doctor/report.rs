@@ -1,6 +1,4 @@
 //! What the doctor found: a finding for each question, as a table for people or as JSON for programs.
-//!
-//! Must not know how anything was found out.
 
 use std::fmt::Write as _;
 

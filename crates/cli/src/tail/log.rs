@@ -1,6 +1,4 @@
 //! What `carillon tail` has seen: what it prints, what it says about that, and what it brings along when it comes back.
-//!
-//! Must not know where messages come from.
 
 use std::collections::BTreeMap;
 

@@ -1,6 +1,4 @@
 //! Comparing the books with what Redis knows of this connection, and subscribing once more to what was lost.
-//!
-//! Must not know what is done about what may have been missed.
 
 use fred::prelude::{Error, ErrorKind};
 
