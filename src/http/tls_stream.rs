@@ -129,7 +129,7 @@ impl TlsStream {
                     }
                 }
                 Ok(ConnectionState::EncodeTlsData(mut data)) => {
-                    append(&mut self.outgoing, |room| data.encode(room).map_err(Full::from))?;
+                    append(&mut self.outgoing, |room| data.encode(room).map_err(RecordError::from))?;
                 }
                 // All that is sent leaves in the order in which it was made.
                 Ok(ConnectionState::TransmitTlsData(data)) => data.done(),
@@ -140,12 +140,12 @@ impl TlsStream {
                         Wish::Nothing => {}
                         Wish::Data(bytes) => {
                             append(&mut self.outgoing, |room| {
-                                traffic.encrypt(bytes, room).map_err(Full::from)
+                                traffic.encrypt(bytes, room).map_err(RecordError::from)
                             })?;
                             done = bytes.len();
                         }
                         Wish::Farewell => append(&mut self.outgoing, |room| {
-                            traffic.queue_close_notify(room).map_err(Full::from)
+                            traffic.queue_close_notify(room).map_err(RecordError::from)
                         })?,
                     }
                 }
@@ -172,7 +172,9 @@ impl TlsStream {
         loop {
             match self.tls.process_tls_records(&mut []).state {
                 Ok(ConnectionState::EncodeTlsData(mut data)) => {
-                    if append(&mut self.outgoing, |room| data.encode(room).map_err(Full::from)).is_err() {
+                    if append(&mut self.outgoing, |room| data.encode(room).map_err(RecordError::from))
+                        .is_err()
+                    {
                         return;
                     }
                 }
@@ -184,13 +186,13 @@ impl TlsStream {
 }
 
 /// Why rustls could not write.
-enum Full {
+enum RecordError {
     /// It needs so much room.
     Needs(usize),
     Failed(String),
 }
 
-impl From<EncodeError> for Full {
+impl From<EncodeError> for RecordError {
     fn from(error: EncodeError) -> Self {
         match error {
             EncodeError::InsufficientSize(InsufficientSizeError { required_size }) => {
@@ -201,7 +203,7 @@ impl From<EncodeError> for Full {
     }
 }
 
-impl From<EncryptError> for Full {
+impl From<EncryptError> for RecordError {
     fn from(error: EncryptError) -> Self {
         match error {
             EncryptError::InsufficientSize(InsufficientSizeError { required_size }) => {
@@ -213,10 +215,13 @@ impl From<EncryptError> for Full {
 }
 
 /// Appends what `write` puts into the room that it is given, which is as much as it says that it needs.
-fn append(out: &mut Vec<u8>, mut write: impl FnMut(&mut [u8]) -> Result<usize, Full>) -> io::Result<()> {
+fn append(
+    out: &mut Vec<u8>,
+    mut write: impl FnMut(&mut [u8]) -> Result<usize, RecordError>,
+) -> io::Result<()> {
     let begin = out.len();
     let mut written = write(&mut []);
-    if let Err(Full::Needs(size)) = written {
+    if let Err(RecordError::Needs(size)) = written {
         out.resize(begin + size, 0);
         written = write(&mut out[begin..]);
     }
@@ -225,8 +230,8 @@ fn append(out: &mut Vec<u8>, mut write: impl FnMut(&mut [u8]) -> Result<usize, F
             out.truncate(begin + length);
             Ok(())
         }
-        Err(Full::Needs(size)) => Err(io::Error::other(format!("TLS asked for {size} bytes twice"))),
-        Err(Full::Failed(why)) => Err(io::Error::other(why)),
+        Err(RecordError::Needs(size)) => Err(io::Error::other(format!("TLS asked for {size} bytes twice"))),
+        Err(RecordError::Failed(why)) => Err(io::Error::other(why)),
     }
 }
 

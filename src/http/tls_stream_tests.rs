@@ -17,13 +17,13 @@ const VERSIONS: [&SupportedProtocolVersion; 2] = [&rustls::version::TLS12, &rust
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A listener, what it says in handshakes, and a client's terms.
-struct Rig {
+struct TlsRig {
     listener: TcpListener,
     terms: Arc<ServerConfig>,
     root: CertificateDer<'static>,
 }
 
-impl Rig {
+impl TlsRig {
     async fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let file = |name: &str| directory.path().join(name);
@@ -96,7 +96,7 @@ fn pattern(length: usize) -> Vec<u8> {
 
 #[tokio::test]
 async fn much_goes_both_ways_and_nothing_is_kept_afterwards() {
-    let rig = Rig::new().await;
+    let rig = TlsRig::new().await;
     for version in VERSIONS {
         let (mut server, client) = rig.pair(version).await;
         assert!(is_bare(&server), "after the handshake");
@@ -132,7 +132,7 @@ async fn much_goes_both_ways_and_nothing_is_kept_afterwards() {
 
 #[tokio::test]
 async fn keys_that_are_changed_in_the_middle_are_taken() {
-    let rig = Rig::new().await;
+    let rig = TlsRig::new().await;
     let (mut server, mut client) = rig.pair(&rustls::version::TLS13).await;
     for round in 0..3 {
         client.get_mut().1.refresh_traffic_keys().unwrap();
@@ -149,7 +149,7 @@ async fn keys_that_are_changed_in_the_middle_are_taken() {
 
 #[tokio::test]
 async fn records_may_come_byte_by_byte() {
-    let rig = Rig::new().await;
+    let rig = TlsRig::new().await;
     for version in VERSIONS {
         // In between, each byte that the client sends goes on its own.
         let middle = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -198,7 +198,7 @@ async fn records_may_come_byte_by_byte() {
 
 #[tokio::test]
 async fn who_speaks_something_else_gets_an_alert() {
-    let rig = Rig::new().await;
+    let rig = TlsRig::new().await;
     let mut client = rig.dial().await;
     let talk = async {
         client.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
@@ -213,7 +213,7 @@ async fn who_speaks_something_else_gets_an_alert() {
 
 #[tokio::test]
 async fn a_cut_is_not_taken_for_an_end() {
-    let rig = Rig::new().await;
+    let rig = TlsRig::new().await;
     for version in VERSIONS {
         let (mut server, client) = rig.pair(version).await;
         let (mut socket, _) = client.into_inner();
@@ -225,7 +225,7 @@ async fn a_cut_is_not_taken_for_an_end() {
 
 #[tokio::test]
 async fn a_client_that_does_not_read_stops_the_writer_and_not_memory() {
-    let rig = Rig::new().await;
+    let rig = TlsRig::new().await;
     let (mut server, mut client) = rig.pair(&rustls::version::TLS13).await;
     let piece = pattern(RECORD);
     let mut written = 0;

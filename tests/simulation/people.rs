@@ -116,7 +116,9 @@ impl Door {
     /// Judges whoever came, as the node's own doors do.
     pub(crate) async fn open(self) -> Option<Caller> {
         let told = self.auth.can_renew().then(Box::<CallbackContext>::default);
-        let Some(credentials) = self.credentials else { return Some(Caller { told, ..Caller::default() }) };
+        let Some(credentials) = self.credentials else {
+            return Some(Caller { callback_context: told, ..Caller::default() });
+        };
         let judged = if self.anew {
             self.auth.renew(&credentials).await
         } else {
@@ -132,7 +134,7 @@ impl Door {
         }
         *self.verdict.lock().expect("a verdict") = Some(verdict);
         let credentials = self.auth.can_renew().then(|| Box::new(credentials));
-        Some(Caller { identity: Some(Box::new(judged.ok()?)), credentials, told })
+        Some(Caller { identity: Some(Box::new(judged.ok()?)), credentials, callback_context: told })
     }
 }
 
