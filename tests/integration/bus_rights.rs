@@ -13,7 +13,7 @@ use crate::{
 };
 use carillon::{
     bus::{
-        BusError, BusEvent, Content, Link, Settings,
+        BusError, BusEvent, Content, LinkChange, Settings,
         redis::{self, Finding, Weight},
     },
     protocol::{EntryId, Kind, Whom},
