@@ -90,6 +90,10 @@ fn a_token_is_minted_and_shown() {
     let shown = success(&["token", "show"], &[], &success(&plain, &[], ""));
     let claims = serde_json::from_str::<serde_json::Value>(&shown).unwrap()["claims"].clone();
     assert_eq!(claims["exp"].as_u64().unwrap() - claims["iat"].as_u64().unwrap(), 600, "plain seconds");
+    let long = carillon(&["token", "mint", "--secret-file", path, "--sub", "anna", "--ttl", "30d"], &[], "");
+    assert!(text(&long.stderr).contains("for 1day only"), "{}", text(&long.stderr));
+    let shown = success(&["token", "show", "--secret-file", path], &[], &text(&long.stdout));
+    assert!(shown.contains("accepted_until"), "{shown}");
     let other =
         carillon(&["token", "show", "--secret", "another-secret-another-secret-123", token.trim()], &[], "");
     assert_eq!(other.status.code(), Some(1));

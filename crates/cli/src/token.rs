@@ -17,7 +17,7 @@ use carillon::{
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 
-use super::{Usage, print, settings::ConfigFile};
+use super::{Usage, print, say, settings::ConfigFile};
 
 /// Mint a token, or show what is in one
 #[derive(Debug, Subcommand)]
@@ -124,14 +124,21 @@ pub(super) struct Mint {
 
 /// A time with a unit, or seconds.
 fn span(text: &str) -> Result<Duration, String> {
-    text.parse().map(Duration::from_secs).or_else(|_| {
-        humantime::parse_duration(text).map_err(|_| "it must be like 90s, 15m, 8h or 30d".into())
-    })
+    text.parse()
+        .map(Duration::from_secs)
+        .or_else(|_| humantime::parse_duration(text).map_err(|_| "it must be like 90s, 15m or 8h".into()))
 }
 
 impl Mint {
     fn run(self) -> anyhow::Result<ExitCode> {
         let config = self.key.load()?;
+        let longest = config.auth.max_token;
+        if self.ttl > longest {
+            let span = humantime::format_duration(longest);
+            say(format_args!(
+                "nodes accept this token for {span} only, whatever --ttl says (auth.max_token_seconds)"
+            ));
+        }
         let (jwt, secret) = shared_secret(&config)?;
         let token = NewToken {
             sub: self.sub,
@@ -191,13 +198,16 @@ impl Show {
         let token = token.trim();
         let token = token.strip_prefix("Bearer ").unwrap_or(token).trim();
         let [header, claims] = parts(token)?;
-        let mut shown = json!({"header": header, "claims": claims});
+        let mut shown = json!({"header": &header, "claims": &claims});
         if let Some(exp) = claims.get("exp").and_then(Value::as_u64) {
             shown["expires"] = expiry(exp).into();
         }
         let config = self.key.load()?;
         let mut refusal = None;
         if let Some(AuthMode::Jwt(jwt)) = &config.auth.mode {
+            if let Some(end) = accepted_until(&claims, config.auth.max_token) {
+                shown["accepted_until"] = expiry(end).into();
+            }
             let verifier = Verifier::new(jwt, &config.auth);
             let verifier = verifier.map_err(|wrong| config.complaint(wrong.key, wrong.what))?;
             let verdict = verifier.verify(token).await;
@@ -214,6 +224,13 @@ impl Show {
         print(&format!("{text}\n"))?;
         refusal.map_or(Ok(ExitCode::SUCCESS), |why| Err(why.into()))
     }
+}
+
+/// When nodes stop accepting a token, where that is before its `exp`: seconds since 1970.
+fn accepted_until(claims: &Value, longest: Duration) -> Option<u64> {
+    let seconds = |name: &str| claims.get(name).and_then(Value::as_u64);
+    let end = seconds("iat")?.checked_add(longest.as_secs())?;
+    (seconds("exp")? > end).then_some(end)
 }
 
 fn read_token() -> anyhow::Result<String> {
