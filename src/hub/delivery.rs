@@ -92,7 +92,7 @@ impl Hub {
                     continue;
                 }
                 let frozen = follower.frozen.then(|| hub.member(follower.member)?.at).flatten();
-                let own = frozen.map(|at| frame.with_at(at));
+                let own = frozen.filter(|at| *at < frame.at()).map(|at| frame.with_at(at));
                 let frame = own.as_ref().unwrap_or(frame);
                 let taken = if lone { follower.outbox.send(frame) } else { follower.outbox.push(frame) };
                 match taken {

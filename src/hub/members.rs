@@ -75,9 +75,11 @@ impl Hub {
             && self.standing(id, room) == Some(Standing::Waiting)
     }
 
-    /// The `at` that a member's messages carry, where `at` is what others are told.
+    /// The `at` that a member's messages carry, where `at` is what others are told (0: nothing yet). What it was told last may
+    /// be of a master whose clock was ahead of this one's.
     pub fn at_of(&self, id: MemberId, at: u64) -> u64 {
-        self.member(id).and_then(|member| member.at).unwrap_or(at)
+        let held = self.member(id).and_then(|member| member.at);
+        held.map_or(at, |held| if at == 0 { held } else { held.min(at) })
     }
 
     /// A member must not be told of a later proof than this until it has what it is owed.

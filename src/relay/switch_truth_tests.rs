@@ -5,8 +5,8 @@ use super::{
     *,
 };
 use crate::{
-    hub::{Frame, Outbox},
-    protocol::{Passed, Resume},
+    hub::{Frame, Item, Outbox},
+    protocol::{NodeMessage, Passed, Resume},
 };
 
 /// A session whose outbox holds little, and whose node has been away from Redis while so many events were recorded.
@@ -283,6 +283,25 @@ fn marks_that_are_gone_with_a_replaced_log_are_written_again() {
     rig.serve();
     assert_eq!(told(&anna).last().unwrap(), "resync log-replaced comments:1");
     assert_eq!(rig.redis.marks.get("comments"), Some(&(rig.redis.now + 2_000)));
+}
+
+#[test]
+fn nobody_is_told_a_proof_of_another_master_whose_clock_was_ahead() {
+    let mut rig = Rig::live();
+    let _anna = rig.join(&["comments:1"]);
+    let resume = rig.resume(&[("comments:1", 0), ("comments", 0)], rig.switch.at());
+    rig.event(BusEvent::Link(LinkChange::Down { reason: "lost".into(), lineage_changed: true }));
+    (rig.redis.lineage, rig.redis.now) = ("beef", rig.redis.now - 20_000);
+    rig.event(BusEvent::Link(LinkChange::Up));
+    rig.prove();
+    let bo = rig.connect(&["comments:1", "comments:*"], Some(resume), 10_000);
+    rig.serve();
+    let resync = |item| match item {
+        Item::Message(NodeMessage::Resync { at, reason, .. }) => Some((reason, at)),
+        _ => None,
+    };
+    let told: Vec<_> = bo.pull(100).into_iter().filter_map(resync).collect();
+    assert_eq!(told, [(Reason::RedisChanged, rig.redis.now), (Reason::NoPosition, rig.redis.now)]);
 }
 
 #[test]
