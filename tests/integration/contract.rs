@@ -33,7 +33,7 @@ fn rows<'a>(text: &'a str, head: &str) -> Vec<Vec<&'a str>> {
     rows.map(|row| row.split('|').skip(1).map(str::trim).collect()).collect()
 }
 
-/// The HTTP statuses in a cell such as `404, 405` or `503 + `Retry-After``.
+/// The HTTP statuses in a cell, whatever else stands there (`404, 405`; 503 and a header).
 fn statuses(cell: &str) -> BTreeSet<u16> {
     cell.split(|c: char| !c.is_ascii_digit()).filter_map(|number| number.parse().ok()).collect()
 }
