@@ -263,6 +263,55 @@ async fn a_right_that_is_taken_from_a_running_node_is_missed_aloud_or_not_at_all
     bus.end().await;
 }
 
+/// What redis-cli answers to the user of publishers.
+fn as_publisher(redis: &RedisServer, args: &[&str]) -> String {
+    let port = redis.port().to_string();
+    let login = ["-p", &port, "--user", "carillon-publisher", "--pass", "pw", "--no-auth-warning"];
+    let output = Command::new("redis-cli").args(login).args(args).output().unwrap();
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+/// Does on the topic with this number what publishers do, without `right`; how often Redis refuses that.
+async fn refusals_of_a_publisher(redis: &RedisServer, bus: &mut TestBus, n: usize, right: &str) -> u64 {
+    // A topic that is followed and has no event yet, so that all is done that a publisher ever does.
+    let at = format!("comments:{n}");
+    let key = format!("carillon:{at}");
+    bus.follow(&[&at]).await;
+    redis.command(&["SET", &key, "1763700000000", "PX", "9000000"]);
+    let event = r#"{"type":"a.b","id":"1"}"#;
+    let mut refusals = 0;
+    for _ in 0..2 {
+        let answer = as_publisher(redis, &["FCALL", "carillon_publish", "1", &key, event]);
+        assert!(is_refused_right(&answer) || answer.ends_with("-1"), "{right}: {answer}");
+        refusals += u64::from(is_refused_right(&answer));
+    }
+    // What was accepted is on its way, and was recognised; what was refused is not recorded.
+    if refusals == 0 {
+        let delivery = bus.delivery().await;
+        assert!(
+            delivery.topic.as_str() == at && matches!(delivery.content, Content::Recorded(..)),
+            "{right}"
+        );
+    }
+    let expected = if refusals == 0 { "1" } else { "0" };
+    let recorded = redis.command(&["XLEN", &key]);
+    assert!(recorded.trim() == expected || recorded.contains("WRONGTYPE"), "{right}: {recorded}");
+    let answer = as_publisher(redis, &["PUBLISH", &key, event]);
+    if is_refused_right(&answer) {
+        refusals += 1;
+    } else {
+        assert_eq!(answer, "1", "{right}");
+        assert!(matches!(bus.delivery().await.content, Content::Live(_)), "{right}");
+    }
+    for args in [
+        &["FCALL", "carillon_source", "1", "carillon:sources", "cms", "20"][..],
+        &["FCALL", "carillon_positions", "1", &key],
+    ] {
+        refusals += u64::from(is_refused_right(&as_publisher(redis, args)));
+    }
+    refusals
+}
+
 #[tokio::test]
 async fn a_right_that_a_publisher_lacks_is_an_error_or_not_needed() {
     let redis = RedisServer::start();
@@ -273,55 +322,13 @@ async fn a_right_that_a_publisher_lacks_is_an_error_or_not_needed() {
     let mut rights = rights_of(&line);
     rights.sort_unstable();
     rights.dedup();
-    let cli = |args: &[&str]| {
-        let port = redis.port().to_string();
-        let login = ["-p", &port, "--user", "carillon-publisher", "--pass", "pw", "--no-auth-warning"];
-        let output = Command::new("redis-cli").args(login).args(args).output().unwrap();
-        String::from_utf8(output.stdout).unwrap().trim().to_owned()
-    };
-    let is_refusal = is_refused_right;
     let (mut needed, mut works_without) = (Vec::new(), Vec::new());
     for (n, right) in rights.iter().enumerate() {
         eprintln!("without {right}");
         let without = line.replace(&format!(" +{right})"), ")").replace(&format!(" +{right} "), " ");
         assert_ne!(without, line, "{right}");
         assert_eq!(redis.command(&without.split_whitespace().collect::<Vec<_>>()).trim(), "OK", "{without}");
-        // A topic that is followed and has no event yet, so that all is done that a publisher ever does.
-        let at = format!("comments:{n}");
-        let key = format!("carillon:{at}");
-        bus.follow(&[&at]).await;
-        redis.command(&["SET", &key, "1763700000000", "PX", "9000000"]);
-        let event = r#"{"type":"a.b","id":"1"}"#;
-        let mut refusals = 0;
-        for _ in 0..2 {
-            let answer = cli(&["FCALL", "carillon_publish", "1", &key, event]);
-            assert!(is_refusal(&answer) || answer.ends_with("-1"), "{right}: {answer}");
-            refusals += u64::from(is_refusal(&answer));
-        }
-        // What was accepted is on its way, and was recognised; what was refused is not recorded.
-        if refusals == 0 {
-            let delivery = bus.delivery().await;
-            assert!(
-                delivery.topic.as_str() == at && matches!(delivery.content, Content::Recorded(..)),
-                "{right}"
-            );
-        }
-        let expected = if refusals == 0 { "1" } else { "0" };
-        let recorded = redis.command(&["XLEN", &key]);
-        assert!(recorded.trim() == expected || recorded.contains("WRONGTYPE"), "{right}: {recorded}");
-        let answer = cli(&["PUBLISH", &key, event]);
-        if is_refusal(&answer) {
-            refusals += 1;
-        } else {
-            assert_eq!(answer, "1", "{right}");
-            assert!(matches!(bus.delivery().await.content, Content::Live(_)), "{right}");
-        }
-        for args in [
-            &["FCALL", "carillon_source", "1", "carillon:sources", "cms", "20"][..],
-            &["FCALL", "carillon_positions", "1", &key],
-        ] {
-            refusals += u64::from(is_refusal(&cli(args)));
-        }
+        let refusals = refusals_of_a_publisher(&redis, &mut bus, n, right).await;
         if refusals == 0 { works_without.push(*right) } else { needed.push(*right) }
     }
     // What client libraries send; what only clusters, nodes and logs that were tampered with need; what ends a source.
