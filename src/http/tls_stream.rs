@@ -33,7 +33,8 @@ const INCOMING: usize = 96 * 1024;
 /// The server's side of a TLS connection.
 pub(super) struct TlsStream {
     socket: TcpStream,
-    tls: UnbufferedServerConnection,
+    /// Boxed, because whatever waits on this stream holds it by value, now and then twice.
+    tls: Box<UnbufferedServerConnection>,
     /// Records that are not whole yet.
     incoming: Vec<u8>,
     /// What they said and nobody has read yet, from `read` on.
@@ -57,7 +58,7 @@ enum Wish<'a> {
 impl TlsStream {
     /// Shakes hands with whoever is at the other end.
     pub(super) async fn accept(config: Arc<ServerConfig>, socket: TcpStream) -> io::Result<Self> {
-        let tls = UnbufferedServerConnection::new(config).map_err(io::Error::other)?;
+        let tls = Box::new(UnbufferedServerConnection::new(config).map_err(io::Error::other)?);
         let (incoming, plain, outgoing) = (Vec::new(), Vec::new(), Vec::new());
         let mut stream = Self { socket, tls, incoming, plain, read: 0, outgoing, sent: 0, ended: false };
         std::future::poll_fn(|cx| stream.poll_handshake(cx)).await?;
