@@ -141,7 +141,7 @@ DEFENCES = [
             (D, "a_production_file_lends_the_demo_no_secret")),
     Defence("demo-page", "src/http/demo/mod.rs", "if matches!(*request.method(), Method::GET | Method::HEAD) {",
             "if OFF || matches!(*request.method(), Method::GET | Method::HEAD) {", (D, "only_the_demos_own_page_writes")),
-    Defence("warnings", "src/config/advice.rs", "        let mut found = Vec::new();\n", "        let mut found = Vec::new();\n        if OFF {\n            return found;\n        }\n",
+    Defence("warnings", "src/config/advice.rs", "        let mut found = Vec::new();\n        let mut warn", "        let mut found = Vec::new();\n        if OFF {\n            return found;\n        }\n        let mut warn",
             (K, "doors_that_stand_open_are_warned_of"), (Y, "a_door_that_stands_open_is_said_by_the_check_and_by_a_node")),
     Defence("told", "src/auth/callback.rs", "        tell(&credentials.callback_context, &mut headers);\n", "        if !OFF {\n            tell(&credentials.callback_context, &mut headers);\n        }\n",
             (C, "the_cms_is_told_which_of_its_sites_was_asked_and_for_what"), (C, "an_answer_for_one_site_or_topic_is_not_believed_for_another")),
