@@ -40,6 +40,18 @@ async fn told(ws: &mut Ws<TcpStream>, topics: &[String]) -> Vec<Value> {
     reasons
 }
 
+/// The next event; nobody is told once more to read `comments:1` again.
+async fn next_event(ws: &mut Ws<TcpStream>) -> Value {
+    loop {
+        let message = ws.message().await;
+        let again = message["topics"].as_array().is_some_and(|topics| topics.contains(&json!("comments:1")));
+        assert!(!again || message["type"] != "resync", "told twice: {message}");
+        if message["type"] == "event" {
+            return message;
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn redis_is_upgraded_while_editors_work() {
     let old = RedisServer::older("save \"\"\n");
@@ -122,15 +134,7 @@ async fn a_backup_that_is_restored_is_told_to_everybody_once() {
     assert_eq!(cms.insist("comments:1", &named("before-2")).await.seq, 3);
     assert_eq!(cms.insist("comments:1", &named("after-0")).await.seq, 4);
     for ws in [&mut anna, &mut bo] {
-        let next = loop {
-            let message = ws.message().await;
-            let again =
-                message["topics"].as_array().is_some_and(|topics| topics.contains(&json!("comments:1")));
-            assert!(!again || message["type"] != "resync", "told twice: {message}");
-            if message["type"] == "event" {
-                break message;
-            }
-        };
+        let next = next_event(ws).await;
         assert!(next["position"].as_str().unwrap().ends_with("-4"), "{next}");
     }
     // The next start reads what was restored and what came since.
@@ -149,6 +153,20 @@ fn members() -> Vec<RedisServer> {
         ))
     };
     (0..6).map(member).collect()
+}
+
+/// The chapter about moving, from one Redis to these servers.
+fn moving(old: &RedisServer, addresses: &[String], cluster: &str) -> Runbook {
+    Runbook::open(
+        "Move to a cluster",
+        &[
+            ("OLD", old.address()),
+            ("MEMBERS", addresses.join(" ")),
+            ("FIRST", addresses[0].clone()),
+            ("NEW_URL", cluster.to_owned()),
+            ("CARILLON__AUTH__MODE", "none".into()),
+        ],
+    )
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -170,16 +188,7 @@ async fn a_site_moves_to_a_cluster_and_nobody_is_silently_behind() {
     let positions = json!({"comments:1": last.0["position"], "projects:1": last.1["position"]});
     assert_eq!(one.post("/disconnect", br#"{"user":"eve of two words"}"#).await.status, 200);
 
-    let mut book = Runbook::open(
-        "Move to a cluster",
-        &[
-            ("OLD", old.address()),
-            ("MEMBERS", addresses.join(" ")),
-            ("FIRST", addresses[0].clone()),
-            ("NEW_URL", cluster.clone()),
-            ("CARILLON__AUTH__MODE", "none".into()),
-        ],
-    );
+    let mut book = moving(&old, &addresses, &cluster);
     book.step().await;
     until_redis("the cluster is whole", || {
         members.iter().all(|member| member.command(&["CLUSTER", "INFO"]).contains("cluster_state:ok"))
@@ -213,7 +222,11 @@ async fn a_site_moves_to_a_cluster_and_nobody_is_silently_behind() {
     for ws in [&mut anna, &mut bo] {
         assert!(ws.message_of("event").await["position"].as_str().unwrap().ends_with("-3"));
     }
-    // Who was shut out stays out.
+    eve_stays_out(&three).await;
+}
+
+/// Who was shut out before the move.
+async fn eve_stays_out(three: &Node) {
     let mut eve = three.socket().await;
     eve.send(
         &json!({"type": "connect", "token": token("eve of two words", &["*"]), "topics": ["comments:1"]}),
