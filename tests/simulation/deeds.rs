@@ -131,6 +131,7 @@ impl World {
             Deed::FailOver { lost } => {
                 self.redis.fail_over(lost);
                 self.people.kept.lose(lost);
+                self.look_at_orders();
                 let marked = self.redis.marks.values().max().copied().unwrap_or(0);
                 let ahead = self.now + marked.saturating_sub(self.redis_clock());
                 self.audit.ahead = self.audit.ahead.max(ahead);
@@ -142,6 +143,7 @@ impl World {
             Deed::Flush => {
                 self.redis.flush();
                 self.people.kept.flush();
+                self.look_at_orders();
                 // Whoever finds that the marks are gone writes them again.
                 self.hidden_loss();
                 self.audit_replaced(None);

@@ -92,6 +92,8 @@ pub(crate) struct Order {
     pub accepted: Option<u64>,
     /// From when on nothing that is published may reach whom it shuts out.
     pub due: u64,
+    /// Since when Redis does not have it, though it held.
+    pub missing: Option<u64>,
     /// A node was not told of it.
     pub unheard: bool,
 }
@@ -122,6 +124,7 @@ impl World {
             begun: self.now,
             accepted: None,
             due: u64::MAX,
+            missing: None,
             unheard: false,
         });
         let number = self.people.orders.len() - 1;

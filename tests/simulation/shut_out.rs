@@ -151,18 +151,22 @@ impl World {
         let ready: Vec<bool> =
             (0..self.nodes.len()).map(|node| !refused && self.is_steady(node, since)).collect();
         for number in 0..self.people.orders.len() {
-            let order = &self.people.orders[number];
+            let order = &mut self.people.orders[number];
             if order.accepted.is_none() || self.people.kept.has(&order.says) {
+                order.missing = None;
                 continue;
             }
+            let order = &self.people.orders[number];
             let knows = |node: &usize| self.revocations(*node).is_some_and(|known| known.knows(&order.says));
             let knowing: Vec<usize> = (0..self.nodes.len()).filter(knows).collect();
             let could = knowing.iter().any(|node| ready[*node]);
             let order = &mut self.people.orders[number];
+            let missed = *order.missing.get_or_insert(now);
             if knowing.is_empty() {
                 // Nobody can know of it any more.
                 order.accepted = None;
-            } else if !could {
+            } else if !could || now <= missed + COMPARED + slack {
+                // First it is written back, and then read by those who have not heard of it.
                 order.due = order.due.max(now + 2 * COMPARED + slack);
             }
         }
