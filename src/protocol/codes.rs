@@ -106,7 +106,7 @@ pub enum RefusedCode {
     Forbidden,
     /// Not a topic, or its area is not configured.
     BadTopic,
-    /// Over `limits.topics_per_session`, or over what fits into a cursor.
+    /// Over `limits.topics_per_session`, over what fits into a cursor, or over the editor's own limits.
     TooMany,
 }
 

@@ -13,7 +13,7 @@ pub(super) enum Hand {
     Pass,
     /// They have it, or were told.
     Nothing,
-    /// Something before it may still be on the way to them: they are told so, and neither it nor that is handed to them.
+    /// Something before it may still be on the way to them: they get a `resync`, and neither this entry nor the missing one.
     Gap,
 }
 
@@ -40,8 +40,8 @@ impl Handed {
         }
     }
 
-    /// Whether an entry comes for the first time, by the wire, and belongs to the log that is known by its end; a message of
-    /// another log proves nothing.
+    /// Whether an entry comes for the first time, by the wire, and belongs to the present log, whose `end` we know; a message
+    /// of another log proves nothing.
     pub(super) fn by_wire(&mut self, id: EntryId, end: Option<EntryId>) -> bool {
         let same = end.is_none_or(|end| end.epoch == id.epoch);
         let first = same && seq_of(self.last, id).is_none_or(|last| id.seq > last);
@@ -49,7 +49,7 @@ impl Handed {
             self.last = Some(EntryId { seq: id.seq, ..end });
             return true;
         }
-        // What is late of a log before hides nothing.
+        // A late entry of an earlier log must not move the mark.
         if first || !same && self.last < Some(id) {
             self.last = Some(id);
         }

@@ -193,7 +193,7 @@ impl Join {
         None
     }
 
-    /// Asks for what the log of a wish lacks; the first time for what all of them lack, so that they need not wait for
+    /// Asks for what the log of a request lacks; the first time for what all of them lack, so that they need not wait for
     /// each other.
     fn fetch(&mut self, at: usize, ticket: u32, member: MemberId, hub: &Hub, feeds: &mut Feeds) {
         let end = if std::mem::replace(&mut self.prefetched, true) { at + 1 } else { self.requests.len() };

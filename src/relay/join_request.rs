@@ -57,7 +57,7 @@ pub(super) struct JoinRequest {
     reads: u8,
 }
 
-/// Whether a wish can be granted.
+/// Whether a request can be answered.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Ready {
     /// At once.

@@ -155,18 +155,18 @@ impl Joins {
         let (ready, later, lacks_marks) = join.take_requests(id as u32, member, around.hub, around.feeds);
         let (mut positions, mut replays, mut live_events) = (Vec::new(), Vec::new(), Vec::new());
         let mut owes = false;
-        for wish in ready {
-            match join.verdict(&wish, around.hub, around.feeds, around.marks) {
+        for request in ready {
+            match join.verdict(&request, around.hub, around.feeds, around.marks) {
                 Ok(StartingPoint { position, replay, live }) => {
-                    let head = around.feeds.top(wish.room()).map_or(0, |top| top.seq);
+                    let head = around.feeds.top(request.room()).map_or(0, |top| top.seq);
                     let from = position.as_ref().map_or(head, |(_, position)| position.id.seq);
-                    around.hub.put_in_step(member, wish.room(), from, head);
+                    around.hub.put_in_step(member, request.room(), from, head);
                     positions.extend(position);
                     replays.extend(replay);
                     live_events.push(live);
                 }
                 Err(reason) => {
-                    around.hub.owe(member, wish.room(), reason);
+                    around.hub.owe(member, request.room(), reason);
                     owes = true;
                 }
             }

@@ -68,7 +68,7 @@ pub enum Output {
     Say(NodeMessage),
     /// Find out whose token this is; answer with [`Input::Checked`].
     Check(String),
-    /// Count a session of this editor until `until` (ms since 1970); answer with [`Input::Admitted`].
+    /// Count a session of this editor; answer with [`Input::Admitted`].
     Admit {
         /// The editor.
         user: String,

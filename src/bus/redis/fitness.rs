@@ -1,6 +1,6 @@
 //! Whether a server is one that a node can work with, by what it says of itself in INFO.
 //!
-//! A link that is built, or `carillon doctor`.
+//! Used when a link is built, and by `carillon doctor`.
 
 use super::{
     fault::{ConnectError, too_old},

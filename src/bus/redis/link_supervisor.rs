@@ -54,7 +54,7 @@ pub(super) struct LinkSupervisor {
     pub(super) tasks: Tasks,
     /// The histories that positions of this node belong to.
     pub(super) known: HashSet<Lineage>,
-    /// Whether Redis could be used as configured once; then nothing is a reason to stop.
+    /// Whether Redis has worked as configured before. From then on the node tries for ever.
     pub(super) accepted: bool,
     /// Whether it was said that this user may not see its own connection.
     pub(super) blind: bool,
@@ -232,7 +232,7 @@ impl LinkSupervisor {
         self.known.clone_from(lineages);
     }
 
-    /// A probe channel in a slot of each master; the first on the one whose clock counts.
+    /// A probe channel in a slot of each master; the first on the master whose clock gives `at`.
     fn probe_channels(&self, commands: &Connection, masters: &[Option<Server>]) -> Vec<String> {
         let keys = Keys::new(&self.settings.prefix);
         if masters.len() < 2 {

@@ -12,7 +12,7 @@ use crate::{
 #[derive(Debug, Default)]
 pub(super) struct Pages {
     read: Option<History>,
-    /// The log's end when the first page was read: so far it is read, for a log may grow faster than it is read.
+    /// The log's end when the first page was read. Reading stops here: a log may grow faster than it is read.
     goal: EntryId,
 }
 
@@ -59,7 +59,7 @@ impl Pages {
 /// Whether a page goes on where the last one ended: nothing was trimmed in between.
 fn follows<T>(read: &History, first: Option<&(EntryId, T)>) -> bool {
     match (read.entries.last(), first) {
-        // A log with several epochs is of somebody's hand, and has no order to miss anything in.
+        // A log with several epochs was written by hand, and has no order in which something could be missing.
         (Some((last, _)), Some((first, _))) => *first == last.next() || first.epoch != last.epoch,
         (_, None) => true,
         (None, Some(_)) => false,

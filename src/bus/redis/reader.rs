@@ -37,7 +37,7 @@ pub(super) struct Reader {
     link: u64,
     control: String,
     probes: String,
-    /// The last push, where it was a channel's: a pattern's copy of it follows directly.
+    /// The last message of a channel. A pattern that matches, too, delivers its copy directly behind it, which is dropped.
     before: Option<(String, Bytes)>,
     /// What arrived before the link was up.
     held: Option<Vec<BusEvent>>,

@@ -26,7 +26,7 @@ pub(super) struct Slots {
 pub(super) enum Redirect {
     /// The slot has moved for good.
     Moved(u16, Server),
-    /// The slot is on its way, and this key has gone ahead: it is to be asked for there.
+    /// The slot is being moved, and this key is on the new server already: ask there (ASKING).
     Ask(u16, Server),
 }
 

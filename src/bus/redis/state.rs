@@ -1,6 +1,6 @@
 //! A node's state on the board: a JSON object, with the seal of the node as its last member.
 //!
-//! Nodes of other releases read it as the object that it is.
+//! Nodes of other releases ignore the seal and still read the JSON.
 
 use bytes::Bytes;
 

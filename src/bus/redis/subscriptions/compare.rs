@@ -14,7 +14,7 @@ use crate::{
     protocol::Subject,
 };
 
-/// Channels in one SUBSCRIBE while it is found out which of them Redis has lost: so many are doubted where one is.
+/// Channels in one SUBSCRIBE while we look for those that Redis has lost. Where one was lost, all of its batch are doubted.
 const MENDED: usize = 100;
 
 /// What a comparison with Redis brought.
@@ -118,7 +118,7 @@ impl Subscriptions {
             }
         }
         if before.is_some_and(|counted| counted != expected) {
-            // What Redis has too much is not ours to know; a fresh start is.
+            // We cannot tell which are too many, so the connection is replaced.
             return Err(Error::new(
                 ErrorKind::Protocol,
                 "Redis has other subscriptions than this node wants",
