@@ -162,8 +162,8 @@ pub enum BusError {
     /// Redis cannot be reached, or did not answer in time. Trying again later may work.
     #[error("Redis cannot be reached: {0}")]
     Away(String),
-    /// Redis answers but refuses (`OOM`, `NOREPLICAS`, `NOPERM`, …). The text is Redis' own.
-    #[error("Redis refuses: {0}")]
+    /// Redis answers but refuses (`OOM`, `NOREPLICAS`, `NOPERM`, …). The text is Redis' own; what to do is added.
+    #[error("Redis refuses: {0}{what}", what = remedy(.0))]
     Refused(String),
     /// The event or topic was refused by the publish function.
     #[error("{0}")]
@@ -181,6 +181,16 @@ impl BusError {
     pub fn is_lasting(&self) -> bool {
         self.is_forbidden() || matches!(self, Self::Refused(text) if text.contains("OOM"))
     }
+}
+
+/// What to do about a refusal of Redis, as a sentence behind its text; empty where its text is all that is known.
+pub(crate) fn remedy(text: &str) -> &'static str {
+    const KNOWN: [(&str, &str); 3] = [
+        ("OOM", " Raise maxmemory, or free memory."),
+        ("NOREPLICAS", " Start the replicas that min-replicas-to-write asks for, or lower it."),
+        ("MISCONF", " Look at Redis' log: it cannot save to its disk."),
+    ];
+    KNOWN.iter().find(|(code, _)| text.contains(code)).map_or("", |(_, what)| what)
 }
 
 /// Why the bus cannot start as configured. Each text says what happened, where, and what to do.

@@ -62,7 +62,11 @@ impl LastLook {
                 out.push(id);
             }
         }
-        tracing::info!(orders = news, sessions = out.len(), "operators have revoked; sessions are closed");
+        tracing::info!(
+            orders = news,
+            sessions = out.len(),
+            "orders of operators (disconnect or refresh) are in force; sessions were closed"
+        );
         out
     }
 }

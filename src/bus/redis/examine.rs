@@ -19,7 +19,7 @@ use super::{
     reply, rights,
 };
 use crate::{
-    bus::{Settings, Source, keys::Keys},
+    bus::{Settings, Source, keys::Keys, remedy},
     shutdown::Tasks,
 };
 
@@ -125,12 +125,8 @@ async fn writes(
     let args = vec![key.as_str().into(), "".into(), "XX".into()];
     let error = commands.command("SET", &key, args, PATIENCE).await.err()?;
     let Fault::NoWrites(text) = error.into() else { return None };
-    let remedy = match text.split(' ').next().unwrap_or_default() {
-        "OOM" => "Raise maxmemory, or free memory",
-        "NOREPLICAS" => "Start the replicas that min-replicas-to-write asks for, or lower it",
-        _ => "Look at Redis' log: it cannot save to its disk",
-    };
-    let text = format!("Redis refuses writes, so that nothing can be published ({text}). {remedy}");
+    let remedy = remedy(&text);
+    let text = format!("Redis refuses writes, so that nothing can be published ({text}).{remedy}");
     Some(finding("writes", Weight::Bad, text))
 }
 
