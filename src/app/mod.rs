@@ -17,6 +17,7 @@ use std::{
 };
 
 use axum::Router;
+use futures_util::future::BoxFuture;
 use tokio::{net::TcpListener, signal::unix::Signal, sync::oneshot};
 use tokio_util::sync::CancellationToken;
 
@@ -105,8 +106,16 @@ impl Listeners {
 }
 
 /// Runs a node until `shutdown`, and drains it: at most `drain.window_seconds` and `drain.grace_seconds` later no
-/// session is left.
-pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationToken) -> Result<(), AppError> {
+/// session is left. The future is in a box, so that it is compiled here, and not again with the command line.
+pub fn run(
+    config: Config,
+    listeners: Listeners,
+    shutdown: CancellationToken,
+) -> BoxFuture<'static, Result<(), AppError>> {
+    Box::pin(run_node(config, listeners, shutdown))
+}
+
+async fn run_node(config: Config, listeners: Listeners, shutdown: CancellationToken) -> Result<(), AppError> {
     if let Some(warning) = config.internal.warning() {
         tracing::warn!("{warning}");
     }

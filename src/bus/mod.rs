@@ -19,6 +19,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
 
 pub use self::{
@@ -183,14 +184,14 @@ impl BusError {
     }
 }
 
-/// What to do about a refusal of Redis, as a sentence behind its text; empty where its text is all that is known.
+/// What to do about a refusal of Redis (a sentence, or nothing).
 pub(crate) fn remedy(text: &str) -> &'static str {
     const KNOWN: [(&str, &str); 3] = [
         ("OOM", " Raise maxmemory, or free memory."),
         ("NOREPLICAS", " Start the replicas that min-replicas-to-write asks for, or lower it."),
         ("MISCONF", " Look at Redis' log: it cannot save to its disk."),
     ];
-    KNOWN.iter().find(|(code, _)| text.contains(code)).map_or("", |(_, what)| what)
+    KNOWN.iter().find(|(code, _)| text.contains(code)).map_or("", |known| known.1)
 }
 
 /// Why the bus cannot start as configured. Each text says what happened, where, and what to do.
@@ -257,19 +258,20 @@ pub const QUEUE: usize = 16_384;
 
 impl Bus {
     /// Starts the bus. With Redis out of reach it starts all the same, with the link down, and keeps trying; what can
-    /// only be mended by an operator (wrong password, Redis before 7, missing rights, other settings in the library)
-    /// is an error.
-    pub async fn start(
+    /// only be mended by an operator (wrong password, missing rights, ...) is an error. Boxed: compiled here alone.
+    pub fn start(
         settings: Settings,
         metrics: Metrics,
         tasks: &Tasks,
-    ) -> Result<(Self, mpsc::Receiver<BusEvent>), StartError> {
-        if settings.redis.is_some() {
-            let (bus, events) = redis::RedisBus::start(settings, metrics, tasks).await?;
-            return Ok((Self::Redis(bus), events));
-        }
-        let (bus, events) = memory::MemoryBus::start(settings, metrics, tasks);
-        Ok((Self::Memory(bus), events))
+    ) -> BoxFuture<'_, Result<(Self, mpsc::Receiver<BusEvent>), StartError>> {
+        Box::pin(async move {
+            if settings.redis.is_some() {
+                let (bus, events) = redis::RedisBus::start(settings, metrics, tasks).await?;
+                return Ok((Self::Redis(bus), events));
+            }
+            let (bus, events) = memory::MemoryBus::start(settings, metrics, tasks);
+            Ok((Self::Memory(bus), events))
+        })
     }
 
     /// Adds subjects to the wanted set; comes back when Redis has confirmed each (or with the link down: then `Up`

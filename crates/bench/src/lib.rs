@@ -22,6 +22,7 @@ use std::path::PathBuf;
 
 use carillon::config::Layers;
 use clap::{Args, ValueEnum};
+use futures_util::future::BoxFuture;
 
 use crate::round::Pace;
 
@@ -147,13 +148,16 @@ enum ChildRole {
 
 impl Options {
     /// Measures, with the nodes' settings in `layers` where it publishes by Redis. A child process answers on standard output
-    /// and reports nothing. An error is a [`Usage`], or what went wrong.
-    pub async fn run(self, layers: Layers) -> anyhow::Result<Outcome> {
-        let nothing = Outcome { report: String::new(), flawless: true };
-        match self.part {
-            Some(ChildRole::Reader) => reader::run().map(|()| nothing),
-            Some(ChildRole::Floor) => floor::run().map(|()| nothing),
-            None => run::run(self, layers).await,
-        }
+    /// and reports nothing. An error is a [`Usage`], or what went wrong. The future is in a box, so that it is compiled
+    /// here, and not again with the command line.
+    pub fn run(self, layers: Layers) -> BoxFuture<'static, anyhow::Result<Outcome>> {
+        Box::pin(async move {
+            let nothing = Outcome { report: String::new(), flawless: true };
+            match self.part {
+                Some(ChildRole::Reader) => reader::run().map(|()| nothing),
+                Some(ChildRole::Floor) => floor::run().map(|()| nothing),
+                None => run::run(self, layers).await,
+            }
+        })
     }
 }

@@ -8,6 +8,7 @@ use std::{
 };
 
 use fred::types::Value;
+use futures_util::future::BoxFuture;
 use tokio::time::timeout;
 
 use super::{
@@ -49,13 +50,16 @@ fn finding(what: &'static str, weight: Weight, detail: impl Into<String>) -> Fin
     Finding { what, weight, detail: detail.into() }
 }
 
-/// Looks at the Redis of these settings; ends with the first thing that stands in the way of the rest.
-pub async fn examine(settings: &Settings, tasks: &Tasks) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    if let Err(last) = look(settings, tasks, &mut findings).await {
-        findings.push(last);
-    }
-    findings
+/// Looks at the Redis of these settings; ends with the first thing that stands in the way of the rest. The future is
+/// in a box, so that it is compiled here, and not again with the command line.
+pub fn examine<'a>(settings: &'a Settings, tasks: &'a Tasks) -> BoxFuture<'a, Vec<Finding>> {
+    Box::pin(async move {
+        let mut findings = Vec::new();
+        if let Err(last) = look(settings, tasks, &mut findings).await {
+            findings.push(last);
+        }
+        findings
+    })
 }
 
 async fn look(settings: &Settings, tasks: &Tasks, findings: &mut Vec<Finding>) -> Result<(), Finding> {

@@ -4,6 +4,8 @@
 
 use std::{collections::HashSet, sync::Arc};
 
+use futures_util::future::BoxFuture;
+
 use super::{
     commands::CommandClient,
     connection::{Connection, PATIENCE, Purpose},
@@ -15,7 +17,7 @@ use crate::{
     shutdown::Tasks,
 };
 
-/// A connection for publishing.
+/// A connection for publishing. Its futures are in boxes, so that they are compiled here, and not again with the command line.
 #[derive(Debug)]
 pub struct Publisher {
     /// Or why Redis is out of reach.
@@ -26,54 +28,68 @@ pub struct Publisher {
 impl Publisher {
     /// Connects. With Redis out of reach it comes back all the same, and every event is refused; what only an operator
     /// can mend is an error.
-    pub async fn open(settings: Settings, tasks: &Tasks) -> Result<Self, StartError> {
-        let target = settings.redis.clone().unwrap_or_default();
-        let (access, place, settings) = (target.access()?, target.shown(), Arc::new(settings));
-        let commands = match Connection::open(Arc::new(access), Purpose::Commands, tasks).await {
-            Ok(connection) => {
-                // No log is read here.
-                let connection = Arc::new(connection);
-                Ok(CommandClient::new(
-                    Arc::clone(&connection),
-                    connection,
-                    Arc::clone(&settings),
-                    HashSet::new(),
-                ))
-            }
-            Err(ConnectError::Permanent(text)) => return Err(StartError(text)),
-            Err(ConnectError::Transient(text)) => {
-                Err(format!("{place}: {text}: start it, or correct redis.url"))
-            }
-        };
-        Ok(Self { commands, settings })
+    pub fn open(settings: Settings, tasks: &Tasks) -> BoxFuture<'_, Result<Self, StartError>> {
+        Box::pin(async move {
+            let target = settings.redis.clone().unwrap_or_default();
+            let (access, place, settings) = (target.access()?, target.shown(), Arc::new(settings));
+            let commands = match Connection::open(Arc::new(access), Purpose::Commands, tasks).await {
+                Ok(connection) => {
+                    // No log is read here.
+                    let connection = Arc::new(connection);
+                    Ok(CommandClient::new(
+                        Arc::clone(&connection),
+                        connection,
+                        Arc::clone(&settings),
+                        HashSet::new(),
+                    ))
+                }
+                Err(ConnectError::Permanent(text)) => return Err(StartError(text)),
+                Err(ConnectError::Transient(text)) => {
+                    Err(format!("{place}: {text}: start it, or correct redis.url"))
+                }
+            };
+            Ok(Self { commands, settings })
+        })
     }
 
     /// Publishes a recorded event.
-    pub async fn publish(&self, topic: &Topic, event: &Event) -> Result<EntryId, BusError> {
-        check::recorded(&self.settings, topic, event)?;
-        let ids = self.commands()?.publish(topic, std::slice::from_ref(event), PATIENCE).await?;
-        ids.first().copied().ok_or_else(|| BusError::Refused("Redis gave no position".into()))
+    pub fn publish<'a>(
+        &'a self,
+        topic: &'a Topic,
+        event: &'a Event,
+    ) -> BoxFuture<'a, Result<EntryId, BusError>> {
+        Box::pin(async move {
+            check::recorded(&self.settings, topic, event)?;
+            let ids = self.commands()?.publish(topic, std::slice::from_ref(event), PATIENCE).await?;
+            ids.first().copied().ok_or_else(|| BusError::Refused("Redis gave no position".into()))
+        })
     }
 
     /// Publishes a live event.
-    pub async fn publish_live(&self, topic: &Topic, event: &Event) -> Result<(), BusError> {
-        check::live(&self.settings, topic, event)?;
-        Ok(self.commands()?.publish_live(topic, event, PATIENCE).await?)
+    pub fn publish_live<'a>(
+        &'a self,
+        topic: &'a Topic,
+        event: &'a Event,
+    ) -> BoxFuture<'a, Result<(), BusError>> {
+        Box::pin(async move {
+            check::live(&self.settings, topic, event)?;
+            Ok(self.commands()?.publish_live(topic, event, PATIENCE).await?)
+        })
     }
 
     /// Erases a topic's log; how many events it had, `None` where there was nothing.
-    pub async fn forget(&self, topic: &Topic) -> Result<Option<u64>, BusError> {
-        Ok(self.commands()?.forget(topic).await?)
+    pub fn forget<'a>(&'a self, topic: &'a Topic) -> BoxFuture<'a, Result<Option<u64>, BusError>> {
+        Box::pin(async move { Ok(self.commands()?.forget(topic).await?) })
     }
 
     /// All sources.
-    pub async fn sources(&self) -> Result<Sources, BusError> {
-        Ok(self.commands()?.sources(&[]).await?)
+    pub fn sources(&self) -> BoxFuture<'_, Result<Sources, BusError>> {
+        Box::pin(async move { Ok(self.commands()?.sources(&[]).await?) })
     }
 
     /// Says good-bye for a source: nodes forget it.
-    pub async fn forget_source(&self, name: &str) -> Result<(), BusError> {
-        Ok(self.commands()?.forget_source(name).await?)
+    pub fn forget_source<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<(), BusError>> {
+        Box::pin(async move { Ok(self.commands()?.forget_source(name).await?) })
     }
 
     fn commands(&self) -> Result<&CommandClient, BusError> {

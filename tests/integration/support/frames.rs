@@ -113,6 +113,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Ws<S> {
         }
     }
 
+    /// The next Ping. Before it only `status` may come: a node that a busy machine held up says so.
+    pub(crate) async fn ping(&mut self) -> Frame {
+        loop {
+            let frame = self.frame().await.expect("a Ping, not the end");
+            if frame.opcode == 9 {
+                return frame;
+            }
+            let text = String::from_utf8_lossy(&frame.payload);
+            assert!(
+                frame.opcode == 1 && text.contains(r#""type":"status""#),
+                "a Ping, not {}: {text}",
+                frame.opcode
+            );
+        }
+    }
+
     /// Passes over everything until `closing`, its close frame and the end, which must agree; answers the close frame.
     pub(crate) async fn closed(&mut self) -> (u16, Value) {
         let mut closing = Value::Null;
