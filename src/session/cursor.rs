@@ -77,7 +77,7 @@ pub struct Cursor {
     pub late: u32,
     /// The name of the session that goes on from poll to poll, by which operators can close it.
     pub session: Option<Box<str>>,
-    /// Which of the topics that it asks for the client was told to be refused ([`refused_digest`]).
+    /// Which of the topics that it asks for the client was told to be refused (a digest of them).
     pub refused: u32,
     /// Which live events the client has had lately.
     passed: Passed,
