@@ -21,7 +21,7 @@ pub(crate) use super::frames::{Frame, Ws, client_frame, close_code};
 
 pub(crate) const SECRET: &str = "a secret of the tests, 32 bytes or more";
 /// Long enough for a machine that is busy with other tests.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Waits, but not for ever.
 pub(crate) async fn within<F: Future>(what: &str, future: F) -> F::Output {
