@@ -43,22 +43,24 @@ impl Connections {
         Arc::new(Self { limit, per_address, inner: Mutex::default() })
     }
 
-    /// Takes a connection in; `None`: there are too many.
-    pub(super) fn enter(self: &Arc<Self>, address: IpAddr) -> Option<ConnectionPermit> {
+    /// Takes a connection in, or says which limit is reached.
+    pub(super) fn enter(self: &Arc<Self>, address: IpAddr) -> Result<ConnectionPermit, &'static str> {
         let mut inner = self.lock();
         if self.limit > 0 && inner.open >= self.limit {
             inner.full_since.get_or_insert_with(Instant::now);
-            return None;
+            return Err("The node has as many connections as it may (limits.connections).");
         }
         if self.per_address > 0 {
             let count = inner.addresses.entry(address).or_default();
             if *count >= self.per_address {
-                return None;
+                return Err(
+                    "This address has as many connections as it may (limits.connections_per_address).",
+                );
             }
             *count += 1;
         }
         inner.open += 1;
-        Some(ConnectionPermit { connections: Arc::clone(self), address })
+        Ok(ConnectionPermit { connections: Arc::clone(self), address })
     }
 
     /// A connection was refused for want of a file descriptor.
@@ -224,15 +226,15 @@ mod tests {
         let connections = Connections::new(3, 2);
         let first = connections.enter(HOME).unwrap();
         let _second = connections.enter(HOME).unwrap();
-        assert!(connections.enter(HOME).is_none(), "enough from there");
+        assert!(connections.enter(HOME).is_err_and(|why| why.contains("per_address")), "enough from there");
         let third = connections.enter(AWAY).unwrap();
-        assert!(connections.enter(AWAY).is_none(), "enough");
+        assert!(connections.enter(AWAY).is_err_and(|why| why.contains("limits.connections)")), "enough");
         assert_eq!(connections.trouble(), None, "it has only begun");
         connections.lock().full_since = Instant::now().checked_sub(FULL_FOR);
         assert!(connections.trouble().unwrap().contains("limits.connections"));
         drop((first, third));
         assert_eq!(connections.trouble(), None);
-        assert!(connections.enter(HOME).is_some());
+        assert!(connections.enter(HOME).is_ok());
     }
 
     #[test]

@@ -119,15 +119,13 @@ impl HttpServer {
             };
             match accepted {
                 Ok((socket, address)) => {
-                    let Some(permit) = server.connections.enter(household(address.ip())) else {
-                        server.refused("connections");
-                        refuse(
-                            socket,
-                            server.tls.is_none(),
-                            "The node has as many connections as it may (limits.connections).",
-                        )
-                        .await;
-                        continue;
+                    let permit = match server.connections.enter(household(address.ip())) {
+                        Ok(permit) => permit,
+                        Err(limit) => {
+                            server.refused("connections");
+                            refuse(socket, server.tls.is_none(), limit).await;
+                            continue;
+                        }
                     };
                     let (server, stop, permit) = (Arc::clone(&server), stop.clone(), Arc::new(permit));
                     server
