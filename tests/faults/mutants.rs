@@ -14,13 +14,14 @@ pub(crate) struct Mutant {
 }
 
 /// Every mutant.
-pub(crate) const ALL: [Mutant; 5] = [
+pub(crate) const ALL: [Mutant; 6] = [
     Mutant { name: "probe", scenario: "link-deaf" },
     Mutant { name: "contiguity", scenario: "link-messages-lost" },
     Mutant { name: "lineage", scenario: "sentinel-lost-tail" },
     // Everybody comes back with positions inside the tails, again and again.
     Mutant { name: "filter", scenario: "client-cut" },
     Mutant { name: "reconcile", scenario: "link-subscription-lost" },
+    Mutant { name: "stood-still", scenario: "node-stands-still" },
 ];
 
 /// Runs the fault tests of every mutant in a process of its own, and fails where one of them passes.

@@ -69,6 +69,8 @@ pub(crate) struct View {
     pub brought: u64,
     /// Topics that are being followed or left.
     pub changing: BTreeSet<String>,
+    /// How many links its node had lost, at least, when the last message was written that the client has read.
+    pub links_lost: usize,
 }
 
 /// The auditor.

@@ -80,7 +80,8 @@ impl World {
                     || since(audit.trimmed.get(topic).copied())
                     || since(audit.replaced.get(topic).copied())
             }
-            "gap" => whole_area || troubled || audit.came_up + slack >= told,
+            // Who names a position is served from the log, or told what became of it.
+            "gap" => whole_area || position.is_none() && (troubled || audit.came_up + slack >= told),
             "invalid" => audit.contents.iter().any(|((_, of, _), number)| {
                 number.is_none() && (of == topic || whole_area && of.starts_with(area))
             }),

@@ -20,15 +20,15 @@ const BUSY: u64 = 60_000;
 /// How many of the schedules are devoted to one situation.
 const DEVOTED: f64 = 0.25;
 
-/// The schedule of a seed.
-pub(crate) fn plan(seed: u64) -> Plan {
-    let mut plan = crowd(seed);
+/// The schedule of a seed; devoted to a scene, where one is named.
+pub(crate) fn plan(seed: u64, scene: Option<&str>) -> Plan {
+    let mut plan = crowd(seed, scene);
     stages::add(&mut plan);
     plan
 }
 
 /// The same, before it is decided who its clients are.
-fn crowd(seed: u64) -> Plan {
+fn crowd(seed: u64, scene: Option<&str>) -> Plan {
     let mut rng = SmallRng::seed_from_u64(seed);
     let nodes = rng.random_range(2..=3);
     let parts = (0..rng.random_range(8..=10)).map(|n| part(n, nodes, &mut rng)).collect::<Vec<_>>();
@@ -46,12 +46,12 @@ fn crowd(seed: u64) -> Plan {
         parts,
     };
     let mut steps = Vec::new();
-    if rng.random_bool(DEVOTED) {
+    if rng.random_bool(DEVOTED) || scene.is_some() {
         for _ in 0..rng.random_range(20..50) {
             let deed = busy(&plan, &mut rng);
             steps.push(Step { at: rng.random_range(500..BUSY), deed });
         }
-        devoted::devote(&mut plan, &mut rng, &mut steps);
+        devoted::devote(&mut plan, scene, &mut rng, &mut steps);
         return ordered(plan, steps);
     }
     // Weights of the kinds of deeds: most schedules have only some of them.

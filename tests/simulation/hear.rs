@@ -40,6 +40,7 @@ impl World {
                 }
             }
         }
+        view.links_lost = self.nodes[me.node].past.len();
         view.started.clear();
         if me.way == Way::Poll {
             view.started.extend(me.positions.keys().cloned());
@@ -303,14 +304,14 @@ impl World {
     }
 
     fn hear_status(&mut self, client: usize, live: bool) {
-        self.clients[client].live = live;
-        let (node, me, slack) = (&self.nodes[self.clients[client].node], &self.clients[client], self.slack());
-        if !live || me.way == Way::Poll || me.stalled + slack > self.now {
+        let knew = std::mem::replace(&mut self.clients[client].live, live);
+        if knew && !live && self.audit.denied.is_empty() {
+            self.audit.views[client].links_lost += 1;
+        }
+        if !live || self.clients[client].way == Way::Poll {
             return;
         }
-        // It may have been said before the link was lost that it speaks of.
-        let before = node.past.iter().find(|(_, down)| down + slack > self.now).map(|(up, _)| *up);
-        let Some(up) = before.or(node.up_since) else { return };
+        let Some(up) = self.said_over(client) else { return };
         let subjects: Vec<String> = self.clients[client].subjects.iter().cloned().collect();
         for name in subjects.iter().flat_map(|subject| topics_of(subject)) {
             let view = &self.audit.views[client];
@@ -332,6 +333,20 @@ impl World {
                 return self.violate("live too early", text);
             }
         }
+    }
+
+    /// When the link came up, at the earliest, of which a client was told by the `live:true` that it has just read.
+    fn said_over(&self, client: usize) -> Option<u64> {
+        let (me, slack) = (&self.clients[client], self.slack());
+        let node = &self.nodes[me.node];
+        // It may have been said before the link was lost that it speaks of.
+        let before = node.past.iter().find(|(_, down)| down + slack > self.now).map(|(up, _)| *up);
+        let lately = before.or(node.up_since).filter(|_| me.stalled + slack <= self.now);
+        // Whoever does not read for long may find it behind the word that a link was lost: then it speaks of a later one.
+        let lost = self.audit.views[client].links_lost;
+        let later =
+            node.past.get(lost).map(|(up, _)| *up).or(node.up_since.filter(|_| lost == node.past.len()));
+        lately.max(later)
     }
 
     /// The answer to a poll has come: what was waited for.

@@ -1,6 +1,7 @@
 //! Trying seeds, on every core, until the time is over or one fails.
 
 use std::{
+    ops::Range,
     path::Path,
     sync::{
         Arc, Mutex,
@@ -62,16 +63,17 @@ impl Runner {
 /// Does what was asked. Whether something was not right.
 pub(crate) fn run(order: &Order) -> bool {
     match order {
-        Order::Search { from, time, most } => {
+        Order::Search { from, time, most, scene } => {
             let until = Instant::now() + *time;
             let again = schedules();
             // The first that fails is enough to go on with.
-            search(*from, from.saturating_add(*most), again, &|failed| !failed && Instant::now() < until)
+            let seeds = *from..from.saturating_add(*most);
+            search(seeds, scene.as_deref(), again, &|failed| !failed && Instant::now() < until)
         }
-        Order::Seeds(seeds) => search(seeds.start, seeds.end, (0, 0), &|_| true),
-        Order::Replay(seed) => {
+        Order::Seeds(seeds, scene) => search(seeds.clone(), scene.as_deref(), (0, 0), &|_| true),
+        Order::Replay(seed, scene) => {
             let runner = Runner::new();
-            let failed = shrink::show(&runner, generate::plan(*seed));
+            let failed = shrink::show(&runner, generate::plan(*seed, scene.as_deref()));
             println!("{}", if failed { "0 passed, 1 failed" } else { "1 passed, 0 failed" });
             failed
         }
@@ -112,11 +114,16 @@ fn schedules() -> (u64, u64) {
     (passed, failed)
 }
 
-/// `going`: whether to go on, after one has failed or not.
-fn search(from: u64, end: u64, again: (u64, u64), going: &(dyn Fn(bool) -> bool + Sync)) -> bool {
-    println!("seeds from {from}");
+/// `scene`: what all schedules are devoted to; `going`: whether to go on, after one has failed or not.
+fn search(
+    seeds: Range<u64>,
+    scene: Option<&str>,
+    again: (u64, u64),
+    going: &(dyn Fn(bool) -> bool + Sync),
+) -> bool {
+    println!("seeds from {}", seeds.start);
     let begun = Instant::now();
-    let next = AtomicU64::new(from);
+    let next = AtomicU64::new(seeds.start);
     let failed = AtomicBool::new(false);
     let total = Mutex::new((Report::default(), Vec::<(u64, Violation)>::new()));
     thread::scope(|scope| {
@@ -126,10 +133,10 @@ fn search(from: u64, end: u64, again: (u64, u64), going: &(dyn Fn(bool) -> bool 
                 let mut report = Report::default();
                 while going(failed.load(Ordering::Relaxed)) {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= end {
+                    if seed >= seeds.end {
                         break;
                     }
-                    let outcome = runner.run(generate::plan(seed), false);
+                    let outcome = runner.run(generate::plan(seed, scene), false);
                     report.add(&outcome.report);
                     if let Some(violation) = outcome.violation {
                         failed.store(true, Ordering::Relaxed);

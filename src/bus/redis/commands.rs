@@ -293,8 +293,10 @@ impl CommandClient {
     /// Entries of a log after `after`, as many as `bytes` have room for, at least one.
     async fn page(&self, topic: &Topic, after: EntryId, bytes: usize) -> Result<History, Fault> {
         let keys = [self.keys.channel(topic)];
+        let apart = (&self.reads, bytes);
+        let (reads, bytes) = if mutant::is("reads-apart") { (&self.connection, usize::MAX) } else { apart };
         let args: Vec<Value> = vec![after.to_string().into(), bytes.to_string().into()];
-        let answer = self.call_over(&self.reads, "history", &keys, args, READ_PATIENCE).await;
+        let answer = self.call_over(reads, "history", &keys, args, READ_PATIENCE).await;
         if let Err(Fault::Away(text)) = &answer {
             // No probe runs over this connection: one that is deaf is noticed here.
             self.reads.fail(format!("a page of a log did not come: {text}"));

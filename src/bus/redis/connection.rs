@@ -33,7 +33,7 @@ use super::{
     socket::RedisSocket,
     target::{Access, Topology},
 };
-use crate::shutdown::Tasks;
+use crate::{mutant, shutdown::Tasks};
 
 /// The longest that a read of heads or history may take: a slow link needs its time for a long log.
 pub(super) const READ_PATIENCE: Duration = Duration::from_secs(10);
@@ -215,7 +215,7 @@ impl Connection {
             let Err(error) = answer else { return answer };
             let text = describe(&error);
             match redirect(&text, &server) {
-                Some(Redirect::Ask(slot, to)) => {
+                Some(Redirect::Ask(slot, to)) if !mutant::is("ask") => {
                     self.layout.is_leaving(slot, &to);
                     heir = Some(to);
                 }
@@ -225,7 +225,7 @@ impl Connection {
                     }
                 }
                 None if text.starts_with("TRYAGAIN") => why = Some(error.clone()),
-                None => return Err(error),
+                _ => return Err(error),
             }
             tries += 1;
             if tries > 1 {

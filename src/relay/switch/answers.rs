@@ -16,6 +16,9 @@ use crate::{
     },
 };
 
+/// Heads, each with the topic that it was asked for.
+type Heads = Vec<(FeedPlace, Result<Head, BusError>)>;
+
 impl Switch {
     pub(super) fn take_answer(&mut self, stamp: Stamp, answer: Answer) {
         match answer {
@@ -27,13 +30,17 @@ impl Switch {
                 self.attempt(ids);
             }
             Answer::Marked { area, marks } => self.take_marked(stamp, &area, marks),
-            Answer::Looked { heads, marks } => self.take_looked(stamp, heads, marks),
+            Answer::Looked { heads, marks } => {
+                let heads = self.by_name(heads, mutant::is("look-names"));
+                self.take_looked(stamp, heads, marks);
+            }
             Answer::Sources(read) => {
                 if self.sources.take(stamp, read, self.turn.now.instant) {
                     status::tell_late(&self.hub, &self.link, &self.sources);
                 }
             }
             Answer::Heads(heads) => {
+                let heads = self.by_name(heads, mutant::is("head-names"));
                 for (room, head) in self.head_check.take(stamp, heads, &self.hub, &self.feeds) {
                     // No log goes back: what the wire brought beyond its end was in none.
                     let same = self.feeds.top(room).is_some_and(|top| top.epoch == head.top.epoch);
@@ -45,6 +52,17 @@ impl Switch {
                 }
             }
         }
+    }
+
+    /// Each head with the topic that it names. `nameless`: as if it named none, so that the first belongs to the first topic
+    /// that is still followed (only a test takes the names away).
+    fn by_name(&self, heads: Heads, nameless: bool) -> Heads {
+        if !nameless {
+            return heads;
+        }
+        let (places, heads): (Vec<_>, Vec<_>) = heads.into_iter().unzip();
+        let followed = |place: &FeedPlace| self.hub.find(&Subject::Topic(place.topic.clone())).is_some();
+        places.into_iter().filter(followed).zip(heads).collect()
     }
 
     fn take_opened(&mut self, stamp: Stamp, results: Vec<(Subject, Result<Option<Head>, BusError>)>) {
@@ -144,12 +162,7 @@ impl Switch {
         }
     }
 
-    fn take_looked(
-        &mut self,
-        stamp: Stamp,
-        heads: Vec<(FeedPlace, Result<Head, BusError>)>,
-        marks: Result<Marks, BusError>,
-    ) {
+    fn take_looked(&mut self, stamp: Stamp, heads: Heads, marks: Result<Marks, BusError>) {
         if self.marks.looked(stamp, &marks, &mut self.turn.questions) {
             return self.advance();
         }

@@ -124,6 +124,9 @@ fn around() -> Vec<Scenario> {
         }),
         scenario!("node-sigterm", nodes::sigterm, [Live], 2, { nodes: 3, sessions: 150 }),
         scenario!("node-rolling-restart", nodes::rolling, [Live], 1, { nodes: 3, sessions: 600 }),
+        scenario!("node-stands-still", nodes::stands_still, [Live], 0, {
+            sessions: 40, env: vec![("HEARTBEAT__SECONDS", "5")]
+        }),
         scenario!("node-out-of-files", nodes::out_of_files, [Live], 1, { sessions: 60 }),
         scenario!("session-never-reads", clients::never_reads, [], 1, {
             sessions: 60, env: vec![("HEARTBEAT__SECONDS", "60")]

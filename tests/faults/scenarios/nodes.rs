@@ -6,10 +6,13 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
+use futures_util::{SinkExt, StreamExt};
 use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::Message;
 
 use crate::{
-    node,
+    client::upgrade,
+    node::{self, Node},
     process::{hold, until},
     reads::Reads,
     record::Fact,
@@ -80,6 +83,50 @@ fn on_node(world: &World, node: usize) -> usize {
         state.connected && state.node == *name
     });
     there.count()
+}
+
+/// A node stands still for longer than two heartbeats. Clients that said something meanwhile were not silent: their words lie
+/// unread, and nobody may be closed for that.
+pub(crate) async fn stands_still(world: &mut World) -> Result<()> {
+    let victim = busiest_node(world);
+    let port = world.nodes[victim].port;
+    let mut talkers = Vec::new();
+    for _ in 0..40 {
+        let mut talker = upgrade(TcpStream::connect(("127.0.0.1", port)).await?, port).await?;
+        talker.send(Message::text(r#"{"type":"connect","topics":["comments:1"]}"#)).await?;
+        talkers.push(talker);
+    }
+    let silent = |node: &Node| node.figure("carillon_sessions_closed_total", "4408");
+    let before = silent(&world.nodes[victim]).await;
+    world.begin(format!("node {victim} stands still (SIGSTOP), and its clients go on talking"));
+    world.nodes[victim].process()?.signal("STOP").await?;
+    for _ in 0..14 {
+        hold(Duration::from_secs(1)).await;
+        for talker in &mut talkers {
+            talker.send(Message::text(r#"{"type":"ping"}"#)).await?;
+        }
+    }
+    world.nodes[victim].process()?.signal("CONT").await?;
+    let mut answered = 0;
+    for talker in &mut talkers {
+        let heard = async {
+            while let Some(Ok(message)) = talker.next().await {
+                if message.to_text().is_ok_and(|text| text.contains(r#""type":"pong""#)) {
+                    return true;
+                }
+            }
+            false
+        };
+        answered += usize::from(tokio::time::timeout(PROMISE, heard).await.unwrap_or(false));
+    }
+    let closed = silent(&world.nodes[victim]).await - before;
+    ensure!(
+        answered == 40,
+        "only {answered} of 40 clients were heard; {closed} sessions were closed as silent (4408)"
+    );
+    world.recovered().await?;
+    world.bit("pauses of a node", 1);
+    Ok(())
 }
 
 /// A node is told to end under load: it sends its sessions away politely, and ends in time.
