@@ -292,7 +292,8 @@ impl World {
         let me = &self.clients[client];
         // A poll that goes on is as good as its cursor; whoever has just come back has its ten seconds.
         let since = if me.way == Way::Poll { me.cut_until } else { me.since }.max(me.stalled);
-        if matches!(me.line, Line::None) || me.stalled > now {
+        let is_kept_out = self.people.all.get(client).is_some_and(|person| person.refused.is_some());
+        if matches!(me.line, Line::None) || me.stalled > now || is_kept_out {
             return;
         }
         let patience = if me.way == Way::Poll { POLL } else { PROMISED };

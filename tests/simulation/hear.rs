@@ -351,7 +351,9 @@ impl World {
 
     /// The answer to a poll has come: what was waited for.
     pub(crate) fn audit_polled(&mut self, client: usize, answer: &PollAnswer) {
-        self.people.all.get_mut(client).into_iter().for_each(|person| person.refused = None);
+        if self.people.all.get_mut(client).and_then(|person| person.refused.take()).is_some() {
+            self.clients[client].cut_until = self.now;
+        }
         if self.clients[client].waits.front().is_some_and(|wait| wait.kind == "welcome")
             && !answer.messages.iter().any(|m| m.starts_with(br#"{"type":"welcome""#))
         {

@@ -96,8 +96,7 @@ pub(crate) async fn stands_still(world: &mut World) -> Result<()> {
         talker.send(Message::text(r#"{"type":"connect","topics":["comments:1"]}"#)).await?;
         talkers.push(talker);
     }
-    let silent = |node: &Node| node.figure("carillon_sessions_closed_total", "4408");
-    let before = silent(&world.nodes[victim]).await;
+    let before = silenced(&world.nodes[victim]).await;
     world.begin(format!("node {victim} stands still (SIGSTOP), and its clients go on talking"));
     world.nodes[victim].process()?.signal("STOP").await?;
     for _ in 0..14 {
@@ -119,7 +118,7 @@ pub(crate) async fn stands_still(world: &mut World) -> Result<()> {
         };
         answered += usize::from(tokio::time::timeout(PROMISE, heard).await.unwrap_or(false));
     }
-    let closed = silent(&world.nodes[victim]).await - before;
+    let closed = silenced(&world.nodes[victim]).await - before;
     ensure!(
         answered == 40,
         "only {answered} of 40 clients were heard; {closed} sessions were closed as silent (4408)"
@@ -127,6 +126,11 @@ pub(crate) async fn stands_still(world: &mut World) -> Result<()> {
     world.recovered().await?;
     world.bit("pauses of a node", 1);
     Ok(())
+}
+
+/// How many sessions a node has closed because it heard nothing of them.
+async fn silenced(node: &Node) -> f64 {
+    node.figure("carillon_sessions_closed_total", "4408").await
 }
 
 /// A node is told to end under load: it sends its sessions away politely, and ends in time.
