@@ -25,7 +25,7 @@ use super::{
 };
 
 /// A child process that takes orders. It ends with its stdin.
-pub(super) struct Part {
+pub(super) struct ChildProcess {
     child: Child,
     stdin: ChildStdin,
     answers: mpsc::Receiver<Answer>,
@@ -33,7 +33,7 @@ pub(super) struct Part {
     counted: Arc<[AtomicU64; 3]>,
 }
 
-impl Part {
+impl ChildProcess {
     /// Starts this program again as `name`.
     pub(super) fn start(tasks: &Tasks, name: &str, progress: Arc<Notify>) -> Result<Self> {
         let program = std::env::current_exe().context("where is this program?")?;
@@ -98,7 +98,7 @@ impl Part {
 
 /// All readers.
 pub(super) struct Readers {
-    parts: Vec<Part>,
+    parts: Vec<ChildProcess>,
     progress: Arc<Notify>,
 }
 
@@ -106,7 +106,7 @@ impl Readers {
     /// Starts so many.
     pub(super) fn start(tasks: &Tasks, count: u32) -> Result<Self> {
         let progress = Arc::new(Notify::new());
-        let parts = (0..count).map(|_| Part::start(tasks, "reader", Arc::clone(&progress)));
+        let parts = (0..count).map(|_| ChildProcess::start(tasks, "reader", Arc::clone(&progress)));
         Ok(Self { parts: parts.collect::<Result<_>>()?, progress })
     }
 
@@ -154,7 +154,7 @@ impl Readers {
     /// Opens as many plain sockets to the floor.
     pub(super) async fn connect_floor(
         &mut self,
-        floor: &mut Part,
+        floor: &mut ChildProcess,
         address: SocketAddr,
         sockets: u32,
     ) -> Result<()> {

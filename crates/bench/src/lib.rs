@@ -2,11 +2,11 @@
 //!
 //! Opens sessions in processes of their own, publishes at a pace, checks every delivery, and measures what it cost the
 //! nodes; on request beside the floor, a bare loop of `send(2)`. One file for each thing: `plan` (who follows what),
-//! `reader` and `line` (the sessions), `floor`, `fleet` (the child processes), `round`, `meter`, `report`, `page`.
+//! `reader` and `connection` (the sessions), `floor`, `fleet` (the child processes), `round`, `meter`, `report`, `page`.
 
+mod connection;
 mod fleet;
 mod floor;
-mod line;
 mod meter;
 mod nodes;
 mod order;

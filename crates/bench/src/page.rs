@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::{
     report::Report,
-    round::{Round, Way},
+    round::{Round, RoundKind},
 };
 
 const WIDTH: f64 = 720.0;
@@ -52,17 +52,17 @@ pub(super) fn page(report: &Report) -> String {
 fn series(report: &Report, value: impl Fn(&Round) -> Option<f64>) -> Vec<Series> {
     let of = |way, name, colour| Series { name, colour, values: report.of(way).filter_map(&value).collect() };
     vec![
-        of(Way::Floor, "floor", "#999"),
-        of(Way::Node, "node", "#1769aa"),
-        of(Way::NodeWithSlow, "node, slow held", "#c2571a"),
+        of(RoundKind::Floor, "floor", "#999"),
+        of(RoundKind::Node, "node", "#1769aa"),
+        of(RoundKind::NodeWithSlow, "node, slow held", "#c2571a"),
     ]
 }
 
 fn curves(report: &Report) -> Vec<Series> {
     let ways = [
-        (Way::Floor, "floor", "#999"),
-        (Way::Node, "node", "#1769aa"),
-        (Way::NodeWithSlow, "node, slow held", "#c2571a"),
+        (RoundKind::Floor, "floor", "#999"),
+        (RoundKind::Node, "node", "#1769aa"),
+        (RoundKind::NodeWithSlow, "node, slow held", "#c2571a"),
     ];
     let curve = |(way, name, colour)| {
         let mut all = super::order::Times::default();

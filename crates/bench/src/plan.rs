@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 /// Where a node is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Door {
+pub(super) struct NodeAddress {
     /// Its address.
     pub(super) address: SocketAddr,
     /// What goes into `Host`.
@@ -22,7 +22,7 @@ pub(super) struct Door {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Plan {
     /// The nodes; sessions are spread over them in turn.
-    pub(super) doors: Vec<Door>,
+    pub(super) nodes: Vec<NodeAddress>,
     /// The token of every session, if there is one.
     pub(super) token: Option<String>,
     /// The area of all topics.
@@ -111,7 +111,7 @@ mod tests {
 
     fn plan(topics: u32, per_session: u32) -> Plan {
         let area = "comments".into();
-        Plan { doors: Vec::new(), token: None, area, topics, per_session, at_once: 1, slow: 0 }
+        Plan { nodes: Vec::new(), token: None, area, topics, per_session, at_once: 1, slow: 0 }
     }
 
     #[test]

@@ -19,7 +19,7 @@ use slab::Slab;
 use socket2::{Domain, Socket, Type};
 
 use super::{
-    line::{ConnectionStage, Line},
+    connection::{Connection, ConnectionStage},
     order::{Answer, Connected, Figures, Order, Side},
     plan::Plan,
 };
@@ -43,7 +43,7 @@ struct Opening {
 
 struct Reader {
     poll: Poll,
-    lines: Slab<Line>,
+    lines: Slab<Connection>,
     chunk: Vec<u8>,
     opening: Option<Opening>,
     /// Figures of all sides since they were asked for, and what was counted before that.
@@ -189,27 +189,27 @@ impl Reader {
 
     fn open(&mut self, opening: &Opening, number: u32) -> Result<()> {
         let plan = &opening.plan;
-        let door = plan.doors.get(number as usize % plan.doors.len().max(1)).context("no nodes")?;
-        let socket = socket(door.address, number)?;
+        let node = plan.nodes.get(number as usize % plan.nodes.len().max(1)).context("no nodes")?;
+        let socket = socket(node.address, number)?;
         if number < plan.slow {
             socket.set_recv_buffer_size(SMALL_BUFFER)?;
         }
         socket.set_nonblocking(true)?;
         // EINPROGRESS is how a connect begins that does not block; a refusal shows when the socket becomes writable.
-        let _ = socket.connect(&door.address.into());
+        let _ = socket.connect(&node.address.into());
         let stream = TcpStream::from_std(socket.into());
         let last = |topic| plan.published(topic, opening.events);
-        self.register(Line::session(stream, plan, door, number, last))
+        self.register(Connection::session(stream, plan, node, number, last))
     }
 
     fn open_floor(&mut self, address: SocketAddr, number: u32) -> Result<()> {
         let socket = socket(address, number)?;
         socket.connect(&address.into())?;
         socket.set_nonblocking(true)?;
-        self.register(Line::floor(TcpStream::from_std(socket.into())))
+        self.register(Connection::floor(TcpStream::from_std(socket.into())))
     }
 
-    fn register(&mut self, line: Line) -> Result<()> {
+    fn register(&mut self, line: Connection) -> Result<()> {
         let key = self.lines.insert(line);
         let stream = &mut self.lines[key].stream;
         self.poll.registry().register(stream, Token(key), Interest::READABLE | Interest::WRITABLE)?;

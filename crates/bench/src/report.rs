@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::{
     order::{Connected, Times},
-    round::{Round, Way},
+    round::{Round, RoundKind},
 };
 
 /// Everything that a bench has found out.
@@ -104,8 +104,8 @@ pub(super) fn ratio(rounds: &[Round]) -> Option<Spread> {
     let mut ratios = Vec::new();
     for round in rounds {
         match (round.way, round.cost(), floor) {
-            (Way::Floor, cost, _) => floor = cost,
-            (Way::Node, Some(cost), Some(floor)) => ratios.push(cost / floor),
+            (RoundKind::Floor, cost, _) => floor = cost,
+            (RoundKind::Node, Some(cost), Some(floor)) => ratios.push(cost / floor),
             _ => {}
         }
     }
@@ -114,7 +114,7 @@ pub(super) fn ratio(rounds: &[Round]) -> Option<Spread> {
 
 impl Report {
     /// Rounds of a way.
-    pub(super) fn of(&self, way: Way) -> impl Iterator<Item = &Round> {
+    pub(super) fn of(&self, way: RoundKind) -> impl Iterator<Item = &Round> {
         self.rounds.iter().filter(move |round| round.way == way)
     }
 
@@ -157,9 +157,11 @@ impl Report {
             )?;
         }
         self.write_rounds(out)?;
-        for (way, name) in
-            [(Way::Floor, "floor"), (Way::Node, "node"), (Way::NodeWithSlow, "node, slow held")]
-        {
+        for (way, name) in [
+            (RoundKind::Floor, "floor"),
+            (RoundKind::Node, "node"),
+            (RoundKind::NodeWithSlow, "node, slow held"),
+        ] {
             if let Some(cost) = Spread::of(self.of(way).filter_map(Round::cost)) {
                 writeln!(out, "{name:<16} µs CPU per delivery, min / median / max: {cost}")?;
             }
@@ -195,9 +197,9 @@ impl Report {
         for round in &self.rounds {
             let figures = &round.figures;
             let name = match round.way {
-                Way::Floor => "floor",
-                Way::Node => "node",
-                Way::NodeWithSlow => "node, slow held",
+                RoundKind::Floor => "floor",
+                RoundKind::Node => "node",
+                RoundKind::NodeWithSlow => "node, slow held",
             };
             let cost = round.cost().map_or_else(|| "-".into(), |cost| format!("{cost:.2}"));
             write!(
@@ -265,7 +267,7 @@ mod tests {
     use super::*;
     use crate::order::Figures;
 
-    pub(super) fn round(way: Way, cpu: f64) -> Round {
+    pub(super) fn round(way: RoundKind, cpu: f64) -> Round {
         let figures = Figures { delivered: 1_000_000, ..Figures::default() };
         Round { way, events: 100, seconds: 2.0, cpu: Some(cpu), memory: 0, figures }
     }
@@ -273,11 +275,11 @@ mod tests {
     #[test]
     fn a_node_is_compared_with_the_floor_before_it() {
         let rounds = [
-            (Way::Floor, 5.0),
-            (Way::Node, 6.0),
-            (Way::Floor, 4.0),
-            (Way::Node, 6.0),
-            (Way::NodeWithSlow, 9.0),
+            (RoundKind::Floor, 5.0),
+            (RoundKind::Node, 6.0),
+            (RoundKind::Floor, 4.0),
+            (RoundKind::Node, 6.0),
+            (RoundKind::NodeWithSlow, 9.0),
         ];
         let rounds: Vec<Round> = rounds.into_iter().map(|(way, cpu)| round(way, cpu)).collect();
         let ratio = ratio(&rounds).unwrap();

@@ -11,7 +11,7 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use super::{
-    fleet::{Part, Readers},
+    fleet::{ChildProcess, Readers},
     meter::{Http, Meter},
     order::{Figures, Order, Side},
     plan::Plan,
@@ -52,7 +52,7 @@ impl std::str::FromStr for Pace {
 /// What is done in a round.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
-pub(super) enum Way {
+pub(super) enum RoundKind {
     /// The bare loop.
     Floor,
     /// The node.
@@ -65,7 +65,7 @@ pub(super) enum Way {
 #[derive(Debug, Serialize)]
 pub(super) struct Round {
     /// What was done.
-    pub(super) way: Way,
+    pub(super) way: RoundKind,
     /// Events published.
     pub(super) events: u64,
     /// From the first event to the last delivery, s.
@@ -97,7 +97,7 @@ pub(super) struct Stage {
     pub(super) plan: Plan,
     pub(super) readers: Readers,
     pub(super) publisher: Publisher,
-    pub(super) floor: Option<Part>,
+    pub(super) floor: Option<ChildProcess>,
     pub(super) meters: Vec<Meter>,
     pub(super) http: Http,
     /// Followers of each topic, without slow sessions.
@@ -122,14 +122,14 @@ impl Stage {
     /// One round; `seen` is told how many events have been published in it.
     pub(super) async fn round(
         &mut self,
-        way: Way,
+        way: RoundKind,
         pace: Pace,
         events: u64,
         seen: impl Fn(u64),
     ) -> Result<Round> {
-        let side = if way == Way::Floor { Side::Floor } else { Side::Node };
-        let events = if way == Way::Floor { self.floor_events(events) } else { events };
-        if way == Way::NodeWithSlow {
+        let side = if way == RoundKind::Floor { Side::Floor } else { Side::Node };
+        let events = if way == RoundKind::Floor { self.floor_events(events) } else { events };
+        if way == RoundKind::NodeWithSlow {
             self.readers.all(&Order::Slow(true)).await?;
         }
         self.readers.figures(side).await?;
@@ -139,7 +139,7 @@ impl Stage {
         let seconds = began.elapsed().as_secs_f64();
         let after = self.read(side).await?;
         let figures = self.readers.figures(side).await?;
-        if way == Way::NodeWithSlow {
+        if way == RoundKind::NodeWithSlow {
             self.readers.all(&Order::Slow(false)).await?;
         }
         let measured = side == Side::Floor || !self.meters.is_empty();
@@ -155,7 +155,7 @@ impl Stage {
 
     /// What the measured processes have used so far.
     pub(super) async fn read(&self, side: Side) -> Result<Footprint> {
-        match (side, self.floor.as_ref().and_then(Part::pid)) {
+        match (side, self.floor.as_ref().and_then(ChildProcess::pid)) {
             (Side::Floor, Some(pid)) => Meter::Process(pid).read(&self.http).await,
             _ => Meter::sum(&self.meters, &self.http).await,
         }

@@ -20,15 +20,15 @@ use tokio::sync::Notify;
 
 use super::{
     By, Options, Outcome, Usage,
-    fleet::{Part, Readers},
+    fleet::{ChildProcess, Readers},
     meter::{self, Meter},
     nodes::Node,
     order::{Answer, Order, Side},
     page,
-    plan::{Door, Plan},
+    plan::{NodeAddress, Plan},
     publisher::Publisher,
     report::{self, Connects, Idle, Machine, Report},
-    round::{Pace, Stage, Way},
+    round::{Pace, RoundKind, Stage},
 };
 
 /// Sockets that a reader holds at most, below the usual `ulimit -n`.
@@ -80,9 +80,9 @@ async fn stage(
     if urls.is_empty() {
         bail!(Usage("say what to measure: --node ws://host:port/realtime, or --spawn 1".into()));
     }
-    let doors = urls.into_iter().map(door).collect::<Result<_>>()?;
+    let nodes = urls.into_iter().map(node_address).collect::<Result<_>>()?;
     let plan = Plan {
-        doors,
+        nodes,
         token: bench.token.clone(),
         area: bench.area.clone(),
         topics: bench.topics,
@@ -107,7 +107,8 @@ async fn stage(
     let publisher = publisher(bench, layers, &internal, &http, tasks).await?;
     let per_session = if bench.floor { 2 } else { 1 };
     let readers = bench.readers.unwrap_or((bench.sessions * per_session).div_ceil(SOCKETS).max(1));
-    let floor = if bench.floor { Some(Part::start(tasks, "floor", Arc::new(Notify::new()))?) } else { None };
+    let floor =
+        if bench.floor { Some(ChildProcess::start(tasks, "floor", Arc::new(Notify::new()))?) } else { None };
     Ok(Stage {
         plan,
         readers: Readers::start(tasks, readers)?,
@@ -125,7 +126,7 @@ async fn stage(
 }
 
 /// Takes a URL of a node apart.
-fn door(url: &str) -> Result<Door> {
+fn node_address(url: &str) -> Result<NodeAddress> {
     let rest = url.strip_prefix("ws://").or_else(|| url.strip_prefix("http://"));
     let Some(rest) = rest else {
         bail!(Usage(format!("{url} does not begin with ws:// (the bench speaks no TLS: measure behind it)")));
@@ -135,7 +136,7 @@ fn door(url: &str) -> Result<Door> {
     let address: Option<SocketAddr> =
         named.to_socket_addrs().with_context(|| format!("cannot find {host}"))?.next();
     let address = address.with_context(|| format!("{host} has no address"))?;
-    Ok(Door { address, host: host.to_owned(), path: format!("/{path}") })
+    Ok(NodeAddress { address, host: host.to_owned(), path: format!("/{path}") })
 }
 
 async fn publisher(
@@ -269,8 +270,9 @@ async fn rounds(bench: &Options, stage: &mut Stage, report: &mut Report) -> Resu
         Pace::Flat => 2000,
         Pace::Rate(rate) => (SPAN.as_nanos() / Duration::from_secs_f64(1.0 / rate).as_nanos().max(1)) as u64,
     });
-    let ways = [(bench.floor, Way::Floor), (true, Way::Node), (bench.slow > 0, Way::NodeWithSlow)];
-    let ways: Vec<Way> = ways.into_iter().filter_map(|(wanted, way)| wanted.then_some(way)).collect();
+    let ways =
+        [(bench.floor, RoundKind::Floor), (true, RoundKind::Node), (bench.slow > 0, RoundKind::NodeWithSlow)];
+    let ways: Vec<RoundKind> = ways.into_iter().filter_map(|(wanted, way)| wanted.then_some(way)).collect();
     for number in 0..bench.rounds {
         for way in &ways {
             let bar = bar(events, &format!("round {} of {}, {way:?}", number + 1, bench.rounds));

@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout};
 use super::{
     handshake::Answer,
     hop::Hop,
-    net::{Endpoint, PATIENCE, Silence},
+    net::{Endpoint, NoAnswer, PATIENCE},
     report::Finding,
     token,
 };
@@ -174,13 +174,13 @@ pub(super) async fn poll(endpoint: &Endpoint, hop: &Hop, token: Option<&str>, sp
     }
 }
 
-async fn ask(endpoint: &Endpoint, more: &str, token: Option<&str>) -> Result<Answer, Silence> {
+async fn ask(endpoint: &Endpoint, more: &str, token: Option<&str>) -> Result<Answer, NoAnswer> {
     let request = with_token(endpoint.request(&format!("/poll?topics={more}")), token);
     Ok(Answer::read(endpoint.ask(request).await?).await)
 }
 
 /// The same without an end to our patience.
-async fn wait(endpoint: &Endpoint, more: &str, token: Option<&str>) -> Result<Answer, Silence> {
+async fn wait(endpoint: &Endpoint, more: &str, token: Option<&str>) -> Result<Answer, NoAnswer> {
     let request = with_token(endpoint.request(&format!("/poll?topics={more}")), token);
     Ok(Answer::read(endpoint.ask_patiently(request).await?).await)
 }
@@ -207,12 +207,12 @@ fn refused(question: &'static str, answer: &Answer, hop: &Hop) -> Finding {
     }
 }
 
-fn failed(question: &'static str, silence: &Silence, endpoint: &Endpoint, hop: &Hop) -> Finding {
+fn failed(question: &'static str, silence: &NoAnswer, endpoint: &Endpoint, hop: &Hop) -> Finding {
     let what = match silence {
-        Silence::Late => format!("There is no answer within {} s", PATIENCE.as_secs()),
-        Silence::Closed => "The connection is closed without an answer".into(),
-        Silence::Gibberish => "The answer is not HTTP".into(),
-        Silence::Lost(error) => format!("{} cannot be reached any more ({error})", endpoint.place.authority),
+        NoAnswer::Late => format!("There is no answer within {} s", PATIENCE.as_secs()),
+        NoAnswer::Closed => "The connection is closed without an answer".into(),
+        NoAnswer::Gibberish => "The answer is not HTTP".into(),
+        NoAnswer::Lost(error) => format!("{} cannot be reached any more ({error})", endpoint.place.authority),
     };
     Finding::bad(question, format!("{what}."), format!("See the log of what stands between: {}.", hop.name()))
 }

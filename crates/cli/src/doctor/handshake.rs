@@ -15,7 +15,7 @@ use tokio_tungstenite::{
 
 use super::{
     hop::Hop,
-    net::{Endpoint, PATIENCE, Silence},
+    net::{Endpoint, NoAnswer, PATIENCE},
     report::Finding,
 };
 
@@ -102,9 +102,9 @@ pub(super) async fn open(endpoint: &Endpoint, hop: &Hop) -> Result<(Socket, Find
     Ok((socket, Finding::good(QUESTION, "A WebSocket opens (101).")))
 }
 
-fn silent(silence: &Silence, endpoint: &Endpoint, hop: &Hop) -> Finding {
+fn silent(silence: &NoAnswer, endpoint: &Endpoint, hop: &Hop) -> Finding {
     let (sentence, advice) = match silence {
-        Silence::Late => (
+        NoAnswer::Late => (
             format!("There is no answer to the handshake within {} s.", PATIENCE.as_secs()),
             format!(
                 "{} holds it back, or waits for a node that does not answer: see its log. {}",
@@ -112,14 +112,14 @@ fn silent(silence: &Silence, endpoint: &Endpoint, hop: &Hop) -> Finding {
                 hop.let_upgrade_pass()
             ),
         ),
-        Silence::Closed => (
+        NoAnswer::Closed => (
             "The connection is closed without an answer to the handshake.".into(),
             format!(
                 "{} does not let WebSockets pass, or the node behind it has gone: see its log.",
                 capital(hop.name())
             ),
         ),
-        Silence::Gibberish => (
+        NoAnswer::Gibberish => (
             format!("{} does not answer in HTTP.", endpoint.place.authority),
             if endpoint.place.secure {
                 "Correct the port."
@@ -128,7 +128,7 @@ fn silent(silence: &Silence, endpoint: &Endpoint, hop: &Hop) -> Finding {
             }
             .into(),
         ),
-        Silence::Lost(error) => (
+        NoAnswer::Lost(error) => (
             format!("{} cannot be reached any more ({error}).", endpoint.place.authority),
             "See whether it was stopped, or limits connections.".into(),
         ),

@@ -38,7 +38,7 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Connection for T {}
 
 /// Why there is no answer.
 #[derive(Debug)]
-pub(super) enum Silence {
+pub(super) enum NoAnswer {
     /// Nothing came within [`PATIENCE`].
     Late,
     /// The connection was closed without an answer.
@@ -148,18 +148,18 @@ impl Endpoint {
     pub(super) async fn ask(
         &self,
         request: hyper::http::request::Builder,
-    ) -> Result<Response<Incoming>, Silence> {
-        timeout(PATIENCE, self.ask_patiently(request)).await.unwrap_or(Err(Silence::Late))
+    ) -> Result<Response<Incoming>, NoAnswer> {
+        timeout(PATIENCE, self.ask_patiently(request)).await.unwrap_or(Err(NoAnswer::Late))
     }
 
     /// The same without an end to our patience.
     pub(super) async fn ask_patiently(
         &self,
         request: hyper::http::request::Builder,
-    ) -> Result<Response<Incoming>, Silence> {
+    ) -> Result<Response<Incoming>, NoAnswer> {
         let request =
-            request.body(Empty::<Bytes>::new()).map_err(|error| Silence::Lost(error.to_string()))?;
-        let stream = self.connect().await.map_err(|error| Silence::Lost(error.to_string()))?;
+            request.body(Empty::<Bytes>::new()).map_err(|error| NoAnswer::Lost(error.to_string()))?;
+        let stream = self.connect().await.map_err(|error| NoAnswer::Lost(error.to_string()))?;
         // Some middle tiers know headers in their usual capitals only.
         let builder = http1::Builder::new().title_case_headers(true).handshake(TokioIo::new(stream));
         let (mut sender, connection) = builder.await.map_err(|error| silence(&error))?;
@@ -171,13 +171,13 @@ impl Endpoint {
     }
 }
 
-fn silence(error: &hyper::Error) -> Silence {
+fn silence(error: &hyper::Error) -> NoAnswer {
     if error.is_parse() {
-        Silence::Gibberish
+        NoAnswer::Gibberish
     } else if error.is_incomplete_message() || error.is_canceled() || error.is_closed() {
-        Silence::Closed
+        NoAnswer::Closed
     } else {
-        Silence::Lost(error.to_string())
+        NoAnswer::Lost(error.to_string())
     }
 }
 

@@ -7,7 +7,7 @@ use super::{
     clock,
     handshake::Answer,
     hop::Hop,
-    net::{Endpoint, PATIENCE, Silence},
+    net::{Endpoint, NoAnswer, PATIENCE},
     report::Finding,
 };
 
@@ -72,17 +72,17 @@ fn config(answer: &Answer, endpoint: &Endpoint, hop: &Hop) -> Finding {
     )
 }
 
-fn silent(silence: &Silence, endpoint: &Endpoint) -> Finding {
+fn silent(silence: &NoAnswer, endpoint: &Endpoint) -> Finding {
     let authority = &endpoint.place.authority;
     let (sentence, advice) = match silence {
-        Silence::Late => (
+        NoAnswer::Late => (
             format!(
                 "{authority} accepts the connection, but does not answer within {} s.",
                 PATIENCE.as_secs()
             ),
             "See whether what listens there is stuck, or waits for a node that does not answer.",
         ),
-        Silence::Closed => (
+        NoAnswer::Closed => (
             format!("{authority} closes the connection without an answer."),
             if endpoint.place.secure {
                 "See the log of what listens there."
@@ -90,7 +90,7 @@ fn silent(silence: &Silence, endpoint: &Endpoint) -> Finding {
                 "If the port expects TLS, write https:// here; else see the log of what listens there."
             },
         ),
-        Silence::Gibberish => (
+        NoAnswer::Gibberish => (
             format!("{authority} does not answer in HTTP."),
             if endpoint.place.secure {
                 "Correct the port."
@@ -98,7 +98,7 @@ fn silent(silence: &Silence, endpoint: &Endpoint) -> Finding {
                 "Write https:// here, or correct the port."
             },
         ),
-        Silence::Lost(error) => (
+        NoAnswer::Lost(error) => (
             format!("{authority} cannot be reached any more ({error})."),
             "See whether it was stopped just now.",
         ),

@@ -13,7 +13,7 @@ use serde::Deserialize;
 
 use super::{
     order::{Figures, Side},
-    plan::{Door, Plan, read_event},
+    plan::{NodeAddress, Plan, read_event},
 };
 
 /// The nonce of RFC 6455, 1.3, and its answer.
@@ -45,7 +45,7 @@ struct Follow {
 
 /// A connection.
 #[derive(Debug)]
-pub(super) struct Line {
+pub(super) struct Connection {
     pub(super) stream: TcpStream,
     pub(super) side: Side,
     pub(super) stage: ConnectionStage,
@@ -68,12 +68,12 @@ struct Told {
     refused: Vec<serde_json::Value>,
 }
 
-impl Line {
+impl Connection {
     /// A session of the plan. `last`: the number of the last event so far in a topic.
     pub(super) fn session(
         stream: TcpStream,
         plan: &Plan,
-        door: &Door,
+        node: &NodeAddress,
         number: u32,
         last: impl Fn(u32) -> u64,
     ) -> Self {
@@ -82,7 +82,7 @@ impl Line {
         let follows = plan.follows(number).map(|topic| (topic, last(topic)));
         let side = if number < plan.slow { Side::Slow } else { Side::Node };
         Self {
-            hello: handshake(door),
+            hello: handshake(node),
             join: masked(0x81, connect.to_string().as_bytes()),
             stage: ConnectionStage::Handshake,
             ..Self::new(stream, side, follows)
@@ -264,10 +264,10 @@ impl Line {
 }
 
 /// The request of a browser, about as long as browsers' are.
-fn handshake(door: &Door) -> Vec<u8> {
+fn handshake(node: &NodeAddress) -> Vec<u8> {
     let lines = [
-        format!("GET {} HTTP/1.1", door.path),
-        format!("Host: {}", door.host),
+        format!("GET {} HTTP/1.1", node.path),
+        format!("Host: {}", node.host),
         "Connection: Upgrade".into(),
         "Pragma: no-cache".into(),
         "Cache-Control: no-cache".into(),
@@ -314,10 +314,10 @@ fn frame(bytes: &[u8]) -> Option<(u8, usize, usize)> {
 mod tests {
     use super::*;
 
-    fn line() -> (Line, std::net::TcpStream) {
+    fn line() -> (Connection, std::net::TcpStream) {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let stream = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        (Line::floor(TcpStream::from_std(stream)), listener.accept().unwrap().0)
+        (Connection::floor(TcpStream::from_std(stream)), listener.accept().unwrap().0)
     }
 
     #[test]
