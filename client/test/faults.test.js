@@ -2,7 +2,7 @@
 import test from 'node:test';
 import assert from 'node:assert/strict';
 import { FakeNode, mint, until } from './fake-node.js';
-import { Realtime, audit, setup, silence } from './setup.js';
+import { Realtime, audit, back, setup, silence } from './setup.js';
 
 test('a node is killed and comes back: stale, then live, exact replay', async (t) => {
   silence(t);
@@ -141,15 +141,7 @@ test('the first reconnect is spread too', async (t) => {
 });
 
 test('`replayed` ends with what was missed, even before the node has a newer proof', async (t) => {
-  const { node, rt, live } = await setup(t, { provenAt: Date.now() });
-  const a = audit(rt, 'comments:42');
-  await live();
-  await a.followed();
-  node.publish('comments:42', { type: 'x.y', n: 1 });
-  await until('first', () => a.events.length === 1);
-  rt.simulate({ offline: true });
-  node.publish('comments:42', { type: 'x.y', n: 2 });
-  rt.simulate({});
+  const { node, a } = await back(t, { provenAt: Date.now() });
   await until('the missed one', () => a.events.length === 2);
   await until('the pong behind it', () => node.sent.some((m) => m.type === 'ping'));
   await new Promise((go) => setTimeout(go, 30));

@@ -2,7 +2,7 @@
 import test from 'node:test';
 import assert from 'node:assert/strict';
 import { until } from './fake-node.js';
-import { audit, setup, silence } from './setup.js';
+import { audit, back, setup, silence } from './setup.js';
 
 test('connects by WebSocket, follows, gets events in order, and tells its state', async (t) => {
   const { node, rt, states, live } = await setup(t);
@@ -108,15 +108,7 @@ test('from WebSocket down to long-poll by position: nothing lost or doubled', as
 });
 
 test('a node that cannot resume is seen through: resync, never a silent hole', async (t) => {
-  const { node, rt, live } = await setup(t, { knowsResume: false });
-  const a = audit(rt, 'comments:42');
-  await live();
-  await a.followed();
-  node.publish('comments:42', { type: 'x.y', n: 1 });
-  await until('first', () => a.events.length === 1);
-  rt.simulate({ offline: true });
-  node.publish('comments:42', { type: 'x.y', n: 2 });
-  rt.simulate({});
+  const { a } = await back(t, { knowsResume: false });
   await until('resync', () => a.resyncs.includes('comments:42 gap'));
 });
 

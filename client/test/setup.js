@@ -22,6 +22,20 @@ export function audit(rt, topic) {
   rt.onResync(topic, (r) => resyncs.push(`${r.topic} ${r.reason}`));
   return { events, resyncs, replayed, followed: () => until(`${topic} followed`, () => resyncs.includes(`${topic} subscribed`)) };
 }
+/** A page that was away while the second of two events was published, and is coming back. */
+export async function back(t, options) {
+  const { node, rt, live } = await setup(t, options);
+  const a = audit(rt, 'comments:42');
+  await live();
+  await a.followed();
+  node.publish('comments:42', { type: 'x.y', n: 1 });
+  await until('first', () => a.events.length === 1);
+  rt.simulate({ offline: true });
+  node.publish('comments:42', { type: 'x.y', n: 2 });
+  rt.simulate({});
+  return { node, a };
+}
+
 export const silence = (t) => { const said = []; for (const level of ['info', 'warn', 'error']) t.mock.method(console, level, (m) => said.push(m)); return said; };
 
 // -- the worker, in one process: what SharedWorker does is join pages to a Hub by name

@@ -7,7 +7,7 @@ use carillon::{
 };
 use serde_json::{Map, Value};
 
-use crate::{EVENT_BYTES, areas, function, kind};
+use crate::{EVENT_BYTES, areas, function, verdict};
 
 /// Checks one input: an event.
 ///
@@ -25,7 +25,9 @@ pub fn check(data: &[u8]) {
             let name = attributes.id.map(|id| format!("{}:{source}{id}", source.len()).into_bytes());
             assert_eq!(name, sent.name, "duplicates are known by another name");
         }
-        (Err(error), Err(text)) => assert_eq!(kind(error), function::kind(text), "{error} / {text}"),
+        (Err(error), Err(text)) => {
+            assert_eq!(verdict::of_error(error), verdict::of_sentence(text), "{error} / {text}");
+        }
         _ => panic!("the node says {read:?}, the function {sent:?}"),
     }
     if let Ok(event) = read {

@@ -1,7 +1,7 @@
 //! A WebSocket's bytes: however they are cut, the same is heard; and what is heard is what RFC 6455 says, by a reader of
 //! our own that takes one frame after the other from bytes that are all there.
 
-use carillon::fuzzing::{Incoming, FrameDecoder};
+use carillon::fuzzing::{FrameDecoder, Incoming};
 
 /// The longest message, small so that fuzzers reach it.
 const LIMIT: usize = 300;

@@ -117,16 +117,3 @@ pub fn publish(channel: &[u8], event: &[u8]) -> Result<Sent, String> {
     }
     sent
 }
-
-/// The kind of a refusal, read from the function's sentence.
-pub fn kind(text: &str) -> &'static str {
-    let marks = [
-        ("bytes, at most", "size"),
-        ("not valid UTF-8", "utf8"),
-        ("not a JSON object", "json"),
-        ("needs a \"type\"", "type"),
-        ("\"id\" must be", "id"),
-        ("\"source\" must be", "source"),
-    ];
-    marks.iter().find(|(mark, _)| text.contains(mark)).map_or("unclear", |(_, kind)| kind)
-}

@@ -9,8 +9,10 @@ pub mod frames;
 pub mod function;
 pub mod pubsub_message;
 pub mod topic;
+#[path = "../../tests/corpus/verdict.rs"]
+pub mod verdict;
 
-use carillon::protocol::{Areas, EventError};
+use carillon::protocol::Areas;
 
 /// The areas of every target: one public, one private.
 ///
@@ -22,14 +24,3 @@ pub fn areas() -> Areas {
 
 /// The largest event, small so that fuzzers reach it.
 pub const EVENT_BYTES: usize = 2048;
-
-/// The kind of a refusal.
-pub fn kind(error: &EventError) -> &'static str {
-    match error {
-        EventError::TooLarge { .. } => "size",
-        EventError::Utf8(_) => "utf8",
-        EventError::Json(_) => "json",
-        EventError::Type => "type",
-        EventError::Attribute(name) => name,
-    }
-}

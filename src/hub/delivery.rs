@@ -22,7 +22,7 @@ pub struct Delivered {
     pub count: u64,
     /// Members whose outbox overflowed, and what was dropped.
     pub overflows: Vec<(MemberId, Dropped)>,
-    /// Members for whom nothing waited before.
+    /// Members whose queue was empty before: [`Hub::flush`] writes to them.
     begun: Vec<MemberId>,
 }
 
@@ -52,9 +52,9 @@ impl Hub {
         self.deliver_where(room, frame, lone, |_, _| true)
     }
 
-    /// Hands an event to those who follow the whole area, but for those who get it by key. `by_key`: the topic's own room,
-    /// and the event's number in the log in which those who stand there are counted; `None` where it has none, or the log
-    /// may be another one: then it comes by key as soon as that is followed.
+    /// Hands an event to those who follow the whole area, but for those who get it by following its topic. `by_key`: the
+    /// topic's own room, and the event's number in the log by which its followers are counted. Without a number (a live event, or
+    /// a log that may be another one) whoever follows the topic gets it there.
     pub fn deliver_every(
         &mut self,
         every: RoomId,
@@ -64,7 +64,7 @@ impl Hub {
     ) -> Delivered {
         self.deliver_where(every, frame, lone, |hub, id| {
             let Some((topic, seq)) = by_key else { return true };
-            // Who must refetch the topic is told so first, and where it goes on from there.
+            // Whoever is owed a `resync` for the topic gets that first.
             hub.follow(id, topic).is_none_or(|follow| {
                 seq.unwrap_or(u64::MAX) <= follow.from
                     && !matches!(hub.standing_of(follow), Some(Standing::Owed(_)))
@@ -136,8 +136,9 @@ impl Hub {
         self.dirty.clear();
     }
 
-    /// The threads by which so many outboxes, of which this is the first, are served sooner. What only queues and wakes a
-    /// task (TLS, SSE, long-poll) is done before another thread is awake, and one listener's sockets are of one kind.
+    /// The threads that share the work, if it is worth sharing: `count` outboxes that write to sockets. An outbox that only queues
+    /// and wakes a task (TLS, SSE, long-poll) is done before another thread is awake. `first` stands for all: one listener's
+    /// sockets are of one kind.
     fn helpers(&self, count: usize, first: Option<&Outbox>) -> Option<&ThreadPool> {
         let worth = count >= 2 * SHARE && first.is_some_and(|outbox| outbox.socket().is_some());
         self.writers.as_ref().filter(|_| worth)
@@ -242,14 +243,19 @@ mod tests {
         assert_eq!(named, slow, "each once, in the order of the room");
     }
 
-    #[test]
-    fn an_event_comes_by_wildcard_until_its_key_is_in_step_and_by_key_from_then_on() {
+    /// A session, and the rooms of `comments:*` and `comments:1`.
+    fn follower_of_both() -> (Hub, Arc<Outbox>, MemberId, [RoomId; 2]) {
         let areas = areas();
-        let subject = |text| Subject::parse(text, &areas).unwrap();
         let mut hub = Hub::default();
         let outbox = Outbox::pulled(10_000);
         let member = hub.admit(&Arc::clone(&outbox), "anna");
-        let (every, key) = (hub.room(&subject("comments:*")), hub.room(&subject("comments:1")));
+        let rooms = ["comments:*", "comments:1"].map(|text| hub.room(&Subject::parse(text, &areas).unwrap()));
+        (hub, outbox, member, rooms)
+    }
+
+    #[test]
+    fn an_event_comes_by_wildcard_until_its_key_is_in_step_and_by_key_from_then_on() {
+        let (mut hub, outbox, member, [every, key]) = follower_of_both();
         let publish = |hub: &mut Hub, seq| {
             hub.deliver_every(every, Some((key, (seq > 0).then_some(seq))), &frame(seq), false);
             hub.deliver(key, &frame(seq), false);
@@ -273,12 +279,7 @@ mod tests {
 
     #[test]
     fn an_event_comes_by_wildcard_only_to_who_is_counted_in_the_same_log_and_not_owed_the_topic() {
-        let areas = areas();
-        let subject = |text| Subject::parse(text, &areas).unwrap();
-        let mut hub = Hub::default();
-        let outbox = Outbox::pulled(10_000);
-        let member = hub.admit(&Arc::clone(&outbox), "anna");
-        let (every, key) = (hub.room(&subject("comments:*")), hub.room(&subject("comments:1")));
+        let (mut hub, outbox, member, [every, key]) = follower_of_both();
         for (room, from) in [(every, 0), (key, 5)] {
             hub.enter(member, room, Entrance { explicit: true, fresh: true, ticket: 0 });
             hub.put_in_step(member, room, from, from);

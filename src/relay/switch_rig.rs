@@ -147,18 +147,7 @@ impl Rig {
     pub(super) fn connect(&mut self, topics: &[&str], resume: Option<Resume>, limit: usize) -> Arc<Outbox> {
         let outbox = Outbox::pulled(limit);
         let subjects = topics.iter().map(|topic| Subject::parse(topic, &self.areas).unwrap()).collect();
-        let welcome = Box::new(Welcome {
-            session: "s".into(),
-            node: "n1".into(),
-            user: "anna".into(),
-            heartbeat: 25,
-            expires_in: None,
-            at: 0,
-            positions: Positions::default(),
-            refused: Vec::new(),
-            live: false,
-            late: None,
-        });
+        let welcome = Box::new(Welcome { user: "anna".into(), ..Welcome::default() });
         let request = Request { subjects, refused: Vec::new(), resume };
         self.take(SwitchInput::Command(Command::Connect {
             outbox: Arc::clone(&outbox),

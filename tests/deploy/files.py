@@ -106,6 +106,10 @@ async def kubernetes_fits():
     assert container["readinessProbe"]["httpGet"]["path"] == "/readyz"
     security = container["securityContext"]
     assert security["readOnlyRootFilesystem"] and not security["allowPrivilegeEscalation"] and security["capabilities"]["drop"] == ["ALL"]
+
+
+async def kubernetes_routes_and_scales():
+    deployment, budget = kind("Deployment")["spec"], kind("PodDisruptionBudget")["spec"]
     # Ingress reaches the public port only.
     assert [port["targetPort"] for port in kind("Service")["spec"]["ports"]] == ["http"]
     (rule,) = kind("Ingress")["spec"]["rules"]
@@ -272,6 +276,7 @@ def checks(binary):
     return [
         ("kustomize builds the example; Kubernetes' schemas accept every resource", kubernetes_schema),
         ("the manifests fit together: selectors, policy, ports, probes, drain and grace", kubernetes_fits),
+        ("ingress reaches the public port, the autoscaler owns the replicas, kustomization.yaml lists every file", kubernetes_routes_and_scales),
         ("docker-compose reads every variant", compose_files),
         ("docker-compose gives each service its own secrets and no others", compose_secrets),
         ("systemd accepts the unit and finds it hardened", systemd),

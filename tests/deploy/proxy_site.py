@@ -20,7 +20,7 @@ import websockets
 import websockets.exceptions
 
 from kit.rig.editors import mint, until
-from kit.rig.stack import free_port
+from kit.machine import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 PROXY = ROOT / "deploy/proxy"
@@ -207,7 +207,7 @@ class Site:
         self.program = program
         self.work = Path(tempfile.mkdtemp(prefix="carillon-deploy-"))
         self.net = f"127.{random.randint(1, 250)}.{random.randint(1, 250)}"
-        self.http, self.internal, self.cms, self.redis = (free_port(), free_port(), free_port(), free_port())
+        self.http, self.internal, self.cms, self.redis = (free_port("0.0.0.0") for _ in range(4))
         self.processes, self.server = [], None
         self.nodes, self.proxies, self.topics = [], {}, 100
 

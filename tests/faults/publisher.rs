@@ -83,25 +83,14 @@ impl Press {
 
     /// Publishes so many recorded events a second, until the world ends.
     pub(crate) async fn record(self: Arc<Self>, topics: Vec<TopicId>, rate: f64, seed: u64) {
-        let mut random = StdRng::seed_from_u64(seed);
         let mut door = Door::new(self.place.clone());
-        let mut pace = tokio::time::interval(Duration::from_secs_f64(1.0 / rate));
-        pace.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
-            pace.tick().await;
-            if self.stopped.load(Ordering::Relaxed) {
-                return;
-            }
-            let Some(topic) = topics.choose(&mut random).filter(|_| !self.paused.load(Ordering::Relaxed))
-            else {
-                continue;
-            };
-            self.busy.fetch_add(1, Ordering::AcqRel);
-            let number = self.number(*topic);
-            self.insist(&mut door, *topic, number).await;
+        let mut turns = Turns::new(topics, rate, seed);
+        while let Some(topic) = turns.next(&self).await {
+            let number = self.number(topic);
+            self.insist(&mut door, topic, number).await;
             // Now and then the answer is taken for lost, and the publish repeated: it must not be recorded twice.
-            if random.random_ratio(1, 20) {
-                self.repeat(&mut door, *topic, number).await;
+            if turns.random.random_ratio(1, 20) {
+                self.repeat(&mut door, topic, number).await;
             }
             self.busy.fetch_sub(1, Ordering::AcqRel);
         }
@@ -177,21 +166,10 @@ impl Press {
 
     /// Publishes so many live events a second, until the world ends.
     pub(crate) async fn shout(self: Arc<Self>, topics: Vec<TopicId>, rate: f64, seed: u64) {
-        let mut random = StdRng::seed_from_u64(seed);
         let mut door = Door::new(self.place.clone());
-        let mut pace = tokio::time::interval(Duration::from_secs_f64(1.0 / rate));
-        pace.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
-            pace.tick().await;
-            if self.stopped.load(Ordering::Relaxed) {
-                return;
-            }
-            let Some(topic) = topics.choose(&mut random).filter(|_| !self.paused.load(Ordering::Relaxed))
-            else {
-                continue;
-            };
-            self.busy.fetch_add(1, Ordering::AcqRel);
-            self.shout_once(&mut door, *topic).await;
+        let mut turns = Turns::new(topics, rate, seed);
+        while let Some(topic) = turns.next(&self).await {
+            self.shout_once(&mut door, topic).await;
             self.busy.fetch_sub(1, Ordering::AcqRel);
         }
     }
@@ -207,6 +185,39 @@ impl Press {
             }
             Ok(_) => {}
             Err(trouble) => self.count(&trouble),
+        }
+    }
+}
+
+/// When a publisher publishes, and to which topic.
+struct Turns {
+    topics: Vec<TopicId>,
+    pace: tokio::time::Interval,
+    random: StdRng,
+}
+
+impl Turns {
+    /// `rate`: turns in a second.
+    fn new(topics: Vec<TopicId>, rate: f64, seed: u64) -> Self {
+        let mut pace = tokio::time::interval(Duration::from_secs_f64(1.0 / rate));
+        pace.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        Self { topics, pace, random: StdRng::seed_from_u64(seed) }
+    }
+
+    /// Waits for the next turn, which counts as busy from then on. `None`: the world ends.
+    async fn next(&mut self, press: &Press) -> Option<TopicId> {
+        loop {
+            self.pace.tick().await;
+            if press.stopped.load(Ordering::Relaxed) {
+                return None;
+            }
+            if press.paused.load(Ordering::Relaxed) {
+                continue;
+            }
+            if let Some(topic) = self.topics.choose(&mut self.random) {
+                press.busy.fetch_add(1, Ordering::AcqRel);
+                return Some(*topic);
+            }
         }
     }
 }

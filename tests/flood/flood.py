@@ -11,9 +11,7 @@ latencies say nothing and are not judged, and a session that was told to refetch
 import argparse
 import json
 import os
-import random
 import select
-import socket
 import statistics
 import subprocess
 import sys
@@ -23,24 +21,16 @@ import urllib.request
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))
+
+from kit.machine import free_port  # noqa: E402 - found by the line above
+
 ROOT = HERE.parents[1]
 PROGRAM = os.environ.get("CARILLON_BIN") or str(ROOT / "target/release/carillon")
 SECRET = "a-shared-secret-of-the-flood-test-0123456789"
 PER_PROCESS = 5000
 # How long a busy machine may take for what takes an idle one seconds.
 PATIENCE = 300
-
-
-def free_port():
-    while True:
-        port = random.randint(12000, 31999)
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
 
 
 def get(url):

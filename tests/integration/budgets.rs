@@ -79,18 +79,18 @@ async fn a_cursor_that_cannot_be_read_begins_anew_and_counts_so() {
     }
 }
 
+/// A WebSocket, before or after its `welcome`.
+async fn socket(node: &Node, introduced: bool) -> Ws<TcpStream> {
+    if introduced { node.session("anna", &[]).await.0 } else { node.socket().await }
+}
+
 /// After the cut nothing more than what was under way is taken, however long its sender goes on.
 #[tokio::test]
 async fn a_flood_is_not_read_on_after_it_was_cut() {
     let node = Node::start(&[("limits.messages_per_second", "20")]).await;
     let frames = client_frame(0x89, b"").repeat(10_000);
     for introduced in [false, true] {
-        let mut ws =
-            Ws::open(TcpStream::connect(node.public).await.unwrap(), "/realtime", &[]).await.unwrap();
-        if introduced {
-            ws.send(&json!({"type": "connect", "token": token("anna", &["*"])})).await;
-            assert_eq!(ws.message().await["type"], "welcome");
-        }
+        let mut ws = socket(&node, introduced).await;
         // Room for what the kernel holds on both sides, and for the last bytes that are read.
         let (mut sent, room) = (0, 32 << 20);
         within("the end of the flood", async {
@@ -113,12 +113,7 @@ async fn frames_without_a_message_count_as_messages_before_connect_too() {
         ("empty pieces", Some(start), client_frame(0x00, b"")),
     ] {
         for introduced in [false, true] {
-            let mut ws =
-                Ws::open(TcpStream::connect(node.public).await.unwrap(), "/realtime", &[]).await.unwrap();
-            if introduced {
-                ws.send(&json!({"type": "connect", "token": token("anna", &["*"])})).await;
-                assert_eq!(ws.message().await["type"], "welcome");
-            }
+            let mut ws = socket(&node, introduced).await;
             ws.write(&[first.clone().unwrap_or_default(), frame.repeat(100)].concat()).await;
             assert_eq!(ws.closed().await.0, 1013, "100 {what}, introduced: {introduced}");
         }

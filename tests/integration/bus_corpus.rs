@@ -1,6 +1,10 @@
 //! One verdict on every event and topic, at every door of the bus: what Rust reads, the publish function, a bare
 //! `PUBLISH`, a log written by hand, and the memory bus.
 
+#[allow(unreachable_pub, reason = "the fuzz targets include this file, too")]
+#[path = "../corpus/verdict.rs"]
+mod verdict;
+
 use crate::support::{
     bus::{TestBus, areas, settings, topic},
     corpus::{self, Case},
@@ -17,27 +21,7 @@ use fred::{
 
 /// The kind of refusal, in the corpus' words.
 fn verdict(result: &Result<Event, EventError>) -> &'static str {
-    match result {
-        Ok(_) => "good",
-        Err(EventError::TooLarge { .. }) => "size",
-        Err(EventError::Utf8(_)) => "utf8",
-        Err(EventError::Json(_)) => "json",
-        Err(EventError::Type) => "type",
-        Err(EventError::Attribute(name)) => name,
-    }
-}
-
-/// The same, read from the function's sentence.
-fn verdict_of_text(text: &str) -> &'static str {
-    let marks = [
-        ("bytes, at most", "size"),
-        ("not valid UTF-8", "utf8"),
-        ("not a JSON object", "json"),
-        ("needs a \"type\"", "type"),
-        ("\"id\" must be", "id"),
-        ("\"source\" must be", "source"),
-    ];
-    marks.iter().find(|(mark, _)| text.contains(mark)).map_or("unclear", |(_, verdict)| verdict)
+    result.as_ref().map_or_else(verdict::of_error, |_| "good")
 }
 
 async fn client(redis: &RedisServer) -> Client {
@@ -79,7 +63,7 @@ async fn the_function_gives_the_verdict() {
         let answer = fcall(&client, b"carillon:comments:1".to_vec(), &bytes).await;
         let given = match &answer {
             Ok(_) => "good",
-            Err(error) => verdict_of_text(error.details()),
+            Err(error) => verdict::of_sentence(error.details()),
         };
         assert_eq!(given, expected, "{what}: {answer:?}");
         good += u64::from(given == "good" && what != "the last of two ids counts");

@@ -30,17 +30,7 @@ async fn started(url: &str) -> TestBus {
 
 /// Waits until the link is up again; whether the lineage changed on the way.
 async fn recovered(bus: &mut TestBus) -> bool {
-    let mut changed = false;
-    bus.until(|event| match event {
-        BusEvent::Link(LinkChange::Down { lineage_changed, .. }) => {
-            changed |= lineage_changed;
-            None
-        }
-        BusEvent::Link(LinkChange::Up) => Some(()),
-        BusEvent::Delivery(delivery) => panic!("delivered while down: {delivery:?}"),
-        _ => None,
-    })
-    .await;
+    let changed = bus.until_up_again().await;
     works(bus).await;
     changed
 }
@@ -79,17 +69,7 @@ async fn a_restart_is_another_lineage_and_nothing_of_before_comes_after() {
         if !empty {
             redis.revive();
         }
-        let mut changed = false;
-        bus.until(|event| match event {
-            BusEvent::Link(LinkChange::Down { lineage_changed, .. }) => {
-                changed |= lineage_changed;
-                None
-            }
-            BusEvent::Link(LinkChange::Up) => Some(()),
-            _ => None,
-        })
-        .await;
-        assert!(changed);
+        assert!(bus.until_up_again().await);
         let after = bus.bus.heads(vec![topic("comments:1")]).await.remove(0).unwrap();
         assert_ne!(after.lineage, before.lineage);
         assert_eq!(after.top == before.top, !empty, "{} {}", before.top, after.top);

@@ -52,12 +52,7 @@ async fn a_node_and_a_publisher_work_with_exactly_the_rights_that_are_printed() 
     bus.until(|event| matches!(event, BusEvent::Revoked { .. }).then_some(())).await;
     bus.bus.unsubscribe(vec![subject("projects:*")]).await;
 
-    let cli = |args: &[&str]| {
-        let port = redis.port().to_string();
-        let login = ["-p", &port, "--user", "carillon-publisher", "--pass", "pw", "--no-auth-warning"];
-        let output = Command::new("redis-cli").args(login).args(args).output().unwrap();
-        String::from_utf8(output.stdout).unwrap()
-    };
+    let cli = |args: &[&str]| as_publisher(&redis, args);
     let event = r#"{"type":"a.b","id":"1"}"#;
     assert_eq!(cli(&["FCALL", "carillon_source", "1", "carillon:sources", "cms", "20"]).trim(), "OK");
     assert_eq!(cli(&["FCALL", "carillon_positions", "1", "carillon:comments:1"]).lines().count(), 2);
@@ -111,12 +106,7 @@ async fn a_publisher_of_some_areas_reaches_no_other() {
     let lines = redis::acl(&ours, &["comments", "content"].map(str::to_owned));
     let line = lines.lines().next().unwrap().replace(">CHANGE-ME", ">pw");
     assert_eq!(redis.command(&line.split_whitespace().collect::<Vec<_>>()).trim(), "OK", "{line}");
-    let cli = |args: &[&str]| {
-        let port = redis.port().to_string();
-        let login = ["-p", &port, "--user", "carillon-publisher", "--pass", "pw", "--no-auth-warning"];
-        let output = Command::new("redis-cli").args(login).args(args).output().unwrap();
-        String::from_utf8(output.stdout).unwrap()
-    };
+    let cli = |args: &[&str]| as_publisher(&redis, args);
     let event = r#"{"type":"a.b","id":"1"}"#;
     for at in ["comments", "comments:1", "content:1"] {
         let key = format!("carillon:{at}");

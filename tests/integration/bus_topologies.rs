@@ -18,21 +18,6 @@ async fn works(bus: &mut TestBus, at: &str) {
     bus.recorded(at, id, &numbered(7)).await;
 }
 
-/// Until the link is up; whether a change of lineage was told on the way.
-async fn up_again(bus: &mut TestBus) -> bool {
-    let mut changed = false;
-    bus.until(|event| match event {
-        BusEvent::Link(LinkChange::Down { lineage_changed, .. }) => {
-            changed |= lineage_changed;
-            None
-        }
-        BusEvent::Link(LinkChange::Up) => Some(()),
-        _ => None,
-    })
-    .await;
-    changed
-}
-
 struct Watched {
     servers: Vec<RedisServer>,
     sentinels: Vec<RedisServer>,
@@ -72,7 +57,7 @@ async fn a_sentinel_failover_is_another_lineage_on_the_new_master() {
         } else {
             place.servers[0].kill();
         }
-        assert!(up_again(&mut bus).await, "the lineage is the old one");
+        assert!(bus.until_up_again().await, "the lineage is the old one");
         let after = bus.bus.heads(vec![topic("comments:1")]).await.remove(0).unwrap();
         assert_ne!(after.lineage, before.lineage);
         assert!(place.servers[1].info("replication", "master_replid").starts_with(after.lineage.as_str()));
@@ -152,7 +137,7 @@ async fn a_shard_that_fails_over_is_noticed_and_survived() {
         } else {
             cluster.servers[0].kill();
         }
-        assert!(up_again(&mut bus).await, "planned {planned}: the lineage is the old one");
+        assert!(bus.until_up_again().await, "planned {planned}: the lineage is the old one");
         // A planned failover settles in two steps, which may be two links.
         bus.all_work(&names).await;
         bus.end().await;

@@ -8,8 +8,7 @@ use carillon::{
     hub::{Item, Notice, Outbox},
     metrics::Metrics,
     protocol::{
-        Areas, Event, NodeMessage, Proof, Reason, Resume, Revocations, Subject, Topic,
-        message::{Positions, Welcome},
+        Areas, Event, NodeMessage, Proof, Reason, Resume, Revocations, Subject, Topic, message::Welcome,
     },
     relay::{Relay, Request, Settings},
     shutdown::Tasks,
@@ -68,18 +67,7 @@ impl Rig {
     async fn connect(&self, topics: &[&str], resume: Option<Resume>, limit: usize) -> Session {
         let outbox = Outbox::pulled(limit);
         let subjects = topics.iter().map(|t| Subject::parse(t, &self.areas).unwrap()).collect();
-        let welcome = Welcome {
-            session: "s".into(),
-            node: "n1".into(),
-            user: "anna".into(),
-            heartbeat: 25,
-            expires_in: None,
-            at: 0,
-            positions: Positions::default(),
-            refused: Vec::new(),
-            live: false,
-            late: None,
-        };
+        let welcome = Welcome { user: "anna".into(), ..Welcome::default() };
         let request = Request { subjects, refused: Vec::new(), resume };
         let proof = Arc::new(Proof::lasting(&welcome.user));
         self.relay.connect(&outbox, Box::new(welcome), proof, request).await;

@@ -11,7 +11,7 @@ use serde_json::json;
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncBufReadExt, BufReader, Lines},
-    process::{ChildStderr, Command},
+    process::{Child, ChildStderr, Command},
 };
 
 use crate::support::{
@@ -138,6 +138,23 @@ async fn said(log: &mut Lines<BufReader<ChildStderr>>, what: &str) -> String {
     .await
 }
 
+/// A node of its own process, and the lines of its log.
+fn program(settings: &[(&str, &str)]) -> (Child, Lines<BufReader<ChildStderr>>) {
+    let mut node = Command::new(env!("CARGO_BIN_EXE_carillon"))
+        .arg("serve")
+        .env_remove("CARILLON_CONFIG")
+        .env("CARILLON__AUTH__MODE", "jwt")
+        .env("CARILLON__INTERNAL__LISTEN", "127.0.0.1:0")
+        .env("NO_COLOR", "1")
+        .envs(settings.iter().copied())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let log = BufReader::new(node.stderr.take().unwrap()).lines();
+    (node, log)
+}
+
 #[tokio::test]
 async fn what_cannot_be_used_is_named_and_the_old_one_stays_also_on_sighup() {
     let dir = TempDir::new().unwrap();
@@ -145,20 +162,11 @@ async fn what_cannot_be_used_is_named_and_the_old_one_stays_also_on_sighup() {
     fs::write(&secret, SECRET).unwrap();
     fs::write(&token, "the first publish token of the tests").unwrap();
     let public = SocketAddr::from(([127, 0, 0, 1], free_port()));
-    let mut node = Command::new(env!("CARGO_BIN_EXE_carillon"))
-        .arg("serve")
-        .env_remove("CARILLON_CONFIG")
-        .env("CARILLON__AUTH__MODE", "jwt")
-        .env("CARILLON__AUTH__SECRET_FILE", &secret)
-        .env("CARILLON__INTERNAL__PUBLISH_TOKEN_FILE", &token)
-        .env("CARILLON__HTTP__LISTEN", public.to_string())
-        .env("CARILLON__INTERNAL__LISTEN", "127.0.0.1:0")
-        .env("NO_COLOR", "1")
-        .stderr(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .unwrap();
-    let mut log = BufReader::new(node.stderr.take().unwrap()).lines();
+    let (node, mut log) = program(&[
+        ("CARILLON__AUTH__SECRET_FILE", secret.to_str().unwrap()),
+        ("CARILLON__INTERNAL__PUBLISH_TOKEN_FILE", token.to_str().unwrap()),
+        ("CARILLON__HTTP__LISTEN", &public.to_string()),
+    ]);
     said(&mut log, "the node is up").await;
     until("the node to listen", || async { tokio::net::TcpStream::connect(public).await.is_ok() }).await;
     for (file, key, unusable) in [
@@ -194,20 +202,11 @@ async fn what_cannot_be_used_is_named_and_the_old_one_stays_also_on_sighup() {
 async fn sighup_ends_no_node_not_even_one_that_has_nothing_to_read_again_or_waits_for_redis() {
     let nobody = format!("redis://127.0.0.1:{}", free_port());
     for (redis, sign) in [("", "the node is up"), (nobody.as_str(), "Redis")] {
-        let mut node = Command::new(env!("CARGO_BIN_EXE_carillon"))
-            .arg("serve")
-            .env_remove("CARILLON_CONFIG")
-            .env("CARILLON__AUTH__MODE", "jwt")
-            .env("CARILLON__AUTH__SECRET", SECRET)
-            .env("CARILLON__REDIS__URL", redis)
-            .env("CARILLON__HTTP__LISTEN", "127.0.0.1:0")
-            .env("CARILLON__INTERNAL__LISTEN", "127.0.0.1:0")
-            .env("NO_COLOR", "1")
-            .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .unwrap();
-        let mut log = BufReader::new(node.stderr.take().unwrap()).lines();
+        let (mut node, mut log) = program(&[
+            ("CARILLON__AUTH__SECRET", SECRET),
+            ("CARILLON__REDIS__URL", redis),
+            ("CARILLON__HTTP__LISTEN", "127.0.0.1:0"),
+        ]);
         said(&mut log, sign).await;
         let hang_up = async || {
             let pid = node.id().unwrap().to_string();

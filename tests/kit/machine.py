@@ -36,14 +36,14 @@ async def until(what, predicate, seconds=15.0):
         await asyncio.sleep(0.02)
 
 
-def free_port():
+def free_port(address="127.0.0.1"):
     """A port below the range of outgoing connections, so that nobody gets it by chance before it is bound."""
     for _ in range(200):
         port = random.randint(12000, 31999)
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
-                probe.bind(("127.0.0.1", port))
+                probe.bind((address, port))
             except OSError:
                 continue
             return port

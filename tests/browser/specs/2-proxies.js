@@ -83,15 +83,15 @@ test('nginx that cuts after 10 s of silence: WebSocket, kept open after it has b
   await settled(anna, a, 'anna');
 });
 
-for (const [name, extra] of [['in its default mode', ''], ['with a tunnel timeout', 'timeout tunnel 1h']]) {
+for (const [name, mode, silence, extra] of [['in its default mode', 'http', '30s', ''], ['with a tunnel timeout', 'http', '30s', 'timeout tunnel 1h'], ['as a plain TCP tunnel', 'tcp', '1h', '']]) {
   test(`HAProxy ${name}: WebSocket`, async (t) => {
     const a = await node(t, 'a', { redis: await redis(t) });
     const proxy = await haproxy(t, `
 defaults
-  mode http
+  mode ${mode}
   timeout connect 3s
-  timeout client 30s
-  timeout server 30s
+  timeout client ${silence}
+  timeout server ${silence}
   ${extra}
 frontend f
   bind LISTEN
@@ -102,23 +102,6 @@ backend b
     await behind(t, a, proxy, 'WebSocket', () => pause(1500));
   });
 }
-
-test('HAProxy as a plain TCP tunnel: WebSocket', async (t) => {
-  const a = await node(t, 'a', { redis: await redis(t) });
-  const proxy = await haproxy(t, `
-defaults
-  mode tcp
-  timeout connect 3s
-  timeout client 1h
-  timeout server 1h
-frontend f
-  bind LISTEN
-  default_backend b
-backend b
-  server a 127.0.0.1:${a.port}
-`);
-  await behind(t, a, proxy, 'WebSocket', () => pause(1500));
-});
 
 test('a 502 for the WebSocket alone, and one that never answers it', async (t) => {
   const a = await node(t, 'a', { redis: await redis(t) });

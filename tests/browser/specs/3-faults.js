@@ -9,7 +9,8 @@ import { asleep, context, pane, picture, settled } from '../lib/browser.js';
 /** One address for a CMS and for a node that may go away. */
 const between = (t, cms, a) => nginx(t, `location /demo/ { proxy_pass ${cms.base}; proxy_set_header Host $http_host; } location / { proxy_pass ${a.base}; proxy_set_header Host $http_host; proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection $upgrade; }`);
 
-test('the node is killed under an open tab, and comes back', async (t) => {
+/** An editor who is live at a node that may go away: their CMS has a node of its own. */
+async function beside(t) {
   const r = await redis(t);
   const cms = await node(t, 'cms', { redis: r });
   const a = await node(t, 'a', { redis: r });
@@ -19,6 +20,11 @@ test('the node is killed under an open tab, and comes back', async (t) => {
   await cms.api('projects/42/comments', { editor: 'bilal', text: 'Before' });
   await anna.shows('Before');
   const states = await anna.record();
+  return { r, cms, a, anna, states };
+}
+
+test('the node is killed under an open tab, and comes back', async (t) => {
+  const { r, cms, a, anna, states } = await beside(t);
   await a.stop('SIGKILL');
   await anna.becomes('stale', 3000);
   const seen = Date.now();
@@ -113,15 +119,7 @@ test('the tab sleeps and wakes up', async (t) => {
 });
 
 test('the tab sleeps while its node goes away and comes back: it wakes up stale, and catches up', async (t) => {
-  const r = await redis(t);
-  const cms = await node(t, 'cms', { redis: r });
-  const a = await node(t, 'a', { redis: r });
-  const front = await between(t, cms, a);
-  const anna = await pane(await context(t), front.base, 'anna');
-  await anna.live('WebSocket');
-  await cms.api('projects/42/comments', { editor: 'bilal', text: 'Before' });
-  await anna.shows('Before');
-  const states = await anna.record();
+  const { r, cms, a, anna, states } = await beside(t);
   const woke = await asleep(async () => {
     await a.stop('SIGKILL');
     for (let n = 1; n <= 3; n++) await cms.api('projects/42/comments', { editor: 'bilal', text: `Asleep ${n}` });

@@ -107,6 +107,22 @@ impl TestBus {
         self.until(|event| matches!(event, BusEvent::Link(LinkChange::Up)).then_some(())).await;
     }
 
+    /// Until the link is up again, with nothing delivered before; whether a change of lineage was told on the way.
+    pub(crate) async fn until_up_again(&mut self) -> bool {
+        let mut changed = false;
+        self.until(|event| match event {
+            BusEvent::Link(LinkChange::Down { lineage_changed, .. }) => {
+                changed |= lineage_changed;
+                None
+            }
+            BusEvent::Link(LinkChange::Up) => Some(()),
+            BusEvent::Delivery(delivery) => panic!("delivered while down: {delivery:?}"),
+            _ => None,
+        })
+        .await;
+        changed
+    }
+
     /// Until the link is down; the reason and whether the lineage changed.
     pub(crate) async fn until_down(&mut self) -> (String, bool) {
         self.until(|event| match event {

@@ -4,25 +4,17 @@ import asyncio
 import contextlib
 import json
 import os
-import random
 import re
 import shutil
-import socket
 import subprocess
 import time
 import urllib.error
 import urllib.request
 from pathlib import Path
 
+from kit.machine import free_port
+
 ROOT = Path(__file__).resolve().parents[3]
-
-
-def free_port(address="0.0.0.0"):
-    """A free port below those that the kernel hands out for outgoing connections: it stays free until it is used."""
-    while True:
-        with contextlib.suppress(OSError), socket.socket() as probe:
-            probe.bind((address, random.randint(18000, 31999)))
-            return probe.getsockname()[1]
 
 
 def http(url, method="GET", body=None, timeout=5, headers=None):
@@ -41,7 +33,7 @@ class Stack:
     """One project of docker-compose, with its own name, port and volumes."""
 
     def __init__(self, tree, project, files=("docker-compose.yml",), **environment):
-        self.tree, self.project, self.port = tree, project, free_port()
+        self.tree, self.project, self.port = tree, project, free_port("0.0.0.0")
         self.environment = {
             **os.environ,
             "COMPOSE_PROJECT_NAME": project,
