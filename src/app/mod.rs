@@ -253,7 +253,7 @@ fn open(
     };
     let tls = tls.map(|tls| {
         background.spawn_until_end(Arc::clone(&tls).watch());
-        tls.terms()
+        tls.server_config()
     });
     let editors = HttpServer {
         router: routes,

@@ -1,7 +1,7 @@
-//! The connections of a listener: how many connections are open, and whether a connection does anything.
+//! The connections of a listener: how many are open, and whether each does anything.
 //!
-//! A connection costs a file and some kilobytes, whoever it is; so their number is bounded, a connection without a request
-//! or without progress ends, and a node that is full says so, that balancers go elsewhere.
+//! Each connection costs a file descriptor and some kilobytes. So their number is bounded, a connection without a request or without
+//! progress ends, and a full node says that it is not ready, so that balancers choose another one.
 
 use std::{
     collections::HashMap,
@@ -95,9 +95,9 @@ impl Connections {
     }
 }
 
-/// Whom an address stands for where addresses are counted: an IPv6 host has as many as it likes within the 64 bits of its
-/// network (RFC 4291, 2.5.4), so those count as one.
-pub(super) fn household(address: IpAddr) -> IpAddr {
+/// The address under which a connection is counted. An IPv6 host can use any address of its /64 network (RFC 4291, 2.5.4), so these
+/// count as one.
+pub(super) fn counted_address(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into(),
         IpAddr::V4(address) => address.into(),
@@ -251,11 +251,14 @@ mod tests {
     }
 
     #[test]
-    fn an_ipv6_network_is_one_household_and_an_ipv4_address_is_one() {
-        let household = |text: &str| household(text.parse().unwrap()).to_string();
-        assert_eq!(household("2001:db8:1:2:aaaa::1"), household("2001:db8:1:2:ffff:ffff:ffff:ffff"));
-        assert_ne!(household("2001:db8:1:2::1"), household("2001:db8:1:3::1"));
-        assert_ne!(household("5.6.7.8"), household("5.6.7.9"));
-        assert_eq!(household("::ffff:5.6.7.8"), "5.6.7.8");
+    fn an_ipv6_network_counts_once_and_an_ipv4_address_by_itself() {
+        let counted_address = |text: &str| counted_address(text.parse().unwrap()).to_string();
+        assert_eq!(
+            counted_address("2001:db8:1:2:aaaa::1"),
+            counted_address("2001:db8:1:2:ffff:ffff:ffff:ffff")
+        );
+        assert_ne!(counted_address("2001:db8:1:2::1"), counted_address("2001:db8:1:3::1"));
+        assert_ne!(counted_address("5.6.7.8"), counted_address("5.6.7.9"));
+        assert_eq!(counted_address("::ffff:5.6.7.8"), "5.6.7.8");
     }
 }

@@ -46,8 +46,7 @@ pub(super) struct SharedSocket {
     shared: Arc<HandoverState>,
 }
 
-/// The accept loop's hand on the same socket, and the handlers' (an extension of those requests whose answer can take
-/// it).
+/// The same socket as the accept loop and the handlers have it (it is an extension of requests whose answer can take the socket).
 #[derive(Debug, Clone)]
 pub(super) struct Handover {
     socket: Weak<TcpStream>,
@@ -74,7 +73,7 @@ pub(super) struct Released {
     head: Vec<u8>,
 }
 
-/// Both hands on a socket.
+/// Splits a socket into what hyper uses and what the accept loop keeps.
 pub(super) fn share(socket: TcpStream) -> (SharedSocket, Handover) {
     let (socket, shared) = (Arc::new(socket), Arc::<HandoverState>::default());
     let handover = Handover { socket: Arc::downgrade(&socket), shared: Arc::clone(&shared) };

@@ -1,5 +1,5 @@
-//! The names by which the internal listener is reached. A page can make a name of its own point to this listener (DNS rebinding),
-//! and its browser then takes what it reads there for the page's own: but it says that name in `Host`.
+//! The names by which the internal listener is reached. A page can let a name of its own point to this listener (DNS rebinding), and
+//! the browser then lets it read the answers. But the browser sends that name in `Host`, so unknown names are refused.
 
 use std::net::IpAddr;
 
@@ -12,7 +12,7 @@ const PRIVATE: [&str; 6] = [".localhost", ".local", ".internal", ".home.arpa", "
 /// The names and addresses under which this listener answers.
 #[derive(Debug, Clone)]
 pub struct Hosts {
-    /// Names of this machine alone, because the listener is on loopback.
+    /// Whether only names of this machine are known, because the listener is on loopback.
     local_only: bool,
     /// Others, in lower case (`internal.hosts`).
     names: Vec<String>,

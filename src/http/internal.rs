@@ -33,7 +33,7 @@ use crate::{
 pub struct InternalState {
     /// Where events are published, and what Redis is asked.
     pub bus: Bus,
-    /// Whether sessions are told everything.
+    /// Says whether sessions are told everything, and up to when.
     pub relay: Relay,
     /// The sessions.
     pub registry: Arc<SessionRegistry>,
@@ -43,7 +43,7 @@ pub struct InternalState {
     pub traces: Traces,
     /// Who may publish by a token's `publish` claim.
     pub auth: Authenticator,
-    /// Authorises everything.
+    /// The token that allows everything (`internal.publish_token`); `None`: there is none.
     pub publish_token: ArcSwapOption<Secret>,
     /// Where this listener is: without any secret, only loopback is trusted.
     pub address: IpAddr,

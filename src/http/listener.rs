@@ -39,7 +39,7 @@ use tokio_util::sync::CancellationToken;
 use tower_service::Service;
 
 use super::{
-    connections::{Activity, ConnectionPermit, Connections, household},
+    connections::{Activity, ConnectionPermit, Connections, counted_address},
     handover::{Handover, Released, share},
     headers::settle_host,
     refusal::Refusal,
@@ -119,7 +119,7 @@ impl HttpServer {
             };
             match accepted {
                 Ok((socket, address)) => {
-                    let permit = match server.connections.enter(household(address.ip())) {
+                    let permit = match server.connections.enter(counted_address(address.ip())) {
                         Ok(permit) => permit,
                         Err(limit) => {
                             server.refused("connections");
@@ -239,7 +239,7 @@ impl HttpServer {
                         return None;
                     }
                 }
-                // What hyper does not end: HTTP/2 without a stream, and answers that nobody reads.
+                // hyper does not end these: HTTP/2 connections without a stream, and answers that nobody reads.
                 _ = looks.tick(), if begun.load(Ordering::Relaxed) => {
                     if activity.is_over(self.keep_alive.idle, self.stalled) {
                         self.refused("idle");
@@ -266,7 +266,7 @@ impl HttpServer {
         service_fn(move |mut request: hyper::Request<Incoming>| {
             begun.store(true, Ordering::Relaxed);
             let answering = activity.begin();
-            // Of the answers that can end with their connection, a HEAD has none.
+            // Only an HTTP/1.1 answer with a body can end with its connection.
             let plain = request.version() == Version::HTTP_11 && request.method() != Method::HEAD;
             let handover = handover.clone().filter(|_| plain);
             let extensions = request.extensions_mut();
@@ -296,7 +296,7 @@ impl HttpServer {
     }
 }
 
-/// What hyper calls for each request.
+/// What hyper calls for each request. A name for these bounds, which the language has no other way to give.
 trait Serve:
     hyper::service::Service<
         hyper::Request<Incoming>,

@@ -1,13 +1,12 @@
 //! Both listeners: HTTP in front of sessions, for publishers and for operators.
 //!
-//! Handlers read a request, ask whoever knows, and write an answer; problems go out as RFC 9457 documents.
+//! `routes` has the paths, and one file per path its handler. Problems go out as RFC 9457 documents.
 
 mod assets;
 mod connections;
 mod cors;
 pub mod demo;
 mod disconnect;
-mod events;
 mod handover;
 mod headers;
 pub mod history;
@@ -21,6 +20,7 @@ mod public;
 mod publish;
 mod refusal;
 pub mod routes;
+mod sse_and_poll;
 pub mod status;
 mod stream_query;
 mod tls;

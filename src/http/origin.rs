@@ -28,7 +28,7 @@ pub(crate) struct Forwarded {
     pub(crate) host: Option<String>,
 }
 
-/// Who is let in from where.
+/// Which pages may connect, and which proxies are trusted.
 #[derive(Debug, Clone, Default)]
 pub struct Origins {
     /// Origins of pages that may connect, besides the node's own.
@@ -45,7 +45,7 @@ impl Origins {
 
     /// Checks the page's origin, where the browser names one.
     pub(crate) fn check(&self, headers: &HeaderMap, peer: Peer) -> Result<(), Problem> {
-        // Two are no origin of any page: joined, they are refused with both named.
+        // Two `Origin` fields come from no page: joined, they match nothing, and the refusal names both.
         let Some(origin) = joined(headers, &header::ORIGIN, b", ") else { return check_site(headers) };
         let origin = String::from_utf8(origin).unwrap_or_else(|_| "(unreadable)".into()).to_ascii_lowercase();
         let (scheme, host) = self.own(headers, peer);

@@ -60,7 +60,7 @@ pub(super) async fn positions(
         let detail = format!("Ask for 1 to {MOST} topics at a time, their areas included.");
         return Err(bad(ProblemCode::BadRequest, detail).into());
     }
-    // Before the heads: what is told may be older than it had to be, never newer.
+    // Read before the heads: `at` may be older than they are, but never newer.
     let at = internal.relay.at();
     let mut positions = BTreeMap::new();
     for (topic, head) in topics.iter().zip(internal.bus.heads(topics.clone()).await) {

@@ -9,7 +9,7 @@ use axum::http::{HeaderMap, HeaderValue, header};
 
 use super::{
     Origins,
-    connections::household,
+    connections::counted_address,
     headers::{joined, single},
     listener::Peer,
     refusal::no_room,
@@ -68,7 +68,7 @@ impl PublicState {
     /// A place for a session.
     pub(super) fn enter(&self, headers: &HeaderMap, peer: Peer) -> Result<SessionSlot, Problem> {
         let client = self.settings.origins.client(headers, peer);
-        self.sessions.registry.enter(household(client)).map_err(no_room)
+        self.sessions.registry.enter(counted_address(client)).map_err(no_room)
     }
 
     /// Counts somebody new; `known`: they have proven who they are.

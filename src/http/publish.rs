@@ -41,7 +41,7 @@ use crate::{
 const ELEMENTS: usize = 10_000;
 /// Elements that are published in one step of Redis at most.
 const TOGETHER: usize = 32;
-/// Bytes of their events, as one event may have; so Redis is kept no longer than by one.
+/// Bytes of the events in one step: as many as one event may have, so that Redis is busy no longer than with one.
 const TOGETHER_BYTES: usize = 64 * 1024;
 
 #[derive(Deserialize)]
@@ -77,7 +77,7 @@ pub(super) async fn publish(
     let live = is_live(&options).inspect_err(refused)?;
     let body = body.map_err(|why| too_large(&why)).inspect_err(refused)?;
     let checked = match check(&internal, &permission, &body, live) {
-        // The areas and the limit may just have become others: publishers need not wait until the node has noticed.
+        // Areas and limits may just have changed in Redis: look there before the publisher is refused.
         Err(problem)
             if matches!(problem.code, ProblemCode::BadTopic | ProblemCode::BadEvent)
                 && internal.bus.renew_settings().await =>
@@ -260,7 +260,7 @@ async fn send_together(
             let told = |id: EntryId| Outcome { positions: vec![id.to_string().into()], problem: None };
             Some(ids.into_iter().map(told).collect())
         }
-        // They may have been taken: none is published again.
+        // Redis may have taken them: none is published again.
         Err(error @ BusError::Away(_)) => {
             failed.away = true;
             let mut problems = vec![bus_problem(&error)];

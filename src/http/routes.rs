@@ -15,9 +15,9 @@ use futures_util::StreamExt;
 use serde_json::json;
 
 use super::{
-    InternalState, PublicState, assets, cors, disconnect, events, history, page, positions, publish,
+    InternalState, PublicState, assets, cors, disconnect, history, page, positions, publish,
     refusal::{BODY, Refusal, not_allowed, not_found},
-    status, upgrade,
+    sse_and_poll, status, upgrade,
 };
 use crate::protocol::{Problem, ProblemCode};
 
@@ -34,8 +34,8 @@ pub fn public(public: &Arc<PublicState>) -> Router {
         .route(&path("realtime.js.map"), assets::realtime_js_map())
         .route(&path(assets::hashed_name()), assets::realtime_js_for_good())
         .route(&path("realtime.d.ts"), assets::realtime_d_ts())
-        .route(&path("events"), get(events::events).post(events::events))
-        .route(&path("poll"), get(events::poll).post(events::poll))
+        .route(&path("events"), get(sse_and_poll::sse).post(sse_and_poll::sse))
+        .route(&path("poll"), get(sse_and_poll::poll).post(sse_and_poll::poll))
         .method_not_allowed_fallback(not_allowed)
         .layer(from_fn_with_state(Arc::clone(public), cors::share));
     Router::new()
@@ -69,8 +69,8 @@ pub fn internal(internal: &Arc<InternalState>) -> Router {
         .with_state(Arc::clone(internal))
 }
 
-/// Answers to names of this listener only: see [`Hosts`](super::Hosts). Whoever shows a secret is no page, whatever they call it; and
-/// balancers, whose names are many, learn no more than whether the node is well.
+/// Refuses requests under a name that is not this listener's: see [`Hosts`](super::Hosts). Spared are requests with a secret, which no
+/// page has, and balancers' checks, which use many names and learn only whether the node is well.
 async fn answer_to_its_names(
     State(internal): State<Arc<InternalState>>,
     request: Request,
@@ -86,7 +86,7 @@ async fn answer_to_its_names(
         .into_response()
 }
 
-/// Asks who it is before the body is read: whoever may do nothing sends megabytes in vain.
+/// Asks who it is before the body is read, so that strangers cannot make the node read megabytes.
 async fn ask_first(State(internal): State<Arc<InternalState>>, request: Request, next: Next) -> Response {
     match internal.permission(request.headers()).await {
         Ok(_) => next.run(request).await,

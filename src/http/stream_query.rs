@@ -17,7 +17,7 @@ use crate::{
         Problem, ProblemCode, Resume,
         object::{Object, or_default},
     },
-    session::{Carriage, Cursor, Start},
+    session::{Cursor, CursorPlace, Start, StreamRequest},
 };
 
 /// Time for the whole body.
@@ -25,12 +25,8 @@ const BODY_TIME: Duration = Duration::from_secs(10);
 
 /// What is asked for.
 pub(super) struct StreamQuery {
-    /// Topics to follow, as they were written.
-    pub topics: Vec<String>,
-    /// Where the client left off.
-    pub start: Start,
-    /// How positions travel.
-    pub carriage: Carriage,
+    /// What the session shall follow, and from where.
+    pub stream: StreamRequest,
     /// The token of the query (`token=`).
     pub token: Option<String>,
 }
@@ -63,20 +59,16 @@ impl StreamQuery {
         let query = query(&mut parts).await?;
         if parts.method != Method::POST {
             let resume = query.resume.map(|text| serde_json::from_str(&text).unwrap_or_default());
+            let cursor_in = CursorPlace::Query;
+            let topics = query.topics.split(',').filter(|topic| !topic.is_empty()).map(str::to_owned);
+            let start = start(&parts.headers, query.cursor, resume, cursor_in);
             return Ok(Self {
-                topics: query
-                    .topics
-                    .split(',')
-                    .filter(|topic| !topic.is_empty())
-                    .map(str::to_owned)
-                    .collect(),
-                start: start(&parts.headers, query.cursor, resume, Carriage::Query),
-                carriage: Carriage::Query,
+                stream: StreamRequest { topics: topics.collect(), start, cursor_in },
                 token: query.token,
             });
         }
         if !is_json(&parts.headers) {
-            let detail = "Send the wish as a JSON object, with Content-Type: application/json.";
+            let detail = "Send the request as a JSON object, with Content-Type: application/json.";
             return Err(Problem::new(415, ProblemCode::NotJson, "Not JSON", detail));
         }
         let late =
@@ -91,17 +83,9 @@ impl StreamQuery {
                 format!("The body must be {{\"topics\":[…],\"resume\":{{…}}}}, or with \"cursor\": {why}.");
             Problem::new(400, ProblemCode::BadRequest, "Not a request", detail)
         })?;
-        Ok(Self {
-            start: start(
-                &parts.headers,
-                body.cursor,
-                body.resume.map(|Object(resume)| resume),
-                Carriage::Body,
-            ),
-            topics: body.topics,
-            carriage: Carriage::Body,
-            token: query.token,
-        })
+        let (resume, cursor_in) = (body.resume.map(|Object(resume)| resume), CursorPlace::Body);
+        let start = start(&parts.headers, body.cursor, resume, cursor_in);
+        Ok(Self { stream: StreamRequest { topics: body.topics, start, cursor_in }, token: query.token })
     }
 }
 
@@ -114,10 +98,10 @@ async fn query(parts: &mut Parts) -> Result<InQuery, Problem> {
 }
 
 /// Where the client left off. What cannot be read is like a cursor without positions: everything is `resync`.
-fn start(headers: &HeaderMap, cursor: Option<String>, resume: Option<Resume>, carriage: Carriage) -> Start {
+fn start(headers: &HeaderMap, cursor: Option<String>, resume: Option<Resume>, place: CursorPlace) -> Start {
     let last = headers.get("last-event-id").and_then(|value| value.to_str().ok()).map(str::to_owned);
     if let Some(text) = last.filter(|id| !id.is_empty()).or(cursor.filter(|cursor| !cursor.is_empty())) {
-        return Start::GoOn(Cursor::read_by(&text, carriage).unwrap_or_default());
+        return Start::GoOn(Cursor::read_from(&text, place).unwrap_or_default());
     }
     resume.map_or(Start::Fresh, |resume| Start::Resume(Cursor::from_resume(&resume)))
 }

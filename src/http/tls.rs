@@ -32,7 +32,7 @@ impl Certificates {
     }
 
     /// How TLS connections are accepted: with whatever certificate is current.
-    pub fn terms(self: &Arc<Self>) -> Arc<ServerConfig> {
+    pub fn server_config(self: &Arc<Self>) -> Arc<ServerConfig> {
         let provider = Arc::new(ring::default_provider());
         // The provider has all of these versions; its default set cannot be refused.
         let builder = ServerConfig::builder_with_provider(provider)

@@ -37,7 +37,7 @@ pub(super) struct TlsStream {
     tls: Box<UnbufferedServerConnection>,
     /// Records that are not whole yet.
     incoming: Vec<u8>,
-    /// What they said and nobody has read yet, from `read` on.
+    /// Decrypted bytes; those from `read` on were not read yet.
     plain: Vec<u8>,
     read: usize,
     /// Records that the socket has not taken yet, from `sent` on.
@@ -47,9 +47,9 @@ pub(super) struct TlsStream {
     ended: bool,
 }
 
-/// What is to be written once rustls lets it be.
+/// What is to be encrypted once rustls is ready.
 #[derive(Clone, Copy)]
-enum Wish<'a> {
+enum ToEncrypt<'a> {
     Nothing,
     Data(&'a [u8]),
     Farewell,
@@ -100,14 +100,14 @@ impl TlsStream {
         let mut buffer = ReadBuf::new(&mut chunk);
         ready!(Pin::new(&mut self.socket).poll_read(cx, &mut buffer))?;
         if buffer.filled().is_empty() {
-            // Without the farewell, what came may have been cut off by somebody in between.
+            // Without `close_notify`, what came may have been cut off by somebody in between.
             return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
         }
         if self.incoming.len() > INCOMING {
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "a TLS message is too long")));
         }
         self.incoming.extend_from_slice(buffer.filled());
-        let result = self.advance(Wish::Nothing);
+        let result = self.advance(ToEncrypt::Nothing);
         if result.is_err() {
             // An alert says why, where the socket takes it at once.
             let _ = self.poll_send(cx);
@@ -115,8 +115,8 @@ impl TlsStream {
         Poll::Ready(result.map(drop))
     }
 
-    /// Lets rustls go on until it needs more of the client. What was wished is in `outgoing` then; the bytes of it.
-    fn advance(&mut self, wish: Wish<'_>) -> io::Result<usize> {
+    /// Lets rustls go on until it needs more of the client, and encrypts `what` into `outgoing`. Returns how many bytes of it were taken.
+    fn advance(&mut self, what: ToEncrypt<'_>) -> io::Result<usize> {
         let mut done = 0;
         loop {
             let UnbufferedStatus { mut discard, state } = self.tls.process_tls_records(&mut self.incoming);
@@ -137,20 +137,20 @@ impl TlsStream {
                 Ok(ConnectionState::PeerClosed) => self.ended = true,
                 Ok(ConnectionState::WriteTraffic(mut traffic)) => {
                     goes_on = false;
-                    match wish {
-                        Wish::Nothing => {}
-                        Wish::Data(bytes) => {
+                    match what {
+                        ToEncrypt::Nothing => {}
+                        ToEncrypt::Data(bytes) => {
                             append(&mut self.outgoing, |room| {
                                 traffic.encrypt(bytes, room).map_err(RecordError::from)
                             })?;
                             done = bytes.len();
                         }
-                        Wish::Farewell => append(&mut self.outgoing, |room| {
+                        ToEncrypt::Farewell => append(&mut self.outgoing, |room| {
                             traffic.queue_close_notify(room).map_err(RecordError::from)
                         })?,
                     }
                 }
-                // Early data is not offered; what may be added to rustls needs nothing that is known here.
+                // Early data is not offered, and states that later releases of rustls may add are not known here.
                 Ok(_) => goes_on = false,
                 Err(error) => {
                     self.raise_alert();
@@ -278,7 +278,7 @@ impl AsyncWrite for TlsStream {
         if bytes.is_empty() {
             return Poll::Ready(Ok(0));
         }
-        let taken = this.advance(Wish::Data(&bytes[..bytes.len().min(RECORD)]))?;
+        let taken = this.advance(ToEncrypt::Data(&bytes[..bytes.len().min(RECORD)]))?;
         if taken == 0 {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
@@ -296,7 +296,7 @@ impl AsyncWrite for TlsStream {
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         // Said once, however often this is asked.
-        this.advance(Wish::Farewell)?;
+        this.advance(ToEncrypt::Farewell)?;
         ready!(this.poll_send(cx))?;
         Pin::new(&mut this.socket).poll_shutdown(cx)
     }

@@ -16,10 +16,10 @@ use crate::http::tls::Certificates;
 const VERSIONS: [&SupportedProtocolVersion; 2] = [&rustls::version::TLS12, &rustls::version::TLS13];
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A listener, what it says in handshakes, and a client's terms.
+/// A listener, what it says in handshakes, and a client's TLS settings.
 struct TlsRig {
     listener: TcpListener,
-    terms: Arc<ServerConfig>,
+    server_config: Arc<ServerConfig>,
     root: CertificateDer<'static>,
 }
 
@@ -29,8 +29,8 @@ impl TlsRig {
         let file = |name: &str| directory.path().join(name);
         make_certificate(directory.path());
         let root = CertificateDer::from_pem_file(file("cert.pem")).unwrap();
-        let terms = Certificates::load((file("cert.pem"), file("key.pem"))).unwrap().terms();
-        Self { listener: TcpListener::bind("127.0.0.1:0").await.unwrap(), terms, root }
+        let server_config = Certificates::load((file("cert.pem"), file("key.pem"))).unwrap().server_config();
+        Self { listener: TcpListener::bind("127.0.0.1:0").await.unwrap(), server_config, root }
     }
 
     async fn dial(&self) -> TcpStream {
@@ -39,7 +39,7 @@ impl TlsRig {
 
     async fn accept(&self) -> io::Result<TlsStream> {
         let (socket, _) = self.listener.accept().await?;
-        TlsStream::accept(Arc::clone(&self.terms), socket).await
+        TlsStream::accept(Arc::clone(&self.server_config), socket).await
     }
 
     async fn connect(&self, version: &'static SupportedProtocolVersion) -> client::TlsStream<TcpStream> {

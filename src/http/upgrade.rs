@@ -89,7 +89,7 @@ fn start(
     match downcast::<TokioIo<SharedSocket>>(upgraded) {
         Ok(parts) => {
             let Some(socket) = parts.io.into_inner().into_socket() else { return };
-            let session = session::serve_socket(context, slot, socket.into(), parts.read_buf, caller);
+            let session = session::serve_websocket(context, slot, socket.into(), parts.read_buf, caller);
             public.tasks.spawn(async move {
                 session.await;
                 drop(permit);
@@ -97,7 +97,7 @@ fn start(
         }
         Err(upgraded) => {
             let Some(stream) = TlsStream::of(upgraded) else { return };
-            let session = session::serve_stream(context, slot, stream, caller);
+            let session = session::serve_websocket_tls(context, slot, stream, caller);
             public.tasks.spawn(async move {
                 session.await;
                 drop(permit);

@@ -1,4 +1,5 @@
-//! What one editor may use of a node, over all their sessions and transports: otherwise limits per session are none.
+//! What one editor may use of a node, over all their sessions and transports: limits per session alone could be passed by opening more
+//! sessions.
 //!
 //! Honest work stays far below. Pure; the caller knows the time.
 

@@ -28,7 +28,7 @@ use crate::{
 
 /// How long one may take; then it is lost, and the next one gets a session of its own.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Bytes that may wait for it, of the outbox as of what was read.
+/// Bytes that may wait in the outbox, and that are kept of what was read.
 const ROOM: usize = 1 << 16;
 
 /// What sends canaries.
@@ -47,7 +47,7 @@ pub struct Canary {
 }
 
 /// A session on this machine, with both ends of its socket.
-struct Perch {
+struct CanarySession {
     outbox: Arc<Outbox>,
     far: TcpStream,
 }
@@ -59,26 +59,26 @@ impl Canary {
         let mut ticks = tokio::time::interval(self.interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         ticks.tick().await;
-        let mut perch: Option<Perch> = None;
+        let mut session: Option<CanarySession> = None;
         for number in 1_u64.. {
             ticks.tick().await;
-            let flight = timeout(PATIENCE, self.fly(&mut perch, number)).await;
-            let why = match flight {
+            let sent = timeout(PATIENCE, self.send_one(&mut session, number)).await;
+            let why = match sent {
                 Ok(Ok(())) => continue,
                 Ok(Err(why)) => why.to_string(),
                 Err(_) => format!("it did not come within {} s", PATIENCE.as_secs()),
             };
             tracing::debug!("a canary was lost: {why}");
-            if let Some(perch) = perch.take() {
-                self.relay.leave(&perch.outbox).await;
+            if let Some(session) = session.take() {
+                self.relay.leave(&session.outbox).await;
             }
         }
     }
 
-    async fn fly(&self, perch: &mut Option<Perch>, number: u64) -> io::Result<()> {
-        let perch = match perch {
-            Some(perch) => perch,
-            None => perch.insert(self.sit_down().await?),
+    async fn send_one(&self, session: &mut Option<CanarySession>, number: u64) -> io::Result<()> {
+        let session = match session {
+            Some(session) => session,
+            None => session.insert(self.open_session().await?),
         };
         let mark = format!("{}-{number}", now_ms());
         let json = format!(r#"{{"type":"canary.sent","data":"{mark}"}}"#);
@@ -91,7 +91,7 @@ impl Canary {
         // It may arrive before Redis' answer does.
         tokio::select! {
             lost = sent => return lost,
-            seen = perch.watch(&self.relay, mark.as_bytes()) => seen?,
+            seen = session.watch(&self.relay, mark.as_bytes()) => seen?,
         }
         let took = begun.elapsed();
         self.metrics.canary_latency.observe(took.as_secs_f64());
@@ -100,7 +100,7 @@ impl Canary {
     }
 
     /// A session that follows the canary's topic.
-    async fn sit_down(&self) -> io::Result<Perch> {
+    async fn open_session(&self) -> io::Result<CanarySession> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let far = TcpStream::connect(listener.local_addr()?).await?;
         let near = loop {
@@ -117,13 +117,13 @@ impl Canary {
         let request = Request { subjects: vec![topic], ..Request::default() };
         let proof = Arc::new(Proof::lasting(""));
         self.relay.connect(&outbox, Box::new(welcome), proof, request).await;
-        let mut perch = Perch { outbox, far };
-        perch.watch(&self.relay, br#""type":"welcome""#).await?;
-        Ok(perch)
+        let mut session = CanarySession { outbox, far };
+        session.watch(&self.relay, br#""type":"welcome""#).await?;
+        Ok(session)
     }
 }
 
-impl Perch {
+impl CanarySession {
     /// Reads until this is in what the session was sent.
     async fn watch(&mut self, relay: &Relay, mark: &[u8]) -> io::Result<()> {
         let mut read = Vec::new();

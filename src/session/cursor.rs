@@ -4,9 +4,10 @@
 //! anew each time. So it is not signed, and an unreadable one is like none at all: `resync` (`no-position`).
 //!
 //! Layout before base64 (URL-safe, no padding): version 1, flags, `at`, lineages (count; length and text each), topics
-//! (length and text, index of the lineage, epoch, seq; until the end). Numbers are LEB128. Behind the lineages stand two that no
-//! topic is of, so that earlier releases pass over them: which sources the client knows to be late (`!` and a digest), the
-//! live events that it has had lately (`+` and their names), the session that polls go on with (`#` and its name), and which topics were refused (`-` and a digest).
+//! (length and text, index of the lineage, epoch, seq; until the end). Numbers are LEB128. Among the lineages are up to four that no
+//! topic refers to, so that earlier releases pass over them: which sources the client knows to be late (`!` and a digest), the
+//! live events that it has had lately (`+` and their names), the session that polls go on with (`#` and its name), and which
+//! topics were refused (`-` and a digest).
 
 use std::collections::BTreeMap;
 
@@ -18,7 +19,7 @@ use crate::{
     mutant,
     protocol::{
         EntryId, Late, Lineage, NodeMessage, Passed, Position, Reason, Refused, Resume, Subject,
-        message::Positions,
+        message::{Connect, Positions},
     },
 };
 
@@ -34,7 +35,7 @@ const ENTRY: usize = 14;
 const VERSION: u8 = 1;
 /// Flag: the client was told that the node does not see Redis.
 const AWAY: u8 = 1;
-/// Lineages of positions: their count, with what else stands among them, is one byte.
+/// Most lineages of positions. With the four others their count must fit into a byte.
 const MOST_LINEAGES: u8 = 250;
 /// Before the digest of the sources that are late.
 const LATE: &str = "!";
@@ -47,16 +48,16 @@ const REFUSED: &str = "-";
 /// Characters of a session's name.
 const SESSION_LENGTH: usize = 12;
 
-/// How a client brings its positions back, which bounds what it can follow.
+/// Where a client brings its cursor back, which bounds what it can follow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Carriage {
+pub enum CursorPlace {
     /// In the address: a cursor has at most [`MAX_LENGTH`] characters.
     Query,
     /// In a body: as long as the client's message may be.
     Body,
 }
 
-impl Carriage {
+impl CursorPlace {
     /// Bytes of a cursor before base64.
     fn most(self) -> usize {
         match self {
@@ -77,14 +78,14 @@ pub struct Cursor {
     pub late: u32,
     /// The name of the session that goes on from poll to poll, by which operators can close it.
     pub session: Option<Box<str>>,
-    /// Which of the topics that it asks for the client was told to be refused (a digest of them).
+    /// Digest of the topics that the client was told are refused; 0: none.
     pub refused: u32,
     /// Which live events the client has had lately.
     passed: Passed,
     positions: BTreeMap<String, Position>,
 }
 
-/// How a session that has no way up begins.
+/// Where a session begins whose transport has no `connect` (SSE, long-poll).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Start {
     /// At the present end.
@@ -102,7 +103,7 @@ impl Start {
     }
 
     /// The cursor to begin with, and what the relay resumes from.
-    pub(super) fn split(self, topics: &[String]) -> (Cursor, Option<Resume>) {
+    fn split(self, topics: &[String]) -> (Cursor, Option<Resume>) {
         let mut cursor = match self {
             Self::Fresh => return (Cursor::default(), None),
             Self::GoOn(cursor) => cursor,
@@ -112,6 +113,25 @@ impl Start {
         cursor.keep(topics);
         let resume = cursor.resume();
         (cursor, Some(resume))
+    }
+}
+
+/// What a client of SSE or long-poll asks for: what `connect` says over a WebSocket.
+#[derive(Debug, Clone)]
+pub struct StreamRequest {
+    /// Topics to follow, as they were written.
+    pub topics: Vec<String>,
+    /// Where the client left off.
+    pub start: Start,
+    /// Where the client brings its cursor back.
+    pub cursor_in: CursorPlace,
+}
+
+impl StreamRequest {
+    /// The cursor to begin with, and the `connect` that says the same.
+    pub(super) fn begin(self) -> (Cursor, Connect) {
+        let (cursor, resume) = self.start.split(&self.topics);
+        (cursor, Connect { topics: self.topics, resume, ..Connect::default() })
     }
 }
 
@@ -136,12 +156,12 @@ impl Cursor {
 
     /// Reads a cursor that came in an address. `None`: not one.
     pub fn read(text: &str) -> Option<Self> {
-        Self::read_by(text, Carriage::Query)
+        Self::read_from(text, CursorPlace::Query)
     }
 
     /// Reads a cursor. `None`: not one.
-    pub fn read_by(text: &str, carriage: Carriage) -> Option<Self> {
-        if carriage == Carriage::Query && text.len() > MAX_LENGTH {
+    pub fn read_from(text: &str, place: CursorPlace) -> Option<Self> {
+        if place == CursorPlace::Query && text.len() > MAX_LENGTH {
             return None;
         }
         let bytes = BASE64_URL_SAFE_NO_PAD.decode(text).ok()?;
@@ -179,11 +199,11 @@ impl Cursor {
     /// The cursor as text for an address, at most [`MAX_LENGTH`] characters. A position that does not fit is left out:
     /// its topic will be told `resync`.
     pub fn text(&self) -> String {
-        self.text_by(Carriage::Query)
+        self.text_for(CursorPlace::Query)
     }
 
-    /// The cursor as text that travels so.
-    pub fn text_by(&self, carriage: Carriage) -> String {
+    /// The cursor as text, as short as its place needs. A position that does not fit is left out.
+    pub fn text_for(&self, place: CursorPlace) -> String {
         let mut lineages: Vec<&Lineage> = Vec::new();
         let mut topics = Vec::with_capacity(self.positions.len() * (ENTRY + 24));
         let late = (self.late != 0).then(|| format!("{LATE}{:08x}", self.late));
@@ -203,7 +223,7 @@ impl Cursor {
             put_number(&mut topics, id.epoch);
             put_number(&mut topics, id.seq);
             let more = topics.len() - start + if known.is_none() { lineage.as_str().len() + 2 } else { 0 };
-            if size + more > carriage.most() {
+            if size + more > place.most() {
                 topics.truncate(start);
                 continue;
             }
@@ -213,7 +233,7 @@ impl Cursor {
             }
         }
         // Positions come first; three bytes hold the length.
-        let room = carriage.most().saturating_sub(size + PASSED.len() + 3);
+        let room = place.most().saturating_sub(size + PASSED.len() + 3);
         let passed = self.passed.text(self.at, room).map(|names| format!("{PASSED}{names}"));
         let mut bytes = Vec::with_capacity(topics.len() + RESERVED);
         bytes.extend_from_slice(&[VERSION, if self.away { AWAY } else { 0 }]);
@@ -266,8 +286,8 @@ impl Cursor {
             }
             NodeMessage::Subscribed { at, positions, .. } => self.start(*at, positions),
             NodeMessage::Resync { at, positions, reason, .. } => {
-                // Of another Redis, whose clock may be behind, or of a time that this one has not reached: a later proof
-                // would be taken for a missed live event again and again.
+                // The old `at` may be later than Redis' clock (another Redis). Kept, it would look like a missed live event
+                // again and again.
                 if matches!(reason, Reason::RedisChanged | Reason::Live) && !mutant::is("cursor-at") {
                     self.at = *at;
                 }

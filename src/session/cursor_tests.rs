@@ -54,8 +54,8 @@ fn what_does_not_fit_is_left_out() {
 fn in_a_body_everything_fits() {
     let positions = (0..500).map(|n| (format!("comments:{n:0>200}"), position(n))).collect();
     let cursor = Cursor { at: 7, positions, ..Cursor::default() };
-    let text = cursor.text_by(Carriage::Body);
-    assert_eq!(Cursor::read_by(&text, Carriage::Body).as_ref(), Some(&cursor));
+    let text = cursor.text_for(CursorPlace::Body);
+    assert_eq!(Cursor::read_from(&text, CursorPlace::Body).as_ref(), Some(&cursor));
     assert_eq!(Cursor::read(&text), None, "an address has no room for it");
 }
 

@@ -12,7 +12,7 @@ use std::{
 
 use bytes::Bytes;
 
-use super::event_text::BEAT_CHUNK;
+use super::sse::text::BEAT_CHUNK;
 use crate::{
     hub::{Closing, Outbox, frame},
     mutant,
@@ -40,7 +40,7 @@ pub enum Transport {
     WebSocket,
     /// Server-sent events.
     Sse,
-    /// One request per message.
+    /// Long-poll: each request is answered as soon as there are messages.
     Poll,
 }
 
@@ -95,7 +95,7 @@ pub struct SessionLiveness {
     warn: AtomicU64,
     /// The editor's rights have changed, and the session has not brought a new proof yet.
     refreshing: AtomicBool,
-    /// What it was let in with.
+    /// The token, or the CMS' answer, that it was let in with.
     proof: Mutex<Option<Arc<Proof>>>,
     user: OnceLock<Box<str>>,
 }
@@ -238,7 +238,7 @@ impl SessionLiveness {
     /// What is due. `clock`: the registry's; `now`: ms since 1970.
     pub(super) fn due(&self, clock: u32, now: u64, heartbeat: Duration) -> Option<Due> {
         let silent = clock.wrapping_sub(self.heard.load(Relaxed));
-        // Heard between the reading of the clock and now.
+        // It was heard after the clock was read.
         let silent = if silent > u32::MAX / 2 { 0 } else { silent };
         if !self.open.load(Relaxed) {
             return (silent >= CONNECT_WITHIN && !self.introduced.load(Relaxed))
@@ -297,7 +297,7 @@ impl SessionLiveness {
                     self.ask_task(TaskRequest::Beat);
                 }
             }
-            // What waits already is a sign of life as soon as the socket takes it.
+            // What waits for the socket will be the sign of life.
             Due::Beat if self.outbox.is_blocked() => self.beaten.store(true, Relaxed),
             Due::Beat => {
                 self.heard.store(clock, Relaxed);

@@ -10,7 +10,7 @@ use rustc_hash::FxHashSet;
 
 use super::{
     allowance::Allowance,
-    cursor::{self, Carriage},
+    cursor::{self, CursorPlace},
     liveness::Transport,
 };
 use crate::{
@@ -75,7 +75,7 @@ pub enum Output {
     },
     /// The identity holds until then, ms since 1970; `None`: for good.
     Until(Option<u64>),
-    /// Ask the relay to welcome whoever is proven so.
+    /// Ask the relay to welcome the session, whose editor has this proof.
     Connect(Box<Welcome>, Arc<Proof>, Request),
     /// Tell the relay what the session goes on with.
     Renew(Arc<Proof>),
@@ -140,10 +140,10 @@ impl Machine {
         self
     }
 
-    /// Positions travel so: in a body there is room for all of them.
+    /// The client brings its cursor back there: in a body there is room for all positions.
     #[must_use]
-    pub fn with_positions_by(mut self, carriage: Carriage) -> Self {
-        self.way.bounded &= carriage == Carriage::Query;
+    pub fn with_cursor_in(mut self, place: CursorPlace) -> Self {
+        self.way.bounded &= place == CursorPlace::Query;
         self
     }
 

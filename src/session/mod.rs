@@ -1,21 +1,19 @@
 //! Sessions: what an editor's connection says and does, over whichever transport.
 //!
-//! [`machine`] decides (pure), `Session` does what it decided, and one file per transport carries it. Who is at the
-//! door was found out before.
+//! [`machine`] decides (pure), `Session` does what it decided, and there is one file or folder per transport. `http` has found out who
+//! connects.
 
 mod allowance;
 mod budget;
 mod canary;
 pub mod cursor;
 pub(crate) mod decoder;
-mod event_socket;
-mod event_text;
-mod events;
+mod end;
 pub mod liveness;
 pub mod machine;
 mod poll;
 pub mod registry;
-mod stream;
+mod sse;
 mod wakeup;
 mod websocket;
 
@@ -23,21 +21,20 @@ use std::sync::Arc;
 
 pub use budget::Budgets;
 pub use canary::Canary;
-pub use cursor::{Carriage, Cursor, Start};
-pub use events::{OnSocket, open_on_socket as open_events, serve as serve_events};
+pub use cursor::{Cursor, CursorPlace, Start, StreamRequest};
 pub use liveness::{SessionLiveness, Transport};
 pub use machine::{Machine, SessionPolicy};
 pub use poll::{PollAnswer, serve as serve_poll};
 pub use registry::{Full, Limits, SessionRegistry, SessionSlot};
-pub use stream::serve as serve_stream;
-pub use websocket::serve as serve_socket;
+pub use sse::{SseOnSocket, open_on_socket as open_sse, serve_body as serve_sse_body};
+pub use websocket::{serve_plain as serve_websocket, serve_tls as serve_websocket_tls};
 
 use liveness::TaskRequest;
 use machine::{Input, Output};
 
 use crate::{
     auth::{AuthError, Authenticator, CallbackContext, Credentials, Identity},
-    hub::{Closing, Notice, Outbox},
+    hub::{Closing, Item, Notice, Outbox},
     metrics::{CodeLabel, Metrics, ReasonLabel, TransportLabel},
     protocol::{ClientMessage, Refused, RefusedCode, time::now_ms},
     relay::{Relay, Request},
@@ -46,12 +43,17 @@ use crate::{
 /// How long a failed renewal waits before it is tried again, ms.
 const RENEW_AGAIN: u64 = 5_000;
 
+/// Bytes that are made ready for one write, roughly.
+const BATCH: usize = 16 * 1024;
+/// Items that are taken from an outbox at a time.
+const ITEMS: usize = 16;
+
 /// What all sessions of a node share.
 #[derive(Debug)]
 pub struct SessionContext {
-    /// Who is who.
+    /// Says who a token belongs to.
     pub auth: Authenticator,
-    /// What reaches the sessions.
+    /// Where they follow topics.
     pub relay: Relay,
     /// Where they are counted and looked after.
     pub registry: Arc<SessionRegistry>,
@@ -106,9 +108,9 @@ impl Session {
         }
     }
 
-    /// Its client brings its positions back so.
-    pub(crate) fn with_positions_by(mut self, carriage: Carriage) -> Self {
-        self.machine = self.machine.with_positions_by(carriage);
+    /// Its client brings its cursor back there.
+    pub(crate) fn with_cursor_in(mut self, place: CursorPlace) -> Self {
+        self.machine = self.machine.with_cursor_in(place);
         self
     }
 
@@ -120,6 +122,17 @@ impl Session {
 
     pub(crate) fn outbox(&self) -> &Arc<Outbox> {
         self.liveness.outbox()
+    }
+
+    /// Makes ready what waits in an outbox that is pulled, up to roughly [`BATCH`] bytes in `out`. `due`: there is something to take.
+    fn fill(&self, due: &mut bool, out: &mut Vec<u8>, mut put: impl FnMut(Item, &mut Vec<u8>)) {
+        while *due && out.len() < BATCH {
+            let items = self.outbox().pull(ITEMS);
+            *due = items.len() == ITEMS;
+            for item in items {
+                put(item, out);
+            }
+        }
     }
 
     pub(crate) fn heard(&self) {
@@ -273,7 +286,8 @@ impl Session {
         }
     }
 
-    /// The same for a session whose outbox has the socket, which the relay may hold with it for a moment longer.
+    /// [`Session::leave`] for a session whose outbox has the socket. The relay may hold the outbox a moment longer, so the socket is shut
+    /// down first.
     pub(crate) async fn hang_up(self, closing: Option<&Closing>) {
         if let Some(socket) = self.outbox().socket() {
             socket.shutdown(std::net::Shutdown::Both);

@@ -5,14 +5,14 @@ use std::{sync::Arc, time::Duration};
 use tokio::{sync::oneshot, time::Instant};
 
 use super::{
-    Caller, Carriage, Cursor, Session, SessionContext, SessionSlot, Start, Transport, cursor::refused_digest,
-    machine::Input,
+    Caller, Cursor, CursorPlace, ITEMS, Session, SessionContext, SessionSlot, Start, StreamRequest,
+    Transport, cursor::refused_digest, machine::Input,
 };
 use crate::{
     hub::{Closing, Item, Notice, Outbox},
     protocol::{
         Areas, ClientMessage, Late, NodeMessage, Reason, Subject,
-        message::{Connect, Positions, Welcome},
+        message::{Positions, Welcome},
         time::{now_ms, rfc3339},
     },
 };
@@ -28,16 +28,14 @@ const MARK: Duration = Duration::from_secs(5);
 const PROOF: Duration = Duration::from_secs(2);
 /// Bytes of messages in one answer, roughly; the next poll gets the rest.
 const MOST: usize = 1 << 20;
-/// Items that are taken from the outbox at a time.
-const ITEMS: usize = 16;
 
 /// The answer to a poll.
 #[derive(Debug)]
 pub struct PollAnswer {
     /// Where the client then stands.
     pub cursor: Cursor,
-    /// How it travels.
-    pub carriage: Carriage,
+    /// Where the client brings it back.
+    pub cursor_in: CursorPlace,
     /// Messages as JSON.
     pub messages: Vec<Vec<u8>>,
 }
@@ -47,20 +45,19 @@ pub async fn serve(
     context: Arc<SessionContext>,
     slot: SessionSlot,
     caller: Caller,
-    topics: Vec<String>,
-    (start, carriage): (Start, Carriage),
+    request: StreamRequest,
     mut asker: oneshot::Sender<Result<PollAnswer, Closing>>,
 ) {
     let outbox = Outbox::pulled(context.outbox_bytes);
-    let first = !matches!(start, Start::GoOn(_));
-    let (cursor, resume) = start.split(&topics);
+    let first = !matches!(request.start, Start::GoOn(_));
+    let cursor_in = request.cursor_in;
+    let (cursor, connect) = request.begin();
     let session = Session::begin(context, slot, Transport::Poll, outbox, caller)
-        .with_positions_by(carriage)
+        .with_cursor_in(cursor_in)
         .going_on(cursor.session.clone());
-    let answer = PollAnswer { cursor, carriage, messages: Vec::new() };
+    let answer = PollAnswer { cursor, cursor_in, messages: Vec::new() };
     let mut poll =
         Poll { session, first, answer, bytes: 0, proven: false, live_areas: Vec::new(), other: false };
-    let connect = Connect { topics, resume, ..Connect::default() };
     if let Some(closing) = poll.session.take(Input::Message(ClientMessage::Connect(connect))).await {
         poll.session.leave(Some(&closing)).await;
         let _ = asker.send(Err(closing));
@@ -108,7 +105,7 @@ impl Poll {
             return None;
         }
         self.pass_marks().await;
-        // What was told up to now counts as told: the proof comes behind it.
+        // A ping: its `pong` comes behind all that was told, with the `at` up to which that is everything.
         self.session.take(Input::Message(ClientMessage::Ping)).await;
         let end = Instant::now() + PROOF;
         while !self.proven && self.bytes < MOST && Instant::now() < end {
@@ -162,7 +159,7 @@ impl Poll {
                 self.proven = true;
                 return self.answer.cursor.note(message);
             }
-            // The next poll brings a new one anyway; where rights have changed, it has to come now.
+            // The next poll brings a token anyway. Only `expires_in` 0 (rights have changed) must be told now.
             NodeMessage::TokenExpiring { expires_in: 1.. } => return,
             NodeMessage::Resync { topics, reason: Reason::Live, .. } => {
                 self.live_areas.extend(topics.iter().map(|subject| subject.area().to_owned()));

@@ -169,7 +169,7 @@ impl SessionRegistry {
         let begun = Instant::now();
         let mut done = 0;
         while let Some(liveness) = sessions.pop() {
-            // The window spreads them already: a wait as long as that would have some away for twice the window.
+            // Closing is spread over the window already, so the wait is short: nobody should be away for twice the window.
             let late = rand::random_range(0..=window.min(RETURN).as_millis() as u64);
             let closing =
                 Closing { code: CloseCode::Drain, reason: "drain".into(), reconnect_after_ms: Some(late) };
@@ -226,8 +226,8 @@ impl SessionRegistry {
         }
     }
 
-    /// Tells those whose rights have changed: at once, and again after [`LEEWAY`], within which an older token could look
-    /// new because clocks differ.
+    /// Tells sessions whose editor's rights have changed to bring a new token: at once, and again after [`LEEWAY`], because an older
+    /// token could look new within that time (clocks differ).
     fn refresh(&self, revocations: &Revocations, now: u64) {
         let sessions: Vec<_> =
             self.lock().slots.iter().filter_map(|(_, liveness)| liveness.clone()).collect();
@@ -281,7 +281,7 @@ impl SessionSlot {
             let mut inner = registry.lock();
             inner.slots[self.key] = Some(Arc::clone(&liveness));
             if inner.draining {
-                // It took its slot just before the drain began, and the drain may have passed that slot already.
+                // It took its slot just before the drain began: the drain may not have seen it.
                 let late = Some(rand::random_range(0..=LATECOMER));
                 let reason = "drain".into();
                 liveness.outbox().close(Closing { code: CloseCode::Drain, reason, reconnect_after_ms: late });
@@ -314,7 +314,7 @@ impl SessionSlot {
         self.with_editor(|editor, registry| editor.request(&registry.limits.editor, now_ms())).unwrap_or(true)
     }
 
-    /// Counts topics that are followed; the result has those that their editor may not follow any more now.
+    /// Counts topics against the editor's budget. Takes out, and returns, those that are over it.
     pub(super) fn ration(&self, subjects: &mut Vec<Subject>) -> Vec<Subject> {
         let now = now_ms();
         let mut over = Vec::new();

@@ -108,7 +108,7 @@ DEFENCES = [
             (U, "a_connection_without_a_stream_ends")),
     Defence("frames", "src/session/mod.rs", "frames == 0 || self.machine", "frames == 0 || OFF || self.machine",
             (U, "frames_without_a_message_count_as_messages_before_connect_too")),
-    Defence("flood-after", "src/session/websocket.rs", "                    Ok(_) => turns -= 1,", "                    Ok(_) if OFF => {}\n                    Ok(_) => turns -= 1,",
+    Defence("flood-after", "src/session/websocket/plain.rs", "                    Ok(_) => turns -= 1,", "                    Ok(_) if OFF => {}\n                    Ok(_) => turns -= 1,",
             (U, "a_flood_is_not_read_on_after_it_was_cut")),
     Defence("unread-cursor", "src/session/cursor.rs", "if *cursor != Cursor::default())", "if OFF || *cursor != Cursor::default())",
             (U, "a_cursor_that_cannot_be_read_begins_anew_and_counts_so")),

@@ -103,7 +103,7 @@ fn what_is_planted_is_found() {
             "long has 62",
         ),
         ("relay/mod.rs", "//! x\nuse fred::prelude::*;\n", "fred"),
-        ("session/websocket.rs", "//! x\nuse axum::Router;\n", "axum"),
+        ("session/websocket/plain.rs", "//! x\nuse axum::Router;\n", "axum"),
         ("app/mod.rs", "//! x\nuse ::config::Config;\n", "config"),
         ("relay/feed.rs", "//! x\nuse tokio::time::Instant;\n", "tokio"),
         ("relay/switch/answers.rs", "//! x\nuse tokio::sync::mpsc;\n", "tokio"),

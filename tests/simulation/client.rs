@@ -9,7 +9,7 @@ use std::{
 use carillon::{
     hub::Closing,
     protocol::Position,
-    session::{Carriage, Cursor, PollAnswer, Start},
+    session::{Cursor, CursorPlace, PollAnswer, Start, StreamRequest},
 };
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
@@ -146,7 +146,7 @@ impl World {
         me.waits.push_back(Wait { since: self.now, kind: "welcome" });
         let topics: Vec<String> = me.subjects.iter().cloned().collect();
         let pipe = Pipe::new(self.plan.room);
-        let start = (me.start(), Carriage::Query);
+        let stream = StreamRequest { topics, start: me.start(), cursor_in: CursorPlace::Query };
         let door = self.door(client, &common.auth);
         let (door, later) = door.map_or((None, 0), |(door, later)| (Some(door), later));
         let by_message = door.as_ref().is_some_and(Door::is_open);
@@ -181,7 +181,7 @@ impl World {
                 self.introduce(client, by_message);
             }
         }
-        let session = Session { common, place, tasks, topics, start, end };
+        let session = Session { common, place, tasks, stream, end };
         self.serve(Served::new(node, session.begin(caller, door)));
     }
 

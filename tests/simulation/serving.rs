@@ -11,7 +11,7 @@ use bytes::Bytes;
 use carillon::{
     hub::{Closing, Socket},
     protocol::CloseCode,
-    session::{self, Caller, Carriage, PollAnswer, SessionContext, SessionSlot, Start},
+    session::{self, Caller, PollAnswer, SessionContext, SessionSlot, StreamRequest},
     shutdown::Tasks,
 };
 use tokio::sync::{mpsc, oneshot};
@@ -40,8 +40,8 @@ pub(crate) struct Session {
     pub common: Arc<SessionContext>,
     pub place: SessionSlot,
     pub tasks: Tasks,
-    pub topics: Vec<String>,
-    pub start: (Start, Carriage),
+    /// What is followed where the transport has no `connect`.
+    pub stream: StreamRequest,
     pub end: End,
 }
 
@@ -58,24 +58,24 @@ impl Session {
     }
 
     fn serve(self, caller: Caller) -> Pin<Box<dyn Future<Output = ()>>> {
-        let Self { common, place, tasks, topics, start, end } = self;
+        let Self { common, place, tasks, stream, end } = self;
         match end {
             End::Socket(pipe) => {
                 let socket = Socket::Scripted(Box::new(pipe));
-                Box::pin(session::serve_socket(common, place, socket, Bytes::new(), caller))
+                Box::pin(session::serve_websocket(common, place, socket, Bytes::new(), caller))
             }
-            End::Stream(pipe) => Box::pin(session::serve_stream(common, place, pipe, caller)),
+            End::Stream(pipe) => Box::pin(session::serve_websocket_tls(common, place, pipe, caller)),
             End::Events(pipe) => Box::pin(async move {
-                match session::open_events(common, place, caller, topics, start).await {
+                match session::open_sse(common, place, caller, stream).await {
                     Ok(opened) => opened.serve(Socket::Scripted(Box::new(pipe)), Vec::new()).await,
                     Err(_) => shut(&pipe),
                 }
             }),
             End::Body(body) => Box::pin(async move {
-                let opened = session::serve_events(common, place, caller, topics, start, &tasks).await;
+                let opened = session::serve_sse_body(common, place, caller, stream, &tasks).await;
                 *body.lock().expect("a body") = Some(opened);
             }),
-            End::Poll(sender) => Box::pin(session::serve_poll(common, place, caller, topics, start, sender)),
+            End::Poll(sender) => Box::pin(session::serve_poll(common, place, caller, stream, sender)),
         }
     }
 }

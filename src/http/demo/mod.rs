@@ -59,7 +59,7 @@ pub struct Settings {
     pub node: String,
     /// `http.base_path`.
     pub base_path: String,
-    /// Where its own page comes from; other pages may not write, whatever is allowed elsewhere.
+    /// Tells its own page from others: only that one may write, whatever `http.allowed_origins` says.
     pub origins: Origins,
     /// How tokens are made.
     pub mint: Mint,

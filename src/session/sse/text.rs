@@ -6,7 +6,7 @@ use std::io::Write;
 
 use bytes::Bytes;
 
-use super::{Carriage, Cursor};
+use super::super::cursor::{Cursor, CursorPlace};
 use crate::{
     hub::{Frame, Framing},
     protocol::NodeMessage,
@@ -17,49 +17,49 @@ pub(super) const GREETING: &[u8] = b": carillon\n\n";
 /// A sign of life.
 pub(super) const BEAT: &[u8] = b":\n\n";
 /// A sign of life as a chunk (RFC 9112, 7.1).
-pub(super) const BEAT_CHUNK: &[u8] = b"3\r\n:\n\n\r\n";
+pub(in crate::session) const BEAT_CHUNK: &[u8] = b"3\r\n:\n\n\r\n";
 /// The last chunk.
 pub(super) const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 
-/// Where a session stands, and how its cursor travels.
+/// Where a session stands, and where its client brings the cursor back.
 #[derive(Debug)]
-pub(super) struct Text {
+pub(in crate::session) struct Text {
     /// Where it stands.
     pub cursor: Cursor,
-    /// How the cursor travels.
-    pub carriage: Carriage,
+    /// Where its client brings it back.
+    pub place: CursorPlace,
 }
 
 impl Text {
     /// Appends an event.
     pub(super) fn event(&mut self, frame: &Frame, out: &mut Vec<u8>) {
         self.cursor.pass(frame);
-        let id = self.cursor.text_by(self.carriage);
+        let id = self.cursor.text_for(self.place);
         append(&pieces("event", frame.json(), &id), out);
     }
 
     /// Appends another message.
     pub(super) fn message(&mut self, message: &NodeMessage, out: &mut Vec<u8>) {
         self.cursor.note(message);
-        let id = self.cursor.text_by(self.carriage);
+        let id = self.cursor.text_for(self.place);
         append(&pieces(message.name(), message.json().as_bytes(), &id), out);
     }
 }
 
 /// The same, each message in a chunk of its own.
 #[derive(Debug)]
-pub(super) struct Chunks(pub Text);
+pub(in crate::session) struct Chunks(pub Text);
 
 impl Framing for Chunks {
     fn event(&mut self, frame: &Frame, out: &mut Vec<u8>) {
         self.0.cursor.pass(frame);
-        let id = self.0.cursor.text_by(self.0.carriage);
+        let id = self.0.cursor.text_for(self.0.place);
         append_chunk(&pieces("event", frame.json(), &id), out);
     }
 
     fn message(&mut self, message: &NodeMessage, out: &mut Vec<u8>) {
         self.0.cursor.note(message);
-        let id = self.0.cursor.text_by(self.0.carriage);
+        let id = self.0.cursor.text_for(self.0.place);
         append_chunk(&pieces(message.name(), message.json().as_bytes(), &id), out);
     }
 
@@ -103,7 +103,7 @@ mod tests {
         let topic = Topic::parse("comments:4", &areas).unwrap();
         let event = Event::parse(Bytes::from_static(br#"{"type":"a.b"}"#), 99).unwrap();
         let frame = Frame::new(topic, Some((Lineage::new("0f"), EntryId { epoch: 5, seq: 1 })), 7, event);
-        let text = || Text { cursor: Cursor::default(), carriage: Carriage::Query };
+        let text = || Text { cursor: Cursor::default(), place: CursorPlace::Query };
         let (mut plain, mut chunked) = (Vec::new(), Vec::new());
         text().event(&frame, &mut plain);
         Chunks(text()).event(&frame, &mut chunked);

@@ -12,10 +12,12 @@ use std::{
 use bytes::Bytes;
 
 use super::{
-    Session,
-    event_text::LAST_CHUNK,
-    wakeup::{self, Wakeup},
-    websocket::{End, FAREWELL, LAST_BYTES},
+    super::{
+        Session,
+        end::{End, FAREWELL, LAST_BYTES},
+        wakeup::{self, Wakeup},
+    },
+    text::LAST_CHUNK,
 };
 use crate::hub::Notice;
 
@@ -24,7 +26,7 @@ const CHUNK: usize = 4096;
 
 /// Serves a session whose outbox has its socket, until it ends.
 pub(super) async fn serve(session: Session) {
-    let mut task = EventSocketTask { session, left: LAST_BYTES as u32 };
+    let mut task = SsePlainTask { session, left: LAST_BYTES as u32 };
     let end = loop {
         let end = match std::future::poll_fn(|cx| task.poll_wakeup(cx)).await {
             Wakeup::Notice(notice) => Box::pin(task.session.notice(notice)).await.map(End::from),
@@ -42,15 +44,15 @@ pub(super) async fn serve(session: Session) {
     Box::pin(task.finish(end)).await;
 }
 
-struct EventSocketTask {
+struct SsePlainTask {
     session: Session,
     /// Bytes that are still read of the client.
     left: u32,
 }
 
-impl EventSocketTask {
+impl SsePlainTask {
     fn poll_wakeup(&self, cx: &mut Context<'_>) -> Poll<Wakeup> {
-        // Behind a flood nothing is read: it stays with its sender.
+        // After too many bytes nothing more is read: a flood stays with its sender.
         wakeup::poll_wakeup(self.session.outbox(), |_| self.left > 0, cx)
     }
 
@@ -119,7 +121,7 @@ mod tests {
     #[test]
     fn an_idle_session_is_small() {
         // What the task of an idle session keeps; the rest is in the outbox, the liveness and the hub.
-        let task = std::mem::size_of::<EventSocketTask>();
+        let task = std::mem::size_of::<SsePlainTask>();
         assert!(task <= 256, "{task} bytes");
     }
 }
