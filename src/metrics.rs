@@ -3,6 +3,7 @@
 //! All families are registered once, at the start; the delivery path touches plain atomics. Labels are bounded: an
 //! area, a transport, a reason or one of 64 sources, never a topic, a user or an address.
 
+mod age;
 pub mod busiest;
 pub mod canary;
 pub mod history;

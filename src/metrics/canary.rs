@@ -9,12 +9,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use prometheus_client::{
-    collector::Collector,
-    encoding::{DescriptorEncoder, EncodeMetric},
-    metrics::gauge::ConstGauge,
-    registry::Unit,
-};
+use prometheus_client::{collector::Collector, encoding::DescriptorEncoder};
+
+use super::age::encode_age;
 
 /// When the last canary came through, and how long it took.
 #[derive(Debug, Clone, Copy)]
@@ -59,11 +56,10 @@ impl LastCanary {
 }
 
 impl Collector for LastCanary {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let Some(age) = self.age() else { return Ok(()) };
-        let age = ConstGauge::new(age.as_secs_f64());
         let help = "Time since an event that the node sent itself last came out of a socket";
-        age.encode(encoder.encode_descriptor("canary_age", help, Some(&Unit::Seconds), age.metric_type())?)
+        encode_age(encoder, "canary_age", help, age)
     }
 }
 
@@ -71,16 +67,12 @@ impl Collector for LastCanary {
 mod tests {
     use std::time::Duration;
 
-    use crate::metrics::Metrics;
+    use crate::metrics::{Metrics, age::read_age};
 
     #[test]
     fn nothing_is_told_before_the_first_is_sent() {
         let metrics = Metrics::new();
-        let age = || {
-            let text = metrics.text();
-            let line = text.lines().find_map(|line| line.strip_prefix("carillon_canary_age_seconds "));
-            line.map(|age| age.parse::<f64>().expect("a number"))
-        };
+        let age = || read_age(&metrics, "canary_age");
         assert_eq!(age(), None);
         metrics.canary().begin();
         let first = age().expect("the age is told");

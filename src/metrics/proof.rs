@@ -10,12 +10,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use prometheus_client::{
-    collector::Collector,
-    encoding::{DescriptorEncoder, EncodeMetric},
-    metrics::gauge::ConstGauge,
-    registry::Unit,
-};
+use prometheus_client::{collector::Collector, encoding::DescriptorEncoder};
+
+use super::age::encode_age;
 
 /// The moment of the last proof. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -41,31 +38,26 @@ impl LastProof {
 }
 
 impl Collector for LastProof {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let age = ConstGauge::new(self.age().as_secs_f64());
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let help = "Time since a probe last took an event's way from Redis through this node";
-        age.encode(encoder.encode_descriptor("proof_age", help, Some(&Unit::Seconds), age.metric_type())?)
+        encode_age(encoder, "proof_age", help, self.age())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::metrics::Metrics;
+    use crate::metrics::{Metrics, age::read_age};
 
     #[test]
     fn the_age_grows_until_there_is_a_proof() {
         let metrics = Metrics::new();
-        let age = |text: &str| -> f64 {
-            let line = text.lines().find_map(|line| line.strip_prefix("carillon_proof_age_seconds "));
-            line.and_then(|age| age.parse().ok()).expect("the age is told")
-        };
-        let first = age(&metrics.text());
-        let second = age(&metrics.text());
+        let age = || read_age(&metrics, "proof_age").expect("the age is told");
+        let (first, second) = (age(), age());
         assert!(first < second, "{first} {second}");
         *metrics.proof().0.lock().unwrap() -= Duration::from_secs(60);
-        assert!(age(&metrics.text()) >= 60.0);
+        assert!(age() >= 60.0);
         metrics.proof().renew();
-        assert!(age(&metrics.text()) < 60.0);
+        assert!(age() < 60.0);
     }
 }

@@ -61,7 +61,7 @@ const QUEUE: usize = 1024;
 /// Settings of the relay, plain values; `app` makes them from the configuration.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Events that a log keeps (`log.length`): how much a history read fetches at least, where it is that long.
+    /// Events that a log keeps at least (`log.length`).
     pub log_length: usize,
     /// How long a log lives untouched (`log.ttl_seconds`).
     pub log_ttl: Duration,
@@ -71,7 +71,7 @@ pub struct Settings {
     pub linger: Duration,
     /// How long after its vouching has ended a source is forgotten (`sources.forget_seconds`).
     pub forget_sources: Duration,
-    /// What is revoked, as all who let somebody in on this node know it.
+    /// What is revoked: the node's one list, which all its rooms share.
     pub revocations: Revocations,
     /// Where spans of what is delivered go.
     pub traces: Traces,
@@ -131,7 +131,7 @@ pub enum Command {
     Leave(Arc<Outbox>),
 }
 
-/// What everybody may look at without asking.
+/// What the switch shows to everybody.
 #[derive(Debug, Default)]
 struct Shared {
     at: AtomicU64,
@@ -161,7 +161,7 @@ impl Relay {
         let shared = Arc::new(Shared::default());
         let switch = Switch::new(settings, Hub::new(hub::writers()), metrics.clone(), Now::read());
         let (marks, sources) = (switch.known_marks(), switch.known_sources());
-        let task = task::Task::new(switch, bus, metrics, Arc::clone(&shared), tasks.clone());
+        let task = task::SwitchTask::new(switch, bus, metrics, Arc::clone(&shared), tasks.clone());
         tasks.spawn_until_end(task.run(events, inbox, fatal));
         (Self { commands, shared, marks, sources }, stopped)
     }
@@ -242,7 +242,7 @@ pub use self::verdicts::take as take_verdicts;
 /// For a simulator, which drives the switch itself.
 #[cfg(feature = "simulation")]
 impl Relay {
-    /// The relay of a switch that somebody else drives, and what sessions ask of it.
+    /// The relay of a switch that somebody else drives, and the commands of its sessions.
     pub fn of(switch: &Switch) -> (Self, mpsc::Receiver<Command>) {
         let (commands, inbox) = mpsc::channel(QUEUE);
         let (marks, sources) = (switch.known_marks(), switch.known_sources());

@@ -1,7 +1,7 @@
 //! The task that drives the switch: the only place in the relay that waits.
 //!
 //! It hands the switch what arrives, asks the bus what the switch wants to know (each question in a task of its own, so
-//! that nothing here waits for Redis), and publishes what everybody may look at. Must not decide anything.
+//! that nothing here waits for Redis), and publishes what everybody may look at. It decides nothing.
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -23,13 +23,11 @@ use crate::{
     shutdown::Tasks,
 };
 
-/// Answers that may wait. Who brings one waits for room, and nobody else does.
+/// Answers that may wait for the switch. Only the task that brings one waits for room.
 const ANSWERS: usize = 1024;
-/// Heads in one question to Redis.
-const HEADS: usize = 200;
 
 /// The switch, and what is needed to drive it.
-pub(super) struct Task {
+pub(super) struct SwitchTask {
     switch: Switch,
     bus: Bus,
     metrics: Metrics,
@@ -37,7 +35,7 @@ pub(super) struct Task {
     tasks: Tasks,
 }
 
-impl Task {
+impl SwitchTask {
     /// Drives this switch.
     pub(super) fn new(switch: Switch, bus: Bus, metrics: Metrics, shared: Arc<Shared>, tasks: Tasks) -> Self {
         Self { switch, bus, metrics, shared, tasks }
@@ -145,15 +143,12 @@ async fn open(bus: &Bus, subjects: Vec<Subject>) -> Vec<(Subject, Result<Option<
 
 /// A head for each place, in order.
 async fn heads(bus: &Bus, places: Vec<FeedPlace>) -> Vec<(FeedPlace, Result<Head, BusError>)> {
-    let mut found = Vec::with_capacity(places.len());
-    for piece in places.chunks(HEADS) {
-        let topics: Vec<Topic> = piece.iter().map(|place| place.topic.clone()).collect();
-        found.extend(piece.iter().cloned().zip(bus.heads(topics).await));
-    }
-    found
+    let topics: Vec<Topic> = places.iter().map(|place| place.topic.clone()).collect();
+    let heads = bus.heads(topics).await;
+    places.into_iter().zip(heads).collect()
 }
 
-/// All marks; they are renewed, so that who is away or was served elsewhere meanwhile is told as well.
+/// All marks, renewed: sessions that are away or at another node now will be told, too.
 async fn renew_marks(bus: &Bus) -> Result<Marks, BusError> {
     let marks = bus.marks().await?;
     let areas = marks::to_renew(&marks);

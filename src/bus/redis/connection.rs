@@ -1,8 +1,8 @@
 //! A connection to Redis: to its one server, or on a cluster to each master, with every command going to the master that
 //! has its key.
 //!
-//! Of a cluster's answers MOVED, ASK and TRYAGAIN nobody outside learns: none of them means that something was done, so
-//! the command is sent again, where it belongs. A connection that has shown any trouble is never mended but replaced, with
+//! A cluster's answers MOVED, ASK and TRYAGAIN stay inside: they mean that nothing was done, so the command is sent again, to the
+//! right server. A connection that has shown any trouble is never mended but replaced, with
 //! all others of its link, by [`super::link_supervisor`].
 
 use std::{
@@ -27,7 +27,7 @@ use super::{
     ending::Ending,
     fault::{ConnectError, describe},
     layout::Layout,
-    messages::{Messages, Pushed, forward},
+    messages::{PushReceiver, Pushed, forward},
     reply, sentinel,
     slots::{Redirect, Slots, redirect},
     socket::RedisSocket,
@@ -50,9 +50,9 @@ pub(super) struct Connection {
     ending: Arc<Ending>,
     layout: Arc<Layout>,
     sockets: Mutex<HashMap<Server, Arc<RedisSocket>>>,
-    /// Lineages of servers that are no masters yet, met on the way of a slot.
+    /// Lineages of servers that are about to become masters, met while a slot moves to them.
     strangers: Mutex<Vec<String>>,
-    /// Where what several servers push comes together, and the other end until somebody takes it.
+    /// A channel for what several servers push, and its other end until the reader takes it.
     pushed: mpsc::Sender<Pushed>,
     arriving: Mutex<Option<mpsc::Receiver<Pushed>>>,
 }
@@ -64,7 +64,7 @@ impl Drop for Connection {
 }
 
 impl Connection {
-    /// Finds out how Redis lies, and connects to every master; or says why not.
+    /// Finds the masters and connects to each of them, or says why not.
     pub(super) async fn open(
         access: Arc<Access>,
         purpose: Purpose,
@@ -78,7 +78,7 @@ impl Connection {
         Self::with(access, purpose, Arc::new(Layout::new(slots)), tasks).await
     }
 
-    /// Another connection to the same masters; what one learns of the slots both know.
+    /// Another connection to the same masters. Both share what they learn of the slots.
     pub(super) async fn another(&self, purpose: Purpose) -> Result<Self, ConnectError> {
         Self::with(self.access.clone(), purpose, self.layout.clone(), &self.tasks).await
     }
@@ -89,7 +89,7 @@ impl Connection {
         layout: Arc<Layout>,
         tasks: &Tasks,
     ) -> Result<Self, ConnectError> {
-        // Small: what waits waits with fred, which counts what it must drop.
+        // Small: messages wait in fred's queue, which reports what it drops.
         let (pushed, arriving) = mpsc::channel(64);
         let connection = Self {
             access,
@@ -109,10 +109,11 @@ impl Connection {
 
     async fn connect(&self, server: &Server) -> Result<Arc<RedisSocket>, ConnectError> {
         let config = self.access.config(server, &self.access.redis, false);
-        let opened =
-            RedisSocket::open(config, server.clone(), self.purpose, self.ending.clone(), &self.tasks);
-        let opened = opened.await;
-        let socket = Arc::new(opened.map_err(|error| connect_error(&self.access, server, &error))?);
+        let ending = self.ending.clone();
+        let opened = RedisSocket::connect(config, server.clone(), self.purpose, ending, &self.tasks).await;
+        let socket = opened.map_err(|error| connect_error(&self.access, server, &error))?;
+        socket.say_hello().await.map_err(|error| connect_error(&self.access, server, &error))?;
+        let socket = Arc::new(socket);
         let mut sockets = self.sockets.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(other) = sockets.get(server) {
             return Ok(other.clone());
@@ -126,12 +127,12 @@ impl Connection {
     }
 
     /// What arrives of subscriptions; for one taker.
-    pub(super) fn messages(&self) -> Messages {
+    pub(super) fn messages(&self) -> PushReceiver {
         let arriving = self.arriving.lock().unwrap_or_else(PoisonError::into_inner).take();
         match (self.access.kind, self.connected(&self.layout.masters()[0]), arriving) {
-            (Topology::Cluster, _, Some(arriving)) => Messages::Merged(arriving),
-            (_, Some(only), _) => Messages::Direct(only.messages()),
-            (_, None, _) => Messages::Merged(mpsc::channel(1).1),
+            (Topology::Cluster, _, Some(arriving)) => PushReceiver::Merged(arriving),
+            (_, Some(only), _) => PushReceiver::Direct(only.messages()),
+            (_, None, _) => PushReceiver::Merged(mpsc::channel(1).1),
         }
     }
 
@@ -161,7 +162,7 @@ impl Connection {
         strangers.iter().any(|stranger| stranger.starts_with(lineage))
     }
 
-    /// How Redis lies.
+    /// Which master has which slot.
     pub(super) fn layout(&self) -> &Layout {
         &self.layout
     }
@@ -323,7 +324,7 @@ async fn discover(access: &Access, tasks: &Tasks) -> Result<Slots, ConnectError>
     for server in &access.hosts {
         match ask(access, server, tasks).await {
             Ok(slots) => return Ok(slots),
-            // What only an operator can mend is of more interest than a server that is away.
+            // An error that only an operator can mend comes first.
             Err(connect_error @ ConnectError::Permanent(_)) => return Err(connect_error),
             Err(connect_error) => first = first.or(Some(connect_error)),
         }
@@ -335,7 +336,8 @@ async fn ask(access: &Access, server: &Server, tasks: &Tasks) -> Result<Slots, C
     let config = access.config(server, &access.redis, false);
     let ending = Arc::new(Ending::default());
     let asked = async {
-        let socket = RedisSocket::open_plain(config, server.clone(), ending.clone(), tasks).await?;
+        let socket =
+            RedisSocket::connect(config, server.clone(), Purpose::Commands, ending.clone(), tasks).await?;
         socket.send("CLUSTER", vec!["SLOTS".into()], PATIENCE).await
     };
     let answer = asked.await.map_err(|error| connect_error(access, server, &error))?;

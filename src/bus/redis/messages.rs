@@ -9,25 +9,25 @@ use tokio::sync::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// The next of what was pushed.
+/// What Redis pushed.
 #[derive(Debug)]
 pub(super) enum Pushed {
     /// A message.
     Message(Message),
-    /// There was no room for some.
+    /// Messages were dropped: there was no room for them.
     Missed,
 }
 
-/// The receiving end.
+/// Where what Redis pushes comes out.
 #[derive(Debug)]
-pub(super) enum Messages {
+pub(super) enum PushReceiver {
     /// Of one server.
     Direct(broadcast::Receiver<Message>),
     /// Of all masters of a cluster.
     Merged(mpsc::Receiver<Pushed>),
 }
 
-impl Messages {
+impl PushReceiver {
     /// The next; `None` where no more can come.
     pub(super) async fn next(&mut self) -> Option<Pushed> {
         match self {

@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    messages::{Messages, Pushed},
+    messages::{PushReceiver, Pushed},
     reply,
     revoked::read_order,
 };
@@ -29,7 +29,7 @@ use crate::{
 
 /// What the reader of one link needs.
 pub(super) struct Reader {
-    messages: Messages,
+    messages: PushReceiver,
     keys: Keys,
     settings: Arc<Settings>,
     arrivals: Arrivals,
@@ -103,7 +103,7 @@ impl ProbeToken {
 impl Reader {
     /// A reader, and the number of the last round that came back.
     pub(super) fn new(
-        messages: Messages,
+        messages: PushReceiver,
         settings: Arc<Settings>,
         arrivals: Arrivals,
         link: u64,

@@ -10,7 +10,7 @@ use super::{
     ending::Ending,
     fault::{ConnectError, describe},
     reply, slots,
-    socket::{PATIENCE, RedisSocket},
+    socket::{PATIENCE, Purpose, RedisSocket},
     target::{Access, RedisCredentials},
 };
 use crate::shutdown::Tasks;
@@ -57,7 +57,8 @@ async fn ask(access: &Access, sentinel: &Server, tasks: &Tasks) -> Result<Server
 async fn enter(access: &Access, sentinel: &Server, tasks: &Tasks) -> Result<RedisSocket, Error> {
     let open = async |who: &RedisCredentials| {
         let config = access.config(sentinel, who, true);
-        RedisSocket::open_plain(config, sentinel.clone(), Arc::new(Ending::default()), tasks).await
+        let ending = Arc::new(Ending::default());
+        RedisSocket::connect(config, sentinel.clone(), Purpose::Commands, ending, tasks).await
     };
     if let Some(own) = &access.sentinel {
         return open(own).await;

@@ -1,8 +1,7 @@
 //! One connection to one server, made by fred with every default set on purpose.
 //!
-//! It is never mended: what fred does after a lost connection (subscribe again without telling whether it worked, send
-//! commands a second time) is not what an honest link needs. Of clusters and sentinels fred is told nothing: where
-//! commands go is decided in [`super::connection`].
+//! It never reconnects: fred would then subscribe again without telling whether that worked, and send commands a second time. Fred
+//! knows nothing of clusters and sentinels either: [`super::connection`] decides where commands go.
 
 use std::{sync::Arc, time::Duration};
 
@@ -68,32 +67,15 @@ pub(super) fn custom(name: &'static str) -> CustomCommand {
 }
 
 impl RedisSocket {
-    /// Connects to a server and says hello, or says why not. `ending` is told when the connection has shown trouble.
-    pub(super) async fn open(
-        config: Config,
-        server: Server,
-        purpose: Purpose,
-        ending: Arc<Ending>,
-        tasks: &Tasks,
-    ) -> Result<Self, Error> {
-        let socket = Self::connect(config, server, purpose, ending, tasks).await?;
-        // Not by fred when it connects: it sends the password in HELLO unquoted, where a space ends it.
-        let hello = tokio::time::timeout(PATIENCE, socket.client.hello(RespVersion::RESP3, None, None));
-        hello.await.unwrap_or_else(|_| Err(Error::new(ErrorKind::Timeout, "no answer")))?;
-        Ok(socket)
+    /// Switches to RESP3, which pushes need. Fred would do so when it connects, but sends the password in HELLO unquoted, where a
+    /// space ends it.
+    pub(super) async fn say_hello(&self) -> Result<(), Error> {
+        let hello = tokio::time::timeout(PATIENCE, self.client.hello(RespVersion::RESP3, None, None));
+        hello.await.unwrap_or_else(|_| Err(Error::new(ErrorKind::Timeout, "no answer"))).map(drop)
     }
 
-    /// Connects to a server for a question or two, without pub/sub.
-    pub(super) async fn open_plain(
-        config: Config,
-        server: Server,
-        ending: Arc<Ending>,
-        tasks: &Tasks,
-    ) -> Result<Self, Error> {
-        Self::connect(config, server, Purpose::Commands, ending, tasks).await
-    }
-
-    async fn connect(
+    /// Connects to a server, or says why not. `ending` is told when the connection has shown trouble.
+    pub(super) async fn connect(
         config: Config,
         server: Server,
         purpose: Purpose,
