@@ -1,7 +1,7 @@
-//! What all nodes on one Redis agree on: their configuration, until the library there says something else under a higher
-//! `settings.generation`. Then that counts here too, and this node never puts its own back.
+//! The settings that all nodes on one Redis share. They come from the configuration until the library in Redis has others with a
+//! higher `settings.generation`: this node then adopts those, and never loads its own again.
 //!
-//! The areas among it are in [`crate::protocol::Areas`], which changes with them.
+//! Adopted areas are in [`crate::protocol::Areas`].
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -9,7 +9,7 @@ use arc_swap::ArcSwapOption;
 
 use super::Settings;
 
-/// What a library says that has a higher generation than this node's configuration.
+/// The settings of a library with a higher generation than this node's configuration.
 #[derive(Debug)]
 pub(super) struct Agreed {
     /// Its generation.
@@ -18,21 +18,21 @@ pub(super) struct Agreed {
     pub(super) log_ttl: Duration,
     /// Its largest event, bytes.
     pub(super) event_bytes: usize,
-    /// All that is baked into it, by name: a library that is missing somewhere is loaded with the same.
+    /// All settings that are baked into it, by name. Where the library is missing it is loaded with these.
     pub(super) baked: BTreeMap<String, String>,
 }
 
-/// What was adopted, if anything. Clones share it.
+/// The adopted settings, if there are any. Clones share them.
 #[derive(Debug, Clone, Default)]
 pub struct Adopted(Arc<ArcSwapOption<Agreed>>);
 
 impl Adopted {
-    /// From now on this counts.
+    /// Adopts these settings.
     pub(super) fn set(&self, agreed: Agreed) {
         self.0.store(Some(Arc::new(agreed)));
     }
 
-    /// A setting as it is baked into the library; `None` where the configuration counts.
+    /// An adopted setting as it is baked into the library; `None`: the configuration's applies.
     pub(super) fn baked(&self, name: &str) -> Option<String> {
         self.0.load().as_ref()?.baked.get(name).cloned()
     }
@@ -43,12 +43,12 @@ impl Adopted {
 }
 
 impl Settings {
-    /// The generation that counts.
+    /// The generation in use.
     pub fn generation(&self) -> u64 {
         self.adopted.get(|agreed| agreed.generation).unwrap_or(self.generation)
     }
 
-    /// The largest event that counts, bytes.
+    /// The largest event, bytes.
     pub fn event_bytes(&self) -> usize {
         self.adopted.get(|agreed| agreed.event_bytes).unwrap_or(self.event_bytes)
     }

@@ -1,7 +1,7 @@
 //! The queue from the bus to the relay, with the figures and the complaints about what arrives.
 //!
-//! Putting something in never waits: who reads a link and waits for room is cut off by Redis. What does not fit is
-//! gone, and the next thing that fits is preceded by a [`BusEvent::Doubt`].
+//! Putting something in never waits, because Redis cuts off a reader that is slow. What does not fit is lost, and a
+//! [`BusEvent::Doubt`] goes before the next thing that fits.
 
 use std::{
     collections::HashMap,
@@ -19,7 +19,7 @@ use crate::{
     protocol::{Areas, time::now_ms},
 };
 
-/// One complaint of a kind is logged in this time, with the number of those that were not.
+/// At most one complaint of a kind is logged in this time; it says how many others there were.
 const COMPLAINT_EVERY: Duration = Duration::from_secs(10);
 
 /// The sending end. Cheap to clone; clones share the queue.

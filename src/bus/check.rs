@@ -1,5 +1,5 @@
-//! What is refused before it reaches Redis or a memory log: the part of the publish function's verdict that is not
-//! already in the types ([`Event`] is checked when it is read); and what became of it, counted.
+//! Checks an event before it goes to Redis or to a log in memory, as the publish function does. What the types already guarantee
+//! ([`Event`] is checked when it is read) is not checked again. Also counts publishes by their result.
 
 use super::{BusError, Settings};
 use crate::{

@@ -97,8 +97,8 @@ impl MemoryBus {
         self.inner.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Says that everything up to now has been handed over, which holds while the state is locked; and forgets what has
-    /// run out.
+    /// Tells the relay that everything up to now was handed over (true, because the state is locked here), and drops what has
+    /// expired.
     fn prove(&self) {
         let asked = std::time::Instant::now();
         let mut state = self.state();

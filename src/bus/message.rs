@@ -7,7 +7,8 @@ use bytes::Bytes;
 
 use crate::protocol::{EntryId, Event, EventError};
 
-/// Reads a message; the id stands even where what follows it is no event. `limit`: `limits.event_bytes`.
+/// Reads a message: the id of a recorded event, and the event. There may be an id although what follows it is not an event.
+/// `limit`: bytes of an event (`limits.event_bytes`).
 pub(crate) fn read(payload: Bytes, limit: usize) -> (Option<EntryId>, Result<Event, EventError>) {
     match recorded(&payload) {
         Some((id, start)) => (Some(id), Event::parse(payload.slice(start..), limit)),

@@ -44,7 +44,7 @@ pub enum BusEvent {
     Proof {
         /// Redis' clock when the probe was published, ms.
         at: u64,
-        /// A moment on this machine's monotonic clock before the probe was published.
+        /// When this node asked for the probe: a moment before it was published, by this machine's monotonic clock.
         asked: Instant,
     },
     /// The link to Redis is lost, or is back. After `Down` nothing is delivered until `Up`, and what is delivered after
@@ -218,16 +218,16 @@ pub struct Settings {
     pub probe_interval: Duration,
     /// What is revoked, as far as this node knows: written back where Redis has lost it.
     pub revocations: Revocations,
-    /// Which settings replace which (`settings.generation`).
+    /// The settings of a higher generation replace those of a lower one (`settings.generation`).
     pub generation: u64,
-    /// What the library in Redis says instead, where it has a higher generation.
+    /// What was adopted from a library with a higher generation.
     pub adopted: Adopted,
     /// How Redis is reached; `None` for the memory bus.
     pub redis: Option<redis::Target>,
 }
 
 impl Settings {
-    /// How nodes know each other's words.
+    /// Signs what nodes tell each other, and checks it.
     fn seal(&self) -> &redis::Seal {
         static NONE: redis::Seal = redis::Seal::none();
         self.redis.as_ref().map_or(&NONE, |target| &target.seal)
@@ -291,9 +291,8 @@ impl Bus {
         either!(self.heads(topics))
     }
 
-    /// The entries of a log after `after` (all of the log where `after` is of another epoch): what one read would have shown
-    /// when the reading ended, or a little before. Read in pages, over a connection of its own, few at once; not tried again
-    /// over a new link.
+    /// The entries of a log after `after`; all of them if `after` is of another epoch. The log is read in pages, over a connection
+    /// for reads only, but the result is what one read would have shown at one moment. Not tried again over a new link.
     pub async fn history(&self, topic: Topic, after: EntryId) -> Result<History, BusError> {
         either!(self.history(topic, after))
     }
@@ -327,7 +326,7 @@ impl Bus {
     }
 
     /// Revokes, as of now: kept for nodes that are away or start later, and told to every node (this one too, as
-    /// [`BusEvent::Revoked`]). The result is when, ms of this node's clock. An error: it is not certain that all will know.
+    /// [`BusEvent::Revoked`]). Returns the time of the order, ms of this node's clock. After an error some nodes may not know.
     pub async fn revoke(&self, kind: Kind, whom: Whom) -> Result<u64, BusError> {
         either!(self.revoke(kind, whom))
     }
@@ -358,7 +357,7 @@ impl Bus {
         }
     }
 
-    /// Looks at once whether the library has settings of a higher generation; `true` where others count now.
+    /// Adopts the library's settings now if they have a higher generation. Returns whether they had.
     pub async fn renew_settings(&self) -> bool {
         match self {
             Self::Memory(_) => false,

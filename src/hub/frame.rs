@@ -101,7 +101,7 @@ impl Frame {
         &self.0.event
     }
 
-    /// Names a live event by where it was published and what it says, alike on all nodes.
+    /// A hash of topic and event, the same on all nodes: live events have no other name.
     pub fn digest(&self) -> u64 {
         *self.0.digest.get_or_init(|| {
             let hash = Sha256::new()

@@ -19,10 +19,10 @@ pub trait Framing: Send {
     fn beat(&self) -> Bytes;
 }
 
-/// What a session with a framing of its own has besides. Boxed: most sessions have none.
+/// What only a session with a framing of its own needs. Boxed, because most sessions have none.
 pub(super) struct Framed {
     /// How messages look.
     pub(super) framing: Box<dyn Framing>,
-    /// A `resync` for dropped events waits behind the socket, which last took something then.
+    /// When the socket last took something, while a `resync` for dropped events waits to be taken.
     pub(super) stuck: Option<Instant>,
 }

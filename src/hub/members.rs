@@ -22,7 +22,7 @@ impl Hub {
         self.member(id)?.follow(room)
     }
 
-    /// No longer asked for by name.
+    /// The session unsubscribed from it by name; a key of its area may still imply it.
     pub fn make_implied(&mut self, id: MemberId, room: RoomId) {
         if let Some(member) = self.members.get_mut(id as usize)
             && let Some(follow) = member.follow_mut(room)
@@ -36,7 +36,7 @@ impl Hub {
         self.standing_of(self.follow(id, room)?)
     }
 
-    /// How a member stands in a place of its own.
+    /// How a member stands where `follow` says.
     pub(super) fn standing_of(&self, follow: &Follow) -> Option<Standing> {
         Some(self.rooms.get(follow.room as usize)?.followers.get(follow.index as usize)?.standing)
     }
@@ -75,8 +75,8 @@ impl Hub {
             && self.standing(id, room) == Some(Standing::Waiting)
     }
 
-    /// The `at` that a member's messages carry, where `at` is what others are told (0: nothing yet). What it was told last may
-    /// be of a master whose clock was ahead of this one's.
+    /// The `at` that a member's messages carry: `at`, or the earlier one that it was held back to. `at`: what others are told, ms
+    /// of Redis' clock; 0: nothing yet.
     pub fn at_of(&self, id: MemberId, at: u64) -> u64 {
         let held = self.member(id).and_then(|member| member.at);
         held.map_or(at, |held| if at == 0 { held } else { held.min(at) })
@@ -112,8 +112,8 @@ impl Hub {
         self.rooms.get_mut(room as usize)?.followers.get_mut(index as usize)
     }
 
-    /// Takes a member out of subjects that it does not want any more; returns what it does not follow from now on, and
-    /// the rooms that are empty with that. An area that keys of it imply stays.
+    /// Takes a member out of subjects. Returns those that it no longer follows, and the rooms that are empty now. An area whose
+    /// keys it follows is still followed: they imply it.
     pub fn unsubscribe(&mut self, id: MemberId, subjects: &[Subject]) -> (Vec<Subject>, Vec<RoomId>) {
         let mut gone = Vec::new();
         let mut left = Vec::new();
@@ -143,7 +143,7 @@ impl Hub {
         (gone, left)
     }
 
-    /// The area-wide room that a member stands in for no reason any more.
+    /// The area's room, where no key implies it any more and it was not asked for by name.
     fn implied_no_longer(&self, id: MemberId, wide: &Topic) -> Option<RoomId> {
         let room = self.find(&Subject::Topic(wide.clone()))?;
         if self.follow(id, room)?.explicit {

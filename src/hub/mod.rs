@@ -1,7 +1,7 @@
 //! The hub: who follows what, and the outboxes that events are handed to.
 //!
-//! Synchronous: it never awaits, takes no lock but an outbox's own, and knows no Redis. Who may follow what was decided
-//! elsewhere; what a session has already received is decided by `relay`.
+//! It never awaits and takes no lock but an outbox's own. `session` has decided who may follow what, and `relay` decides from
+//! which event on a session gets a topic.
 
 mod delivery;
 pub mod frame;

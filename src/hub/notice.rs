@@ -9,7 +9,7 @@ use crate::protocol::{CloseCode, NodeMessage, Topic};
 pub struct Closing {
     /// The close code.
     pub code: CloseCode,
-    /// In a word or a short sentence.
+    /// A word or a short sentence, for the client's developer.
     pub reason: String,
     /// When the client shall come back, ms.
     pub reconnect_after_ms: Option<u64>,
@@ -40,8 +40,7 @@ pub enum Notice {
 pub struct Dropped {
     /// Their topics.
     pub topics: BTreeSet<Topic>,
-    /// The smallest proof that one of them carried, ms of Redis' clock: whoever lacks them was told everything up to
-    /// there, and not further.
+    /// The smallest `at` that one of them carried, ms of Redis' clock: up to there the session was told everything.
     pub at: u64,
     /// A `status` with `live:true` that waited behind them was dropped as well: it is not true without them.
     pub live: bool,

@@ -33,7 +33,7 @@ pub struct Outbox {
     state: Mutex<OutboxState>,
     socket: OnceLock<Socket>,
     limit: usize,
-    /// The hub's name for the session; `u32::MAX` until it has one.
+    /// The member's id in the hub; `u32::MAX` until it is admitted.
     slot: AtomicU32,
 }
 
@@ -153,7 +153,7 @@ impl Outbox {
         self.write_out(&mut state);
     }
 
-    /// Wakes the session's task with [`Notice::Work`].
+    /// Wakes the session's task with [`Notice::Work`] though nothing waits: a sign of life, or a token to renew, is due.
     pub fn nudge(&self) {
         let mut state = self.lock();
         state.work = true;
@@ -200,7 +200,7 @@ impl Outbox {
         }
     }
 
-    /// Since when a `resync` has been owed for events that were dropped, or has waited for a socket that takes nothing.
+    /// Since when a `resync` for dropped events has been owed, or has waited for a socket that takes nothing; `None`: none is.
     pub fn owed_since(&self) -> Option<Instant> {
         let state = self.lock();
         let stuck = || state.framed.as_ref()?.stuck.filter(|_| !mutant::is("stuck"));
@@ -246,7 +246,7 @@ impl Outbox {
         self.lock().asking
     }
 
-    /// What there is to do for the session's task. Only one task may wait.
+    /// What the session's task has to do next. Only one task may wait for it.
     pub fn poll_notice(&self, cx: &mut Context<'_>) -> Poll<Notice> {
         let mut state = self.lock();
         if state.broken {

@@ -59,7 +59,7 @@ impl OutboxState {
         }
     }
 
-    /// Writes an event at once, framed for this session alone.
+    /// Writes an event at once in the session's own framing.
     fn send_framed(&mut self, frame: &Frame, socket: &Socket) -> Taken {
         let Some(framed) = &mut self.framed else { return Taken::Ended };
         let mut bytes = Vec::with_capacity(frame.json().len() + 256);
@@ -73,7 +73,7 @@ impl OutboxState {
                 return Taken::Ended;
             }
         };
-        // The framing has counted the event as told, so it stays, whatever the bound.
+        // The cursor is past this event already, so the rest of it stays, whatever the bound.
         self.queue.push_first(Bytes::from(bytes).slice(written..));
         self.block();
         Taken::Yes
@@ -109,8 +109,8 @@ impl OutboxState {
         self.wake();
     }
 
-    /// A `resync` for dropped events is queued. A socket that is framed for takes what follows only when the `resync` is on
-    /// its way, so a sign of life follows; until that is taken, the `resync` counts as stuck.
+    /// A `resync` for dropped events is queued. In a stream of server-sent events, a sign of life is put behind it: the socket
+    /// takes that only when the `resync` is on its way, and until then the `resync` counts as stuck.
     pub(super) fn watch_resync(&mut self) {
         if let Some(framed) = &mut self.framed {
             framed.stuck = Some(Instant::now());

@@ -131,8 +131,8 @@ impl Queue {
         *self = Self::default();
     }
 
-    /// Drops all events, but for one that is half written, and `newest`. What stays behind them says no more than was true
-    /// before them.
+    /// Drops all events but one that is half written; `newest`, which had no room, counts as dropped as well. Messages that stay
+    /// get the `at` that was true before the dropped events.
     pub(super) fn drop_events(&mut self, newest: &Frame) -> Dropped {
         let mut topics: BTreeSet<Topic> = BTreeSet::new();
         let (mut at, mut live) = (newest.at(), false);
@@ -204,7 +204,7 @@ impl Queue {
         })
     }
 
-    /// One write of as much as is due.
+    /// One write of as much as waits, up to [`GATHER`] frames.
     pub(super) fn write_to(&mut self, socket: &Socket) -> io::Result<()> {
         if let Some(QueueEntry::Message(message)) = self.entries.front() {
             let bytes = text_frame(&message.json());
@@ -248,8 +248,7 @@ impl Queue {
         Ok(())
     }
 
-    /// One write of what is due, framed for this session alone. What is framed is not dropped any more: the framing
-    /// has counted it as told.
+    /// One write of what is due, in the session's own framing. What is framed cannot be dropped any more: the cursor is past it.
     pub(super) fn write_framed(&mut self, socket: &Socket, framing: &mut dyn Framing) -> io::Result<()> {
         if !matches!(self.entries.front(), Some(QueueEntry::Raw(_)) | None) {
             let mut out = Vec::new();

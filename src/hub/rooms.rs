@@ -35,7 +35,7 @@ pub(super) struct Follower {
     pub(super) standing: Standing,
     /// The member is owed something, here or elsewhere: its events repeat the old `at`.
     pub(super) frozen: bool,
-    /// Recorded events up to this number were received before, or are not wanted.
+    /// Recorded events up to this number are not delivered: the member has them, or starts behind them.
     pub(super) after: u64,
 }
 
@@ -52,9 +52,9 @@ pub struct Follow {
     pub room: RoomId,
     /// Asked for by name, and not only implied by a key of its area.
     pub explicit: bool,
-    /// Where its stream began: what is later comes by this room, what is not may come by `area:*`.
+    /// The number behind which its events come by this room; earlier ones may still come by `area:*`.
     pub from: u64,
-    /// Which of its joins brought it here.
+    /// The number of the join by which it entered.
     pub(super) ticket: u32,
     pub(super) index: u32,
 }
@@ -64,10 +64,10 @@ pub struct Follow {
 pub struct Entrance {
     /// Asked for by name, and not only implied by a key of its area.
     pub explicit: bool,
-    /// Its stream will begin at the end of the log, wherever that is then. Until it is in step, what it follows by
-    /// `area:*` goes on.
+    /// It brings no position: its stream begins at the end of the log at the time when it gets in step. Until then its events
+    /// go on coming by `area:*`, if it follows that.
     pub fresh: bool,
-    /// Names the join: only that may put it in step.
+    /// The number of the join: only that join may put it in step.
     pub ticket: u32,
 }
 
@@ -78,7 +78,7 @@ pub struct Member {
     pub outbox: Arc<Outbox>,
     /// The editor.
     pub user: Box<str>,
-    /// The name of the session, and what it was let in with; from [`Hub::name`].
+    /// The session's name, and the proof (token or answer of the CMS) that it was let in with; from [`Hub::name`].
     pub proof: Option<(Box<str>, Arc<Proof>)>,
     /// The rooms it stands in, in their order.
     pub(super) follows: Vec<Follow>,
@@ -96,7 +96,7 @@ pub struct Hub {
     pub(super) members: Slab<Member>,
     pub(super) rooms: Slab<Room>,
     names: FxHashMap<Subject, RoomId>,
-    /// How many of the rooms are those of whole areas: mostly none, and then no event needs to ask.
+    /// How many rooms are those of whole areas. Mostly none: then no event is looked up in one.
     whole_areas: usize,
     pub(super) dirty: Vec<MemberId>,
     /// The threads that write to large rooms; `None`: whoever delivers.
@@ -125,7 +125,7 @@ impl Hub {
         id
     }
 
-    /// Says which session a member is, and by which proof from now on.
+    /// Sets the session's name and the proof of who its editor is.
     pub fn name(&mut self, id: MemberId, session: &str, proof: Arc<Proof>) {
         if let Some(member) = self.members.get_mut(id as usize) {
             member.proof = Some((session.into(), proof));

@@ -59,8 +59,8 @@ impl Socket {
         either!(self.try_write(bytes))
     }
 
-    /// Writes what the socket takes at once, apart from what comes after it: of a socket that holds nothing
-    /// ([`Socket::hold_nothing`]), nothing further is taken until these bytes are on their way.
+    /// Writes what the socket takes at once, so that the kernel does not join it with later bytes. A socket that holds nothing
+    /// ([`Socket::hold_nothing`]) then takes nothing more until these bytes are on their way.
     pub fn try_write_apart(&self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             // Otherwise the kernel puts small pieces behind what waits already, whatever may wait.
@@ -105,7 +105,7 @@ impl Socket {
         std::future::poll_fn(|cx| self.poll_write_ready(cx)).await
     }
 
-    /// Ends one direction or both, for whoever else holds the socket as well. A socket that is closed already stays so.
+    /// Ends one direction or both, also for others who hold this socket. An error (it is closed already) does not matter.
     pub fn shutdown(&self, how: Shutdown) {
         match self {
             Self::Tcp(socket) => drop(socket2::SockRef::from(socket).shutdown(how)),

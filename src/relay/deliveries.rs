@@ -17,7 +17,7 @@ pub(super) struct Wide<'a> {
     pub(super) every: RoomId,
     /// The topic.
     pub(super) topic: &'a Topic,
-    /// Its own room, where there is one, and its number in the log that is known there.
+    /// See [`Hub::deliver_every`].
     pub(super) by_key: Option<(RoomId, Option<u64>)>,
     /// Its place; `None` for a live event.
     pub(super) position: Option<(Lineage, crate::protocol::EntryId)>,
@@ -64,7 +64,7 @@ impl Deliveries {
         self.settle(&frame, delivered, hub);
     }
 
-    /// Hands a live event to all who follow its topic; as it was handed over.
+    /// Hands a live event to all who follow its topic, or its whole area. Returns the frame.
     pub(super) fn deliver_live(
         &mut self,
         room: Option<RoomId>,

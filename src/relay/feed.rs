@@ -1,4 +1,4 @@
-//! A feed: what a node knows of one topic's log. Pure: values in, verdicts out, no clock but the one it is given.
+//! A feed: what a node knows of one topic's log. Pure: values in, verdicts out; it reads no clock.
 //!
 //! It is in step while every message is the successor of the one before. When something is missing, what arrives is
 //! held, the log is read once, and what was held follows.
@@ -25,7 +25,7 @@ const HELD: usize = 512;
 pub enum FeedState {
     /// Not yet subscribed, or its head is not yet known.
     Opening,
-    /// In step with the wire.
+    /// It has every entry up to the last message from Redis.
     Live,
     /// The log is being read to close a gap; what arrives is held.
     Filling,
@@ -46,7 +46,8 @@ pub enum Arrival {
     Read(EntryId),
     /// The log is another one, or is not what was believed: everybody must refetch.
     Replaced(Reason),
-    /// Of an epoch before: late, or the log was replaced by a master whose clock is behind. The log must be looked at.
+    /// The message is of an earlier epoch: it is late, or a master whose clock is behind has replaced the log. The log's head
+    /// tells which.
     Earlier,
 }
 
@@ -68,13 +69,13 @@ impl Arrival {
 #[derive(Debug)]
 struct Reading {
     stamp: Stamp,
-    /// Where the feed was when it was asked for: what it shows is not older.
+    /// The feed's last entry when the read was asked for: the answer is not older than that.
     top: EntryId,
-    /// The feed has started anew since: the read is one of another log, and may be older than what is known of this.
+    /// The feed has started anew since: the answer is of another log, or too old.
     void: bool,
-    /// More was found missing since: then one read does not do.
+    /// More was found missing since: another read must follow.
     again: bool,
-    /// How many of those that are held had come when it was asked for: the log has them, or never had.
+    /// How many of the held messages had come when the read was asked for: the answer has them, or the log never had them.
     heard: usize,
 }
 
@@ -83,13 +84,13 @@ struct Reading {
 pub struct Feed {
     state: FeedState,
     log: Log,
-    /// What those who follow the whole area have of it.
+    /// What followers of the whole area (`area:*`) were handed of it.
     handed: Handed,
     held: Vec<LogEntry>,
-    /// The last message that could not be held.
+    /// The last message for which there was no room among the held ones.
     unheld: Option<EntryId>,
     reading: Option<Reading>,
-    /// The latest question when the feed was found to be in step with Redis: its subscription is older than any later one.
+    /// The latest question at the time when the feed was found in step: it was subscribed to before any later question.
     confirmed: Option<Stamp>,
     refusal: Option<SubscriptionRefusal>,
 }
@@ -97,7 +98,7 @@ pub struct Feed {
 /// Redis has refused the subscription, and has not confirmed it since.
 #[derive(Debug)]
 struct SubscriptionRefusal {
-    /// The latest question then: a confirmation that was asked for before is void.
+    /// The latest question at that time: confirmations that were asked for before do not count.
     latest: Stamp,
     /// Whether it was followed before: then it may lack something when it is open again.
     followed: bool,
@@ -124,7 +125,7 @@ impl Feed {
         self.state
     }
 
-    /// Whether it is in step with the wire.
+    /// Whether it has every entry up to the last message from Redis.
     pub fn is_live(&self) -> bool {
         self.state == FeedState::Live
     }
@@ -149,7 +150,7 @@ impl Feed {
         self.head().map(|head| Position { lineage: head.lineage.clone(), id: head.top })
     }
 
-    /// Since which question its subscription is known to hold without an interruption.
+    /// The question since which its subscription is known to have held without interruption.
     pub fn confirmed(&self) -> Option<Stamp> {
         self.confirmed
     }
@@ -168,9 +169,9 @@ impl Feed {
         self.state = FeedState::Live;
     }
 
-    /// It is another log, or not what was believed: all who follow it are told.
+    /// The log is another one than was believed. Followers of the whole area count as told; the caller tells them.
     pub(super) fn replace(&mut self, head: Head, reason: Reason) {
-        // Numbers may stand for other events by now.
+        // The same numbers may stand for other events now.
         if matches!(reason, Reason::RedisChanged | Reason::Invalid) {
             self.handed.forget();
         }
@@ -200,7 +201,7 @@ impl Feed {
         self.refusal.as_ref().is_some_and(|refusal| question <= refusal.latest)
     }
 
-    /// It is subscribed to once more. Where it was followed before it is in doubt from now on, and `true` comes back.
+    /// It is subscribed to once more. Returns whether it had been followed before: then it is in doubt from now on.
     pub fn reopen(&mut self) -> bool {
         let followed = self.refusal.take().is_some_and(|refusal| refusal.followed);
         if followed {
@@ -216,13 +217,13 @@ impl Feed {
         }
     }
 
-    /// The link is lost: the next one may bring other events under the same numbers.
+    /// The link is lost. The next one may lead to another Redis, with other events under the same numbers.
     pub fn interrupt(&mut self) {
         self.handed.forget();
         self.forget();
     }
 
-    /// What was held is void, and every answer that is due.
+    /// Drops what was held, and makes every answer that is due void.
     fn forget(&mut self) {
         self.doubt();
         self.reading = None;
@@ -231,17 +232,17 @@ impl Feed {
         self.confirmed = None;
     }
 
-    /// Whether a message comes for the first time, by the wire, and belongs to the log that is known.
+    /// Whether a message from Redis comes for the first time and belongs to the log that is known.
     pub fn first_on_wire(&mut self, id: EntryId) -> bool {
         self.handed.by_wire(id, self.log.head().map(|head| head.top))
     }
 
-    /// What those get who follow the whole area of an entry that a read has brought.
+    /// What is done for followers of the whole area with an entry that a read has brought.
     pub(super) fn hand(&mut self, id: EntryId) -> Hand {
         self.handed.by_read(id)
     }
 
-    /// Takes a recorded message: from the wire, out of what was held, or from a read of the log.
+    /// Takes a recorded message: from Redis, out of what was held, or from a read of the log.
     pub fn arrive(
         &mut self,
         topic: &Topic,
@@ -285,7 +286,7 @@ impl Feed {
         }
     }
 
-    /// What was held, to arrive again; and whether more than that had come.
+    /// The held messages, to arrive again, and the last one that there was no room for.
     pub fn release(&mut self) -> (Vec<LogEntry>, Option<EntryId>) {
         (std::mem::take(&mut self.held), self.unheld.take())
     }
@@ -310,8 +311,8 @@ impl Feed {
         self.log.resume(position)
     }
 
-    /// Takes a head that was asked for when the feed was at `asked`: the feed may have gone on by the wire or by a read
-    /// since, and then the head is merely older. `Nothing`: in step again.
+    /// Takes a head that was asked for when the feed was at `asked`. If the feed has gone on since, the head is merely older.
+    /// [`Arrival::Nothing`]: in step again.
     pub fn compare(&mut self, now: &Head, asked: Option<EntryId>, latest: Stamp) -> Arrival {
         if self.state == FeedState::Opening {
             return Arrival::Nothing;
@@ -366,7 +367,7 @@ impl Feed {
         let Some(reading) = self.reading.take() else { return (Vec::new(), Arrival::Nothing) };
         let Some(top) = self.head().map(|head| head.top) else { return (Vec::new(), Arrival::Nothing) };
         if reading.void {
-            // It is of another log. Where this one has a gap as well, it must be read itself.
+            // The answer is of another log. If this one has a gap as well, it must be read itself.
             let gap = self.state == FeedState::Filling;
             return (Vec::new(), if gap { Arrival::Read(top) } else { Arrival::Nothing });
         }
@@ -376,7 +377,7 @@ impl Feed {
                 self.replace(head, reason);
                 (Vec::new(), Arrival::Replaced(reason))
             }
-            // The head is being compared: it shows what is missing, and what the log was read for may not be all of it.
+            // The head is being compared: it will show what is missing, which may be more than was read here.
             Ok(_) if self.state == FeedState::Doubt => (Vec::new(), Arrival::Nothing),
             Ok(entries) => {
                 self.state = FeedState::Live;

@@ -1,7 +1,7 @@
 //! All feeds of a node: which of them are behind, which cannot be followed at the moment, and whose logs are read.
 //!
-//! One read per log is under way at a time, whoever waits for it, and only so many in all: what a lost link costs is
-//! bounded.
+//! At most one read per log is under way, whoever waits for it, and at most [`READS`] in all: that bounds what a lost link
+//! costs.
 
 mod opening;
 
@@ -34,18 +34,18 @@ const KEPT: usize = 64 << 20;
 /// Reads of logs under way at the same time.
 const READS: usize = 32;
 
-/// Why a feed is behind although it was asked for.
+/// Why the last question about a feed failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Failed {
-    /// It was never in step, or Redis refuses this topic: the others need not wait for it.
+    /// For this topic alone, at the moment: other topics need not wait for it.
     Alone,
-    /// Likewise, and it will not change soon: nobody needs to wait for it.
+    /// For this topic alone, and it will not change soon: sessions need not wait for it either.
     Refused,
-    /// Redis was away, or refuses everything at the moment.
+    /// For all topics: Redis was away, or refuses everything at the moment.
     WithOthers,
 }
 
-/// What is wanted of a log.
+/// A read of a log that is still to be asked for.
 #[derive(Debug)]
 struct Wanted {
     topic: Topic,
@@ -72,7 +72,7 @@ pub(super) struct Feeds {
     own: BTreeSet<RoomId>,
     /// Feeds that are not live.
     behind: BTreeSet<RoomId>,
-    /// Those of them whose last question was not answered well.
+    /// Feeds whose last question failed.
     failed: BTreeMap<RoomId, Failed>,
     wanted: BTreeMap<RoomId, Wanted>,
     reads: BTreeSet<Stamp>,
@@ -80,7 +80,7 @@ pub(super) struct Feeds {
     kept: usize,
     /// `log.length`.
     longest: usize,
-    /// Redis' history by the last head that was read over this link.
+    /// The lineage of the last head that was read over this link.
     lineage: Option<Lineage>,
 }
 
@@ -125,7 +125,7 @@ impl Feeds {
         self.by_room.get(&room).is_none_or(Feed::is_live)
     }
 
-    /// Whether its last question was not answered well: it may take long, and nobody should wait for it.
+    /// Whether its last question failed: the next answer may take long, and nobody should wait for it.
     pub(super) fn has_failed(&self, room: RoomId) -> bool {
         self.failed.contains_key(&room)
     }
@@ -140,8 +140,8 @@ impl Feeds {
         self.failed.keys().copied().filter(|room| self.is_live(*room)).collect()
     }
 
-    /// Whether all feeds that were followed before are in step, but for those that Redis refuses alone. What is only being
-    /// opened concerns those who wait for it.
+    /// Whether all feeds are in step but those that are opened for the first time (only who waits for them is concerned) and those
+    /// that Redis refuses alone.
     pub(super) fn are_live(&self) -> bool {
         let opening = |room: &RoomId| self.get(*room).is_none_or(|feed| feed.state() == FeedState::Opening);
         self.behind.iter().all(|room| {
@@ -180,17 +180,17 @@ impl Feeds {
         arrival
     }
 
-    /// Whether a message comes by the wire for the first time, and belongs to the log that is known.
+    /// See [`Feed::first_on_wire`].
     pub(super) fn first_on_wire(&mut self, room: RoomId, id: EntryId) -> bool {
         self.by_room.get_mut(&room).is_none_or(|feed| feed.first_on_wire(id))
     }
 
-    /// What those get who follow the whole area of an entry that a read has brought.
+    /// See [`Feed::hand`].
     pub(super) fn hand(&mut self, room: RoomId, id: EntryId) -> Hand {
         self.by_room.get_mut(&room).map_or(Hand::Nothing, |feed| feed.hand(id))
     }
 
-    /// Whether the log of a room is known to be the one that this link brings.
+    /// Whether the room's head was compared over this link: then its log is the one whose messages come.
     pub(super) fn is_proven(&self, room: RoomId) -> bool {
         self.get(room).is_some_and(|feed| feed.confirmed().is_some())
     }
@@ -200,7 +200,7 @@ impl Feeds {
         self.by_room.get(&room)?.head().map(|head| head.top)
     }
 
-    /// What was held of a feed that is live again, and whether more than that had come.
+    /// See [`Feed::release`].
     pub(super) fn release(&mut self, room: RoomId) -> (Vec<LogEntry>, Option<EntryId>) {
         let live = self.by_room.get_mut(&room).filter(|feed| feed.is_live());
         live.map(Feed::release).unwrap_or_default()
@@ -371,7 +371,7 @@ impl Feeds {
         }
     }
 
-    /// Redis' history by the last head that was read over this link.
+    /// The lineage of the last head that was read over this link.
     pub(super) fn lineage(&self) -> Option<&Lineage> {
         self.lineage.as_ref()
     }

@@ -1,8 +1,8 @@
 //! What those who follow a whole area (`area:*`) were handed of one topic's log.
 //!
-//! They have no positions, and get each entry by the wire or by a read of the log, whichever is sooner. The wire keeps its
-//! order; a read may overtake it. What a read brings is handed to them where it follows what they have; where something
-//! before it may still be on the way, they are told that something is missing. Pure.
+//! They have no positions, and get each entry by a message ("the wire") or by a read of the log, whichever comes first. Messages
+//! come in order; a read may overtake them. What a read brings is handed to these followers if it is the next that they lack. If
+//! something before it may still be on its way, they get a `resync` instead. Pure.
 
 use crate::{mutant, protocol::EntryId};
 
@@ -27,7 +27,7 @@ pub(super) struct Handed {
 }
 
 impl Handed {
-    /// Other entries may come under the same numbers.
+    /// Forgets everything: other entries may come under the same numbers.
     pub(super) fn forget(&mut self) {
         *self = Self::default();
     }
@@ -40,8 +40,8 @@ impl Handed {
         }
     }
 
-    /// Whether an entry comes for the first time, by the wire, and belongs to the present log, whose `end` we know; a message
-    /// of another log proves nothing.
+    /// Takes a message. Returns whether its entry comes for the first time and belongs to the present log, whose last known entry
+    /// is `end`.
     pub(super) fn by_wire(&mut self, id: EntryId, end: Option<EntryId>) -> bool {
         let same = end.is_none_or(|end| end.epoch == id.epoch);
         let first = same && seq_of(self.last, id).is_none_or(|last| id.seq > last);

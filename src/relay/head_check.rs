@@ -33,7 +33,7 @@ struct Suspect {
     proofs: u8,
 }
 
-/// What a head shows of a feed that is live.
+/// What a head says about a live feed.
 #[derive(Debug, PartialEq, Eq)]
 enum Shown {
     Nothing,

@@ -1,4 +1,4 @@
-//! What Redis must be subscribed to: rooms to open, rooms to close, and rooms that were left empty and wait a while.
+//! What the node subscribes to: rooms to open, rooms to close, and rooms that were left empty and stay open for a while.
 //!
 //! One question at a time keeps them in order: a subject that is left and wanted again is not closed after it was
 //! opened.

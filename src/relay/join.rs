@@ -26,7 +26,7 @@ use crate::{
 pub(super) enum Reply {
     Welcome(Box<Welcome>),
     Subscribed(Vec<Refused>),
-    /// It was answered without all positions.
+    /// It was answered already, without all positions.
     Given,
 }
 
@@ -80,15 +80,15 @@ pub(super) struct Join {
     known: Vec<RoomId>,
     /// The `at` of a session that comes back; `None` for one that starts.
     resume_at: Option<u64>,
-    /// The live events that it has had since, where it names them.
+    /// The live events that it says it had after that.
     passed: Option<Passed>,
-    /// Marks that were read after all its topics were followed, and the question.
+    /// Marks that were read after all its topics were followed, and the question that asked for them.
     marks: Option<(Stamp, Arc<Marks>)>,
     /// When the answer goes out in any case.
     until: Instant,
-    /// Wishes before this one could be granted when they were last looked at.
+    /// Index of the first request that was not ready when it was last looked at; those before it were.
     checked: usize,
-    /// What its logs lack was asked for in one go.
+    /// All reads of logs that it needs were asked for at once.
     prefetched: bool,
 }
 
@@ -142,7 +142,7 @@ impl Join {
         self.requests.iter().map(JoinRequest::room)
     }
 
-    /// Marks were read, after what it followed by then.
+    /// Marks were read, in question `read`; they count for topics that were followed before it.
     pub(super) fn learn(&mut self, read: Stamp, marks: &Arc<Marks>) {
         self.marks = Some((read, Arc::clone(marks)));
     }
@@ -159,8 +159,8 @@ impl Join {
         self.requests.iter_mut().filter(|request| request.room() == room).for_each(JoinRequest::read_failed);
     }
 
-    /// What it must wait for, if anything. What was ready before may not be so any more: all is looked at again before the
-    /// end, from where it was held up last.
+    /// What it must wait for, if anything. Starts with the request that held it up last, and looks at all others before it says
+    /// `None`: what was ready then may not be ready now.
     pub(super) fn held_up(
         &mut self,
         ticket: u32,
@@ -178,7 +178,7 @@ impl Join {
             if ready == Ready::Yes {
                 continue;
             }
-            // The others need not wait for what Redis refuses, nor the answer where it is full or a right is missing.
+            // Other topics need not wait for one that Redis refuses; nor need the answer, once given, for one that failed.
             let refused = feeds.is_refused(room) || self.is_given() && feeds.has_failed(room);
             let passed_over = refused && !crate::mutant::is("held-up");
             if passed_over || ready != Ready::No {
@@ -193,8 +193,8 @@ impl Join {
         None
     }
 
-    /// Asks for what the log of a request lacks; the first time for what all of them lack, so that they need not wait for
-    /// each other.
+    /// Asks for the read of the log that a request needs. The first time it asks for those of all requests, so that they do not
+    /// wait for each other.
     fn fetch(&mut self, at: usize, ticket: u32, member: MemberId, hub: &Hub, feeds: &mut Feeds) {
         let end = if std::mem::replace(&mut self.prefetched, true) { at + 1 } else { self.requests.len() };
         for request in &mut self.requests[at..end] {
@@ -209,7 +209,7 @@ impl Join {
         }
     }
 
-    /// Takes out what it still wants: what can be granted now, and what must wait; and whether all of it waits for marks.
+    /// Takes out its requests: those that can be granted now, those that must wait, and whether all of them wait for marks.
     pub(super) fn take_requests(
         &mut self,
         ticket: u32,
@@ -225,14 +225,14 @@ impl Join {
         (ready, later, lacks_marks)
     }
 
-    /// It was answered without these.
+    /// These requests go on waiting.
     pub(super) fn wait_for(&mut self, requests: Vec<JoinRequest>) {
         self.requests = requests;
         self.unanswered();
         self.checked = 0;
     }
 
-    /// It was answered without any position.
+    /// It is answered without any position.
     pub(super) fn unanswered(&mut self) {
         self.requests.iter_mut().for_each(JoinRequest::unanswered);
     }
@@ -242,8 +242,8 @@ impl Join {
         matches!(self.reply, Reply::Given)
     }
 
-    /// Whether marks must be read before it can be granted: the ones it has, if any, are from before one of its topics was
-    /// followed, and a live event may have come between.
+    /// Whether marks must be read before it can be granted: it has none, or they were read before one of its topics was followed, and
+    /// a live event may have come in between.
     pub(super) fn lacks_marks(&self, feeds: &Feeds) -> bool {
         self.marks_lacked_by(&self.requests, feeds)
     }
@@ -260,9 +260,9 @@ impl Join {
             && !crate::mutant::is("marks-first")
     }
 
-    /// Whether live events of an area may have been published since the session was last told everything. An `at` that
-    /// Redis' clock has not reached yet proves nothing: the clock of a new master may be behind.
-    /// `known`: the mark as this node knows it, which may have been written after the marks were read.
+    /// Whether live events of an area may have been published since the session's `at`. An `at` that Redis' clock has not reached
+    /// yet proves nothing: the clock of a new master may be behind. `known`: the mark as this node knows it, which may be newer
+    /// than the marks that were read.
     fn missed_live(&self, area: &str, known: Option<u64>) -> bool {
         let (Some(at), Some((_, marks))) = (self.resume_at, &self.marks) else { return false };
         marks.marks.get(area).copied().max(known).is_some_and(|mark| at < mark || at > marks.now)
@@ -302,7 +302,7 @@ impl Join {
         Ok(StartingPoint { position: Some((topic, position)), replay, live: live.ok_or(Reason::Live)? })
     }
 
-    /// The live events of a topic that it lacks, where this node knows.
+    /// The live events of a topic that it lacks; `None` if this node cannot say.
     fn live_events(
         &self,
         topic: &Topic,

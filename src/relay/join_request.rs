@@ -8,7 +8,7 @@ use crate::{
 
 /// How often a log is read for one session; one more would show nothing new.
 const READS: u8 = 3;
-/// How often it is read to learn of which epoch it is: once, and once more where another one began meanwhile.
+/// How often a log is read to learn its epoch: once, and once more if another epoch began meanwhile.
 const LOOKS: u8 = 2;
 
 /// What a session brings for one room.
@@ -53,7 +53,7 @@ impl Asked {
 pub(super) struct JoinRequest {
     room: RoomId,
     asked: Asked,
-    /// How often its log was read for the sake of this.
+    /// How often its log was read for this request.
     reads: u8,
 }
 
@@ -69,7 +69,7 @@ pub(super) enum Ready {
 }
 
 impl JoinRequest {
-    /// To be in step in a room, of which this was brought along.
+    /// `asked`: what the session brings for the room.
     pub(super) fn new(room: RoomId, asked: Asked) -> Self {
         Self { room, asked, reads: 0 }
     }
@@ -79,12 +79,12 @@ impl JoinRequest {
         self.room
     }
 
-    /// What was brought along.
+    /// What the session brings.
     pub(super) fn asked(&self) -> &Asked {
         &self.asked
     }
 
-    /// Its log is read for the sake of this.
+    /// Its log is being read for this request.
     pub(super) fn read(&mut self) {
         self.reads += 1;
     }

@@ -54,11 +54,11 @@ pub(super) struct Around<'a> {
 pub(super) struct Joins {
     by_id: BTreeMap<u64, Join>,
     last: u64,
-    /// Joins that wait for a room, each once: one that waits for many is put back into all of them by each of them.
+    /// The joins that wait for a room.
     waiting: FxHashMap<RoomId, BTreeSet<u64>>,
     /// Joins that wait for the read of marks that is under way.
     reading: Option<(Stamp, BTreeSet<u64>)>,
-    /// Joins that wait for the next one.
+    /// Joins that wait for the next read.
     next_read: BTreeSet<u64>,
     /// The last read was refused: the next one waits for the next tick.
     paused: bool,
@@ -185,7 +185,7 @@ impl Joins {
         if join.answer(at, Positions(positions), live, around.sources) {
             welcomed(member, live, around.hub);
         }
-        // First, and with the proof that the session brought: what it is told after them may claim more.
+        // Live events come first, with the `at` that the session brought: what follows them may claim a later one.
         let live_events = live_events.into_iter().map(|events| {
             let count = events.len();
             Replay::new(events.into(), 0, count).held_back(Some(back))
@@ -199,7 +199,7 @@ impl Joins {
         if owes {
             around.resyncs.pay_one(member, around.hub, around.feeds, around.link, around.metrics);
         }
-        // While a member waits for anything, what was recorded meanwhile claims no later proof either.
+        // While a member waits for anything, its replay claims no later `at` either.
         let held = around.hub.member(member).and_then(|member| member.at);
         join.replay(replays.into_iter().map(|replay| replay.held_back(held)), around.metrics);
         if around.link.is_live() {

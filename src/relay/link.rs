@@ -1,8 +1,8 @@
 //! The link to Redis as the relay sees it: up or down, what it has proven, and what is in doubt.
 //!
-//! Up again means: every wanted subject is subscribed to and a probe has come back. Only then are heads compared, gaps
-//! read, marks looked at, and only after that is the node live. What is in doubt is looked at in one question, whatever
-//! raised the doubt, and costs as much as there is in doubt.
+//! The link is up when every wanted subject is subscribed to and a probe has come back. Then heads are compared, gaps read and
+//! marks looked at; after that the node is live. One question (a "look") asks for everything that is in doubt, whatever raised
+//! the doubt, and for nothing else.
 
 use std::{
     collections::BTreeSet,
@@ -18,7 +18,7 @@ use crate::{
     protocol::Subject,
 };
 
-/// How long after a question that was not answered well it is asked again: ...
+/// How long after a look that failed the next one comes: ...
 const PAUSE: Duration = Duration::from_millis(500);
 /// ... twice as long each time, up to this.
 const LONGEST_PAUSE: Duration = Duration::from_secs(4);
@@ -63,7 +63,7 @@ pub(super) struct Link {
     unread: BTreeSet<RoomId>,
     /// Marks were to be renewed and were not.
     unmarked: bool,
-    /// No look at those before this, and by how long it was put off.
+    /// When `unread` may be looked at again, and how long that pause is.
     pause: Option<(Instant, Duration)>,
 }
 
@@ -147,7 +147,7 @@ impl Link {
         }
     }
 
-    /// Whether a room is in doubt that no look under way will settle.
+    /// Whether a room is in doubt and not part of the look that is under way.
     pub(super) fn is_doubtful(&self, room: RoomId) -> bool {
         self.doubtful.contains(&room) || self.unread.contains(&room)
     }
@@ -158,8 +158,8 @@ impl Link {
         self.unread.remove(&room);
     }
 
-    /// Asks for the heads of what is in doubt, unless it is asked already. What could not be read is asked for again after a
-    /// pause; the marks that were renewed the first time are only read then.
+    /// Asks for the heads of what is in doubt, unless a look is under way. What could not be read is asked for again after a pause;
+    /// marks are then only read, because the first look has renewed them.
     pub(super) fn look(&mut self, hub: &Hub, feeds: &Feeds, questions: &mut Questions, now: Instant) {
         let paused = self.pause.is_some_and(|(until, _)| now < until);
         let fresh = !self.doubtful.is_empty();
@@ -227,14 +227,14 @@ impl Link {
         self.at = self.at.min(at);
     }
 
-    /// Everything before the last probe was handed over or is owed: what is told from now on carries it.
+    /// Everything before the last probe was handed over or is owed: `at` moves up to it.
     pub(super) fn advance(&mut self) {
         if let Some(proof) = self.proof {
             self.at = proof;
         }
     }
 
-    /// Whether the node becomes live with what is in step now.
+    /// Whether the node is not live, and nothing keeps it from becoming so.
     pub(super) fn is_about_to_live(&self, feeds: &Feeds) -> bool {
         self.is_settled() && !self.live && feeds.are_live()
     }

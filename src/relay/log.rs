@@ -33,8 +33,8 @@ pub enum Resumed {
 /// A recorded message; `None` for what is not an event.
 pub type LogEntry = (EntryId, Option<Event>);
 
-/// Drops what came by the wire before the log was asked, and lies beyond its end all the same: it was published by hand, and
-/// no read will ever bring what is before it. `heard`: how many of them had come by then. Whether there was any.
+/// Drops held messages that came before the log was read (the first `heard` of them) and still lie beyond its `end`: somebody has
+/// published them by hand, and no read will ever bring what comes before them. Returns whether there were any.
 pub(super) fn drop_strays(held: &mut Vec<LogEntry>, heard: usize, end: EntryId) -> bool {
     let (before, mut at) = (held.len(), 0);
     held.retain(|(id, _)| {
@@ -94,8 +94,8 @@ impl Log {
         frame
     }
 
-    /// Whether the tail has something else under this number. Then nothing of it is to be believed: it is dropped, and
-    /// whoever comes back is answered by the log itself.
+    /// Whether the tail has another event under this number. Then none of it can be trusted: it is dropped, and whoever comes back
+    /// is answered by the log itself.
     pub(super) fn contradicts(&mut self, seq: u64, event: Option<&Event>) -> bool {
         let contradicts = self.tail.differs(seq, event);
         if contradicts {
@@ -128,7 +128,7 @@ impl Log {
         }
     }
 
-    /// `Ok(true)` where nothing is missing, `Ok(false)` where the log must be read.
+    /// Compares with a head. `Ok(true)`: nothing is missing; `Ok(false)`: the log must be read; an error: it is another log.
     pub(super) fn judge(&self, now: &Head) -> Result<bool, Reason> {
         let Some(head) = &self.head else { return Err(Reason::Gap) };
         if now.lineage != head.lineage && !mutant::is("lineage") {
@@ -137,15 +137,15 @@ impl Log {
         if now.top.epoch != head.top.epoch {
             return Err(Reason::LogReplaced);
         }
-        // No log goes back: what the wire brought beyond its end was in none.
+        // A log never shrinks: what came beyond its end was published by hand, and never in it.
         if now.top.seq < head.top.seq {
             return Err(Reason::Invalid);
         }
         Ok(now.top.seq == head.top.seq)
     }
 
-    /// Whether a head that was asked for when this was at `asked` is older than what came by the wire since. `None`: it was
-    /// asked for before anything was known of the log.
+    /// Whether a head that was asked for when the last entry was `asked` is older than what has come since. `asked` is `None` if
+    /// nothing was known of the log then.
     pub(super) fn is_older(&self, now: &Head, asked: Option<EntryId>) -> bool {
         let Some(head) = self.head.as_ref().filter(|head| head.lineage == now.lineage) else { return false };
         match asked {
@@ -156,7 +156,7 @@ impl Log {
         }
     }
 
-    /// Whether this has gone on by the wire while the log was asked: then the answer shows what was, and nothing new.
+    /// Whether newer messages came while the log was read: then the answer shows nothing new.
     fn overtook(&self, read: &Head, asked: EntryId) -> bool {
         let Some(head) = &self.head else { return false };
         let same =

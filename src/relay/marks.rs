@@ -1,8 +1,8 @@
 //! Live events and their marks.
 //!
-//! Nothing of a live event is kept, so Redis remembers, per area, a time that is not earlier than the last one. The mark
-//! is written *before* an event is delivered, ahead of time, so that it need not be written for each. It holds until then
-//! by Redis' clock: counted from when it was asked for, because its answer may have been long on its way.
+//! Redis keeps no live event, but for each area the time of the last one: its mark. The node writes the mark *before* it delivers
+//! an event, and sets it a few seconds ahead, so that not every event needs a write. A mark holds until that time by Redis' clock,
+//! which is counted from when the write was asked for, because the answer may have been long on its way.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -33,8 +33,8 @@ const LEFT: Duration = Duration::from_millis(250);
 const HELD: usize = 1024;
 /// How much faster than this machine's clock Redis' may run between two proofs.
 const FASTER: Duration = Duration::from_millis(100);
-/// Behind the name of an area: its second mark, a time not earlier than that at which a node found that it may have lost live
-/// events. Whoever was last in step before it was perhaps told by that node that there were none.
+/// Behind the name of an area: its second mark, the time at which a node found that it may have lost live events. A session that
+/// was last in step before that time may have been told wrongly that there were none.
 const LOST: &str = "!";
 
 /// A probe that has come back.
@@ -57,7 +57,7 @@ enum Renewal {
     Due,
 }
 
-/// Until when each area has had live events, ms of Redis' clock, as this node last read it. Clones share it.
+/// The mark of each area, ms of Redis' clock, as this node last read it. Clones share it.
 #[derive(Debug, Clone, Default)]
 pub struct KnownMarks(Arc<RwLock<BTreeMap<String, u64>>>);
 
@@ -91,7 +91,7 @@ impl KnownMarks {
     }
 }
 
-/// What is marked where live events may have been lost: every area that has had any.
+/// The areas to mark again after live events may have been lost: all that have a mark.
 pub fn to_renew(marks: &Marks) -> Vec<String> {
     let areas = marks.marks.keys().filter(|area| !area.ends_with(LOST));
     areas.flat_map(|area| [area.clone(), format!("{area}{LOST}")]).collect()
@@ -123,7 +123,7 @@ impl Default for Area {
     }
 }
 
-/// What a mark that was written sets free.
+/// What can be delivered once a mark is written.
 #[derive(Debug, Default)]
 pub(super) struct Freed {
     /// Live events that waited for it, in order.
@@ -150,8 +150,7 @@ impl LiveMarks {
         &self.known
     }
 
-    /// The live events that a session lacks that comes back; `None` where this node cannot say. `read`: the marks as they
-    /// were read for it.
+    /// The live events that a returning session lacks; `None` if this node cannot say. `read`: the marks as they were read for it.
     pub(super) fn missed(&self, absence: &Absence<'_>, read: &Marks) -> Option<Vec<Frame>> {
         let area = absence.topic.area();
         let lost = format!("{area}{LOST}");
@@ -171,8 +170,8 @@ impl LiveMarks {
         self.recent.push(frame);
     }
 
-    /// Messages were lost on a link that works, and live events may be among them. `unmarked`: nobody has asked yet for the
-    /// marks to be renewed. They are before anybody is told of a later proof.
+    /// Messages were lost on a link that works, and live events may be among them. `unmarked`: nobody has asked yet to renew the
+    /// marks, which must happen before `at` moves on.
     pub(super) fn lose(&mut self, unmarked: bool, questions: &mut Questions) {
         self.recent.forget();
         if unmarked && self.renewal == Renewal::None && !self.known.is_empty() {
@@ -180,7 +179,7 @@ impl LiveMarks {
         }
     }
 
-    /// Takes a live event; gives it back where its mark holds.
+    /// Takes a live event. Gives it back if it can be delivered now: its area's mark holds.
     pub(super) fn take(
         &mut self,
         topic: &Topic,
@@ -231,11 +230,11 @@ impl LiveMarks {
                 self.known.learn(&marks);
                 let ahead = marks.marks.get(name).map_or(0, |mark| mark.saturating_sub(marks.now));
                 let since = if mutant::is("mark-latency") { now } else { writing.since };
-                // It may lie further ahead than was asked for, where a new master's clock is behind. Nobody counts on it for
-                // longer: Redis may be emptied meanwhile.
+                // The mark may lie further ahead than was asked for, if a new master's clock is behind. It is not relied on for
+                // longer than that: Redis may be emptied meanwhile.
                 area.until = Some(since + Duration::from_millis(ahead).min(area.ahead));
                 if area.left(now) < LEFT {
-                    // It took so long that the mark is over: the next one is written further ahead.
+                    // The write took so long that the mark has ended: the next one is written further ahead.
                     area.ahead = (now.saturating_duration_since(writing.since) * 2 + AHEAD).min(FURTHEST);
                     area.write(name, now, questions);
                     return Freed::default();
@@ -244,7 +243,7 @@ impl LiveMarks {
                 Freed { events: std::mem::take(&mut area.held), lost: std::mem::take(&mut area.lost) }
             }
             Err(error) => {
-                // Withheld, not delivered: who is away could not be told. The next tick tries again.
+                // Without a mark nothing is delivered: sessions that are away could not be told. The next tick tries again.
                 if !std::mem::replace(&mut area.lost, true) {
                     tracing::warn!(area = name, %error, "live events are withheld: their mark cannot be written");
                 }
@@ -270,8 +269,8 @@ impl LiveMarks {
         }
     }
 
-    /// A proof: a mark that lies before it holds no more, whatever this node's clock says (Redis' was set ahead). Another
-    /// node may still count on such a mark, so all of them are renewed before anybody is told of this proof.
+    /// A probe came back. A mark that lies before it has ended, whatever this node's clock says: Redis' clock may have been set
+    /// ahead. Another node may still rely on such a mark, so all marks are renewed before anybody is told of this proof.
     pub(super) fn prove(&mut self, proof: ProbeEcho, now: Instant, questions: &mut Questions) {
         let at = proof.at;
         self.recent.prove(at, questions.latest());
@@ -288,8 +287,8 @@ impl LiveMarks {
         }
     }
 
-    /// A log is another one: Redis may have been emptied. Then nodes count on marks that are gone, up to as long as one is
-    /// written ahead, and one that lies as far ahead from now must stand for all of them.
+    /// A log was replaced: Redis may have been emptied, and nodes may rely on marks that are gone. A new mark, as far ahead as one is
+    /// ever written, stands for all of them.
     pub(super) fn replaced(&mut self, questions: &mut Questions) {
         let under_way = matches!(self.check, Renewal::Asked(_));
         if !under_way && !self.known.is_empty() && !mutant::is("emptied") {
@@ -301,7 +300,7 @@ impl LiveMarks {
         self.renewal = Renewal::Asked(questions.ask(Question::Look { places: Vec::new(), renew: true }));
     }
 
-    /// Whether this was a look at all marks, and not at what is in doubt.
+    /// Takes the answer to a look at all marks. Returns whether it was one.
     pub(super) fn looked(
         &mut self,
         stamp: Stamp,
@@ -326,12 +325,12 @@ impl LiveMarks {
         true
     }
 
-    /// Whether live events are withheld somewhere, or may be ahead of their mark: then nobody was told everything.
+    /// Whether live events are held back somewhere, or may have been delivered after their mark ended: then `at` must not move.
     pub(super) fn withhold(&self) -> bool {
         self.renewal != Renewal::None || self.areas.values().any(|area| area.lost || !area.held.is_empty())
     }
 
-    /// The link is lost: marks were written with what is no longer known to hold.
+    /// The link is lost: no mark is known to hold any more.
     pub(super) fn interrupt(&mut self) {
         for area in self.areas.values_mut() {
             area.lost |= !area.held.is_empty();
@@ -349,14 +348,14 @@ impl LiveMarks {
         self.known.learn(marks);
     }
 
-    /// The link is back: marks of a Redis that is no more would hold for ever where its clock was ahead.
+    /// The link is back: forgets the marks of the Redis before, whose clock may have been ahead of this one's.
     pub(super) fn relearn(&self, marks: &Marks) {
         if mutant::is("known-marks") { self.known.learn(marks) } else { self.known.replace(marks) }
     }
 }
 
 impl ProbeEcho {
-    /// Whether Redis' clock has gone further since than time has.
+    /// Whether Redis' clock has moved further since then than this machine's.
     fn was_set_ahead_of(self, at: u64, now: Instant) -> bool {
         let passed = now.saturating_duration_since(self.asked) + FASTER;
         Duration::from_millis(at.saturating_sub(self.at)) > passed

@@ -31,7 +31,7 @@ impl Now {
 /// What the switch takes.
 #[derive(Debug)]
 pub enum SwitchInput<'a> {
-    /// What has arrived from the bus, in order; emptied. One that is alone is written at once.
+    /// What has arrived from the bus, in order; the switch empties it. An event that is alone is written at once.
     Events(&'a mut Vec<BusEvent>),
     /// What a session asks.
     Command(Command),

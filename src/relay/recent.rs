@@ -1,9 +1,8 @@
-//! The last live events, for sessions that hop between nodes: what one of them has missed is known exactly where this node
-//! has heard everything since that session was last told everything, and the session says which of it it had.
+//! The last live events, for sessions that come back after a short absence or from another node. They get exactly what they missed
+//! if this node has heard everything since their `at`, and they say which live events they had.
 //!
-//! Live events have no numbers, so a session that comes back names those that it had by a digest of their content. Where
-//! that cannot be told apart, nothing is claimed: the session is told `resync`. Nor is anything claimed where a mark shows
-//! that another node has heard more: a live event that was lost on the way here leaves no other trace. Pure.
+//! Live events have no numbers, so a session names those that it had by a digest of their content. If that is ambiguous, or a mark
+//! shows that another node has heard a live event that did not come here, the session is told `resync`. Pure.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -18,7 +17,7 @@ use crate::{
 const KEPT: u64 = 60_000;
 /// How long a session may have been away, ms of Redis' clock.
 const AWAY: u64 = 20_000;
-/// How much longer than an event needed to come here another node may take to hear it and to mark its area, ms.
+/// How much later than this node another one may hear a live event and mark its area, ms.
 const LATER: u64 = 1_000;
 /// Events of a topic that are kept, ...
 const EVENTS: usize = 32;
@@ -37,7 +36,7 @@ struct Past {
 #[derive(Debug, Default)]
 struct RecentEvents {
     events: VecDeque<Past>,
-    /// What was published before this is not all here, ms of Redis' clock.
+    /// From this time on every event is here, ms of Redis' clock; earlier ones were dropped.
     floor: u64,
 }
 
@@ -130,7 +129,7 @@ impl RecentLive {
         for past in events.clone().filter(|past| past.until.is_none_or(|until| until > at)) {
             let digest = past.frame.digest();
             match passed.since(digest)? {
-                // It had one like this, and which one cannot be told: one from before, or one of several here.
+                // It had one like this, but it may have been an earlier one, or another of several here.
                 Some(had)
                     if since > had
                         || events.clone().filter(|past| past.frame.digest() == digest).count() > 1 =>

@@ -19,7 +19,7 @@ use crate::{
 /// The shortest spread, ms.
 const SHORTEST: u64 = 5_000;
 
-/// Over how long `sessions` that are told at once shall spread their refetches, ms.
+/// How long `sessions` that are told at once shall take for their refetches together, ms: each waits for a random part of it.
 fn spread_ms(sessions: usize, refetches_per_second: u64) -> u64 {
     SHORTEST.max(sessions as u64 * 1000 / refetches_per_second.max(1))
 }
@@ -80,13 +80,13 @@ impl PendingResyncs {
         }
     }
 
-    /// The spread for so many more sessions, with those that were told just before.
+    /// The spread for `sessions` more. Those that were told in this second and the last count as well.
     fn spread_for(&mut self, sessions: usize) -> u64 {
         self.resyncs_sent.0 += sessions;
         spread_ms(self.resyncs_sent.0 + self.resyncs_sent.1, self.refetches_per_second)
     }
 
-    /// Sends what one member is owed, at once: it is behind its answer.
+    /// Sends what one member is owed, at once: it goes behind the answer to its request.
     pub(super) fn pay_one(
         &mut self,
         member: MemberId,
@@ -132,7 +132,7 @@ impl PendingResyncs {
         let at = if left { hub.at_of(id, link.at()) } else { link.at() };
         let last = due.len();
         for (nth, (reason, rooms)) in (1..).zip(due) {
-            // Whoever is cut off between two of them must come back with what was true before the first.
+            // Only the last of them claims a later `at`: a session that is cut off between two must come back with the old one.
             let at = if nth == last { at } else { hub.at_of(id, at) };
             metrics.resyncs.get_or_create(&ReasonLabel { reason: reason.name() }).inc();
             tell(id, &outbox, reason, &rooms, (spread_ms, at), hub, feeds);
@@ -141,8 +141,8 @@ impl PendingResyncs {
     }
 }
 
-/// A session was too slow: events were dropped, and it is owed a `resync`. What it is told until it has that claims no more
-/// than what it had before them. `at`: the last proof.
+/// A session was too slow: events were dropped, and it is owed a `resync`. Until it has that, its messages repeat the `at` from before
+/// the dropped events. `at`: the last proof, ms of Redis' clock.
 pub(super) fn overflow(hub: &mut Hub, at: u64, member: MemberId, dropped: &Dropped) {
     let at = if mutant::is("overflow-at") { at } else { at.min(dropped.at) };
     hub.hold_back(member, at);

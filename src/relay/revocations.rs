@@ -19,7 +19,7 @@ pub(super) struct LastLook {
 }
 
 impl LastLook {
-    /// `known`: what is revoked, as all who let somebody in on this node know it.
+    /// `known`: what is revoked, the node's one list.
     pub(super) fn new(known: Revocations) -> Self {
         Self { known }
     }
@@ -29,7 +29,7 @@ impl LastLook {
         let covered = self.known.covers(proof, Some(session)).filter(|_| !mutant::is("last-look"));
         let Some(kind) = covered else { return true };
         let (code, reason) = match kind {
-            // What it shows is good, but not for the session that goes on: as it would have been told, had it been there.
+            // The proof is good, but the session that it would go on with was ended: it is told what it would have been told then.
             _ if self.known.covers(proof, None).is_none() => {
                 (CloseCode::Forbidden, "an operator has closed this session")
             }

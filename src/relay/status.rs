@@ -8,7 +8,7 @@ use crate::{
     protocol::{NodeMessage, time},
 };
 
-/// Whether everything that a member follows is in step, and nothing is owed to it.
+/// Whether a member lacks nothing: all that it follows is in step, and it is owed nothing.
 pub(super) fn is_complete(member: MemberId, hub: &Hub, feeds: &Feeds) -> bool {
     hub.standings(member).into_iter().all(|(room, standing)| {
         let owed = matches!(standing, Standing::Owed(_)) && !mutant::is("live-owed");
@@ -16,7 +16,7 @@ pub(super) fn is_complete(member: MemberId, hub: &Hub, feeds: &Feeds) -> bool {
     })
 }
 
-/// Tells a member whether it is served with everything, unless it knows.
+/// Tells a member `live`, unless that is what it was told last.
 pub(super) fn tell(id: MemberId, live: bool, hub: &mut Hub, link: &Link, sources: &LateSources) {
     let since = link.since();
     if let Some(member) = hub.member_mut(id).filter(|member| member.welcomed && member.live != live) {
@@ -36,7 +36,7 @@ pub(super) fn tell_all_away(hub: &mut Hub, link: &Link, sources: &LateSources) {
     }
 }
 
-/// Tells those who do not know it that they are served with everything; the others are told when they are.
+/// Tells `live:true` to all who lack nothing and were not told so. The others are told when they lack nothing.
 pub(super) fn tell_complete(hub: &mut Hub, feeds: &Feeds, link: &Link, sources: &LateSources) {
     let untold = hub.members().filter(|(_, member)| member.welcomed && !member.live);
     for member in untold.map(|(id, _)| id).collect::<Vec<_>>() {

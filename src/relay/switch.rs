@@ -36,7 +36,7 @@ use crate::{
 
 /// Deliveries that are taken in one turn: they leave in one write per session.
 pub const BATCH: usize = 64;
-/// What belongs to the turn, or to nobody.
+/// What several parts use, and what belongs to the present turn.
 #[derive(Debug)]
 struct Turn {
     now: Now,
@@ -46,7 +46,7 @@ struct Turn {
     complaints: Complaints,
 }
 
-/// Lines of the log that come for each of thousands of topics when Redis is full or emptied, or a right is missing.
+/// Log lines that would otherwise come for each of thousands of topics, when Redis is full or was emptied or a right is missing.
 #[derive(Debug, Default)]
 struct Complaints {
     /// A topic cannot be followed: for want of a right, ...
@@ -152,12 +152,12 @@ impl Switch {
         self.link.is_live()
     }
 
-    /// Until when areas have had live events, as far as this node knows; for those who look without asking.
+    /// The marks as this node last read them. The value goes on changing with them.
     pub fn known_marks(&self) -> KnownMarks {
         self.marks.known().clone()
     }
 
-    /// The sources as this node last read them; for those who look without asking.
+    /// The sources as this node last read them. The value goes on changing with them.
     pub fn known_sources(&self) -> KnownSources {
         self.sources.shared().clone()
     }
@@ -204,7 +204,7 @@ impl Switch {
         }
     }
 
-    /// A message that somebody published by hand was taken for one of the log.
+    /// Logs that somebody published a message by hand, with a number that its topic's log does not have.
     fn say_not_in_log(&mut self, topic: &Topic) {
         if let Some(others) = self.turn.complaints.by_hand.due(self.turn.now.instant) {
             tracing::warn!(topic = %topic, others, "a message of a topic is not in its log: somebody published it by hand, and its followers refetch");
@@ -212,7 +212,7 @@ impl Switch {
         self.turn.metrics.invalid.get_or_create(&ReasonLabel { reason: "not-in-log" }).inc();
     }
 
-    /// Who follows the whole area of a topic may have missed something that cannot be read again.
+    /// Owes followers of the whole area a `resync`: they may have missed something that cannot be read again.
     fn doubt_every(&mut self, topic: &Topic) {
         if let Some(every) = self.hub.find(&Subject::Every(topic.wide()))
             && !mutant::is("wide-doubt")
@@ -221,7 +221,7 @@ impl Switch {
         }
     }
 
-    /// What was held arrives, now that the feed is live; then those go on who wait for the room.
+    /// The feed is live: what was held arrives, and the joins that wait for the room go on.
     fn release(&mut self, room: RoomId, topic: &Topic) {
         let (at, now) = (self.link.at(), self.turn.now.instant);
         let (held, unheld) = self.feeds.release(room);

@@ -14,9 +14,9 @@ use crate::{
     protocol::Event,
 };
 
-/// Entries that the tail keeps without need.
+/// Entries that the tail always keeps.
 const SHORT: usize = 32;
-/// How long the tail keeps an entry that may soon be asked for.
+/// How long the tail keeps more than that: sessions that come back may soon ask for it.
 const FRESH: Duration = Duration::from_mins(1);
 
 /// What the tail says to a session that has everything up to a number.
@@ -73,7 +73,7 @@ impl Tail {
         self.kept.front().map(|kept| kept.seq)
     }
 
-    /// Whether something else is kept under this number.
+    /// Whether another event is kept under this number.
     pub(super) fn differs(&self, seq: u64, event: Option<&Event>) -> bool {
         let at = self.first().and_then(|first| seq.checked_sub(first));
         let kept = at.and_then(|at| self.kept.get(usize::try_from(at).ok()?));
@@ -133,7 +133,7 @@ impl Tail {
         }
     }
 
-    /// What somebody lacks who has everything up to `seq`, which is before the end.
+    /// What a session lacks that has everything up to `seq`, which is before the end.
     pub(super) fn after(&mut self, seq: u64) -> Covered {
         if seq + 1 < self.floor {
             return Covered::Trimmed;

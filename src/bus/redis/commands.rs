@@ -1,8 +1,8 @@
 //! Commands to Redis: our functions, as calls. A client lives as long as the link that it was built with.
 //!
 //! Logs are read over a connection of their own, in pages, so that a long one never keeps a probe waiting.
-//! Every answer that carries a lineage is compared with those the client was opened with: another one means that Redis'
-//! history has changed behind our back, and the client gives itself up.
+//! Many answers carry a lineage. One that was not there when the client was opened means that Redis was restarted or failed over:
+//! then the client gives itself up.
 
 use std::{
     collections::HashSet,
@@ -48,7 +48,7 @@ pub(super) const LINEAGE_CHANGED: &str = "Redis' history is another one: it was 
 #[derive(Debug)]
 pub(super) struct CommandClient {
     connection: Arc<Connection>,
-    /// For logs only: what is long may take long.
+    /// For reads of logs, which may take long.
     reads: Arc<Connection>,
     first_pages: Semaphore,
     long_logs: Semaphore,
@@ -57,7 +57,7 @@ pub(super) struct CommandClient {
     pub(super) sharded: bool,
     lineages: HashSet<Lineage>,
     lineage_changed: AtomicBool,
-    /// The change of the revocations up to which they were read by this client; 0: none.
+    /// The `change` of the revocations when this client read them last; 0: never.
     pub(super) revocations_read: AtomicU64,
 }
 
@@ -110,7 +110,7 @@ impl CommandClient {
         self.connection.closed().is_cancelled() || self.reads.closed().is_cancelled()
     }
 
-    /// Whether the line gave itself up because Redis' history is another one.
+    /// Whether it gave itself up because Redis' lineage changed.
     pub(super) fn has_other_lineage(&self) -> bool {
         self.lineage_changed.load(Ordering::Acquire)
     }
@@ -133,7 +133,7 @@ impl CommandClient {
         Ok(())
     }
 
-    /// Looks at the library's settings; whether others count from now on.
+    /// See [`crate::bus::Bus::renew_settings`].
     pub(super) async fn renew_settings(&self) -> Result<bool, Fault> {
         let before = self.settings.generation();
         self.reload().await?;
@@ -181,7 +181,7 @@ impl CommandClient {
         }
     }
 
-    /// Reads the lineage of an answer, and gives the line up where it is not known.
+    /// Reads the lineage of an answer. One that is not known ends the client.
     pub(super) fn lineage(&self, value: Value) -> Result<Lineage, Fault> {
         let lineage = Lineage::new(&reply::text(value));
         let known = self.lineages.contains(&lineage);
@@ -234,7 +234,7 @@ impl CommandClient {
         self.send(&self.keys.channel(topic), event.json().clone(), timeout).await
     }
 
-    /// Publishes a probe on `channel`; `true` where Redis refuses writes and it went as a plain message.
+    /// Publishes a probe on `channel`. `Some`: Redis refuses writes, for this reason, and the probe went as a plain message.
     pub(super) async fn probe(&self, channel: &str, token: &str) -> Result<Option<String>, Fault> {
         match self.call("probe", &[channel.to_owned()], vec![token.into()], PATIENCE).await {
             Ok(answer) => {
@@ -246,8 +246,8 @@ impl CommandClient {
                 if version.is_none_or(|version| version < library::version())
                     || generation != self.settings.generation()
                 {
-                    // A node of an earlier release put its own there, which cannot read what this one has written; or one
-                    // with other settings has come.
+                    // The library is another one now: a node of an earlier release has loaded its own, which cannot read what
+                    // this one writes, or a node with other settings has come.
                     self.reload().await?;
                 }
                 Ok(None)
@@ -265,16 +265,16 @@ impl CommandClient {
 
     /// The entries of a log after `after`, read in pages that are put together to one answer.
     pub(super) async fn history(&self, topic: &Topic, after: EntryId) -> Result<History, Fault> {
-        // The line owns these and never closes them.
+        // This semaphore is never closed.
         let first = self.first_pages.acquire().await.map_err(|_| given_up())?;
-        // Boxed behind the wait: of thousands that wait, few hold more than their place.
+        // Boxed, and made after the wait: thousands may wait, and each of them should be small.
         let page = Box::pin(self.page(topic, after, FIRST_PAGE)).await?;
         drop(first);
         let (mut pages, mut next) = match Pages::default().take(page) {
             Step::Whole(history) => return Ok(history),
             Step::More(pages, next) => (pages, next),
         };
-        // What was read of those that wait is dropped rather than kept: the first page comes once more with the rest.
+        // Whoever must wait drops the page that they have read: it is read again with the rest.
         let free = self.long_logs.try_acquire();
         let _turn = if let Ok(turn) = free {
             turn
@@ -298,7 +298,7 @@ impl CommandClient {
         let args: Vec<Value> = vec![after.to_string().into(), bytes.to_string().into()];
         let answer = self.call_over(reads, "history", &keys, args, READ_PATIENCE).await;
         if let Err(Fault::Away(text)) = &answer {
-            // No probe runs over this connection: one that is deaf is noticed here.
+            // No probe runs over this connection, so this is where a dead one is noticed.
             self.reads.fail(format!("a page of a log did not come: {text}"));
         }
         let mut answer = answer?.into_iter();
@@ -337,7 +337,7 @@ impl CommandClient {
         Ok(reply::marks(answer))
     }
 
-    /// How nodes know each other's words.
+    /// Signs what nodes tell each other, and checks it.
     pub(super) fn seal(&self) -> &Seal {
         self.settings.seal()
     }

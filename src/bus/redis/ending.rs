@@ -33,7 +33,7 @@ impl Ending {
         reason.clone().unwrap_or_else(|| "the connection was closed".into())
     }
 
-    /// A text that was not given before.
+    /// A text that is different at each call.
     pub(super) fn nonce(&self) -> String {
         self.nonce.fetch_add(1, Ordering::Relaxed).to_string()
     }

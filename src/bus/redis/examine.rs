@@ -116,7 +116,7 @@ fn server(info: &str, target: &Target, place: &str, findings: &mut Vec<Finding>)
     Ok(())
 }
 
-/// Whether it takes writes: SET with XX on a key that nobody has changes nothing, and is refused where writes are.
+/// Whether it takes writes. SET with XX on a key that does not exist changes nothing, but is refused if writes are.
 async fn writes(
     commands: &Connection,
     master: Option<&fred::prelude::Server>,

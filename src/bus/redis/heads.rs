@@ -1,7 +1,5 @@
-//! The ends of logs: asked for many at once, answered one by one.
-//!
-//! Nothing here knows what the answers mean; a log that cannot be opened, or a key that may not be touched, is the error of
-//! its own topic.
+//! The ends of logs: many are asked for at once, and each has its own answer. A log that cannot be opened, or a key that may not be
+//! touched, is an error of that topic alone.
 
 use fred::types::Value;
 use futures_util::future::try_join_all;
@@ -36,12 +34,12 @@ impl CommandClient {
         let keys = topics.iter().map(|topic| self.keys().channel(topic)).collect::<Vec<_>>();
         match self.call("open", &keys, Vec::new(), READ_PATIENCE).await {
             Ok(answer) => self.tops(answer, topics.len(), &unreadable()),
-            // Redis is full: logs that are there are as good as ever, and no other is opened.
+            // Redis is full: existing logs are read, and none is opened.
             Err(full @ Fault::NoWrites(_)) => {
                 let answer = self.call("heads", &keys, vec!["look".into()], READ_PATIENCE).await?;
                 self.tops(answer, topics.len(), &full)
             }
-            // It does not say which: each is asked for alone.
+            // Redis does not say which key it refuses: each is asked for alone.
             Err(Fault::Refused(_)) if topics.len() > 1 => {
                 let mut heads = Vec::with_capacity(topics.len());
                 for topic in topics {

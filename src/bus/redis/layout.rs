@@ -1,5 +1,5 @@
-//! How Redis lies at this moment: who has which slot, and which slots are on their way. Shared by the connections of a
-//! link, so that what one learns all know.
+//! Which server has which slot at this moment, and which slots are being moved. The connections of a link share it, so that each
+//! knows what another has learned.
 
 use std::{
     collections::HashMap,
@@ -21,7 +21,7 @@ pub(super) struct Layout {
 #[derive(Debug)]
 struct LayoutState {
     slots: Slots,
-    /// Slots that a master is handing over, and to whom: what of them has gone ahead is asked for there.
+    /// Slots that are being moved, and to which server: keys that are there already are asked for there.
     leaving: HashMap<u16, Server>,
 }
 

@@ -1,8 +1,8 @@
-//! What is wanted of Redis' pub/sub, what is on the wire, and what follows from the difference. Values only: tried
-//! without Redis; must not know connections.
+//! Which channels the node wants, which Redis has confirmed, and what must be sent because the two differ. Pure values, so that it can
+//! be tested without Redis.
 //!
-//! A subscription counts from its confirmation to the confirmation of its end, whatever anybody has wished meanwhile: only
-//! so do our numbers and Redis' agree at every moment.
+//! A subscription counts from its confirmation until the confirmation of its end, whatever was wanted in between. Only so does
+//! our count agree with that of Redis at every moment.
 
 use std::collections::{HashMap, HashSet};
 
@@ -49,16 +49,16 @@ pub(super) struct Work {
 #[derive(Debug, Default)]
 struct LedgerEntry {
     wanted: bool,
-    /// Where it is subscribed to, confirmed.
+    /// The servers that have confirmed the subscription.
     on: Vec<Server>,
     refused: Option<String>,
 }
 
-/// The books.
+/// The channels that are wanted, subscribed to or refused.
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
     entries: HashMap<Channel, LedgerEntry>,
-    /// Where wish and wire may differ.
+    /// Channels for which what is wanted and what is subscribed to may differ.
     unsettled: HashSet<Channel>,
 }
 
@@ -167,7 +167,7 @@ impl Ledger {
         }
     }
 
-    /// Slots have moved: what is no longer where it belongs is unsettled. Those channels.
+    /// Slots have moved. Channels that are subscribed to at a wrong server become unsettled, and are returned.
     pub(super) fn moved(&mut self, places: impl Fn(&Channel) -> Vec<SubscriptionServer>) -> Vec<Channel> {
         let mut moved = Vec::new();
         for (channel, entry) in self.entries.iter_mut().filter(|(_, entry)| entry.wanted) {

@@ -179,7 +179,7 @@ fn find<'a>(loaded: &'a [(String, String)], name: &str) -> Option<&'a str> {
     loaded.iter().find(|(other, _)| other == name).map(|(_, value)| value.as_str())
 }
 
-/// In what a library differs from these settings, in words. What it does not report counts as the same.
+/// How a library differs from these settings, in words. A setting that it does not report counts as the same.
 fn differences(ours: &[(&'static str, String)], loaded: &[(String, String)]) -> String {
     let differences = ours.iter().filter_map(|(name, ours)| {
         let theirs = find(loaded, name).filter(|theirs| theirs != ours)?;

@@ -39,7 +39,7 @@ use crate::{
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LONGEST_WAIT: Duration = Duration::from_secs(2);
 
-/// Doubts that are told one by one; where more is doubtful, one look at everything costs less.
+/// Doubts that are told one by one. With more of them, one look at all topics costs less.
 const NAMED: usize = 500;
 
 /// Builds the link, watches it, and builds it anew.
@@ -52,11 +52,11 @@ pub(super) struct LinkSupervisor {
     pub(super) subscriptions: Arc<Subscriptions>,
     pub(super) commands: watch::Sender<Option<Arc<CommandClient>>>,
     pub(super) tasks: Tasks,
-    /// The histories that positions of this node belong to.
+    /// The lineages that positions of this node belong to.
     pub(super) known: HashSet<Lineage>,
     /// Whether Redis has worked as configured before. From then on the node tries for ever.
     pub(super) accepted: bool,
-    /// Whether it was said that this user may not see its own connection.
+    /// Whether it was logged that this user may not see its own connection.
     pub(super) blind: bool,
     /// The generation of settings that was told last.
     pub(super) generation: u64,
@@ -223,7 +223,7 @@ impl LinkSupervisor {
         })
     }
 
-    /// Tells of another history, so that nobody compares positions of two.
+    /// Tells the relay if the lineages have changed, so that nobody compares positions of two.
     async fn note_lineages(&mut self, lineages: &HashSet<Lineage>) {
         if !self.known.is_empty() && !lineages.is_subset(&self.known) {
             let down = LinkChange::Down { reason: LINEAGE_CHANGED.into(), lineage_changed: true };
@@ -275,7 +275,7 @@ impl LinkSupervisor {
         let reason = connections.into_iter().find_map(closed).or(trouble).unwrap_or_default();
         let lineage_changed = link.commands.has_other_lineage();
         if lineage_changed {
-            // Said now; what the next link finds is the new state.
+            // The change is told with this `Down`; the next link's lineages are the new ones.
             self.known.clear();
         }
         self.dismantle(link).await;

@@ -1,7 +1,7 @@
 //! The bus over Redis 7 and later, Valkey, Sentinel and Cluster.
 //!
-//! [`RedisBus`] answers questions over whichever link there is; `link_supervisor` keeps it alive and
-//! says when they are not. Only this folder knows the client (fred) and its ways.
+//! [`RedisBus`] answers questions over the present link; `link_supervisor` keeps a link up, and says when there is none. Only this
+//! folder uses the Redis client (fred).
 
 mod acl;
 mod commands;
@@ -198,7 +198,7 @@ impl RedisBus {
 
     /// See [`super::Bus::history`].
     pub async fn history(&self, topic: Topic, after: EntryId) -> Result<History, BusError> {
-        // Not once more over the next line: with a new link all heads are compared, and what is missing is asked for anew.
+        // Not repeated over the next link: then all heads are compared, and what is missing is asked for anew.
         self.with_commands(false, |commands, _| {
             let topic = topic.clone();
             async move { commands.history(&topic, after).await }
@@ -214,7 +214,7 @@ impl RedisBus {
             async move { commands.publish(&topic, &events, left).await }
         });
         let result = result.await;
-        // What the node sends itself is nobody's event.
+        // The canary's events are not counted.
         if !topic.is_canary() {
             check::count_all(&self.inner.metrics, events.len(), &result);
         }
@@ -283,7 +283,7 @@ impl RedisBus {
 
     /// See [`super::Bus::sources`].
     pub async fn sources(&self, lost: Vec<LostSource>) -> Result<Sources, BusError> {
-        // Not once more over the next line: what comes after an interruption is judged as such.
+        // Not repeated over the next link: the relay treats an interruption in its own way.
         self.with_commands(false, |commands, _| {
             let lost = lost.clone();
             async move { commands.sources(&lost).await }

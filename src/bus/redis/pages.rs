@@ -1,7 +1,7 @@
 //! A log that is read in pages, put together to what one read would have shown.
 //!
-//! Pages keep a long log from holding up Redis, the link and this node. Between two of them the log goes on: it may be
-//! trimmed, or replaced. Values in, values out; must not know connections.
+//! Pages keep a long log from holding up Redis, the link and this node. Between two pages the log may grow, be trimmed or be
+//! replaced. Values in, values out.
 
 use crate::{
     bus::{Head, History},
@@ -39,7 +39,7 @@ impl Pages {
         let head = page.head;
         let mut entries = match self.read.take() {
             Some(read) if !replaced && follows(&read, page.entries.first()) => read.entries,
-            // Of another log, or before a hole: one read at this moment would not show it.
+            // What was read is of another log, or has a gap behind it: one read now would not show it.
             _ => Vec::new(),
         };
         let ended = page.entries.is_empty();

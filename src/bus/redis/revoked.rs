@@ -99,8 +99,8 @@ impl CommandClient {
         Ok(())
     }
 
-    /// What Redis has and this node does not know; and what Redis has lost is written back. `all`: even where nothing
-    /// has changed since this line read it.
+    /// Returns the revocations that Redis has, and writes back those that it has lost. `all`: even if nothing has changed since this
+    /// client read them.
     pub(super) async fn compare_revocations(&self, all: bool) -> Result<Vec<Revocation>, Fault> {
         let (known, key) = (self.settings().revocations.clone(), self.keys().revocations());
         let args = vec![key.as_str().into(), CHANGE.into()];
@@ -153,7 +153,7 @@ impl CommandClient {
         Ok(kept)
     }
 
-    /// What a node has signed counts, and while signatures are being introduced what nobody has.
+    /// Takes an order that a node has signed; an unsigned one only while signatures are being introduced.
     fn take_kept(&self, order: Revocation, signed: Option<&str>, kept: &mut StoredRevocations) {
         if let Err(broken) = self.seal().is_kept(KEPT, &words(&order), signed) {
             tracing::warn!(order = order.name(), "a revocation in Redis is not counted: {broken}");

@@ -19,7 +19,7 @@ use crate::bus::{Settings, keys::Keys};
 pub(super) struct Missing {
     /// Rights, in the words of `ACL SETUSER`.
     rights: BTreeSet<String>,
-    /// The pattern of all that is ours.
+    /// The pattern of all names under the prefix.
     all: String,
     /// What Redis says of a command that it does not have.
     command: Option<String>,
@@ -52,7 +52,7 @@ pub(super) async fn missing(
     for (right, error) in join_all(asked).await {
         note(&mut missing, right, error)?;
     }
-    // What the hash was written for is known by now.
+    // The hash has served its purpose.
     let _ = commands.command("del", key, vec![key.as_str().into()], PATIENCE).await;
     if missing.connect_error("").is_some() {
         // Without PING nothing else could be found out.

@@ -113,14 +113,14 @@ impl Seal {
         Ok(())
     }
 
-    /// The same of what lies in Redis for `life` ms, and is read again and again.
+    /// The same for a message that stays in Redis for `life` ms and is read again and again.
     pub(super) fn read(&self, kind: &str, words: &str, seal: Option<&str>, life: u64) -> Result<(), Broken> {
         let Some(inner) = &self.0 else { return Ok(()) };
         let Some(seal) = seal else { return inner.unsigned() };
         self.fresh(kind, words, seal, FRESH.max(life)).map(drop)
     }
 
-    /// The seal of what counts until it is taken away; `None` without a secret.
+    /// A seal that does not expire, for what holds until it is deleted; `None` without a secret.
     pub(super) fn keep(&self, kind: &str, words: &str) -> Option<String> {
         self.0.as_ref().map(|inner| inner.mac(&inner.message(kind, "", "", words)))
     }

@@ -1,6 +1,5 @@
-//! Which server of a cluster has which slot. Values only; must not know connections.
-//!
-//! A plain Redis is a cluster of one here, so that nobody else has to tell them apart.
+//! Which server of a cluster has which slot. Values only. A plain Redis counts as a cluster of one, so that no other file needs to tell
+//! them apart.
 
 use fred::{prelude::Server, types::Value, util::redis_keyslot};
 

@@ -49,8 +49,8 @@ pub(super) struct Subscriptions {
     keys: Keys,
     sharded: bool,
     ledger: Mutex<Ledger>,
-    /// The link's connection while there is one; held while anything is said over it, because a refusal is known by its
-    /// place only.
+    /// The link's connection while there is one. Locked while a command is under way: only by the order of answers is it known what
+    /// Redis refuses.
     wire: AsyncMutex<Option<Arc<Connection>>>,
 }
 
@@ -150,7 +150,7 @@ impl Subscriptions {
         }
     }
 
-    /// Where a channel belongs: at the master of its slot, and at the one that is about to be.
+    /// The servers where a channel belongs: the master of its slot, and the one that the slot is being moved to.
     fn places(&self, connection: &Connection, channel: &Channel) -> Vec<SubscriptionServer> {
         if !self.sharded {
             let server = connection.layout().masters()[0].clone();

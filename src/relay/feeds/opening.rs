@@ -32,7 +32,7 @@ impl Feeds {
         self.behind().filter(|room| self.get(*room).is_some_and(|feed| feed.state() == FeedState::Opening))
     }
 
-    /// Makes a feed for a room that has none; whether it did. `own`: nobody but the node itself follows it.
+    /// Makes a feed for a room that has none, and returns whether it did. `own`: it is the canary's, which only the node follows.
     pub(in crate::relay) fn open(&mut self, room: RoomId, own: bool) -> bool {
         if self.by_room.contains_key(&room) {
             return false;
@@ -45,7 +45,7 @@ impl Feeds {
         true
     }
 
-    /// A subscription was confirmed or refused, as `asked`.
+    /// A subscription that was asked for in question `asked` was confirmed or refused.
     pub(in crate::relay) fn opened(
         &mut self,
         room: RoomId,

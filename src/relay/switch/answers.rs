@@ -42,7 +42,7 @@ impl Switch {
             Answer::Heads(heads) => {
                 let heads = self.by_name(heads, mutant::is("head-names"));
                 for (room, head) in self.head_check.take(stamp, heads, &self.hub, &self.feeds) {
-                    // No log goes back: what the wire brought beyond its end was in none.
+                    // A log never shrinks: what came beyond its end was published by hand, and never in it.
                     let same = self.feeds.top(room).is_some_and(|top| top.epoch == head.top.epoch);
                     let reason = if same { Reason::Invalid } else { Reason::LogReplaced };
                     self.feeds.restart(room, head, reason);
@@ -90,7 +90,7 @@ impl Switch {
                 Subject::Every(_) => self.wake(room),
             }
         }
-        // Who has an answer already goes on without these.
+        // Joins that were answered already go on without these topics.
         self.wake_all(refused);
     }
 
@@ -132,13 +132,14 @@ impl Switch {
         self.release(room, topic);
         if matches!(last, Arrival::Invalid) {
             self.say_not_in_log(topic);
-            // What came while it was believed seemed to have come before.
+            // While the wrong end was believed, real entries looked like duplicates and were dropped.
             self.doubt_every(topic);
         }
         self.follow(room, topic, last, false);
     }
 
-    /// Whoever follows the whole area has what a read brings as well: the wire may bring it only after they have left the topic.
+    /// Hands an entry that a read has brought to followers of the whole area too: its message may come only when nobody follows the
+    /// topic any more.
     fn hand(&mut self, every: Option<RoomId>, room: RoomId, topic: &Topic, entry: LogEntry) {
         if mutant::is("wire-twice") {
             return;
@@ -251,7 +252,8 @@ impl Switch {
 }
 
 impl Turn {
-    /// A topic cannot be followed: one line for many, and a right that is missing is not hidden by a memory that is full.
+    /// Logs that a topic cannot be followed, one line for many. Missing rights have a line of their own, so that a full memory does
+    /// not hide them.
     fn say_refused(&mut self, subject: &Subject, error: &BusError) {
         let complaints = &mut self.complaints;
         let kind = if error.is_forbidden() { &mut complaints.forbidden } else { &mut complaints.refused };

@@ -88,7 +88,7 @@ impl Switch {
         if matches!(arrival, Arrival::Read(_)) {
             self.marks.lose(true, &mut self.turn.questions);
         }
-        // What shows a gap, or another log, is told as a `resync`: the event itself would come before it.
+        // A message that shows a gap or another log leads to a `resync`; the event itself would come before that.
         let told = matches!(arrival, Arrival::Read(_) | Arrival::Replaced(_) | Arrival::Earlier);
         if let Some((every, event)) = wide.filter(|_| !told || mutant::is("area-first")) {
             self.pass_every(every, topic, Some(room), (id, event), lone);
@@ -119,9 +119,9 @@ impl Switch {
         let Some(event) = event else {
             return self.resyncs.owe_all(&mut self.hub, every, Reason::Invalid);
         };
-        // A whole area has one master, whose history every head that was read names.
+        // All topics of a node with area-wide followers are on one master (no cluster), so any head names its lineage.
         let position = self.feeds.lineage().map(|lineage| (lineage.clone(), id));
-        // Until its head was compared over this link, the log may be another one than its followers are counted in.
+        // Until its head was compared over this link, the log may be another one than its followers' numbers are of.
         let by_key = room.map(|room| (room, self.feeds.is_proven(room).then_some(id.seq)));
         let wide = Wide { every, topic, by_key, position };
         self.deliveries.deliver_wide(wide, event, lone, &mut self.hub);
@@ -176,7 +176,7 @@ impl Switch {
         }
     }
 
-    /// What is told from now on carries the last proof, but for who follows what is behind.
+    /// `at` moves up to the last proof, but not for members that follow a topic that is behind.
     pub(super) fn advance(&mut self) {
         if !self.link.is_live() || self.marks.withhold() {
             return;
@@ -201,7 +201,7 @@ impl Switch {
         }
     }
 
-    /// Redis goes on with everything but this. Who follows it is told, and has the rest.
+    /// Redis has withdrawn one subscription. Its followers are told, and go on with the rest.
     fn refuse(&mut self, subject: &Subject) {
         let Some(room) = self.hub.find(subject) else { return };
         if !self.feeds.refuse(room, self.turn.questions.latest()) {

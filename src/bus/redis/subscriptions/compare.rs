@@ -1,4 +1,4 @@
-//! Comparing the books with what Redis knows of this connection, and subscribing once more to what was lost.
+//! Compares the ledger with what Redis knows of this connection, and subscribes once more to what was lost.
 
 use fred::prelude::{Error, ErrorKind};
 
