@@ -52,6 +52,11 @@ $('tour-next').addEventListener('click', () => {
   tour(!done);
   if (done) $('tour-button').focus();
 });
+// Whoever does what a step says has done with it.
+addEventListener('message', ({ origin, data }) => {
+  if (origin !== location.origin || $('tour').hidden || step === steps.length - 1) return;
+  if (steps[step].dataset.did.split(', ').includes(data?.did)) { step++; tour(true); }
+});
 steps.forEach((li, n) => { li.value = n + 1; });
 tour(!narrow.matches && query.get('tour') !== '0');
 

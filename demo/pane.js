@@ -6,11 +6,14 @@ import { $, api, count, h, loader, me, place, query, redraw, time, when } from '
 import { follow, toast } from './toasts.js';
 import { keepLog, NAMES } from './log.js';
 
+/** Tells the frame around this screen what its editor has done: the tour goes on when that was its step. */
+const did = (what) => parent.postMessage({ did: what }, location.origin);
 const bad = (error) => toast(error.message, { kind: 'bad' });
 /** An act of this editor: a write to the CMS, with the client id as origin, so that the echo of it is dropped here. */
 async function act(path, body) {
   try {
     const result = await api(path, { editor: me, origin: rt.id, ...body });
+    did(path.split('/').at(-1));
     if (result.publish_error) toast(`Saved, but the others could not be told: ${result.publish_error}`, { kind: 'bad' });
     return result;
   } catch (error) { bad(error); return null; }
@@ -305,7 +308,7 @@ function faults(drop = false) {
   });
   $('break-button').classList.toggle('on', switches.some((id) => $(id).checked));
 }
-for (const id of switches) $(id).addEventListener('change', () => faults());
+for (const id of switches) $(id).addEventListener('change', () => { faults(); did(`${id} ${$(id).checked ? 'on' : 'off'}`); });
 $('drop').addEventListener('click', () => faults(true));
 
 // ---- the log, colours, and off we go

@@ -117,6 +117,32 @@ test('the steps of the tour, one line above the screens', async (t) => {
   assert.equal(await page.locator('#tour').isVisible(), false, 'done');
 });
 
+test('the tour goes on by itself when its step is done, and not for anything else', async (t) => {
+  const { page, screenOf } = await demo(t, { viewport: SIZES[''] });
+  const [anna, bilal] = [await screenOf('anna'), await screenOf('bilal')];
+  const at = (n) => until(`step ${n} is shown`, async () => (await page.locator('#tour li:visible').getAttribute('value')) === String(n));
+  await at(1);
+  await anna.page.locator('[data-act="approve"]:enabled').first().click();
+  await anna.comment('The tour goes on.');
+  await at(2);
+  await anna.comment('That was the step before.');
+  await anna.shows('That was the step before.');
+  await at(2);
+  await anna.page.locator('[data-act="approve"]:enabled').first().click();
+  await at(3);
+  await bilal.page.locator('#break-button').click();
+  await bilal.page.locator('#offline').check({ force: true });
+  await at(4);
+  await page.locator('#tour-back').click();
+  await at(3);
+  await page.locator('#tour-next').click();
+  await bilal.page.locator('#offline').uncheck({ force: true });
+  await at(5);
+  await bilal.page.locator('#block-websocket').check({ force: true });
+  await bilal.live('SSE', 20_000);
+  assert.equal(await page.locator('#tour-next').innerText(), 'Done');
+});
+
 test('three screens show comments, and on a phone every editor is reached and stays live', async (t) => {
   const { screenOf } = await demo(t, { viewport: SIZES[''] }, '?count=3');
   for (const editor of ['anna', 'bilal', 'chiyo']) {
