@@ -33,7 +33,7 @@ const MAX_CACHED: usize = 10_000;
 const MET: Duration = Duration::from_hours(1);
 /// Credentials that are known as good.
 const MAX_MET: usize = 100_000;
-/// Questions under way about those who were good lately, and about all others.
+/// Questions under way at once: so many for credentials that were good lately, and so many for all others.
 const MAX_QUESTIONS: usize = 64;
 /// How long a question may wait for its turn.
 const TURN: Duration = Duration::from_secs(3);
@@ -47,7 +47,7 @@ const MAX_LIFE: u64 = 86_400;
 pub(super) struct CallbackClient {
     remote: Remote,
     naming: Naming,
-    /// Questions about those who were good lately, and about all others: strangers keep nobody waiting.
+    /// Room for questions about credentials that were good lately, and for all others: strangers do not keep editors waiting.
     turns: (Semaphore, Semaphore),
     /// Credentials that were good lately, and until when that is remembered; keys are two keyed hashes of them.
     met: Mutex<HashMap<(u64, u64), Instant>>,
@@ -120,7 +120,7 @@ impl CallbackClient {
         Ok(claims)
     }
 
-    /// That the CMS cannot be asked. Where it is asked is nobody's business at the door: the log has it.
+    /// The error for a CMS that cannot be asked. It does not tell the client the address; the log does.
     fn away(&self, why: &str) -> AuthError {
         self.log(why);
         AuthError::Away(format!("the CMS does not answer as it should (auth.callback_url): {why}"))

@@ -36,7 +36,7 @@ pub(super) fn trusted(settings: &Auth) -> Result<Option<Authorities>, SettingErr
 pub(super) struct Failure {
     /// For operators; may name the address inside.
     pub(super) why: String,
-    /// For whoever stands at the door: where the CMS is asked is nobody's business there.
+    /// For the client, without the address.
     pub(super) told: String,
 }
 
@@ -65,13 +65,13 @@ pub(super) struct Remote {
 /// A CMS in a simulation, which answers as a schedule says (tests/simulation).
 #[cfg(feature = "simulation")]
 pub trait ScriptedCms: std::fmt::Debug + Send + Sync {
-    /// Is asked with these headers. Whoever drops the other end cannot be reached.
+    /// Is asked with these headers. If it drops the other end, it counts as out of reach.
     fn ask(&self, headers: &HeaderMap) -> tokio::sync::oneshot::Receiver<(StatusCode, Bytes)>;
 }
 
 impl Remote {
-    /// A place by its URL. `trusted` are the authorities for https, in place of this machine's. Fails on a bad URL, and
-    /// where there are neither.
+    /// A place by its URL. `trusted`: the authorities for https, in place of this machine's. Fails if the URL is bad, and if there
+    /// are no authorities at all.
     pub(super) fn new(url: &Secret, trusted: Option<Authorities>) -> Result<Self, String> {
         let shown = shown_url(url.expose());
         let uri: Uri = url.expose().parse().map_err(|error| format!("is not a URL: {error}"))?;

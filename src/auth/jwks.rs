@@ -35,7 +35,7 @@ use crate::{
 const READS: usize = 5;
 /// See [`READS`].
 const SPAN: Duration = Duration::from_secs(50);
-/// Beyond that, one read in so long: strangers who name unknown keys all the time delay a rotation by no more.
+/// After that, one read in this time. Strangers who name unknown keys all the time delay a rotation by no more than this.
 const STEADY: Duration = Duration::from_secs(3);
 /// How long a source that could not be read is left alone.
 const FAILED: Duration = Duration::from_secs(1);
@@ -95,11 +95,11 @@ struct CachedKeys {
     read: Instant,
 }
 
-/// Whether the set may be read again.
-enum NextRead {
+/// Whether the set may be read again now.
+enum ReadPermission {
     Now,
-    /// It was read often of late: then.
-    In(Duration),
+    /// It was read often of late: only after this time.
+    After(Duration),
     /// It could not be read just now.
     Failed,
 }
@@ -116,15 +116,17 @@ struct Reads {
 
 impl Reads {
     /// Whether it is time for another one.
-    fn next_read(&self, span: Duration) -> NextRead {
-        let (Some(first), Some(last)) = (self.ended.front(), self.ended.back()) else { return NextRead::Now };
+    fn permission(&self, span: Duration) -> ReadPermission {
+        let (Some(first), Some(last)) = (self.ended.front(), self.ended.back()) else {
+            return ReadPermission::Now;
+        };
         if matches!(self.outcome, Some(Err(_))) && last.elapsed() < FAILED.min(span) {
-            return NextRead::Failed;
+            return ReadPermission::Failed;
         }
         let many = self.ended.len() >= READS && first.elapsed() < span;
         match STEADY.min(span).checked_sub(last.elapsed()).filter(|wait| many && !wait.is_zero()) {
-            Some(wait) => NextRead::In(wait),
-            None => NextRead::Now,
+            Some(wait) => ReadPermission::After(wait),
+            None => ReadPermission::Now,
         }
     }
 
@@ -194,7 +196,7 @@ impl Jwks {
         if !found.is_empty() {
             // Good keys, though old: whoever comes first reads again, nobody else waits.
             if let Ok(reads) = self.reads.try_lock()
-                && matches!(reads.next_read(self.span), NextRead::Now)
+                && matches!(reads.permission(self.span), ReadPermission::Now)
             {
                 self.read(reads).await.ok();
             }
@@ -210,13 +212,13 @@ impl Jwks {
         }
     }
 
-    /// Reads again: a key without a name may have been exchanged. Whether it could be read.
+    /// Reads the set again, because a key without a name may have been replaced. Returns whether that worked.
     pub(super) async fn reread(&self) -> bool {
         self.read_since(Instant::now(), || false).await.is_ok()
     }
 
-    /// Sees to it that the set has been read since somebody came, or what they want was found. They wait where it was
-    /// read too often of late: one read then answers all of them.
+    /// Waits until the set was read after `came`, or `is_found` says yes. If it was read too often lately, all callers wait for one
+    /// later read.
     async fn read_since(&self, came: Instant, is_found: impl Fn() -> bool) -> Result<(), String> {
         loop {
             let reads = self.reads.lock().await;
@@ -225,11 +227,11 @@ impl Jwks {
                 return Ok(());
             }
             let since = reads.begun.is_some_and(|begun| begun > came);
-            match reads.next_read(self.span) {
-                NextRead::Failed => return reads.outcome.clone().unwrap_or(Ok(())),
+            match reads.permission(self.span) {
+                ReadPermission::Failed => return reads.outcome.clone().unwrap_or(Ok(())),
                 _ if since => return reads.outcome.clone().unwrap_or(Ok(())),
-                NextRead::Now => return self.read(reads).await,
-                NextRead::In(wait) => {
+                ReadPermission::Now => return self.read(reads).await,
+                ReadPermission::After(wait) => {
                     drop(reads);
                     tokio::time::sleep(wait).await;
                 }

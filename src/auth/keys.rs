@@ -32,7 +32,7 @@ impl Key {
             && self.only.is_none_or(|only| only == algorithm)
     }
 
-    /// Whether nobody can tell it from the one that follows it.
+    /// Whether it has no name: then a token cannot say which one it was signed with.
     pub(super) fn is_unnamed(&self) -> bool {
         self.id.is_none()
     }

@@ -228,8 +228,8 @@ impl Authenticator {
         self.judge(credentials, true).await
     }
 
-    /// Takes other keys from a configuration that was read again; those of before stay where they cannot be used. Sets of
-    /// keys that come from a URL are left alone: they are read again by themselves.
+    /// Takes the keys of a configuration that was read again. If they cannot be used, the old ones stay. Key sets from a URL are not
+    /// touched: they are read again by themselves.
     pub fn rotate(&self, mode: &AuthMode, settings: &config::Auth) -> Result<(), SettingError> {
         let AuthMode::Jwt(jwt) = mode else { return Ok(()) };
         if self.has_publish_claims() && !matches!(jwt.keys, KeySource::JwksUrl(_)) {
@@ -243,7 +243,7 @@ impl Authenticator {
         &self.revocations
     }
 
-    /// Whether a session can outlive its identity without the client's doing, by [`Authenticator::renew`].
+    /// Whether the node itself can extend a session's identity, by [`Authenticator::renew`]; otherwise the client must bring a token.
     pub fn can_renew(&self) -> bool {
         matches!(**self.mode.load(), Mode::Callback(_))
     }
@@ -295,12 +295,12 @@ impl Authenticator {
         })
     }
 
-    /// A pattern as topics are spelled here: in private areas it may name an editor otherwise.
+    /// A pattern in the spelling of this node's topics: in private areas, the editor's name may be written differently.
     fn spelled(&self, pattern: &str) -> String {
         Topic::parse_named(pattern, &self.areas).map_or_else(|_| pattern.into(), |topic| topic.to_string())
     }
 
-    /// Sees an editor's name: the operator is told where its case counts, and perhaps should not.
+    /// Looks at an editor's name, and warns the operator if upper and lower case count but perhaps should not.
     pub fn notice(&self, name: &str) {
         if self.areas.naming().minds_case_of(name) {
             self.notice.tell(name);
@@ -319,7 +319,7 @@ impl Authenticator {
     }
 }
 
-/// Why something that was good is so no more; for whoever develops the client.
+/// Why a proof that was good is refused now, for the client's developer.
 pub fn why_revoked(kind: Kind) -> &'static str {
     match kind {
         Kind::Disconnect => {

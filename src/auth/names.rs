@@ -1,7 +1,7 @@
-//! How editors are named by this configuration, and a word to the operator where that may be a mistake.
+//! How editors are named, and a warning to the operator where that may be a mistake.
 //!
-//! A CMS that does not distinguish case may sign `Anna` today and publish for `anna` tomorrow. Nothing is refused then,
-//! and nobody is told either: so it is said in the log, where somebody can see it.
+//! A CMS that does not distinguish case may sign `Anna` today and publish for `anna` tomorrow. Nothing fails then, but nobody gets
+//! the event; so the log says it.
 
 use std::{
     sync::{Mutex, PoisonError},

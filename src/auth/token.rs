@@ -326,6 +326,10 @@ pub struct NewToken {
     pub iss: Option<String>,
     /// Whom it is for.
     pub aud: Option<String>,
+    /// The token's own name, by which `POST /disconnect` can refuse it.
+    pub jti: Option<String>,
+    /// The name of its sign-in, by which `POST /disconnect` can close its sessions.
+    pub sid: Option<String>,
 }
 
 impl NewToken {
@@ -352,7 +356,7 @@ impl NewToken {
         claims.insert("exp", now.saturating_add(self.ttl.as_secs()).into());
         let lists = [("topics", &self.topics), ("publish", &self.publish)];
         claims.extend(lists.into_iter().filter_map(|(name, list)| Some((name, list.clone()?.into()))));
-        let texts = [("iss", &self.iss), ("aud", &self.aud)];
+        let texts = [("iss", &self.iss), ("aud", &self.aud), ("jti", &self.jti), ("sid", &self.sid)];
         claims.extend(texts.into_iter().filter_map(|(name, text)| Some((name, text.clone()?.into()))));
         sign(&claims, secret, algorithm)
     }

@@ -229,12 +229,13 @@ pub(super) fn shared(reader: &mut ValueReader, key: &str) -> Option<Secret> {
     let bytes = secret.expose().len();
     if secret.expose().contains("-----BEGIN") {
         // A public key as shared secret would let everybody sign.
-        reader.complain(key, "is a PEM key: a key belongs in a file that auth.public_key_file names");
+        reader
+            .complain_of_secret(key, "is a PEM key: a key belongs in a file that auth.public_key_file names");
     } else if bytes < SECRET_BYTES {
         let need = format!(
             "has {bytes} bytes: it must have {SECRET_BYTES} or more, for example from `openssl rand -hex 32`"
         );
-        reader.complain(key, need);
+        reader.complain_of_secret(key, need);
     }
     Some(secret)
 }

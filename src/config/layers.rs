@@ -26,8 +26,8 @@ const PREFIX: &str = "CARILLON__";
 pub struct Layers {
     file: Option<PathBuf>,
     environment: BTreeMap<String, String>,
-    wishes: Pairs,
-    orders: Pairs,
+    command_defaults: Pairs,
+    command_values: Pairs,
     problems: Vec<String>,
 }
 
@@ -90,14 +90,14 @@ impl Layers {
     /// Wins over all others.
     #[must_use]
     pub fn set(mut self, key: &str, value: impl Into<String>, by: &'static str) -> Self {
-        self.orders.0.insert(key.into(), (value.into(), by));
+        self.command_values.0.insert(key.into(), (value.into(), by));
         self
     }
 
     /// Sets a key unless the file or the environment says something else.
     #[must_use]
     pub fn set_default(mut self, key: &str, value: impl Into<String>, by: &'static str) -> Self {
-        self.wishes.0.insert(key.into(), (value.into(), by));
+        self.command_defaults.0.insert(key.into(), (value.into(), by));
         self
     }
 
@@ -113,7 +113,7 @@ impl Layers {
     fn merge(self) -> Result<(Values, Vec<String>), ConfigError> {
         let mut builder = Tree::builder()
             .add_source(File::from_str(DEFAULT_TOML, FileFormat::Toml))
-            .add_source(self.wishes.clone());
+            .add_source(self.command_defaults.clone());
         if let Some(path) = &self.file {
             // The crate's own message about a missing file does not say why.
             std::fs::read_to_string(path).map_err(|error| {
@@ -123,7 +123,8 @@ impl Layers {
         }
         let variables = self.environment.into_iter().collect();
         let environment = Environment::with_prefix("CARILLON").separator("__").ignore_empty(true);
-        builder = builder.add_source(environment.source(Some(variables))).add_source(self.orders.clone());
+        builder =
+            builder.add_source(environment.source(Some(variables))).add_source(self.command_values.clone());
         let tree = builder.build().map_err(|error| {
             let path = self.file.as_deref().unwrap_or(Path::new("")).display();
             ConfigError(vec![match error {
@@ -139,13 +140,14 @@ impl Layers {
             let said =
                 |pairs: &Pairs| pairs.0.get(key).map(|(_, by)| *by).filter(|by| Some(*by) == value.origin());
             let known = KNOWN.iter().any(|known| known == key);
-            let source = match (said(&self.orders).or_else(|| said(&self.wishes)), value.origin()) {
-                (Some(by), _) => ValueSource::Command(by),
-                (None, Some("the environment")) => ValueSource::Environment(variable(key)),
-                (None, None) if known => ValueSource::Default,
-                // An empty section has no origin; what nobody compiled in stands in the file.
-                (None, _) => ValueSource::File(self.file.clone().unwrap_or_default()),
-            };
+            let source =
+                match (said(&self.command_values).or_else(|| said(&self.command_defaults)), value.origin()) {
+                    (Some(by), _) => ValueSource::Command(by),
+                    (None, Some("the environment")) => ValueSource::Environment(variable(key)),
+                    (None, None) if known => ValueSource::Default,
+                    // An empty section has no origin; what nobody compiled in stands in the file.
+                    (None, _) => ValueSource::File(self.file.clone().unwrap_or_default()),
+                };
             if known {
                 values.insert(key.to_owned(), (value.clone(), source));
             } else {

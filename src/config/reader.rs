@@ -51,6 +51,16 @@ impl ValueReader {
         self.problems.push(format!("{key} ({source}) {what}"));
     }
 
+    /// Complains about a secret. One that came from a file is called by its file: «`auth.secret_file`
+    /// (carillon.toml) is /run/secrets/carillon: that secret …».
+    pub(super) fn complain_of_secret(&mut self, key: &str, what: impl fmt::Display) {
+        let twin = format!("{key}_file");
+        match self.text(&twin) {
+            Some(path) => self.complain(&twin, format_args!("is {path}: that secret {what}")),
+            None => self.complain(key, what),
+        }
+    }
+
     /// A text; `None` where it is not set.
     pub(super) fn text(&mut self, key: &str) -> Option<String> {
         let kind = self.values.get(key).map(|(value, _)| value.kind.clone());

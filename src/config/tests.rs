@@ -242,6 +242,12 @@ fn secrets_come_from_files_too_but_not_from_both() {
     let toml = format!("[redis]\npassword = \"{SECRET}\"\npassword_file = \"{path}\"\n");
     assert!(refusal(&toml, &[]).contains("redis.password_file are both set"));
     assert!(refusal("[redis]\npassword_file = \"/nowhere\"\n", &[]).contains("/nowhere: it cannot be read"));
+
+    std::fs::write(&path, "short\n").unwrap();
+    let toml = format!("[auth]\nmode = \"jwt\"\nsecret_file = \"{path}\"\n");
+    let refused = refusal(&toml, &[]);
+    assert!(refused.starts_with("auth.secret_file (carillon.toml"), "{refused}");
+    assert!(refused.contains(&format!(" is {path}: that secret has 5 bytes")), "{refused}");
 }
 
 #[test]

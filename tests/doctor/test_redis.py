@@ -15,6 +15,17 @@ def test_a_redis_that_is_well(site, node, doctor):
     assert "Published and received back in " in said.text
 
 
+def test_a_url_without_a_user_says_nothing_of_the_nodes_own(site, node, doctor, tmp_path):
+    """The user `default` may everything, and the node's user perhaps not: nothing is well by that alone."""
+    said = doctor(node.public(), "--redis", site.redis.url)
+    assert "! user" in said.text and "redis://USER:PASSWORD@HOST:PORT" in said.line("user")
+    url = site.redis.url.replace("redis://", "redis://default:any@")
+    assert " user " not in doctor(node.public(), "--redis", url).text
+    file = tmp_path / "carillon.toml"
+    file.write_text("")
+    assert " user " not in doctor(node.public(), "--redis", site.redis.url, "--config", str(file)).text
+
+
 def test_a_wrong_password(node, doctor, new_redis):
     redis = new_redis("--requirepass", "right")
     said = doctor(node.public(), "--redis", f"redis://:incorrect@127.0.0.1:{redis.port}")

@@ -90,6 +90,13 @@ fn a_token_is_minted_and_shown() {
     let shown = success(&["token", "show"], &[], &success(&plain, &[], ""));
     let claims = serde_json::from_str::<serde_json::Value>(&shown).unwrap()["claims"].clone();
     assert_eq!(claims["exp"].as_u64().unwrap() - claims["iat"].as_u64().unwrap(), 600, "plain seconds");
+    let named = ["token", "mint", "--secret-file", path, "--sub", "anna", "--jti", "t-1", "--sid", "s-1"];
+    let shown = success(&["token", "show", "--secret-file", path], &[], &success(&named, &[], ""));
+    let shown = serde_json::from_str::<serde_json::Value>(&shown).unwrap();
+    assert_eq!((&shown["claims"]["jti"], &shown["claims"]["sid"]), (&"t-1".into(), &"s-1".into()));
+    assert_eq!(claims.get("jti").or(claims.get("sid")), None, "only where they are asked for");
+    let nameless = carillon(&["token", "mint", "--secret-file", path, "--sub", "anna", "--jti", ""], &[], "");
+    assert_eq!(nameless.status.code(), Some(2), "{}", text(&nameless.stderr));
     let long = carillon(&["token", "mint", "--secret-file", path, "--sub", "anna", "--ttl", "30d"], &[], "");
     assert!(text(&long.stderr).contains("for 1day only"), "{}", text(&long.stderr));
     let shown = success(&["token", "show", "--secret-file", path], &[], &text(&long.stdout));

@@ -121,7 +121,7 @@ impl Doctor {
                     None => Ok(None),
                 }
             },
-            redis(&config, &plan.tasks),
+            self.redis(&config, &plan.tasks),
         );
         plan.tasks.end(Duration::from_secs(1)).await;
         let ((mut public, hop), direct) = (public?, direct?);
@@ -154,6 +154,17 @@ impl Doctor {
         let token = if self.cookie_file.is_some() { None } else { mint(config, TOKEN_TTL)? };
         let minted = token.is_some();
         Ok((token, minted))
+    }
+
+    /// Examines Redis, where one is named.
+    async fn redis(&self, config: &Config, tasks: &Tasks) -> anyhow::Result<Option<Part>> {
+        let settings = wiring::bus(config, &wiring::areas(config)?);
+        let Some(target) = &settings.redis else { return Ok(None) };
+        let mut findings = redis::examine(&settings, tasks).await;
+        if self.redis.is_some() && self.file.path().is_none() && !target.names_user() {
+            findings.push(redis::user_is_unknown());
+        }
+        Ok(Some(Part { name: "redis", place: target.shown(), findings }))
     }
 
     /// Examines one way to a node. `public` is what pages call it.
@@ -256,13 +267,6 @@ fn mint(config: &Config, ttl: Duration) -> anyhow::Result<Option<String>> {
     let Ok((jwt, secret)) = shared_secret(config) else { return Ok(None) };
     let token = NewToken { sub: "carillon-doctor".into(), ttl, ..NewToken::default() };
     Ok(Some(token.sign_for(jwt, secret)?))
-}
-
-async fn redis(config: &Config, tasks: &Tasks) -> anyhow::Result<Option<Part>> {
-    let settings = wiring::bus(config, &wiring::areas(config)?);
-    let Some(target) = &settings.redis else { return Ok(None) };
-    let place = target.shown();
-    Ok(Some(Part { name: "redis", place, findings: redis::examine(&settings, tasks).await }))
 }
 
 fn read_cookie(path: &Path) -> anyhow::Result<String> {

@@ -15,10 +15,7 @@ use carillon::{
     config::Config,
     hub::{Item, Notice, Outbox},
     metrics::Metrics,
-    protocol::{
-        Areas, Proof, Revocations, Subject, Topic, TopicError,
-        message::{Positions, Welcome},
-    },
+    protocol::{Areas, Proof, Revocations, Subject, Topic, TopicError, message::Welcome},
     relay::{Relay, Request},
     shutdown::Tasks,
     telemetry::traces::Traces,
@@ -235,13 +232,7 @@ impl Tail {
             session: "tail".into(),
             node: config.node.name.clone(),
             user: self.user.clone(),
-            heartbeat: 0,
-            expires_in: None,
-            at: 0,
-            positions: Positions::default(),
-            refused: Vec::new(),
-            live: false,
-            late: None,
+            ..Welcome::default()
         };
         let proof = std::sync::Arc::new(Proof::lasting(&welcome.user));
         relay.connect(&outbox, Box::new(welcome), proof, Request { subjects, ..Request::default() }).await;

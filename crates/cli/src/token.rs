@@ -12,7 +12,10 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use carillon::{
     auth::{NewToken, Verifier},
     config::{Algorithm, AuthMode, Config, Jwt, KeySource, Layers, Secret},
-    protocol::time::{now_ms, rfc3339},
+    protocol::{
+        revocation::MAX_NAME,
+        time::{now_ms, rfc3339},
+    },
 };
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
@@ -120,6 +123,20 @@ pub(super) struct Mint {
     /// Audience [default: the first of auth.audience]
     #[arg(long, value_name = "TEXT")]
     aud: Option<String>,
+    /// Name of this token: `POST /disconnect {"jti":"…"}` refuses it and closes its sessions
+    #[arg(long, value_name = "NAME", value_parser = name)]
+    jti: Option<String>,
+    /// Name of the sign-in: `POST /disconnect {"session":"…"}` closes the sessions of all its tokens
+    #[arg(long, value_name = "NAME", value_parser = name)]
+    sid: Option<String>,
+}
+
+/// A name that nodes accept in a token.
+fn name(text: &str) -> Result<String, String> {
+    if text.is_empty() || text.len() > MAX_NAME {
+        return Err(format!("it must have 1 to {MAX_NAME} bytes"));
+    }
+    Ok(text.into())
 }
 
 /// A time with a unit, or seconds.
@@ -147,6 +164,8 @@ impl Mint {
             publish: self.publish,
             iss: self.iss,
             aud: self.aud,
+            jti: self.jti,
+            sid: self.sid,
         };
         let algorithm = self.algorithm.map(Into::into).or_else(|| jwt.algorithms.first().copied());
         let token = token

@@ -146,6 +146,13 @@ impl Target {
         format!("{scheme}://{place}")
     }
 
+    /// Whether the settings or the URL name the ACL user; otherwise it is `default`.
+    pub fn names_user(&self) -> bool {
+        let by_url =
+            || self.place().is_ok_and(|place| !place.user.split_once(':').unwrap_or_default().0.is_empty());
+        self.username.is_some() || by_url()
+    }
+
     /// Whether this is a cluster, with sharded pub/sub.
     pub fn is_sharded(&self) -> bool {
         self.url.starts_with("redis-cluster:") || self.url.starts_with("rediss-cluster:")

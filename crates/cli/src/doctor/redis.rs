@@ -20,6 +20,15 @@ pub(super) async fn examine(settings: &bus::Settings, tasks: &Tasks) -> Vec<Find
     redis::examine(settings, tasks).await.into_iter().map(|found| told(&found)).collect()
 }
 
+/// What was found holds for the user `default` alone, and nodes may log in as another one.
+pub(super) fn user_is_unknown() -> Finding {
+    Finding::warning(
+        "user",
+        "This was asked as Redis' user default; a node that logs in as another one may have fewer rights.",
+        "Give the node's own configuration with --config, or its user in --redis: redis://USER:PASSWORD@HOST:PORT.",
+    )
+}
+
 fn told(found: &redis::Finding) -> Finding {
     if found.weight == Weight::Good {
         return Finding::good(found.what, sentence(&found.detail));
