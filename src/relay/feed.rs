@@ -6,7 +6,7 @@
 use std::time::Instant;
 
 use super::{
-    handed::{Hand, Handed},
+    handed::Handed,
     log::{Log, LogEntry, Resumed, drop_strays},
     question::Stamp,
 };
@@ -226,10 +226,9 @@ impl Feed {
     /// Drops what was held, and makes every answer that is due void.
     fn forget(&mut self) {
         self.doubt();
-        self.reading = None;
+        (self.reading, self.confirmed) = (None, None);
         self.held = Vec::new();
         self.unheld = None;
-        self.confirmed = None;
     }
 
     /// Whether a message from Redis comes for the first time and belongs to the log that is known.
@@ -237,9 +236,9 @@ impl Feed {
         self.handed.by_wire(id, self.log.head().map(|head| head.top))
     }
 
-    /// What is done for followers of the whole area with an entry that a read has brought.
-    pub(super) fn hand(&mut self, id: EntryId) -> Hand {
-        self.handed.by_read(id)
+    /// What those who follow the whole area have of it.
+    pub(super) fn handed(&mut self) -> &mut Handed {
+        &mut self.handed
     }
 
     /// Takes a recorded message: from Redis, out of what was held, or from a read of the log.

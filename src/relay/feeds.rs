@@ -15,14 +15,14 @@ use rustc_hash::FxHashMap;
 pub(super) use self::opening::Opened;
 use super::{
     feed::{Arrival, Feed, FeedState},
-    handed::Hand,
+    handed::{Hand, HandedEarly},
     log::{LogEntry, Resumed},
     question::{Question, Questions, Stamp},
 };
 use crate::{
     bus::{BusError, Head, History},
     hub::RoomId,
-    protocol::{EntryId, Lineage, Position, Reason, Topic},
+    protocol::{EntryId, Lineage, Position, Reason, Subject, Topic},
 };
 
 /// Entries that a read fetches at least, where the log has them: what one session lacks others will lack as well.
@@ -76,6 +76,8 @@ pub(super) struct Feeds {
     failed: BTreeMap<RoomId, Failed>,
     wanted: BTreeMap<RoomId, Wanted>,
     reads: BTreeSet<Stamp>,
+    /// What the wire may still bring of topics that have no feed any more.
+    early: HandedEarly,
     /// Bytes of frames, counted now and then.
     kept: usize,
     /// `log.length`.
@@ -94,6 +96,7 @@ impl Feeds {
             failed: BTreeMap::new(),
             wanted: BTreeMap::new(),
             reads: BTreeSet::new(),
+            early: HandedEarly::default(),
             kept: 0,
             longest,
             lineage: None,
@@ -155,8 +158,10 @@ impl Feeds {
     }
 
     /// Forgets a room.
-    pub(super) fn close(&mut self, room: RoomId) {
-        self.by_room.remove(&room);
+    pub(super) fn close(&mut self, room: RoomId, subject: &Subject) {
+        if let (Some(mut feed), Subject::Topic(topic)) = (self.by_room.remove(&room), subject) {
+            self.early.leave(topic, std::mem::take(feed.handed()));
+        }
         self.own.remove(&room);
         self.behind.remove(&room);
         self.failed.remove(&room);
@@ -180,14 +185,24 @@ impl Feeds {
         arrival
     }
 
+    /// Whether a message of a topic that has no feed comes for the first time.
+    pub(super) fn first_without_feed(&mut self, topic: &Topic, id: EntryId) -> bool {
+        self.early.by_wire(topic, id)
+    }
+
+    /// A probe has come back, behind all messages that were published before it.
+    pub(super) fn prove(&mut self) {
+        self.early.prove();
+    }
+
     /// See [`Feed::first_on_wire`].
     pub(super) fn first_on_wire(&mut self, room: RoomId, id: EntryId) -> bool {
         self.by_room.get_mut(&room).is_none_or(|feed| feed.first_on_wire(id))
     }
 
-    /// See [`Feed::hand`].
+    /// What is done for followers of the whole area with an entry that a read has brought.
     pub(super) fn hand(&mut self, room: RoomId, id: EntryId) -> Hand {
-        self.by_room.get_mut(&room).map_or(Hand::Nothing, |feed| feed.hand(id))
+        self.by_room.get_mut(&room).map_or(Hand::Nothing, |feed| feed.handed().by_read(id))
     }
 
     /// Whether the room's head was compared over this link: then its log is the one whose messages come.
@@ -226,6 +241,7 @@ impl Feeds {
         self.failed.clear();
         self.wanted.clear();
         self.reads.clear();
+        self.early.interrupt();
         self.lineage = None;
     }
 

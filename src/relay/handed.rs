@@ -2,9 +2,18 @@
 //!
 //! They have no positions, and get each entry by a message ("the wire") or by a read of the log, whichever comes first. Messages
 //! come in order; a read may overtake them. What a read brings is handed to these followers if it is the next that they lack. If
-//! something before it may still be on its way, they get a `resync` instead. Pure.
+//! something before it may still be on its way, they get a `resync` instead. When nobody follows the topic by key any more, what
+//! messages may still bring is remembered for a while. Pure.
 
-use crate::{mutant, protocol::EntryId};
+use std::collections::BTreeMap;
+
+use crate::{
+    mutant,
+    protocol::{EntryId, Topic},
+};
+
+/// Probes that must come back before the wire has brought whatever was published before the first of them was asked for.
+const PROOFS: u8 = 2;
 
 /// What is done with an entry that a read has brought.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +33,50 @@ pub(super) struct Handed {
     last: Option<EntryId>,
     /// Up to this entry they were told that something is missing.
     told: Option<EntryId>,
+    /// The last entry that a read has brought, until the wire has brought it too.
+    early: Option<EntryId>,
+}
+
+/// Topics that nobody follows by key any more, and whose last entries came by a read: the wire may bring them yet.
+#[derive(Debug, Default)]
+pub(super) struct HandedEarly {
+    /// With the probes that have come back since.
+    topics: BTreeMap<Topic, (Handed, u8)>,
+}
+
+impl HandedEarly {
+    /// A topic is not followed by key any more.
+    pub(super) fn leave(&mut self, topic: &Topic, handed: Handed) {
+        if handed.early.is_some() && !mutant::is("wire-left") {
+            self.topics.insert(topic.clone(), (handed, 0));
+        }
+    }
+
+    /// A topic is followed by key again.
+    pub(super) fn take(&mut self, topic: &Topic) -> Handed {
+        self.topics.remove(topic).map(|(handed, _)| handed).unwrap_or_default()
+    }
+
+    /// Whether an entry of a topic that nobody follows by key comes for the first time, by the wire.
+    pub(super) fn by_wire(&mut self, topic: &Topic, id: EntryId) -> bool {
+        if self.topics.is_empty() {
+            return true;
+        }
+        self.topics.get_mut(topic).is_none_or(|(handed, _)| handed.by_wire(id, None))
+    }
+
+    /// A probe has come back.
+    pub(super) fn prove(&mut self) {
+        self.topics.retain(|_, (_, proofs)| {
+            *proofs += 1;
+            *proofs < PROOFS
+        });
+    }
+
+    /// The link is lost, and with it all that was on its way.
+    pub(super) fn interrupt(&mut self) {
+        self.topics.clear();
+    }
 }
 
 impl Handed {
@@ -44,6 +97,7 @@ impl Handed {
     /// is `end`.
     pub(super) fn by_wire(&mut self, id: EntryId, end: Option<EntryId>) -> bool {
         let same = end.is_none_or(|end| end.epoch == id.epoch);
+        self.early.take_if(|early| *early <= id);
         let first = same && seq_of(self.last, id).is_none_or(|last| id.seq > last);
         if let Some(end) = end.filter(|_| !same && mutant::is("wire-epoch")) {
             self.last = Some(EntryId { seq: id.seq, ..end });
@@ -62,7 +116,7 @@ impl Handed {
         if last.is_some_and(|last| id.seq <= last) {
             return Hand::Nothing;
         }
-        self.last = Some(id);
+        (self.last, self.early) = (Some(id), Some(id));
         let told = seq_of(self.told, id);
         if told.is_some_and(|told| id.seq <= told) {
             return Hand::Nothing;
@@ -145,5 +199,32 @@ mod tests {
         assert_eq!(handed.by_read(id(8, 2)), Hand::Pass);
         assert!(!handed.by_wire(id(7, 51), Some(id(8, 2))), "late");
         assert!(!handed.by_wire(id(8, 2), Some(id(8, 2))) && handed.by_wire(id(8, 3), Some(id(8, 2))));
+    }
+
+    #[test]
+    fn what_the_wire_may_still_bring_is_remembered_until_it_has_or_until_probes_have_overtaken_it() {
+        let areas = crate::protocol::Areas::new(["comments"], [], []).unwrap();
+        let topic = |name| Topic::parse(name, &areas).unwrap();
+        let (one, other) = (topic("comments:1"), topic("comments:2"));
+        let read = |seqs: &[u64]| {
+            let mut handed = Handed::default();
+            assert!(handed.by_wire(id(7, 4), None));
+            for seq in seqs {
+                assert_eq!(handed.by_read(id(7, *seq)), Hand::Pass);
+            }
+            handed
+        };
+        let mut early = HandedEarly::default();
+        early.leave(&one, read(&[5, 6]));
+        early.leave(&other, read(&[]));
+        assert_eq!(early.topics.len(), 1, "the wire has brought all of the other");
+        early.prove();
+        assert!(!early.by_wire(&one, id(7, 5)) && !early.by_wire(&one, id(7, 6)));
+        assert!(early.by_wire(&one, id(7, 7)) && early.by_wire(&other, id(7, 5)));
+        early.prove();
+        assert!(early.topics.is_empty());
+        early.leave(&one, read(&[5]));
+        let mut handed = early.take(&one);
+        assert!(!handed.by_wire(id(7, 5), Some(id(7, 5))) && early.topics.is_empty());
     }
 }

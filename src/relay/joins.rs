@@ -84,8 +84,7 @@ impl Joins {
         for (subject, explicit) in explicit.chain(implied) {
             let room = hub.room(&subject);
             interest.enter(room);
-            let own = matches!(&subject, Subject::Topic(topic) if topic.is_canary());
-            if feeds.open(room, own) {
+            if feeds.open(room, &subject) {
                 interest.open([room]);
             }
             if hub.enter(member, room, Entrance { explicit, fresh: resume.is_none(), ticket }) {

@@ -296,8 +296,10 @@ impl Switch {
             if !self.hub.is_empty(room) {
                 continue;
             }
-            closed.extend(self.hub.subject(room).cloned());
-            self.feeds.close(room);
+            if let Some(subject) = self.hub.subject(room).cloned() {
+                self.feeds.close(room, &subject);
+                closed.push(subject);
+            }
             self.link.forget(room);
             self.joins.waiting_for(room);
             self.hub.close(room);

@@ -67,3 +67,33 @@ fn what_came_while_a_topic_was_opened_does_not_come_again_by_a_read() {
     rig.publish("comments:1", false);
     assert_eq!(told(&area), ["comments:1 11"]);
 }
+
+#[test]
+fn what_a_read_has_brought_does_not_come_again_when_nobody_follows_the_topic_by_key_any_more() {
+    for back in [false, true] {
+        let mut rig = Rig::live();
+        let (area, anna) = (rig.join(&["comments:*"]), rig.join(&["comments:1"]));
+        rig.publish("comments:1", true);
+        let resume = rig.resume(&[("comments:1", 1), ("comments", 0)], rig.switch.at());
+        let bob = rig.connect(&["comments:1"], Some(resume), 1_000);
+        rig.serve();
+        assert_eq!(told(&area), ["comments:1 1"]);
+        for outbox in [anna, bob] {
+            rig.take(SwitchInput::Command(Command::Leave(outbox)));
+        }
+        // The topic's room is empty for long enough, and closed.
+        rig.pass(60_000);
+        rig.tick();
+        rig.serve();
+        // Somebody may come back to it before the wire has brought the event.
+        let _carl = back.then(|| rig.connect(&["comments:1"], None, 1_000));
+        // This probe was asked for before the event was published.
+        rig.prove();
+        let (epoch, seq) = rig.redis.logs[&rig.topic("comments:1")];
+        rig.arrive("comments:1", Content::Recorded(EntryId { epoch, seq }, event(seq)));
+        assert_eq!(told(&area), Told::new(), "it is only late");
+        rig.serve();
+        rig.publish("comments:1", false);
+        assert_eq!(told(&area), ["comments:1 2"]);
+    }
+}

@@ -7,6 +7,7 @@ use super::{Failed, Feeds};
 use crate::{
     bus::{BusError, Head},
     hub::RoomId,
+    protocol::Subject,
     relay::{
         feed::{Feed, FeedState},
         question::Stamp,
@@ -32,16 +33,20 @@ impl Feeds {
         self.behind().filter(|room| self.get(*room).is_some_and(|feed| feed.state() == FeedState::Opening))
     }
 
-    /// Makes a feed for a room that has none, and returns whether it did. `own`: it is the canary's, which only the node follows.
-    pub(in crate::relay) fn open(&mut self, room: RoomId, own: bool) -> bool {
+    /// Makes a feed for a room that has none, and returns whether it did.
+    pub(in crate::relay) fn open(&mut self, room: RoomId, subject: &Subject) -> bool {
         if self.by_room.contains_key(&room) {
             return false;
         }
-        self.by_room.insert(room, Feed::opening(self.longest));
-        self.behind.insert(room);
-        if own {
-            self.own.insert(room);
+        let mut feed = Feed::opening(self.longest);
+        if let Subject::Topic(topic) = subject {
+            *feed.handed() = self.early.take(topic);
+            if topic.is_canary() {
+                self.own.insert(room);
+            }
         }
+        self.by_room.insert(room, feed);
+        self.behind.insert(room);
         true
     }
 

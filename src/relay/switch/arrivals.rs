@@ -76,7 +76,7 @@ impl Switch {
         let room = self.hub.find(&Subject::Topic(topic.clone()));
         let every = self.hub.every(topic);
         let Some(room) = room else {
-            if let Some(every) = every {
+            if let Some(every) = every.filter(|_| self.feeds.first_without_feed(topic, id)) {
                 self.pass_every(every, topic, None, (id, event), lone);
             }
             return;
@@ -165,6 +165,7 @@ impl Switch {
             self.turn.metrics.proof().renew();
         }
         self.advance();
+        self.feeds.prove();
         for room in self.head_check.prove(&self.hub, &self.feeds) {
             if let Some(topic) = self.topic_of(room) {
                 self.marks.lose(false, &mut self.turn.questions);

@@ -44,16 +44,23 @@ pub(super) fn read_before_the_wire(stage: &mut Stage<'_>) {
         (Way::Stream, 0, &[TOPIC]),
         (Way::Socket, 1, &[TOPIC]),
     ]);
-    stage.plan.pace = stage.one_of(&[1, 5]);
-    stage.on(0, Deed::Follow { client: X, subject: TOPIC.into() });
+    (stage.plan.linger, stage.plan.pace) = (0, stage.one_of(&[1, 5]));
+    // Who leaves the topic: all who follow it by key, or only the one who follows the whole area too.
+    let leave = stage.one_of(&[Z, X]);
+    for client in X..=leave {
+        stage.on(0, Deed::Follow { client, subject: TOPIC.into() });
+    }
     stage.publish(500, TOPIC);
-    stage.on(800, Deed::Slow { node: 0, by: 1_000, lasts: 1_500, what: Late::Pushes });
+    let (by, lasts) = if leave == Z { (2_200, 300) } else { (1_000, 1_500) };
+    stage.on(800, Deed::Slow { node: 0, by, lasts, what: Late::Pushes });
     for n in 0..stage.between(1, 3) {
         stage.publish(820 + n * 10, TOPIC);
     }
     stage.cut(900, Z, 100, 1, 0);
     let when = stage.between(1_100, 1_600);
-    stage.on(when, Deed::Unfollow { client: X, subject: TOPIC.into() });
+    for client in X..=leave {
+        stage.on(when, Deed::Unfollow { client, subject: TOPIC.into() });
+    }
     stage.cut(4_000, Z, 100, 10, 1);
 }
 
