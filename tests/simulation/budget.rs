@@ -25,14 +25,17 @@ impl World {
     /// node has followed the topic since before the poll was last told everything.
     fn is_told_by_cursor(&self, client: usize, topic: &str) -> bool {
         let (me, audit) = (&self.clients[client], &self.audit);
-        let calm = |at: u64| at == 0 || at + CALM < self.now;
+        // What its node knew when it came decides: a poll that has only this to tell waits a while before it tells it.
+        let came = me.since;
+        let calm = |at: u64| at == 0 || at + CALM < came;
         let bus = &self.nodes[me.node].bus;
         let since = bus.followed_since(&crate::deeds::topic(topic.trim_end_matches(":*")));
         let up = self.nodes[me.node].up_since;
         let long = since.max(up).is_some_and(calm) && since.is_some() && up.is_some();
-        let lately = |within: u64| audit.live.values().filter(move |live| live.at + within > self.now);
+        let lately = |within: u64| audit.live.values().filter(move |live| live.at + within > came);
         // What another node may have heard and this one not yet is none of what the node knows.
-        let heard = lately(self.slack()).next().is_none() && lately(KEPT).count() <= NAMED;
+        let at_once = lately(self.slack()).any(|live| live.at < came + self.slack());
+        let heard = !at_once && lately(KEPT).count() <= NAMED;
         // The mark of what it does not follow may be one of what was lost on the way to it.
         let followed = |live: &Live| {
             let topic = crate::deeds::topic(&live.topic);

@@ -153,12 +153,12 @@ impl World {
         self.audit_begin(client);
         let me = &mut self.clients[client];
         let end = match me.way {
-            Way::Socket => End::Socket(pipe.clone()),
-            Way::Stream => End::Stream(pipe.clone()),
+            Way::Socket => End::Socket(pipe.node_end()),
+            Way::Stream => End::Stream(pipe.node_end()),
             // As over plain TCP, and then, when it comes back, as over TLS.
             Way::Sse if life % 2 == 1 => {
                 me.line = Line::Pipe(pipe.clone());
-                End::Events(pipe.clone())
+                End::Events(pipe.node_end())
             }
             Way::Sse => {
                 let body = Body::default();

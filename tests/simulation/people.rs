@@ -248,6 +248,8 @@ impl World {
         if hops {
             me.node = (me.node + 1) % nodes;
         }
+        // What a poll missed meanwhile it is told when it comes in again.
+        me.cut_until = now + later;
         let life = me.life;
         self.at(now + later, Happening::Connect { client, life });
         false

@@ -29,14 +29,23 @@ struct State {
     writer: Option<Waker>,
 }
 
-/// One connection. Both ends hold it.
+/// One connection, as its client holds it.
 #[derive(Debug, Clone)]
 pub(crate) struct Pipe(Arc<Mutex<State>>);
+
+/// The node's end of a connection: when it is dropped the connection ends, as a socket's does.
+#[derive(Debug)]
+pub(crate) struct NodeEnd(Pipe);
 
 impl Pipe {
     /// A connection whose client takes `room` bytes before it must read.
     pub(crate) fn new(room: usize) -> Self {
         Self(Arc::new(Mutex::new(State { room, ..State::default() })))
+    }
+
+    /// The node's end; there is one.
+    pub(crate) fn node_end(&self) -> NodeEnd {
+        NodeEnd(self.clone())
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -111,17 +120,23 @@ impl Pipe {
     }
 }
 
-impl Scripted for Pipe {
+impl Drop for NodeEnd {
+    fn drop(&mut self) {
+        self.0.lock().node_gone = true;
+    }
+}
+
+impl Scripted for NodeEnd {
     fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
-        self.write(bytes)
+        self.0.write(bytes)
     }
 
     fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.read(buffer)
+        self.0.read(buffer)
     }
 
     fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut state = self.lock();
+        let mut state = self.0.lock();
         if !state.up.is_empty() || state.client_gone {
             return Poll::Ready(Ok(()));
         }
@@ -130,7 +145,7 @@ impl Scripted for Pipe {
     }
 
     fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut state = self.lock();
+        let mut state = self.0.lock();
         if state.down.len() < state.room || state.client_gone {
             return Poll::Ready(Ok(()));
         }
@@ -139,20 +154,20 @@ impl Scripted for Pipe {
     }
 
     fn shutdown(&self, _how: Shutdown) {
-        self.lock().node_gone = true;
+        self.0.lock().node_gone = true;
     }
 }
 
-impl AsyncRead for Pipe {
+impl AsyncRead for NodeEnd {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let mut bytes = vec![0; buf.remaining()];
-        match self.read(&mut bytes) {
+        match self.0.read(&mut bytes) {
             Ok(count) => {
                 buf.put_slice(&bytes[..count]);
                 Poll::Ready(Ok(()))
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                self.lock().reader = Some(cx.waker().clone());
+                self.0.lock().reader = Some(cx.waker().clone());
                 Poll::Pending
             }
             Err(error) => Poll::Ready(Err(error)),
@@ -160,11 +175,11 @@ impl AsyncRead for Pipe {
     }
 }
 
-impl AsyncWrite for Pipe {
+impl AsyncWrite for NodeEnd {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match self.write(bytes) {
+        match self.0.write(bytes) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                self.lock().writer = Some(cx.waker().clone());
+                self.0.lock().writer = Some(cx.waker().clone());
                 Poll::Pending
             }
             other => Poll::Ready(other),
@@ -176,7 +191,7 @@ impl AsyncWrite for Pipe {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.lock().node_gone = true;
+        self.0.lock().node_gone = true;
         Poll::Ready(Ok(()))
     }
 }

@@ -2,7 +2,6 @@
 //! the real transport.
 
 use std::{
-    net::Shutdown,
     pin::Pin,
     sync::{Arc, Mutex},
 };
@@ -16,7 +15,7 @@ use carillon::{
 };
 use tokio::sync::{mpsc, oneshot};
 
-use crate::{people::Door, pipe::Pipe};
+use crate::{people::Door, pipe::NodeEnd};
 
 /// The body of an event stream, once the node has opened it.
 pub(crate) type Body = Arc<Mutex<Option<Result<mpsc::Receiver<Bytes>, Closing>>>>;
@@ -24,11 +23,11 @@ pub(crate) type Body = Arc<Mutex<Option<Result<mpsc::Receiver<Bytes>, Closing>>>
 /// The node's end of a connection.
 pub(crate) enum End {
     /// A WebSocket on a plain socket.
-    Socket(Pipe),
+    Socket(NodeEnd),
     /// A WebSocket on a stream.
-    Stream(Pipe),
+    Stream(NodeEnd),
     /// Server-sent events over plain HTTP/1.1.
-    Events(Pipe),
+    Events(NodeEnd),
     /// Server-sent events as a body.
     Body(Body),
     /// A poll.
@@ -68,7 +67,7 @@ impl Session {
             End::Events(pipe) => Box::pin(async move {
                 match session::open_sse(common, place, caller, stream).await {
                     Ok(opened) => opened.serve(Socket::Scripted(Box::new(pipe)), Vec::new()).await,
-                    Err(_) => shut(&pipe),
+                    Err(_) => drop(pipe),
                 }
             }),
             End::Body(body) => Box::pin(async move {
@@ -88,15 +87,10 @@ impl End {
             reconnect_after_ms: None,
         };
         match self {
-            Self::Socket(pipe) | Self::Stream(pipe) | Self::Events(pipe) => shut(&pipe),
+            Self::Socket(pipe) | Self::Stream(pipe) | Self::Events(pipe) => drop(pipe),
             Self::Body(body) => *body.lock().expect("a body") = Some(Err(closing())),
             // Whoever polled may be gone.
             Self::Poll(sender) => drop(sender.send(Err(closing()))),
         }
     }
-}
-
-fn shut(pipe: &Pipe) {
-    use carillon::hub::Scripted as _;
-    pipe.shutdown(Shutdown::Both);
 }
