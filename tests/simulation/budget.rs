@@ -54,7 +54,6 @@ impl World {
         let whole_area = topic.ends_with(":*");
         let told = audit.views[client].told.get(topic).copied().unwrap_or(0);
         let since = |at: Option<u64>| at.is_some_and(|at| at + slack >= told);
-        let area = topic.split(':').next().unwrap_or_default();
         let position = self.clients[client].positions.get(topic);
         let troubled = audit.trouble + slack >= told && audit.trouble > 0;
         let cause = match reason {
@@ -85,26 +84,9 @@ impl World {
             }
             // Who names a position is served from the log, or told what became of it.
             "gap" => whole_area || position.is_none() && (troubled || audit.came_up + slack >= told),
-            "invalid" => audit.contents.iter().any(|((_, of, _), number)| {
-                number.is_none() && (of == topic || whole_area && of.starts_with(area))
-            }),
+            "invalid" => self.is_invalid(client, topic, &since),
             "live" if self.is_told_by_cursor(client, topic) => false,
-            "live" => {
-                let last = audit.live.values().filter(|live| live.topic.split(':').next() == Some(area));
-                let last = last.map(|live| live.at).max();
-                let doubtful = Some(audit.doubtful + MARKED).filter(|_| last.is_some());
-                // Marks are renewed where Redis' clock was set ahead, and lie ahead of a new master's that is behind.
-                let moved = Some(audit.jumped.max(Some(audit.ahead)).unwrap_or(0) + MARKED);
-                let moved = moved.filter(|_| audit.jumped.is_some() && last.is_some());
-                // What was withheld while Redis refused is told when it does not any more.
-                let withheld = Some(audit.refused_until + MARKED).filter(|_| last.is_some());
-                // Where the answer to the write of a mark was long on its way, the next mark lies further ahead.
-                let ahead = audit.late_marks.map(|at| at + FURTHEST + MARKED).filter(|_| last.is_some());
-                // What still comes of a log that was replaced casts doubt on its topic.
-                let late = audit.replaced.get(topic).map(|at| at + LATE).filter(|_| last.is_some());
-                since(last.map(|at| at + MARKED))
-                    || [doubtful, moved, withheld, late, ahead].into_iter().any(since)
-            }
+            "live" => self.has_live_cause(topic, &since),
             "slow" => self.plan.outbox_bytes < 100_000,
             _ => false,
         };
@@ -114,5 +96,37 @@ impl World {
             );
             self.violate("needless resync", text);
         }
+    }
+
+    /// Whether a topic's log has, or seems to have, something that is no event. `since`: whether that was so since it was told.
+    fn is_invalid(&self, client: usize, topic: &str, since: &dyn Fn(Option<u64>) -> bool) -> bool {
+        let area = topic.split(':').next().unwrap_or_default();
+        let poisoned = self.audit.contents.iter().any(|((_, of, _), number)| {
+            number.is_none() && (of == topic || topic.ends_with(":*") && of.starts_with(area))
+        });
+        // A new log seems to have gone back where its epoch is by chance the one of the log before: Redis' clock was set back.
+        let log = self.redis.log(&crate::deeds::topic(topic.trim_end_matches(":*")));
+        let again = self.clients[client].positions.get(topic).zip(log).is_some_and(|(position, log)| {
+            log.top.epoch == position.id.epoch && log.top.seq < position.id.seq
+        });
+        poisoned || again && since(self.audit.replaced.get(topic).copied())
+    }
+
+    /// Whether live events may have been missed. `since`: whether that was so since the client was told.
+    fn has_live_cause(&self, topic: &str, since: &dyn Fn(Option<u64>) -> bool) -> bool {
+        let (audit, area) = (&self.audit, topic.split(':').next());
+        let last = audit.live.values().filter(|live| live.topic.split(':').next() == area);
+        let last = last.map(|live| live.at).max();
+        let doubtful = Some(audit.doubtful + MARKED).filter(|_| last.is_some());
+        // Marks are renewed where Redis' clock was set ahead, and lie ahead of a new master's that is behind.
+        let moved = Some(audit.jumped.max(Some(audit.ahead)).unwrap_or(0) + MARKED);
+        let moved = moved.filter(|_| audit.jumped.is_some() && last.is_some());
+        // What was withheld while Redis refused is told when it does not any more.
+        let withheld = Some(audit.refused_until + MARKED).filter(|_| last.is_some());
+        // Where the answer to the write of a mark was long on its way, the next mark lies further ahead.
+        let ahead = audit.late_marks.map(|at| at + FURTHEST + MARKED).filter(|_| last.is_some());
+        // What still comes of a log that was replaced casts doubt on its topic.
+        let late = audit.replaced.get(topic).map(|at| at + LATE).filter(|_| last.is_some());
+        since(last.map(|at| at + MARKED)) || [doubtful, moved, withheld, late, ahead].into_iter().any(since)
     }
 }

@@ -101,6 +101,9 @@ impl World {
         let life = if self.chance(0.3) { 15 } else { 600 };
         let text = format!(r#"{{"sub":"{user}","topics":["*"],"expires_in":{life}}}"#);
         let _ = answer.send((StatusCode::OK, Bytes::from(text)));
-        self.excuse_unmarked(client);
+        // Whoever is in already does not come back by being asked about once more.
+        if self.people.all.get(client).is_some_and(|person| person.at_door) {
+            self.excuse_unmarked(client);
+        }
     }
 }

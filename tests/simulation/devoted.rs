@@ -46,7 +46,7 @@ const SCENES: [Scene; 20] = scenes! {
     live::emptied_redis at [3_000, 18_000, 33_000, 48_000];
     logs::denied_topic_and_lost_link at [5_000];
     logs::denied_read at [3_000, 20_000, 37_000];
-    logs::more_than_is_held at [3_000, 33_000];
+    logs::more_than_is_held at [3_000, 17_000, 31_000, 45_000];
     logs::late_messages_of_a_replaced_log at [3_000, 13_000, 23_000, 33_000, 43_000];
     logs::read_before_the_wire at [3_000, 12_000, 21_000, 30_000, 39_000, 48_000];
     logs::read_ahead_of_the_wire at [3_000, 13_000, 23_000, 33_000, 43_000];

@@ -76,6 +76,8 @@ pub(crate) struct Person {
     pub dawdles: u64,
     /// Since when it has been refused again and again.
     pub refused: Option<u64>,
+    /// It is being judged, and not yet in.
+    pub at_door: bool,
     verdict: Arc<Mutex<Option<Verdict>>>,
     issued: u64,
 }
@@ -201,6 +203,7 @@ impl Person {
             stubborn: 0,
             dawdles: 0,
             refused: None,
+            at_door: false,
             verdict: Arc::default(),
             issued: 0,
         };
@@ -238,7 +241,7 @@ impl World {
         let last = self.plan.steps.last().map_or(0, |step| step.at);
         let (now, honest, hops) = (self.now, self.now > last + HONEST || self.chance(0.5), self.chance(0.5));
         let person = &mut self.people.all[client];
-        person.session = None;
+        (person.session, person.at_door) = (None, false);
         person.refused.get_or_insert(now);
         if matches!(verdict, Verdict::Out(_)) && now >= person.stubborn && honest {
             person.sign_in(client, now);
@@ -274,7 +277,7 @@ impl World {
         person.papers.shown = now;
         person.visit = person.papers.clone();
         (person.bringing, person.session) = (None, None);
-        person.verdict = Arc::default();
+        (person.verdict, person.at_door) = (Arc::default(), true);
         person.said = if is_socket { now + dawdles } else { now };
         let by_message = is_socket && by_message && proof == ProofBy::Token;
         let door = Door {
@@ -374,6 +377,7 @@ impl World {
             drop(verdict);
             if opened {
                 // It comes only now.
+                self.people.all[client].at_door = false;
                 self.excuse_unmarked(client);
             }
         }
