@@ -106,9 +106,11 @@ impl World {
         });
         // A new log seems to have gone back where its epoch is by chance the one of the log before: Redis' clock was set back.
         let log = self.redis.log(&crate::deeds::topic(topic.trim_end_matches(":*")));
-        let again = self.clients[client].positions.get(topic).zip(log).is_some_and(|(position, log)| {
-            log.top.epoch == position.id.epoch && log.top.seq < position.id.seq
-        });
+        let again = self.clients[client]
+            .positions
+            .get(topic)
+            .zip(log)
+            .is_some_and(|(position, log)| log.top.epoch == position.id.epoch);
         poisoned || again && since(self.audit.replaced.get(topic).copied())
     }
 

@@ -41,8 +41,8 @@ pub(super) fn read_before_the_wire(stage: &mut Stage<'_>) {
     const TOPIC: &str = "comments:1";
     stage.cast(&[
         (Way::Socket, 0, &["comments:*", TOPIC]),
-        (Way::Stream, 0, &[TOPIC]),
-        (Way::Socket, 1, &[TOPIC]),
+        (Way::Stream, 0, &[TOPIC, ALONE]),
+        (Way::Socket, 1, &[TOPIC, ALONE]),
     ]);
     (stage.plan.linger, stage.plan.pace) = (0, stage.one_of(&[1, 5]));
     // Who leaves the topic: all who follow it by key, or only the one who follows the whole area too.
