@@ -8,7 +8,10 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::Instant,
+};
 
 use super::{
     Command, Shared,
@@ -25,6 +28,8 @@ use crate::{
 
 /// Answers that may wait for the switch. Only the task that brings one waits for room.
 const ANSWERS: usize = 1024;
+/// From one read of the marks to the next, at least: where thousands come back at once, those who come meanwhile share one.
+const MARKS_EVERY: Duration = Duration::from_millis(10);
 
 /// The switch, and what is needed to drive it.
 pub(super) struct SwitchTask {
@@ -33,12 +38,28 @@ pub(super) struct SwitchTask {
     metrics: Metrics,
     shared: Arc<Shared>,
     tasks: Tasks,
+    marks: Pace,
+}
+
+/// Reads of the marks keep their distance.
+#[derive(Debug, Default)]
+struct Pace {
+    last: Option<Instant>,
+}
+
+impl Pace {
+    /// When the next may begin, if that is not now.
+    fn next(&mut self, now: Instant) -> Option<Instant> {
+        let due = self.last.map_or(now, |last| now.max(last + MARKS_EVERY));
+        self.last = Some(due);
+        (due > now).then_some(due)
+    }
 }
 
 impl SwitchTask {
     /// Drives this switch.
     pub(super) fn new(switch: Switch, bus: Bus, metrics: Metrics, shared: Arc<Shared>, tasks: Tasks) -> Self {
-        Self { switch, bus, metrics, shared, tasks }
+        Self { switch, bus, metrics, shared, tasks, marks: Pace::default() }
     }
 
     /// Runs until the node ends, or the bus cannot go on: then `fatal` says why.
@@ -86,9 +107,13 @@ impl SwitchTask {
         now
     }
 
-    fn ask(&self, stamp: Stamp, question: Question, answers: mpsc::Sender<(Stamp, Answer)>) {
+    fn ask(&mut self, stamp: Stamp, question: Question, answers: mpsc::Sender<(Stamp, Answer)>) {
         let bus = self.bus.clone();
+        let due = matches!(question, Question::Marks).then(|| self.marks.next(Instant::now())).flatten();
         self.tasks.spawn_until_end(async move {
+            if let Some(due) = due {
+                tokio::time::sleep_until(due).await;
+            }
             let answer = ask(&bus, question).await;
             // The switch is gone only when the node ends.
             let _ = answers.send((stamp, answer)).await;
@@ -153,4 +178,23 @@ async fn renew_marks(bus: &Bus) -> Result<Marks, BusError> {
     let marks = bus.marks().await?;
     let areas = marks::to_renew(&marks);
     if areas.is_empty() { Ok(marks) } else { bus.mark(areas, AHEAD).await }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_of_marks_keep_their_distance_and_a_lone_one_does_not_wait() {
+        let (mut pace, began) = (Pace::default(), Instant::now());
+        assert_eq!(pace.next(began), None, "the first waits for nothing");
+        let second = pace.next(began + MARKS_EVERY / 4);
+        assert_eq!(second, Some(began + MARKS_EVERY));
+        assert_eq!(
+            pace.next(began + MARKS_EVERY / 2),
+            Some(began + MARKS_EVERY * 2),
+            "behind one that waits"
+        );
+        assert_eq!(pace.next(began + MARKS_EVERY * 3), None, "long after the last");
+    }
 }

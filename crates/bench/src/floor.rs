@@ -38,9 +38,10 @@ pub(super) fn run() -> Result<()> {
                     sockets.push(socket);
                 }
             }
-            Order::Send { from, events, bytes } => {
-                for n in from..from + events {
-                    send(&mut sockets, &topic, n, bytes)?;
+            Order::Send { from, events, bytes, stride } => {
+                for e in from..from + events {
+                    let followers = sockets.iter_mut().skip((e % stride) as usize).step_by(stride as usize);
+                    send(followers, &topic, e / stride + 1, bytes)?;
                 }
             }
             _ => bail!("that is for a reader"),
@@ -50,7 +51,12 @@ pub(super) fn run() -> Result<()> {
     Ok(())
 }
 
-fn send(sockets: &mut [TcpStream], topic: &Topic, n: u64, bytes: usize) -> Result<()> {
+fn send<'a>(
+    sockets: impl Iterator<Item = &'a mut TcpStream>,
+    topic: &Topic,
+    n: u64,
+    bytes: usize,
+) -> Result<()> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
     let event = Event::parse(Bytes::from(plan::event(n, now.as_nanos() as u64, bytes)), usize::MAX)?;
     // As long as a node's on Redis: 16 digits of lineage, 13 of the epoch.

@@ -24,8 +24,9 @@ pub(super) enum Order {
     Leave,
     /// Floor: take so many connections. → `Done`
     Accept(u32),
-    /// Floor: write so many events, numbered from the given one, to all sockets; each event of so many bytes. → `Done`
-    Send { from: u64, events: u64, bytes: usize },
+    /// Floor: write so many events, counted from the given one, of so many bytes. Each goes to every `stride`th socket, in turn,
+    /// so that it has as many followers as one of the plan. → `Done`
+    Send { from: u64, events: u64, bytes: usize, stride: u64 },
 }
 
 /// What they answer.

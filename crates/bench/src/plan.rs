@@ -68,6 +68,17 @@ impl Plan {
         events / topics + u64::from(u64::from(topic) < events % topics)
     }
 
+    /// Each event is followed by one session in so many.
+    pub(super) fn stride(&self) -> u64 {
+        u64::from((self.topics / self.per_session.max(1)).max(1))
+    }
+
+    /// How many deliveries the first `events` events make on the floor, where each goes to every `stride`th of the sockets.
+    pub(super) fn on_floor(&self, sockets: u64, events: u64) -> u64 {
+        let (stride, rest) = (self.stride(), events % self.stride());
+        events / stride * sockets + sockets / stride * rest + rest.min(sockets % stride)
+    }
+
     /// How many deliveries the first `events` events make, given the followers of each topic.
     pub(super) fn deliveries(&self, followers: &[u64], events: u64) -> u64 {
         (0..).zip(followers).map(|(topic, followers)| followers * self.published(topic, events)).sum()
@@ -125,6 +136,16 @@ mod tests {
         assert_eq!(plan.deliveries(&followers, 4), 24);
         assert_eq!(plan.deliveries(&followers, 5), 30);
         assert_eq!((plan.place(0), plan.place(5)), ((0, 1), (1, 2)));
+    }
+
+    #[test]
+    fn the_floor_delivers_as_often_as_the_plan() {
+        for (topics, per_session, first) in [(1, 1, 7), (10, 1, 7), (4, 2, 7), (20, 1, 5)] {
+            let plan = plan(topics, per_session);
+            // Event by event: the sockets whose number is the event's, but for whole strides.
+            let one = |e| (0..7).filter(|socket| socket % plan.stride() == e % plan.stride()).count() as u64;
+            assert_eq!(plan.on_floor(7, first), (0..first).map(one).sum::<u64>(), "{topics} topics");
+        }
     }
 
     #[test]

@@ -128,7 +128,6 @@ impl Stage {
         seen: impl Fn(u64),
     ) -> Result<Round> {
         let side = if way == RoundKind::Floor { Side::Floor } else { Side::Node };
-        let events = if way == RoundKind::Floor { self.floor_events(events) } else { events };
         if way == RoundKind::NodeWithSlow {
             self.readers.all(&Order::Slow(true)).await?;
         }
@@ -145,12 +144,6 @@ impl Stage {
         let measured = side == Side::Floor || !self.meters.is_empty();
         let cpu = measured.then_some(after.cpu - before.cpu);
         Ok(Round { way, events, seconds, cpu, memory: after.memory, figures })
-    }
-
-    /// As many events on the floor as make as many deliveries.
-    fn floor_events(&self, events: u64) -> u64 {
-        let all: u64 = self.followers.iter().sum();
-        (events * all / u64::from(self.plan.topics) / self.sockets.max(1)).clamp(1, events)
     }
 
     /// What the measured processes have used so far.
@@ -188,7 +181,8 @@ impl Stage {
     async fn emit(&mut self, side: Side, count: u64, late: Duration) -> Result<()> {
         if side == Side::Floor {
             let Some(floor) = &mut self.floor else { bail!("there is no floor") };
-            let order = Order::Send { from: self.published.1 + 1, events: count, bytes: self.payload };
+            let (from, stride) = (self.published.1, self.plan.stride());
+            let order = Order::Send { from, events: count, bytes: self.payload, stride };
             self.published.1 += count;
             return floor.done(&order).await;
         }
@@ -200,7 +194,7 @@ impl Stage {
     /// Waits until all but so many events have come everywhere.
     async fn caught_up(&self, side: Side, but: u64) -> bool {
         let expected = if side == Side::Floor {
-            self.published.1.saturating_sub(but) * self.sockets
+            self.plan.on_floor(self.sockets, self.published.1.saturating_sub(but))
         } else {
             let due = self.plan.deliveries(&self.followers, self.published.0.saturating_sub(but));
             due.saturating_sub(self.start.0) + self.start.1
