@@ -6,9 +6,10 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
 };
 
+use rustc_hash::FxHashMap;
 use serde::Serialize;
 
 /// Counters in a window.
@@ -38,25 +39,54 @@ pub struct Busiest {
 #[derive(Debug, Default)]
 struct Window {
     began: u64,
-    /// Count, and by how much it may be too high.
-    counters: HashMap<String, (u64, u64)>,
+    counters: Vec<Counter>,
+    /// Where the counter of a name is.
+    places: FxHashMap<Arc<str>, usize>,
+    /// Counters that stood at `least` when all of them were looked at, which is once for many names that come and go.
+    smallest: Vec<usize>,
+    least: u64,
+}
+
+#[derive(Debug)]
+struct Counter {
+    name: Arc<str>,
+    count: u64,
+    /// By how much it may be too high.
+    over: u64,
 }
 
 impl Window {
     fn count(&mut self, name: &str) {
-        if let Some((count, _)) = self.counters.get_mut(name) {
-            *count += 1;
+        if let Some(place) = self.places.get(name) {
+            self.counters[*place].count += 1;
             return;
         }
-        let mut taken = 0;
-        if self.counters.len() >= COUNTERS {
-            let least = self.counters.iter().min_by_key(|(_, (count, _))| *count);
-            if let Some((name, (count, _))) = least.map(|(name, counter)| (name.clone(), *counter)) {
-                self.counters.remove(&name);
-                taken = count;
+        let name: Arc<str> = name.into();
+        if self.counters.len() < COUNTERS {
+            self.places.insert(Arc::clone(&name), self.counters.len());
+            self.counters.push(Counter { name, count: 1, over: 0 });
+            return;
+        }
+        let place = self.smallest();
+        let counter = &mut self.counters[place];
+        self.places.remove(&counter.name);
+        self.places.insert(Arc::clone(&name), place);
+        *counter = Counter { name, count: counter.count + 1, over: counter.count };
+    }
+
+    /// Takes out a counter than which none is smaller: counts only grow, so what still stands at `least` is one.
+    fn smallest(&mut self) -> usize {
+        loop {
+            match self.smallest.pop() {
+                Some(place) if self.counters[place].count == self.least => return place,
+                Some(_) => {}
+                None => {
+                    self.least = self.counters.iter().map(|counter| counter.count).min().unwrap_or(0);
+                    let stand = (0..).zip(&self.counters).filter(|(_, counter)| counter.count == self.least);
+                    self.smallest.extend(stand.map(|(place, _)| place));
+                }
             }
         }
-        self.counters.insert(name.to_owned(), (taken + 1, taken));
     }
 }
 
@@ -81,9 +111,9 @@ impl Busiest {
         let mut sums: HashMap<&str, (u64, u64)> = HashMap::new();
         let hour = WINDOW * WINDOWS as u64;
         for window in windows.iter().filter(|window| now.saturating_sub(window.began) < hour) {
-            for (name, (count, over)) in &window.counters {
-                let sum = sums.entry(name).or_default();
-                *sum = (sum.0 + count, sum.1 + over);
+            for counter in &window.counters {
+                let sum = sums.entry(&counter.name).or_default();
+                *sum = (sum.0 + counter.count, sum.1 + counter.over);
             }
         }
         in_order(sums, most)
@@ -125,7 +155,29 @@ mod tests {
         for (busy, events) in list.iter().zip([400, 200]) {
             assert!(busy.events >= events && busy.events - busy.over <= events, "{busy:?}");
         }
-        assert_eq!(busiest.windows.lock().unwrap()[0].counters.len(), COUNTERS, "bounded");
+        let windows = busiest.windows.lock().unwrap();
+        assert_eq!((windows[0].counters.len(), windows[0].places.len()), (COUNTERS, COUNTERS), "bounded");
+    }
+
+    #[test]
+    fn the_counter_that_is_taken_over_is_always_a_smallest_one() {
+        let mut window = Window::default();
+        // Some names come often, most once: the smallest count rises bit by bit.
+        for n in 0..20_000_u64 {
+            let name = if n % 3 == 0 { format!("often:{}", n % 40) } else { format!("once:{n}") };
+            let least = window.counters.iter().map(|counter| counter.count).min().unwrap_or(0);
+            let known = window.places.contains_key(name.as_str());
+            let full = window.counters.len() == COUNTERS;
+            window.count(&name);
+            let counter = &window.counters[window.places[name.as_str()]];
+            assert_eq!(&*counter.name, name);
+            if !known {
+                let taken = if full { least } else { 0 };
+                assert_eq!((counter.count, counter.over), (taken + 1, taken), "event {n}");
+            }
+        }
+        let sum: u64 = window.counters.iter().map(|counter| counter.count).sum();
+        assert_eq!(sum, 20_000, "each event is counted once");
     }
 
     #[test]

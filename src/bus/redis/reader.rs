@@ -11,7 +11,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use fred::types::{Message, MessageKind};
+use fred::{
+    bytes_utils::Str,
+    types::{Message, MessageKind},
+};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -38,7 +41,7 @@ pub(super) struct Reader {
     control: String,
     probes: String,
     /// The last message of a channel. A pattern that matches, too, delivers its copy directly behind it, which is dropped.
-    before: Option<(String, Bytes)>,
+    before: Option<(Str, Bytes)>,
     /// What arrived before the link was up.
     held: Option<Vec<BusEvent>>,
     round: Round,
@@ -162,8 +165,8 @@ impl Reader {
         let channel: &str = &message.channel;
         let Some(payload) = reply::bytes(message.value) else { return false };
         let by_pattern = message.kind == MessageKind::PMessage;
-        let copy = by_pattern && self.before.as_ref().is_some_and(|(c, p)| c == channel && *p == payload);
-        self.before = (!by_pattern).then(|| (channel.to_owned(), payload.clone()));
+        let copy = by_pattern && self.before.as_ref().is_some_and(|(c, p)| **c == *channel && *p == payload);
+        self.before = (!by_pattern).then(|| (message.channel.clone(), payload.clone()));
         if copy {
             return false;
         }
