@@ -78,6 +78,11 @@ async fn redis_is_upgraded_while_editors_work() {
         for _ in 0..3 {
             book.step().await;
         }
+        // Nodes are with the new server by now: what the old one accepted nobody would see.
+        let event = r#"{"type":"a.b"}"#;
+        let answer = old.command(&["FCALL", "carillon_publish", "1", "carillon:comments:1", event]);
+        assert!(answer.starts_with("NOREPLICAS") || answer.starts_with("READONLY"), "{answer}");
+        book.step().await;
         enough.store(true, Ordering::Relaxed);
     };
     let (published, ()) = tokio::join!(cms.publish(&names, &enough), steps);

@@ -54,6 +54,10 @@ impl Cms {
                 match self.try_once(name, event).await {
                     Ok(id) => return id,
                     Err(BusError::Away(_)) => self.publisher = Self::connect(&self.url).await,
+                    // The word of a master that has lost its replicas: there may be another master by now.
+                    Err(BusError::Refused(text)) if text.starts_with("NOREPLICAS") => {
+                        self.publisher = Self::connect(&self.url).await;
+                    }
                     Err(error) => panic!("{error}"),
                 }
             }
