@@ -1,13 +1,18 @@
 //! What `carillon doctor` finds out about Redis.
 
-use crate::support::{
-    bus::{DEADLINE, TestBus, settings},
-    cluster::RedisCluster,
-    redis::{RedisServer, free_port, until},
+use std::time::Duration;
+
+use crate::{
+    bus_access::works,
+    support::{
+        bus::{DEADLINE, TestBus, settings},
+        cluster::RedisCluster,
+        redis::{RedisServer, free_port, until},
+    },
 };
 use carillon::{
     bus::{
-        Settings,
+        BusEvent, Settings,
         redis::{Finding, Weight, examine},
     },
     shutdown::Tasks,
@@ -155,4 +160,101 @@ async fn a_command_that_was_renamed_is_named() {
     let findings = looked_at(&settings(Some(&redis.url()))).await;
     assert!(findings.iter().all(|finding| finding.weight != Weight::Bad), "{findings:#?}");
     assert!(found(&findings, "configuration").1.contains("CONFIG"));
+}
+
+/// A node says the same sentence when it starts.
+#[tokio::test]
+async fn what_others_have_put_under_our_names_is_named() {
+    for key in ["nodes:{carillon}", "live:{carillon}", "revoked:{carillon}", "sources"] {
+        let redis = RedisServer::start();
+        let key = format!("carillon:{key}");
+        redis.command(&["SET", &key, "theirs"]);
+        let ours = settings(Some(&redis.url()));
+        let findings = looked_at(&ours).await;
+        let (weight, detail) = found(&findings, "keys");
+        assert!(
+            weight == Weight::Bad && detail.contains(&key) && detail.contains("redis.prefix"),
+            "{detail}"
+        );
+        let started = TestBus::try_start(ours.clone()).await;
+        let text = started.err().unwrap_or_else(|| panic!("{key}: it started")).to_string();
+        assert!(text.contains(&key) && text.contains("DEL"), "{key}: {text}");
+        assert_eq!(redis.command(&["GET", &key]).trim(), "theirs", "nothing of others is touched");
+        redis.command(&["DEL", &key]);
+        TestBus::start(ours).await.end().await;
+    }
+    for library in ["carillon", "other"] {
+        let redis = RedisServer::start();
+        let function = if library == "carillon" { "theirs" } else { "carillon_publish" };
+        let code =
+            format!("#!lua name={library}\nredis.register_function('{function}', function() return 1 end)");
+        assert_eq!(redis.command(&["FUNCTION", "LOAD", &code]).trim(), library);
+        let ours = settings(Some(&redis.url()));
+        if library == "carillon" {
+            let findings = looked_at(&ours).await;
+            let (weight, detail) = found(&findings, "library");
+            assert!(weight == Weight::Bad && detail.contains("FUNCTION DELETE"), "{detail}");
+        }
+        let started = TestBus::try_start(ours).await;
+        let text = started.err().unwrap_or_else(|| panic!("{library}: it started")).to_string();
+        assert!(text.contains("not Carillon's") && text.contains("redis.prefix"), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn a_key_that_others_write_under_a_running_node_is_trouble_with_its_name() {
+    let redis = RedisServer::start();
+    let mut bus = TestBus::over(&redis.url()).await;
+    redis.command(&["DEL", "carillon:nodes:{carillon}"]);
+    redis.command(&["SET", "carillon:nodes:{carillon}", "theirs"]);
+    assert!(bus.bus.nodes().await.unwrap_err().to_string().contains("WRONGTYPE"));
+    redis.command(&["DEL", "carillon:nodes:{carillon}"]);
+    bus.bus.announce("{}".into()).await.unwrap();
+    assert_eq!(bus.bus.nodes().await.unwrap().len(), 1);
+    works(&mut bus).await;
+    bus.end().await;
+}
+
+#[tokio::test]
+async fn a_redis_that_closes_quiet_connections_is_named_and_costs_no_link() {
+    let redis = RedisServer::with("save \"\"\ntimeout 1\n");
+    let ours = settings(Some(&redis.url()));
+    let mut bus = TestBus::start(ours.clone()).await;
+    works(&mut bus).await;
+    // Longer than that: nobody reads a log meanwhile.
+    let mut proofs = 0;
+    while proofs < 8 {
+        match bus.next().await {
+            BusEvent::Proof { .. } => proofs += 1,
+            BusEvent::Link(link) => panic!("{link:?}"),
+            _ => {}
+        }
+    }
+    let findings = looked_at(&ours).await;
+    let (weight, detail) = found(&findings, "timeout");
+    assert!(weight == Weight::Advice && detail.contains("Set 0"), "{detail}");
+    bus.end().await;
+}
+
+#[tokio::test]
+async fn a_redis_without_free_connections_is_named_and_waited_for() {
+    let redis = RedisServer::start();
+    let ours = settings(Some(&redis.url()));
+    let mut bus = TestBus::start(ours.clone()).await;
+    // Three of the node, and the one that asks.
+    let in_use = redis.info("clients", "connected_clients");
+    assert_eq!(redis.command(&["CONFIG", "SET", "maxclients", &in_use]).trim(), "OK");
+    let findings = looked_at(&ours).await;
+    let finding = findings.iter().find(|finding| finding.detail.contains("maxclients"));
+    assert!(finding.is_some_and(|finding| finding.weight != Weight::Good), "{findings:#?}");
+
+    let mut late = TestBus::try_start(settings(Some(&redis.url()))).await.unwrap();
+    while !late.bus.health().trouble.is_some_and(|text| text.contains("maxclients")) {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    works(&mut bus).await;
+    until("there is room again", || redis.command(&["CONFIG", "SET", "maxclients", "1000"]).trim() == "OK");
+    late.until_up().await;
+    late.end().await;
+    bus.end().await;
 }

@@ -286,7 +286,8 @@ async fn refusals_of_a_publisher(redis: &RedisServer, bus: &mut TestBus, n: usiz
     let expected = if refusals == 0 { "1" } else { "0" };
     let recorded = redis.command(&["XLEN", &key]);
     assert!(recorded.trim() == expected || recorded.contains("WRONGTYPE"), "{right}: {recorded}");
-    let answer = as_publisher(redis, &["PUBLISH", &key, event]);
+    let send = if bus.bus.is_sharded() { "SPUBLISH" } else { "PUBLISH" };
+    let answer = as_publisher(redis, &[send, &key, event]);
     if is_refused_right(&answer) {
         refusals += 1;
     } else {
@@ -302,12 +303,10 @@ async fn refusals_of_a_publisher(redis: &RedisServer, bus: &mut TestBus, n: usiz
     refusals
 }
 
-#[tokio::test]
-async fn a_right_that_a_publisher_lacks_is_an_error_or_not_needed() {
-    let redis = RedisServer::start();
-    let ours = settings(Some(&redis.url()));
+/// Takes each right of the line that is printed for publishers, one after the other; those that are needed, and the others.
+async fn publishes_without(redis: &RedisServer, ours: &Settings) -> (Vec<String>, Vec<String>) {
     let mut bus = TestBus::start(ours.clone()).await;
-    let line = redis::acl(&ours, &["comments".to_owned()]);
+    let line = redis::acl(ours, &["comments".to_owned()]);
     let line = line.lines().next().unwrap().replace(">CHANGE-ME", ">pw");
     let mut rights = rights_of(&line);
     rights.sort_unstable();
@@ -318,19 +317,42 @@ async fn a_right_that_a_publisher_lacks_is_an_error_or_not_needed() {
         let without = line.replace(&format!(" +{right})"), ")").replace(&format!(" +{right} "), " ");
         assert_ne!(without, line, "{right}");
         assert_eq!(redis.command(&without.split_whitespace().collect::<Vec<_>>()).trim(), "OK", "{without}");
-        let refusals = refusals_of_a_publisher(&redis, &mut bus, n, right).await;
-        if refusals == 0 { works_without.push(*right) } else { needed.push(*right) }
+        let refusals = refusals_of_a_publisher(redis, &mut bus, n, right).await;
+        if refusals == 0 { &mut works_without } else { &mut needed }.push((*right).to_owned());
     }
-    // What client libraries send; what only clusters, nodes and logs that were tampered with need; what ends a source.
-    let dispensable =
-        "auth client|setname exists hdel hello hgetall hlen ping select set xinfo|stream xrevrange";
-    let is_dispensable = |right: &&str| dispensable.split(' ').any(|word| word == *right);
-    assert!(works_without.iter().all(is_dispensable), "{works_without:?}");
-    assert!(
-        ["del", "hset", "pexpireat", "publish", "xadd"].iter().all(|right| needed.contains(right)),
-        "{needed:?}"
-    );
     bus.end().await;
+    (needed, works_without)
+}
+
+/// What client libraries send; what only clusters, nodes and logs that were tampered with need; what ends a source.
+const DISPENSABLE: &str =
+    "auth client|setname exists hdel hello hgetall hlen ping select set xinfo|stream xrevrange";
+
+fn all_of(rights: &[String], words: &str) -> bool {
+    rights.iter().all(|right| words.split(' ').any(|word| word == right))
+}
+
+#[tokio::test]
+async fn a_right_that_a_publisher_lacks_is_an_error_or_not_needed() {
+    let redis = RedisServer::start();
+    let (needed, works_without) = publishes_without(&redis, &settings(Some(&redis.url()))).await;
+    assert!(all_of(&works_without, DISPENSABLE), "{works_without:?}");
+    for right in ["del", "hset", "pexpireat", "publish", "xadd"] {
+        assert!(needed.iter().any(|needed| needed == right), "{right}: {needed:?}");
+    }
+}
+
+/// On a cluster, what clients of clusters ask for is dispensable for one that asks the right server.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_right_that_a_publisher_lacks_on_a_cluster_is_an_error_or_not_needed() {
+    let cluster = tokio::task::spawn_blocking(|| RedisCluster::of_one("")).await.unwrap();
+    let ours = settings(Some(&cluster.url()));
+    let (needed, works_without) = publishes_without(&cluster.servers[0], &ours).await;
+    let asked_by_clients = "cluster|slots cluster|shards cluster|info command asking";
+    assert!(all_of(&works_without, &format!("{DISPENSABLE} {asked_by_clients}")), "{works_without:?}");
+    for right in ["del", "hset", "pexpireat", "spublish", "xadd"] {
+        assert!(needed.iter().any(|needed| needed == right), "{right}: {needed:?}");
+    }
 }
 
 #[tokio::test]

@@ -117,6 +117,7 @@ mod tests {
     fn every_command_of_the_library_is_allowed_and_no_other() {
         let texts = [
             include_str!("../publish.lua"),
+            include_str!("../logs.lua"),
             include_str!("../forget.lua"),
             include_str!("../nodes.lua"),
             include_str!("../sources.lua"),

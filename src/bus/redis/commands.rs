@@ -1,26 +1,24 @@
 //! Commands to Redis: our functions, as calls. A client lives as long as the link that it was built with.
 //!
 //! Logs are read over a connection of their own, in pages, so that a long one never keeps a probe waiting.
-//! Many answers carry a lineage. One that was not there when the client was opened means that Redis was restarted or failed over:
-//! then the client gives itself up.
+//! Which history an answer is from is looked at in `lineage`.
 
 use std::{
     collections::HashSet,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
+    sync::{Arc, atomic::AtomicU64},
     time::Duration,
 };
 
 use bytes::Bytes;
-use fred::types::Value;
+use fred::{prelude::Error, types::Value};
+use futures_util::future::BoxFuture;
 use tokio::sync::Semaphore;
 
 use super::{
     connection::{Connection, PATIENCE, READ_PATIENCE},
     fault::Fault,
     library,
+    lineage::Lineages,
     pages::{Pages, Step},
     reply,
     seal::Seal,
@@ -41,9 +39,6 @@ const FIRST_PAGES: usize = 128;
 /// Long logs that are read at once; the others wait, so that never more than so many are in memory half read.
 const LONG_LOGS: usize = 2;
 
-/// Why a client gives itself up when Redis answers from another history.
-pub(super) const LINEAGE_CHANGED: &str = "Redis' history is another one: it was restarted or failed over";
-
 /// Commands to Redis.
 #[derive(Debug)]
 pub(super) struct CommandClient {
@@ -55,8 +50,7 @@ pub(super) struct CommandClient {
     keys: Keys,
     settings: Arc<Settings>,
     pub(super) sharded: bool,
-    lineages: HashSet<Lineage>,
-    lineage_changed: AtomicBool,
+    pub(super) lineages: Lineages,
     /// The `change` of the revocations when this client read them last; 0: never.
     pub(super) revocations_read: AtomicU64,
 }
@@ -72,7 +66,7 @@ impl CommandClient {
         let keys = Keys::new(&settings.prefix);
         let sharded = settings.redis.as_ref().is_some_and(super::Target::is_sharded);
         let (first_pages, long_logs) = (Semaphore::new(FIRST_PAGES), Semaphore::new(LONG_LOGS));
-        let lineage_changed = AtomicBool::new(false);
+        let lineages = Lineages::new(lineages);
         let revocations_read = AtomicU64::new(0);
         Self {
             connection,
@@ -83,7 +77,6 @@ impl CommandClient {
             settings,
             sharded,
             lineages,
-            lineage_changed,
             revocations_read,
         }
     }
@@ -105,14 +98,16 @@ impl CommandClient {
         &self.reads
     }
 
+    /// Nobody may read a log for hours, and a Redis with a `timeout` closes what is quiet.
+    pub(super) async fn keep_reads_open(&self) -> Result<(), Error> {
+        let free = (self.first_pages.available_permits(), self.long_logs.available_permits());
+        // Behind a long page a ping would wait for longer than it may.
+        if free == (FIRST_PAGES, LONG_LOGS) { self.reads.touch().await } else { Ok(()) }
+    }
+
     /// Whether one of its connections is lost.
     pub(super) fn is_lost(&self) -> bool {
         self.connection.closed().is_cancelled() || self.reads.closed().is_cancelled()
-    }
-
-    /// Whether it gave itself up because Redis' lineage changed.
-    pub(super) fn has_other_lineage(&self) -> bool {
-        self.lineage_changed.load(Ordering::Acquire)
     }
 
     fn place(&self) -> String {
@@ -148,26 +143,43 @@ impl CommandClient {
         args: Vec<Value>,
         timeout: Duration,
     ) -> Result<Vec<Value>, Fault> {
-        self.call_over(&self.connection, function, keys, args, timeout).await
+        let call = self.arguments(function, keys, args);
+        self.call_over(&self.connection, &keys[0], call, timeout).await
     }
 
-    async fn call_over(
-        &self,
-        connection: &Connection,
-        function: &str,
-        keys: &[String],
-        args: Vec<Value>,
-        timeout: Duration,
-    ) -> Result<Vec<Value>, Fault> {
+    /// What FCALL takes.
+    pub(super) fn arguments(&self, function: &str, keys: &[String], args: Vec<Value>) -> Vec<Value> {
         let mut list: Vec<Value> = vec![self.keys.function(function).into(), (keys.len() as i64).into()];
         list.extend(keys.iter().map(|key| key.as_str().into()));
         list.extend(args);
+        list
+    }
+
+    /// In a box, or the futures around it would be too deep for the compiler.
+    pub(super) fn call_over<'a>(
+        &'a self,
+        connection: &'a Connection,
+        key: &'a str,
+        call: Vec<Value>,
+        timeout: Duration,
+    ) -> BoxFuture<'a, Result<Vec<Value>, Fault>> {
+        Box::pin(async move {
+            let answer = self.retried(|| connection.command("FCALL", key, call.clone(), timeout)).await?;
+            Ok(match answer {
+                Value::Array(items) => items,
+                single => vec![single],
+            })
+        })
+    }
+
+    /// Calls a function; once more where the library was gone, which is loaded again.
+    pub(super) async fn retried<T, D>(&self, call: impl Fn() -> D) -> Result<T, Fault>
+    where
+        D: Future<Output = Result<T, Error>>,
+    {
         let mut reloaded = false;
         loop {
-            let answer = connection.command("FCALL", &keys[0], list.clone(), timeout).await;
-            match answer.map_err(Fault::from) {
-                Ok(Value::Array(items)) => return Ok(items),
-                Ok(single) => return Ok(vec![single]),
+            match call().await.map_err(Fault::from) {
                 Err(Fault::NoFunction) if !reloaded => {
                     self.reload().await?;
                     reloaded = true;
@@ -176,22 +188,9 @@ impl CommandClient {
                     self.connection.fail(format!("connected to a replica ({text})"));
                     return Err(Fault::Replica(text));
                 }
-                Err(fault) => return Err(fault),
+                answered => return answered,
             }
         }
-    }
-
-    /// Reads the lineage of an answer. One that is not known ends the client.
-    pub(super) fn lineage(&self, value: Value) -> Result<Lineage, Fault> {
-        let lineage = Lineage::new(&reply::text(value));
-        let known = self.lineages.contains(&lineage);
-        let strange = || [&self.connection, &self.reads].iter().any(|c| c.is_strangers(lineage.as_str()));
-        if known || strange() || mutant::is("lineage") {
-            return Ok(lineage);
-        }
-        self.lineage_changed.store(true, Ordering::Release);
-        self.connection.fail(LINEAGE_CHANGED);
-        Err(Fault::Away(LINEAGE_CHANGED.into()))
     }
 
     /// Publishes a recorded event.
@@ -236,10 +235,9 @@ impl CommandClient {
 
     /// Publishes a probe on `channel`. `Some`: Redis refuses writes, for this reason, and the probe went as a plain message.
     pub(super) async fn probe(&self, channel: &str, token: &str) -> Result<Option<String>, Fault> {
-        match self.call("probe", &[channel.to_owned()], vec![token.into()], PATIENCE).await {
-            Ok(answer) => {
-                let mut answer = answer.into_iter();
-                self.lineage(answer.next().unwrap_or(Value::Null))?;
+        let keys = [channel.to_owned()];
+        match self.call_told(&self.connection, "probe", &keys, vec![token.into()], PATIENCE).await {
+            Ok((_, mut answer)) => {
                 let mut number =
                     |skip| answer.nth(skip).map(reply::text).and_then(|text| text.parse::<u64>().ok());
                 let (version, generation) = (number(1), number(0).unwrap_or(0));
@@ -253,7 +251,7 @@ impl CommandClient {
                 Ok(None)
             }
             Err(Fault::NoWrites(text)) => {
-                let now = self.call("clock", &[channel.to_owned()], Vec::new(), PATIENCE).await?;
+                let now = self.call("clock", &keys, Vec::new(), PATIENCE).await?;
                 let now = now.into_iter().next().map(reply::text).unwrap_or_default();
                 let message = format!("{now} {token}");
                 self.send(channel, Bytes::from(message), PATIENCE).await?;
@@ -296,13 +294,12 @@ impl CommandClient {
         let apart = (&self.reads, bytes);
         let (reads, bytes) = if mutant::is("reads-apart") { (&self.connection, usize::MAX) } else { apart };
         let args: Vec<Value> = vec![after.to_string().into(), bytes.to_string().into()];
-        let answer = self.call_over(reads, "history", &keys, args, READ_PATIENCE).await;
+        let answer = self.call_told(reads, "history", &keys, args, READ_PATIENCE).await;
         if let Err(Fault::Away(text)) = &answer {
             // No probe runs over this connection, so this is where a dead one is noticed.
             self.reads.fail(format!("a page of a log did not come: {text}"));
         }
-        let mut answer = answer?.into_iter();
-        let lineage = self.lineage(answer.next().unwrap_or(Value::Null))?;
+        let (lineage, mut answer) = answer?;
         let top = match answer.nth(1) {
             // The log is gone: it begins anew, unless Redis is full.
             Some(Value::Null) => {

@@ -150,8 +150,8 @@ impl Connection {
             Error::new(ErrorKind::IO, format!("{server}: {}", connect_error.into_text()))
         })?;
         let answer = socket.send("INFO", vec!["replication".into()], PATIENCE).await?;
-        if let Some(lineage) = reply::info(&reply::text(answer), "master_replid") {
-            self.strangers.lock().unwrap_or_else(PoisonError::into_inner).push(lineage.to_owned());
+        if let Some(lineage) = lineage(Some(answer)) {
+            self.strangers.lock().unwrap_or_else(PoisonError::into_inner).push(lineage);
         }
         Ok(socket)
     }
@@ -170,6 +170,13 @@ impl Connection {
     /// The sockets to all servers.
     pub(super) fn sockets(&self) -> Vec<Arc<RedisSocket>> {
         self.sockets.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    /// Sends something to each server, so that none of them takes the connection for a forgotten one.
+    pub(super) async fn touch(&self) -> Result<(), Error> {
+        let sockets = self.sockets();
+        let pings = sockets.iter().map(|socket| socket.send("PING", Vec::new(), PATIENCE));
+        try_join_all(pings).await.map(drop)
     }
 
     /// Cancelled when the connection has shown trouble.
@@ -195,6 +202,34 @@ impl Connection {
         args: Vec<Value>,
         timeout: Duration,
     ) -> Result<Value, Error> {
+        let answers = self.routed(name, key, args, timeout, false).await?;
+        Ok(answers.into_iter().next_back().unwrap_or(Value::Null))
+    }
+
+    /// The same, with INFO directly before and behind it: the answers, and the lineage where both say the same.
+    pub(super) async fn command_with_lineage(
+        &self,
+        name: &'static str,
+        key: &str,
+        args: Vec<Value>,
+        timeout: Duration,
+    ) -> Result<(Value, Option<String>), Error> {
+        let answers = self.routed(name, key, args, timeout, true).await?;
+        let mut answers = answers.into_iter();
+        let behind = lineage(answers.next_back());
+        let answer = answers.next_back().unwrap_or(Value::Null);
+        Ok((answer, behind.filter(|lineage_behind| lineage(answers.next()).as_ref() == Some(lineage_behind))))
+    }
+
+    /// Sends a command to the master that has its key; the answers to all that was sent for it, in order.
+    async fn routed(
+        &self,
+        name: &'static str,
+        key: &str,
+        args: Vec<Value>,
+        timeout: Duration,
+        with_info: bool,
+    ) -> Result<Vec<Value>, Error> {
         let deadline = Instant::now() + timeout;
         let mut heir = None;
         let mut tries = 0;
@@ -208,12 +243,12 @@ impl Connection {
                 (None, None) => return Err(Error::new(ErrorKind::IO, "no master has this slot")),
             };
             let socket = self.socket(&server).await?;
-            let answer = if asking {
-                socket.send_asking(name, args.clone(), left).await
+            let answers = if asking || with_info {
+                socket.send_together(together(name, args.clone(), asking, with_info), left).await
             } else {
-                socket.send(name, args.clone(), left).await
+                socket.send(name, args.clone(), left).await.map(|answer| vec![answer])
             };
-            let Err(error) = answer else { return answer };
+            let Err(error) = answers else { return answers };
             let text = describe(&error);
             match redirect(&text, &server) {
                 Some(Redirect::Ask(slot, to)) if !mutant::is("ask") => {
@@ -285,6 +320,23 @@ impl Connection {
         }
         Err(last)
     }
+}
+
+/// A command with what must be sent with it: ASKING at a server that is about to get the slot, and INFO around both.
+fn together(
+    name: &'static str,
+    args: Vec<Value>,
+    asking: bool,
+    with_info: bool,
+) -> Vec<(&'static str, Vec<Value>)> {
+    let info = || with_info.then(|| ("INFO", vec!["replication".into()]));
+    let asking = asking.then(|| ("ASKING", Vec::new()));
+    info().into_iter().chain(asking).chain([(name, args)]).chain(info()).collect()
+}
+
+/// The lineage in an answer to INFO.
+fn lineage(answer: Option<Value>) -> Option<String> {
+    reply::info(&reply::text(answer?), "master_replid").map(str::to_owned)
 }
 
 /// Where a server is, for messages.

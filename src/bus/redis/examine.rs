@@ -16,6 +16,7 @@ use super::{
     connection::{Connection, PATIENCE, Purpose, SubscriptionChange},
     fault::{ConnectError, Fault, describe},
     fitness::{names, unfit},
+    foreign,
     library::{self, Loaded},
     reply, rights,
 };
@@ -80,10 +81,15 @@ async fn look(settings: &Settings, tasks: &Tasks, findings: &mut Vec<Finding>) -
         let info = reply::text(answer.map_err(|e| refused("server", e.into(), &place))?);
         server(&info, &target, &place, findings)?;
         findings.push(library_state(&commands, master.as_ref(), settings, &place).await?);
+        findings.extend(history(&commands, master.as_ref(), settings).await);
         memory(&info, findings);
+        findings.extend(clients(&info));
         findings.extend(writes(&commands, master.as_ref(), settings).await);
         persistence(&commands, master.as_ref(), &info, findings).await;
     }
+    let theirs = foreign::keys(&commands, settings, &place).await;
+    let theirs = theirs.map_err(|e| refused("keys", e.into(), &place))?;
+    findings.extend(theirs.map(|text| finding("keys", Weight::Bad, text)));
     findings.extend(sources(&commands, settings).await);
     let subscriber = commands.another(Purpose::Subscriptions).await.map_err(unreachable)?;
     let missing = rights::missing(&commands, &subscriber, settings).await;
@@ -159,6 +165,9 @@ async fn library_state(
                             or load it as an administrator with carillon redis-function --config FILE | redis-cli -x FUNCTION LOAD, with this node's FILE";
                 finding("library", Weight::Bad, text)
             }
+            Some(text) if text.contains("already exists") => {
+                finding("library", Weight::Bad, foreign::functions(settings, place, &text))
+            }
             Some(text) => refused("library", Fault::Refused(text), place),
         },
         Loaded::Different(what) => {
@@ -167,8 +176,24 @@ async fn library_state(
     })
 }
 
-/// Why this user cannot load a library. Redis looks at rights before it looks at the text: one that cannot be loaded tells
-/// them without loading anything.
+/// Whether functions may say whose history an answer is from; nothing where the library is not loaded.
+async fn history(
+    commands: &Connection,
+    master: Option<&fred::prelude::Server>,
+    settings: &Settings,
+) -> Option<Finding> {
+    let heads = Keys::new(&settings.prefix).function("heads");
+    let answer = commands.command_to(master, "FCALL", vec![heads.into(), 0.into(), "look".into()]).await;
+    let lineage = reply::items(answer.ok()?).into_iter().next().map(reply::text)?;
+    lineage.is_empty().then(|| {
+        let text = "functions may not use INFO here: nodes ask for it before and behind each call instead, which is as safe. Only \
+                    FCALL carillon_positions is refused: ask a node (GET /positions)";
+        finding("functions", Weight::Advice, text)
+    })
+}
+
+/// Why this user cannot load a library. Redis looks at rights, and whether there is one of this name, before it looks at the
+/// text: one that cannot be loaded tells them without loading anything.
 async fn cannot_load(
     commands: &Connection,
     master: Option<&fred::prelude::Server>,
@@ -177,7 +202,7 @@ async fn cannot_load(
     let broken = format!("#!lua name={}\n(", settings.prefix);
     let answer = commands.command_to(master, "FUNCTION", vec!["LOAD".into(), broken.into()]).await;
     let text = describe(&answer.err()?);
-    (text.starts_with("NOPERM") || text.contains("unknown command")).then_some(text)
+    ["NOPERM", "unknown command", "already exists"].iter().any(|words| text.contains(words)).then_some(text)
 }
 
 fn memory(info: &str, findings: &mut Vec<Finding>) {
@@ -193,6 +218,18 @@ fn memory(info: &str, findings: &mut Vec<Finding>) {
     });
 }
 
+/// Whether there is room for the connections of more nodes and publishers.
+fn clients(info: &str) -> Option<Finding> {
+    let number = |name| reply::info(info, name)?.parse::<u64>().ok();
+    let (connected, most) = (number("connected_clients")?, number("maxclients")?);
+    (connected * 10 >= most * 9).then(|| {
+        let text = format!(
+            "{connected} of {most} connections are in use (maxclients), and a node needs three: raise maxclients in redis.conf"
+        );
+        finding("clients", Weight::Advice, text)
+    })
+}
+
 /// What CONFIG GET tells, where this user may ask.
 async fn persistence(
     commands: &Connection,
@@ -201,7 +238,7 @@ async fn persistence(
     findings: &mut Vec<Finding>,
 ) {
     let field = |name| reply::info(info, name).unwrap_or_default();
-    let names = ["save", "client-output-buffer-limit", "min-replicas-to-write"];
+    let names = ["save", "client-output-buffer-limit", "min-replicas-to-write", "timeout"];
     let args = std::iter::once("GET").chain(names).map(Value::from).collect();
     let config = match commands.command_to(master, "CONFIG", args).await {
         Ok(Value::Map(map)) => map
@@ -229,6 +266,13 @@ async fn persistence(
         let text = "min-replicas-to-write is 0: a master that was cut off goes on accepting events that are lost in the \
                     failover. Set 1";
         findings.push(finding("replicas", Weight::Advice, text));
+    }
+    if !["", "0"].contains(&value("timeout")) {
+        let text = format!(
+            "timeout is {}: Redis closes connections that are quiet for so many seconds, those of publishers too. Set 0",
+            value("timeout")
+        );
+        findings.push(finding("timeout", Weight::Advice, text));
     }
     let limit = value("client-output-buffer-limit");
     let pubsub = limit.split_once("pubsub ").map_or("", |(_, rest)| rest);

@@ -92,6 +92,10 @@ impl ConnectError {
                 Self::Permanent(too_old(place, "older than 6, or hides HELLO"))
             }
             "ERR" if text.contains("unknown command") => Self::missing_command(&text, place),
+            "ERR" if text.contains("max number of clients") => Self::Transient(
+                "it has no connection left (maxclients): raise maxclients in redis.conf, or close connections that nobody needs"
+                    .into(),
+            ),
             "ERR" if text.contains("DB index") => Self::Permanent(format!(
                 "Redis at {place} has no database of that number: correct the one at the end of redis.url, or raise databases \
                  in redis.conf"

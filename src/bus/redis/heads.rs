@@ -1,6 +1,8 @@
 //! The ends of logs: many are asked for at once, and each has its own answer. A log that cannot be opened, or a key that may not be
 //! touched, is an error of that topic alone.
 
+use std::vec;
+
 use fred::types::Value;
 use futures_util::future::try_join_all;
 
@@ -9,7 +11,10 @@ use super::{
     connection::READ_PATIENCE,
     fault::Fault,
 };
-use crate::{bus::Head, protocol::Topic};
+use crate::{
+    bus::Head,
+    protocol::{Lineage, Topic},
+};
 
 /// Logs whose heads are asked for in one call.
 const HEADS: usize = 200;
@@ -32,12 +37,13 @@ impl CommandClient {
 
     pub(super) async fn some_heads(&self, topics: &[Topic]) -> Result<Vec<Result<Head, Fault>>, Fault> {
         let keys = topics.iter().map(|topic| self.keys().channel(topic)).collect::<Vec<_>>();
-        match self.call("open", &keys, Vec::new(), READ_PATIENCE).await {
-            Ok(answer) => self.tops(answer, topics.len(), &unreadable()),
+        let told = |function, args| self.call_told(self.connection(), function, &keys, args, READ_PATIENCE);
+        match told("open", Vec::new()).await {
+            Ok(answer) => Self::tops(answer, topics.len(), &unreadable()),
             // Redis is full: existing logs are read, and none is opened.
             Err(full @ Fault::NoWrites(_)) => {
-                let answer = self.call("heads", &keys, vec!["look".into()], READ_PATIENCE).await?;
-                self.tops(answer, topics.len(), &full)
+                let answer = told("heads", vec!["look".into()]).await?;
+                Self::tops(answer, topics.len(), &full)
             }
             // Redis does not say which key it refuses: each is asked for alone.
             Err(Fault::Refused(_)) if topics.len() > 1 => {
@@ -54,13 +60,10 @@ impl CommandClient {
 
     /// Reads the ends of `count` logs; `missing` is the error of one that is not there.
     fn tops(
-        &self,
-        answer: Vec<Value>,
+        (lineage, answer): (Lineage, vec::IntoIter<Value>),
         count: usize,
         missing: &Fault,
     ) -> Result<Vec<Result<Head, Fault>>, Fault> {
-        let mut answer = answer.into_iter();
-        let lineage = self.lineage(answer.next().unwrap_or(Value::Null))?;
         let head = |top: Value| {
             if top.is_null() {
                 return Err(missing.clone());

@@ -12,7 +12,7 @@ use tracing::{info, warn};
 use super::{
     connection::Connection,
     fault::{ConnectError, Fault},
-    reply,
+    foreign, reply,
 };
 use crate::{
     bus::{Settings, agreed::Agreed, keys::Keys},
@@ -22,13 +22,18 @@ use crate::{
 const SOURCE: &str = include_str!("../publish.lua");
 const CHECK: &str = include_str!("../check.lua");
 const FORGET: &str = include_str!("../forget.lua");
+const LOGS: &str = include_str!("../logs.lua");
 const NODES: &str = include_str!("../nodes.lua");
 const SOURCES: &str = include_str!("../sources.lua");
 
 /// The text of the library, as `FUNCTION LOAD` takes it.
 pub fn library(settings: &Settings) -> String {
     let mut text = SOURCE.replace("@CHECK@", CHECK.trim_end());
-    text = text.replace("@FORGET@", FORGET).replace("@NODES@", NODES).replace("@SOURCES@", SOURCES);
+    text = text
+        .replace("@LOGS@", LOGS)
+        .replace("@FORGET@", FORGET)
+        .replace("@NODES@", NODES)
+        .replace("@SOURCES@", SOURCES);
     text = text.replace("@PREFIX@", &settings.prefix);
     for (name, value) in baked(settings) {
         text = text.replace(&format!("@{}@", name.to_uppercase()), &value);
@@ -119,6 +124,7 @@ pub(super) async fn load(
     place: &str,
     strict: bool,
 ) -> Result<(), ConnectError> {
+    let mut said = String::new();
     // Another node may load it between our look and our try, and settings may have to be adopted first.
     for _ in 0..3 {
         let found = inspect(connection, master, settings).await;
@@ -150,15 +156,11 @@ pub(super) async fn load(
                 );
                 return Ok(());
             }
-            Err(Fault::Refused(text)) if text.contains("already exists") => {}
+            Err(Fault::Refused(text)) if text.contains("already exists") => said = text,
             Err(fault) => return Err(ConnectError::answered(fault, place)),
         }
     }
-    Err(ConnectError::Permanent(format!(
-        "Redis at {place} has a function library {0:?} that is not Carillon's: choose another redis.prefix, or remove it \
-         with FUNCTION DELETE {0}",
-        settings.prefix
-    )))
+    Err(ConnectError::Permanent(foreign::functions(settings, place, &said)))
 }
 
 fn compare(loaded: Vec<(String, String)>, settings: &Settings) -> Loaded {

@@ -6,7 +6,7 @@
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
-use fred::prelude::Server;
+use fred::prelude::{Error, Server};
 use futures_util::future::try_join_all;
 use tokio::{
     sync::watch,
@@ -17,12 +17,14 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::{
-    commands::{CommandClient, LINEAGE_CHANGED},
+    commands::CommandClient,
     connection::{Connection, PATIENCE, Purpose},
     fault::{ConnectError, Fault, describe, is_trouble},
     fitness::{names, unfit},
+    foreign,
     health_board::HealthBoard,
     library,
+    lineage::LINEAGE_CHANGED,
     reader::{ProbeToken, Reader},
     reply, rights,
     subscriptions::{Agreement, Subscriptions},
@@ -150,16 +152,19 @@ impl LinkSupervisor {
         }
     }
 
-    /// Rights that are missing stop a node that starts; one that has worked with them goes on and complains.
+    /// Rights that are missing, and what others have put under our names, stop a node that starts; one that has worked goes on
+    /// and complains.
     async fn check_rights(&self, commands: &Connection, subscriber: &Connection) -> Result<(), ConnectError> {
-        let missing = rights::missing(commands, subscriber, &self.settings).await;
-        let missing = missing.map_err(|error| ConnectError::Transient(describe(&error)))?;
-        let Some(connect_error) = missing.connect_error(&self.place) else { return Ok(()) };
-        if self.accepted {
-            warn!("{}", connect_error.into_text());
-            return Ok(());
+        let lost = |error: Error| ConnectError::Transient(describe(&error));
+        let missing = rights::missing(commands, subscriber, &self.settings).await.map_err(lost)?;
+        let theirs = foreign::keys(commands, &self.settings, &self.place).await.map_err(lost)?;
+        let trouble = missing.connect_error(&self.place).or(theirs.map(ConnectError::Permanent));
+        match trouble {
+            Some(trouble) if self.accepted => warn!("{}", trouble.into_text()),
+            Some(trouble) => return Err(trouble),
+            None => {}
         }
-        Err(connect_error)
+        Ok(())
     }
 
     async fn prove(&self, link: &mut Built) -> Result<(), ConnectError> {
@@ -356,6 +361,7 @@ impl LinkSupervisor {
 impl Built {
     /// One round of probes: published on every master and received back.
     async fn probe(&mut self, health_board: &HealthBoard) -> Result<(), Fault> {
+        self.commands.keep_reads_open().await?;
         self.round += 1;
         let (link, commands, round, count) = (self.number, &self.commands, self.round, self.probes.len());
         let asked = ProbeToken::moment();

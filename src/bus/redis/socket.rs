@@ -137,18 +137,18 @@ impl RedisSocket {
         }
     }
 
-    /// Sends a command to a server that is about to get the slot: with ASKING right before it.
-    pub(super) async fn send_asking(
+    /// Sends several commands with nothing in between. One answer for each, in order, or the first error.
+    pub(super) async fn send_together(
         &self,
-        name: &'static str,
-        args: Vec<Value>,
+        commands: Vec<(&'static str, Vec<Value>)>,
         timeout: Duration,
-    ) -> Result<Value, Error> {
-        let pipeline = self.client.pipeline();
-        let _: Value = pipeline.custom(custom("ASKING"), Vec::<Value>::new()).await?;
-        let _: Value = pipeline.custom(custom(name), args).await?;
-        let mut answers = self.all(&pipeline, timeout).await?;
-        answers.pop().unwrap_or_else(|| Err(Error::new(ErrorKind::Protocol, "no answer")))
+    ) -> Result<Vec<Value>, Error> {
+        let (pipeline, count) = (self.client.pipeline(), commands.len());
+        for (name, args) in commands {
+            let _: Value = pipeline.custom(custom(name), args).await?;
+        }
+        let answers = self.all(&pipeline, timeout).await?.into_iter().collect::<Result<Vec<_>, _>>()?;
+        if answers.len() == count { Ok(answers) } else { Err(missing_answers()) }
     }
 
     /// Sends the same command with each of several arguments, together. One answer for each, in order.
@@ -173,7 +173,7 @@ impl RedisSocket {
         }
         // Fred gives one error for a whole pipeline that was lost.
         let lost = answers.into_iter().find_map(Result::err);
-        Err(lost.unwrap_or_else(|| Error::new(ErrorKind::Protocol, "answers are missing")))
+        Err(lost.unwrap_or_else(missing_answers))
     }
 
     async fn all(
@@ -251,6 +251,10 @@ impl RedisSocket {
         let reply = self.send("PING", vec![nonce.clone().into()], PATIENCE).await?;
         Ok(reply.as_str().is_some_and(|text| *text == nonce))
     }
+}
+
+fn missing_answers() -> Error {
+    Error::new(ErrorKind::Protocol, "answers are missing")
 }
 
 fn client(config: Config, purpose: Purpose) -> Result<Client, Error> {
