@@ -1,7 +1,7 @@
 //! Commands to Redis: our functions, as calls. A client lives as long as the link that it was built with.
 //!
 //! Logs are read over a connection of their own, in pages, so that a long one never keeps a probe waiting.
-//! Which history an answer is from is looked at in `lineage`.
+//! Which history an answer is from is looked at in `lineage_calls`.
 
 use std::{
     collections::HashSet,

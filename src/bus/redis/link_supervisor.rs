@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::{
+    address::Address,
     commands::CommandClient,
     connection::{Connection, PATIENCE, Purpose},
     fault::{ConnectError, Fault, describe, is_trouble},
@@ -107,13 +108,13 @@ impl LinkSupervisor {
     /// Builds a link up to the probe that proves it, with which the reader has said `Up`.
     pub(super) async fn build(&mut self) -> Result<Built, ConnectError> {
         self.renew_access();
+        let address = Address::look(&self.access).await;
         let commands = Connection::open(self.access.clone(), Purpose::Commands, &self.tasks).await?;
         let masters = commands.masters();
         let mut lineages = HashSet::new();
         for master in &masters {
             lineages.insert(self.examine(&commands, master.as_ref()).await?);
-            let strict = !self.accepted;
-            library::load(&commands, master.as_ref(), &self.settings, &self.place, strict).await?;
+            library::load(&commands, master.as_ref(), &self.settings, &self.place, !self.accepted).await?;
         }
         self.arrivals.tell_adopted(&self.settings, &mut self.generation).await;
         let reads = Arc::new(commands.another(Purpose::Commands).await?);
@@ -134,6 +135,7 @@ impl LinkSupervisor {
         match self.prove(&mut link).await {
             Ok(()) => {
                 self.accepted = true;
+                address.watch(&link.commands, &self.tasks, self.settings.probe_interval);
                 Ok(link)
             }
             Err(connect_error) => {
@@ -158,8 +160,7 @@ impl LinkSupervisor {
         let lost = |error: Error| ConnectError::Transient(describe(&error));
         let missing = rights::missing(commands, subscriber, &self.settings).await.map_err(lost)?;
         let theirs = foreign::keys(commands, &self.settings, &self.place).await.map_err(lost)?;
-        let trouble = missing.connect_error(&self.place).or(theirs.map(ConnectError::Permanent));
-        match trouble {
+        match missing.connect_error(&self.place).or(theirs.map(ConnectError::Permanent)) {
             Some(trouble) if self.accepted => warn!("{}", trouble.into_text()),
             Some(trouble) => return Err(trouble),
             None => {}

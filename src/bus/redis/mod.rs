@@ -4,6 +4,7 @@
 //! folder uses the Redis client (fred).
 
 mod acl;
+mod address;
 mod commands;
 mod connection;
 mod ending;
@@ -17,6 +18,7 @@ mod layout;
 mod ledger;
 mod library;
 mod lineage;
+mod lineage_calls;
 mod link_supervisor;
 mod messages;
 mod pages;
