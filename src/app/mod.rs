@@ -1,7 +1,7 @@
-//! A node, put together: the only place that knows every room and wires one to the other.
+//! Puts a node together: the only place that uses all other modules.
 //!
-//! [`run`] takes a configuration and two listeners, and comes back when the node is drained. Decisions live in the
-//! rooms; here is only their order.
+//! [`run`] takes a configuration and two listeners, and comes back when the node is drained. It decides nothing but the order in which
+//! things start and stop.
 
 mod rotation;
 pub mod wiring;

@@ -27,8 +27,8 @@ fn look(files: &BTreeMap<String, PathBuf>) -> BTreeMap<&str, FileDigest> {
     files.iter().map(|(key, path)| (key.as_str(), content(path))).collect()
 }
 
-/// SIGHUP from now on, which would end the process otherwise: asked for before anything else is begun, and by nodes that
-/// have nothing to read again too. `None` where signals cannot be had; then looking does.
+/// Catches SIGHUP, which would otherwise end the process. Called first of all, also by nodes that have nothing to read again. `None`:
+/// signals cannot be had, and only the regular looks at the files remain.
 pub(super) fn hangups() -> Option<Signal> {
     signal(SignalKind::hangup()).ok()
 }

@@ -112,7 +112,7 @@ pub(crate) fn limits(config: &Config) -> Limits {
     }
 }
 
-/// Files that a node needs besides those of its visitors.
+/// File descriptors that a node needs besides those of its connections.
 const OWN_FILES: usize = 64;
 
 pub(crate) fn connections(config: &Config) -> Arc<http::Connections> {

@@ -11,7 +11,7 @@ use super::Settings;
 
 /// The settings of a library with a higher generation than this node's configuration.
 #[derive(Debug)]
-pub(super) struct Agreed {
+pub(super) struct AdoptedSettings {
     /// Its generation.
     pub(super) generation: u64,
     /// How long its logs live after the last event or follower.
@@ -24,11 +24,11 @@ pub(super) struct Agreed {
 
 /// The adopted settings, if there are any. Clones share them.
 #[derive(Debug, Clone, Default)]
-pub struct Adopted(Arc<ArcSwapOption<Agreed>>);
+pub struct Adopted(Arc<ArcSwapOption<AdoptedSettings>>);
 
 impl Adopted {
     /// Adopts these settings.
-    pub(super) fn set(&self, agreed: Agreed) {
+    pub(super) fn set(&self, agreed: AdoptedSettings) {
         self.0.store(Some(Arc::new(agreed)));
     }
 
@@ -37,7 +37,7 @@ impl Adopted {
         self.0.load().as_ref()?.baked.get(name).cloned()
     }
 
-    fn get<T>(&self, of: impl Fn(&Agreed) -> T) -> Option<T> {
+    fn get<T>(&self, of: impl Fn(&AdoptedSettings) -> T) -> Option<T> {
         self.0.load().as_deref().map(of)
     }
 }

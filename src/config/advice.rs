@@ -1,5 +1,5 @@
-//! What is allowed and rarely meant: settings with which a node starts, and which leave a door open. Each is told by
-//! `config check` and when a node starts.
+//! Warnings: settings that are allowed but rarely meant, most of them because they leave a door open. `config check` prints them, and
+//! so does a node when it starts.
 
 use ipnet::IpNet;
 use url::{Host, Url};

@@ -1,7 +1,7 @@
-//! What a message claims that a session was told, and how it is held back to less.
+//! What a message claims that a session was told, and how that is taken back.
 //!
-//! A message that waits behind events says that they were told: by its `at`, and by positions beyond them. When they are
-//! dropped, it must not say so any more.
+//! A message that waits behind events claims by its `at` and its positions that they were told. When these events are dropped, the
+//! claim must be reduced.
 
 use std::collections::BTreeSet;
 
@@ -23,7 +23,7 @@ impl NodeMessage {
         }
     }
 
-    /// Whether it says that everything followed is delivered, which it is not where an event before it was dropped.
+    /// Whether it is a `status` with `live:true`, which is not true if an event before it was dropped.
     pub fn says_live(&self) -> bool {
         matches!(self, Self::Status { live: true, .. })
     }

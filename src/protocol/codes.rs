@@ -48,7 +48,7 @@ impl CloseCode {
     ];
 }
 
-/// Why topics must be refetched. In the order in which the first that holds is given.
+/// Why topics must be refetched. If several reasons hold, the first in this order is given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Reason {

@@ -39,7 +39,7 @@ impl Late {
         self.digest == 0
     }
 
-    /// Which sources these are, whatever since; 0: none.
+    /// A hash of which sources these are, whatever their times; 0: none.
     pub fn digest(&self) -> u32 {
         self.digest
     }

@@ -50,7 +50,7 @@ impl Naming {
         if key.len() > MAX_KEY_BYTES { Err(NameError::Long(key.len())) } else { Ok(key) }
     }
 
-    /// What is said of a key's one spelling, after those words.
+    /// How a key is spelled: it continues the words "keys have one spelling".
     pub(super) fn spelling(self) -> &'static str {
         match self {
             Self::Exact => "",

@@ -6,8 +6,8 @@ use std::fmt;
 
 /// Names that are kept: more live events than this between two proofs are told by `resync`.
 const MOST: usize = 24;
-/// How long a name is kept after the last proof before its event, ms of Redis' clock: by then every node has had a proof after it,
-/// or has lost its link.
+/// How long a name is kept after the last proof before its event, ms of Redis' clock. By then every node has had a later proof, or has
+/// lost its link.
 const KEPT: u64 = 40_000;
 
 /// The live events that a client has had lately.
@@ -15,7 +15,7 @@ const KEPT: u64 = 40_000;
 pub struct Passed {
     /// Digest, and the last proof before it, ms of Redis' clock.
     names: Vec<(u64, u64)>,
-    /// Up to which proof events are missing here; 0: none are.
+    /// Events up to this proof are not all named here, ms of Redis' clock; 0: all are.
     unnamed: u64,
 }
 
@@ -37,8 +37,8 @@ impl Passed {
         }
     }
 
-    /// The last proof before the client had the first event of this digest, `Some(None)` where it had none; `None` where it
-    /// cannot be told. One event may have two names: a session that hops while it is on its way has it from both nodes.
+    /// The last proof before the first event of this digest that the client had; `Some(None)`: it had none; `None`: unknown. An event
+    /// may be named twice, if a session changed nodes while the event was on its way.
     pub fn since(&self, digest: u64) -> Option<Option<u64>> {
         let named = self.names.iter().filter(|(name, _)| *name == digest).map(|(_, at)| *at);
         (self.unnamed == 0).then_some(named.min())
@@ -49,8 +49,8 @@ impl Passed {
         self.names.is_empty() && self.unnamed == 0
     }
 
-    /// As text, where there is anything to say to who was told everything up to `at`; without names where they take more
-    /// than `most` bytes.
+    /// As text, for a client that was told everything up to `at`; `None` if there is nothing to say. Names that need more than `most`
+    /// bytes are left out.
     pub fn text(&self, at: u64, most: usize) -> Option<String> {
         let mut passed = self.clone();
         passed.forget_before(at);

@@ -1,8 +1,8 @@
-//! Revocations: whose sessions an operator has closed or told to renew, and what proves somebody in spite of it.
+//! Revocations: whose sessions an operator has closed or told to renew, and whether a proof (a token, or an answer of the CMS) still
+//! counts.
 //!
-//! One [`Revocations`] is shared by everybody on a node who lets somebody in: the doors look early, the relay looks last,
-//! in its one order. It numbers what it learns, so that an answer of the CMS that was asked for before a revocation
-//! became known counts as older, whatever the clocks say.
+//! A node has one [`Revocations`]. `auth` looks into it first, and the relay last, in its one order. What is learned is numbered, so
+//! that an answer of the CMS counts as older than a revocation that became known after the question, whatever the clocks say.
 
 use std::{
     collections::HashMap,
@@ -26,7 +26,7 @@ pub const MAX_NAME: usize = 256;
 /// What happens to whom it concerns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
-    /// Sessions are closed, and what proved them opens no door any more.
+    /// Sessions are closed, and their tokens are refused from now on.
     Disconnect,
     /// Rights have changed: sessions go on with what is issued from now on.
     Refresh,
@@ -97,7 +97,7 @@ impl Whom {
     /// What is compared.
     fn key(&self, naming: Naming) -> Self {
         match self {
-            // Whom nobody can be called like, nobody is compared with.
+            // No editor can have this name: it matches nobody.
             Self::User(name) => Self::User(naming.key(name).unwrap_or_default()),
             other => other.clone(),
         }
@@ -109,7 +109,7 @@ impl Whom {
 pub enum Made {
     /// Whoever signed the token says so: seconds since 1970 by their clock.
     At(u64),
-    /// This node asked somebody, or nobody had to be asked.
+    /// This node asked the CMS, or no proof was needed.
     Asked {
         /// What was known then: [`Revocations::latest`].
         known: u64,
@@ -154,7 +154,7 @@ struct Known {
     /// How many were known with it.
     number: u64,
     heard: Heard,
-    /// Seconds of the half minute after the order in which tokens claim to be issued that were here before: one bit each.
+    /// One bit for each second of the half minute after the order, set if a token that was here before claims to be issued in it.
     ahead: AtomicU32,
 }
 
@@ -202,7 +202,7 @@ struct Store {
     number: u64,
 }
 
-/// What a node finds when it holds what it knows against what Redis keeps.
+/// How what a node knows differs from what Redis keeps.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Comparison {
     /// What this node has yet to learn.
@@ -263,7 +263,7 @@ impl Revocations {
         is_emptied || (change != read && !mutant::is("lost-order"))
     }
 
-    /// Holds what Redis keeps against what is known here.
+    /// Compares what Redis keeps with what is known here.
     pub fn compare(&self, kept: &[Revocation]) -> Comparison {
         let is_kept = |mine: &Revocation| {
             let same = |theirs: &Revocation| {

@@ -102,7 +102,7 @@ impl Areas {
         Ok(areas)
     }
 
-    /// The same areas, in whose private ones editors are named so.
+    /// The same areas, with this naming of editors in the private ones.
     #[must_use]
     pub fn with_naming(self, naming: Naming) -> Self {
         Self { naming, ..self }
@@ -113,7 +113,7 @@ impl Areas {
         self.naming
     }
 
-    /// Other areas take the place of these, in all clones. What was recorded only stays so where it is still there.
+    /// Replaces the areas, in all clones. Areas that were recorded only and still exist stay so.
     pub fn adopt<S: Into<String>>(
         &self,
         names: impl IntoIterator<Item = S>,

@@ -6,7 +6,7 @@
 use std::time::Instant;
 
 use super::{
-    handed::Handed,
+    area_progress::AreaProgress,
     log::{Log, LogEntry, Resumed, drop_strays},
     question::Stamp,
 };
@@ -85,7 +85,7 @@ pub struct Feed {
     state: FeedState,
     log: Log,
     /// What followers of the whole area (`area:*`) were handed of it.
-    handed: Handed,
+    handed: AreaProgress,
     held: Vec<LogEntry>,
     /// The last message for which there was no room among the held ones.
     unheld: Option<EntryId>,
@@ -111,7 +111,7 @@ impl Feed {
         Self {
             state: FeedState::Opening,
             log: Log::unknown(longest),
-            handed: Handed::default(),
+            handed: AreaProgress::default(),
             held: Vec::new(),
             unheld: None,
             reading: None,
@@ -237,7 +237,7 @@ impl Feed {
     }
 
     /// What those who follow the whole area have of it.
-    pub(super) fn handed(&mut self) -> &mut Handed {
+    pub(super) fn handed(&mut self) -> &mut AreaProgress {
         &mut self.handed
     }
 

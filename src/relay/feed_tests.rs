@@ -7,7 +7,7 @@ use super::*;
 use crate::{
     protocol::{Areas, Lineage},
     relay::{
-        handed::Hand,
+        area_progress::AreaVerdict,
         question::{Question, Questions},
     },
 };
@@ -160,7 +160,7 @@ fn a_message_of_an_earlier_log_proves_nothing_about_the_wire() {
 #[test]
 fn where_a_log_was_trimmed_what_was_handed_on_does_not_come_again_by_the_wire() {
     let mut feed = started(5);
-    assert_eq!(feed.handed().by_read(id(7, 6)), Hand::Gap, "5 may be on its way");
+    assert_eq!(feed.handed().by_read(id(7, 6)), AreaVerdict::Gap, "5 may be on its way");
     feed.doubt();
     assert!(matches!(feed.compare(&head(12), Some(id(7, 5)), stamp()), Arrival::Read(_)));
     let (_, verdict) = read(&mut feed, 5, history(12, 2, 5, &[]));

@@ -14,8 +14,8 @@ use rustc_hash::FxHashMap;
 
 pub(super) use self::opening::Opened;
 use super::{
+    area_progress::{AreaVerdict, EarlyProgress},
     feed::{Arrival, Feed, FeedState},
-    handed::{Hand, HandedEarly},
     log::{LogEntry, Resumed},
     question::{Question, Questions, Stamp},
 };
@@ -77,7 +77,7 @@ pub(super) struct Feeds {
     wanted: BTreeMap<RoomId, Wanted>,
     reads: BTreeSet<Stamp>,
     /// What the wire may still bring of topics that have no feed any more.
-    early: HandedEarly,
+    early: EarlyProgress,
     /// Bytes of frames, counted now and then.
     kept: usize,
     /// `log.length`.
@@ -96,7 +96,7 @@ impl Feeds {
             failed: BTreeMap::new(),
             wanted: BTreeMap::new(),
             reads: BTreeSet::new(),
-            early: HandedEarly::default(),
+            early: EarlyProgress::default(),
             kept: 0,
             longest,
             lineage: None,
@@ -201,8 +201,8 @@ impl Feeds {
     }
 
     /// What is done for followers of the whole area with an entry that a read has brought.
-    pub(super) fn hand(&mut self, room: RoomId, id: EntryId) -> Hand {
-        self.by_room.get_mut(&room).map_or(Hand::Nothing, |feed| feed.handed().by_read(id))
+    pub(super) fn hand(&mut self, room: RoomId, id: EntryId) -> AreaVerdict {
+        self.by_room.get_mut(&room).map_or(AreaVerdict::Nothing, |feed| feed.handed().by_read(id))
     }
 
     /// Whether the room's head was compared over this link: then its log is the one whose messages come.

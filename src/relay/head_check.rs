@@ -35,7 +35,7 @@ struct Suspect {
 
 /// What a head says about a live feed.
 #[derive(Debug, PartialEq, Eq)]
-enum Shown {
+enum HeadVerdict {
     Nothing,
     /// The log was replaced by this one.
     Replaced,
@@ -112,11 +112,11 @@ impl HeadCheck {
             // Of another lineage: the bus sees it too, and interrupts the link.
             let Some(mine) = feed.head().filter(|mine| mine.lineage == head.lineage) else { continue };
             match compare(mine.top, asked, head.top) {
-                Shown::Replaced => replaced.push((room, head)),
-                Shown::Ahead => {
+                HeadVerdict::Replaced => replaced.push((room, head)),
+                HeadVerdict::Ahead => {
                     self.suspects.push(Suspect { topic: place.topic, top: head.top, proofs: 0 });
                 }
-                Shown::Nothing => {}
+                HeadVerdict::Nothing => {}
             }
         }
         replaced
@@ -143,17 +143,17 @@ impl HeadCheck {
 }
 
 /// `mine`: where the feed is; `asked`: where it was when the head was asked for.
-fn compare(mine: EntryId, asked: EntryId, head: EntryId) -> Shown {
+fn compare(mine: EntryId, asked: EntryId, head: EntryId) -> HeadVerdict {
     // An earlier epoch: the log was opened anew by a Redis whose clock is behind.
     let replaced = head.epoch > mine.epoch
         || (head.epoch < asked.epoch && mine.epoch == asked.epoch)
         || (head.epoch == asked.epoch && mine.epoch == asked.epoch && head.seq < asked.seq);
     if replaced {
-        Shown::Replaced
+        HeadVerdict::Replaced
     } else if head.epoch == mine.epoch && head.seq > mine.seq {
-        Shown::Ahead
+        HeadVerdict::Ahead
     } else {
-        Shown::Nothing
+        HeadVerdict::Nothing
     }
 }
 
@@ -179,16 +179,16 @@ mod tests {
     #[test]
     fn a_head_shows_what_became_of_its_log() {
         let id = |epoch, seq| EntryId { epoch, seq };
-        assert_eq!(compare(id(5, 9), id(5, 9), id(5, 9)), Shown::Nothing);
-        assert_eq!(compare(id(5, 12), id(5, 9), id(5, 10)), Shown::Nothing, "merely older");
-        assert_eq!(compare(id(5, 9), id(5, 9), id(5, 11)), Shown::Ahead);
-        assert_eq!(compare(id(5, 9), id(5, 9), id(6, 0)), Shown::Replaced);
-        assert_eq!(compare(id(5, 9), id(5, 9), id(5, 8)), Shown::Replaced, "it went back");
-        assert_eq!(compare(id(5, 9), id(5, 9), id(4, 1)), Shown::Replaced, "a clock that is behind");
-        assert_eq!(compare(id(6, 2), id(5, 9), id(5, 9)), Shown::Nothing, "of the log before");
+        assert_eq!(compare(id(5, 9), id(5, 9), id(5, 9)), HeadVerdict::Nothing);
+        assert_eq!(compare(id(5, 12), id(5, 9), id(5, 10)), HeadVerdict::Nothing, "merely older");
+        assert_eq!(compare(id(5, 9), id(5, 9), id(5, 11)), HeadVerdict::Ahead);
+        assert_eq!(compare(id(5, 9), id(5, 9), id(6, 0)), HeadVerdict::Replaced);
+        assert_eq!(compare(id(5, 9), id(5, 9), id(5, 8)), HeadVerdict::Replaced, "it went back");
+        assert_eq!(compare(id(5, 9), id(5, 9), id(4, 1)), HeadVerdict::Replaced, "a clock that is behind");
+        assert_eq!(compare(id(6, 2), id(5, 9), id(5, 9)), HeadVerdict::Nothing, "of the log before");
         assert_eq!(
             compare(id(6, 2), id(5, 9), id(5, 3)),
-            Shown::Nothing,
+            HeadVerdict::Nothing,
             "of the log before, replaced since"
         );
     }

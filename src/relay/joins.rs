@@ -39,7 +39,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The parts that a join touches.
 #[derive(Debug)]
-pub(super) struct Around<'a> {
+pub(super) struct JoinContext<'a> {
     pub(super) hub: &'a mut Hub,
     pub(super) feeds: &'a mut Feeds,
     pub(super) link: &'a Link,
@@ -99,13 +99,13 @@ impl Joins {
     }
 
     /// Tries a join: it is finished, or left waiting for the first thing that is not ready.
-    pub(super) fn attempt(&mut self, id: u64, around: &mut Around<'_>) -> Attempt {
+    pub(super) fn attempt(&mut self, id: u64, around: &mut JoinContext<'_>) -> Attempt {
         let attempt = self.try_to_finish(id, around);
         verdicts::count(attempt.name());
         attempt
     }
 
-    fn try_to_finish(&mut self, id: u64, around: &mut Around<'_>) -> Attempt {
+    fn try_to_finish(&mut self, id: u64, around: &mut JoinContext<'_>) -> Attempt {
         let Some(join) = self.by_id.get_mut(&id) else { return Attempt::Gone };
         let Some(member) = join.member(around.hub) else {
             self.by_id.remove(&id);
@@ -149,7 +149,7 @@ impl Joins {
     }
 
     /// Puts a member in step in all rooms of a join that are ready, and answers it; the others go on waiting.
-    fn finish(&mut self, id: u64, member: MemberId, around: &mut Around<'_>) {
+    fn finish(&mut self, id: u64, member: MemberId, around: &mut JoinContext<'_>) {
         let Some(mut join) = self.by_id.remove(&id) else { return };
         let (ready, later, lacks_marks) = join.take_requests(id as u32, member, around.hub, around.feeds);
         let (mut positions, mut replays, mut live_events) = (Vec::new(), Vec::new(), Vec::new());
@@ -220,7 +220,7 @@ impl Joins {
     }
 
     /// Answers joins that have waited too long, with what is ready.
-    pub(super) fn give_up(&mut self, now: Instant, around: &mut Around<'_>) {
+    pub(super) fn give_up(&mut self, now: Instant, around: &mut JoinContext<'_>) {
         if !around.link.is_settled() {
             return self.answer_without_redis(around, |join| join.is_overdue(now));
         }
@@ -235,11 +235,11 @@ impl Joins {
     }
 
     /// While Redis is away nobody waits for an answer.
-    pub(super) fn answer_all_without_redis(&mut self, around: &mut Around<'_>) {
+    pub(super) fn answer_all_without_redis(&mut self, around: &mut JoinContext<'_>) {
         self.answer_without_redis(around, |_| true);
     }
 
-    fn answer_without_redis(&mut self, around: &mut Around<'_>, due: impl Fn(&Join) -> bool) {
+    fn answer_without_redis(&mut self, around: &mut JoinContext<'_>, due: impl Fn(&Join) -> bool) {
         for join in self.by_id.values_mut().filter(|join| !join.is_given() && due(join)) {
             let Some(member) = join.member(around.hub) else { continue };
             let at = join.resume_at().unwrap_or_else(|| around.hub.at_of(member, around.link.at()));
@@ -321,7 +321,7 @@ fn welcomed(member: MemberId, live: bool, hub: &mut Hub) {
     }
 }
 
-fn known_position(member: MemberId, room: RoomId, around: &Around<'_>) -> Option<(Topic, Position)> {
+fn known_position(member: MemberId, room: RoomId, around: &JoinContext<'_>) -> Option<(Topic, Position)> {
     let Some(Subject::Topic(topic)) = around.hub.subject(room) else { return None };
     if around.hub.standing(member, room) != Some(Standing::InStep) {
         return None;

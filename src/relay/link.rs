@@ -25,7 +25,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(4);
 
 /// The look at heads and marks that is under way.
 #[derive(Debug)]
-struct Looking {
+struct LookUnderWay {
     stamp: Stamp,
     /// It is the first look after the link came back.
     whole: bool,
@@ -35,7 +35,7 @@ struct Looking {
 
 /// What a look was about, once it is answered.
 #[derive(Debug)]
-pub(super) struct Looked {
+pub(super) struct LookDone {
     /// Whether it was the first look after the link came back.
     pub(super) whole: bool,
     /// Whole areas that were in doubt.
@@ -54,7 +54,7 @@ pub(super) struct Link {
     proof: Option<u64>,
     /// Since when `live` is as it is, ms since 1970.
     since: u64,
-    looking: Option<Looking>,
+    looking: Option<LookUnderWay>,
     /// The first look after the link came back is still to be made.
     whole: bool,
     /// Rooms whose heads are to be compared.
@@ -183,13 +183,13 @@ impl Link {
             }
         }
         let stamp = questions.ask(Question::Look { places, renew });
-        self.looking = Some(Looking { stamp, whole: self.whole, areas });
+        self.looking = Some(LookUnderWay { stamp, whole: self.whole, areas });
     }
 
     /// A look is answered; `None` where it was asked over a link that is lost.
-    pub(super) fn looked(&mut self, stamp: Stamp) -> Option<Looked> {
+    pub(super) fn looked(&mut self, stamp: Stamp) -> Option<LookDone> {
         let looking = self.looking.take_if(|looking| looking.stamp == stamp)?;
-        Some(Looked { whole: looking.whole, areas: looking.areas })
+        Some(LookDone { whole: looking.whole, areas: looking.areas })
     }
 
     /// Everything that was in doubt when the link came back was looked at.

@@ -5,10 +5,10 @@
 //! happen in one order and need no locks. Sessions talk to it through [`Relay`], and get every answer through their
 //! outbox, in order with the events.
 
+mod area_progress;
 mod deliveries;
 pub mod feed;
 mod feeds;
-mod handed;
 mod head_check;
 mod interest;
 mod join;
@@ -42,7 +42,7 @@ pub use self::{
     join::Attempt,
     log::{LogEntry, Resumed},
     marks::{KnownMarks, to_renew},
-    question::{Answer, FeedPlace, Now, Out, Question, Stamp, SwitchInput},
+    question::{Answer, FeedPlace, Now, Question, Stamp, SwitchInput, TurnOutput},
     sources::{KnownSources, SourceState},
     switch::{BATCH, Switch},
 };

@@ -133,7 +133,7 @@ pub enum Answer {
 
 /// What a turn of the switch leaves to do.
 #[derive(Debug, Default)]
-pub struct Out {
+pub struct TurnOutput {
     /// To be asked of the bus, in this order, without waiting for one before the next.
     pub questions: Vec<(Stamp, Question)>,
     /// Why the node must stop.

@@ -14,11 +14,11 @@ use crate::{
 
 /// What is revoked, looked at where sessions are taken in.
 #[derive(Debug)]
-pub(super) struct LastLook {
+pub(super) struct RevocationCheck {
     known: Revocations,
 }
 
-impl LastLook {
+impl RevocationCheck {
     /// `known`: what is revoked, the node's one list.
     pub(super) fn new(known: Revocations) -> Self {
         Self { known }

@@ -17,12 +17,12 @@ use super::{
     feeds::Feeds,
     head_check::HeadCheck,
     interest::Interest,
-    joins::{Around, Joins},
+    joins::{JoinContext, Joins},
     link::Link,
     marks::{KnownMarks, LiveMarks},
-    question::{Now, Out, Questions, SwitchInput},
+    question::{Now, Questions, SwitchInput, TurnOutput},
     resyncs::PendingResyncs,
-    revocations::LastLook,
+    revocations::RevocationCheck,
     sources::{KnownSources, LateSources},
     status, verdicts,
 };
@@ -80,7 +80,7 @@ pub struct Switch {
     marks: LiveMarks,
     resyncs: PendingResyncs,
     head_check: HeadCheck,
-    last_look: LastLook,
+    last_look: RevocationCheck,
     sources: LateSources,
     deliveries: Deliveries,
     turn: Turn,
@@ -98,7 +98,7 @@ impl Switch {
             marks: LiveMarks::default(),
             resyncs: PendingResyncs::new(settings.refetches_per_second),
             head_check: HeadCheck::new(settings.log_ttl, now.instant),
-            last_look: LastLook::new(settings.revocations),
+            last_look: RevocationCheck::new(settings.revocations),
             sources: LateSources::new(settings.forget_sources, metrics.clone(), now.instant),
             deliveries: Deliveries::new(settings.traces, metrics.clone(), now),
             turn: Turn {
@@ -125,7 +125,7 @@ impl Switch {
     }
 
     /// Ends the turn: sends what is owed, and says what is left to do.
-    pub fn end_turn(&mut self, now: Now) -> Out {
+    pub fn end_turn(&mut self, now: Now) -> TurnOutput {
         self.turn.now = now;
         self.deliveries.end();
         if self.link.is_about_to_live(&self.feeds) {
@@ -139,7 +139,7 @@ impl Switch {
         self.joins.ask(&self.link, &mut self.turn.questions);
         self.turn.metrics.history_reads.inc_by(self.feeds.ask(&mut self.turn.questions));
         self.resyncs.pay_all(&mut self.hub, &self.feeds, &self.link, &self.turn.metrics);
-        Out { questions: self.turn.questions.take(), fatal: self.turn.fatal.take() }
+        TurnOutput { questions: self.turn.questions.take(), fatal: self.turn.fatal.take() }
     }
 
     /// The last proof that everything was handed over, ms of Redis' clock; 0 before the first.
@@ -240,8 +240,8 @@ impl Switch {
         self.wake(room);
     }
 
-    fn with_joins<R>(&mut self, act: impl FnOnce(&mut Joins, &mut Around<'_>) -> R) -> R {
-        let mut around = Around {
+    fn with_joins<R>(&mut self, act: impl FnOnce(&mut Joins, &mut JoinContext<'_>) -> R) -> R {
+        let mut around = JoinContext {
             hub: &mut self.hub,
             feeds: &mut self.feeds,
             link: &self.link,

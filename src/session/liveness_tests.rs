@@ -3,7 +3,7 @@
 use super::*;
 use crate::session::{
     Cursor, CursorPlace,
-    sse::text::{Chunks, Text},
+    sse::text::{SseChunks, SseText},
 };
 
 const BEAT: Duration = Duration::from_secs(25);
@@ -104,7 +104,7 @@ fn a_stream_that_is_not_read_ends_after_two_heartbeats() {
     assert!(liveness.take(TaskRequest::Beat), "its task says it");
     assert_eq!(liveness.due(50_999, 0, BEAT), None, "nothing is heard on a stream");
     assert_eq!(liveness.due(200_000, 0, BEAT), Some(Due::Beat), "and nobody minds");
-    let framing = Box::new(Chunks(Text { cursor: Cursor::default(), place: CursorPlace::Query }));
+    let framing = Box::new(SseChunks(SseText { cursor: Cursor::default(), place: CursorPlace::Query }));
     // It has no socket yet, so it writes nothing: as if the socket took nothing.
     let liveness = SessionLiveness::new(Transport::Sse, Outbox::promised(framing, 1), 1000);
     liveness.open();

@@ -93,7 +93,7 @@ pub enum Output {
 #[derive(Debug)]
 pub struct Machine {
     policy: Arc<SessionPolicy>,
-    way: Way,
+    bounds: SessionBounds,
     phase: Phase,
     allowance: Allowance,
     /// The name of the session that goes on.
@@ -102,10 +102,10 @@ pub struct Machine {
 
 /// What bounds what a session can follow, besides its grant.
 #[derive(Debug, Clone, Copy)]
-struct Way {
+struct SessionBounds {
     transport: Transport,
     /// Whether the positions of all that is followed must fit into a cursor.
-    bounded: bool,
+    by_cursor: bool,
 }
 
 #[derive(Debug)]
@@ -129,8 +129,8 @@ struct Open {
 impl Machine {
     /// A session of whoever the handshake proved.
     pub fn new(policy: Arc<SessionPolicy>, transport: Transport, identity: Option<Box<Identity>>) -> Self {
-        let way = Way { transport, bounded: transport != Transport::WebSocket };
-        Self { policy, way, phase: Phase::New(identity), allowance: Allowance::default(), name: None }
+        let bounds = SessionBounds { transport, by_cursor: transport != Transport::WebSocket };
+        Self { policy, bounds, phase: Phase::New(identity), allowance: Allowance::default(), name: None }
     }
 
     /// It is one that was begun before, by this name.
@@ -143,7 +143,7 @@ impl Machine {
     /// The client brings its cursor back there: in a body there is room for all positions.
     #[must_use]
     pub fn with_cursor_in(mut self, place: CursorPlace) -> Self {
-        self.way.bounded &= place == CursorPlace::Query;
+        self.bounds.by_cursor &= place == CursorPlace::Query;
         self
     }
 
@@ -190,7 +190,7 @@ impl Machine {
             (Phase::New(_), _) => self.end(CloseCode::BadMessage, "the first message must be connect", None),
             (_, ClientMessage::Connect(_)) => self.end(CloseCode::BadMessage, "a second connect", None),
             (Phase::Open(open), ClientMessage::Subscribe { topics, resume }) => {
-                vec![Output::Subscribe(open.follow(&policy, self.way, topics, resume))]
+                vec![Output::Subscribe(open.follow(&policy, self.bounds, topics, resume))]
             }
             (Phase::Open(open), ClientMessage::Unsubscribe { topics }) => open.leave(&policy, &topics),
             (Phase::Open(_), ClientMessage::Token { token }) => vec![Output::Check(token)],
@@ -259,7 +259,7 @@ impl Machine {
         let until = end(&identity, now);
         let (user, proof) = (identity.user, identity.proof);
         let mut open = Open { key: proof.user.clone(), grant: identity.grant, followed: Vec::new() };
-        let request = open.follow(&self.policy, self.way, connect.topics, connect.resume);
+        let request = open.follow(&self.policy, self.bounds, connect.topics, connect.resume);
         let welcome = Box::new(Welcome {
             session: self.name.take().map_or_else(new_name, Into::into),
             node: self.policy.node.clone(),
@@ -327,7 +327,7 @@ impl Open {
     fn follow(
         &mut self,
         policy: &SessionPolicy,
-        way: Way,
+        bounds: SessionBounds,
         topics: Vec<String>,
         resume: Option<Resume>,
     ) -> Request {
@@ -335,7 +335,7 @@ impl Open {
         let mut followed: FxHashSet<Subject> = self.followed.iter().cloned().collect();
         let mut asked = FxHashSet::default();
         for topic in topics {
-            match self.judge(policy, way, &topic, &followed) {
+            match self.judge(policy, bounds, &topic, &followed) {
                 Ok(subject) => {
                     if followed.insert(subject.clone()) {
                         self.followed.push(subject.clone());
@@ -355,13 +355,13 @@ impl Open {
     fn judge(
         &self,
         policy: &SessionPolicy,
-        way: Way,
+        bounds: SessionBounds,
         topic: &str,
         followed: &FxHashSet<Subject>,
     ) -> Result<Subject, RefusedCode> {
         let subject = Subject::parse(topic, &policy.areas).map_err(|_| RefusedCode::BadTopic)?;
         // A whole area has no positions, so that a poll could never tell what was missed between two.
-        if (policy.sharded || way.transport == Transport::Poll) && matches!(subject, Subject::Every(_)) {
+        if (policy.sharded || bounds.transport == Transport::Poll) && matches!(subject, Subject::Every(_)) {
             return Err(RefusedCode::BadTopic);
         }
         if !self.grant.allows(&subject, &policy.areas) {
@@ -370,7 +370,7 @@ impl Open {
         if followed.contains(&subject) {
             return Ok(subject);
         }
-        let fits = !way.bounded || cursor::has_room(&self.followed, &subject);
+        let fits = !bounds.by_cursor || cursor::has_room(&self.followed, &subject);
         if self.followed.len() >= policy.topics || !fits {
             return Err(RefusedCode::TooMany);
         }

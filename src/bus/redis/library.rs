@@ -15,7 +15,7 @@ use super::{
     foreign, reply,
 };
 use crate::{
-    bus::{Settings, agreed::Agreed, keys::Keys},
+    bus::{Settings, agreed::AdoptedSettings, keys::Keys},
     protocol::Naming,
 };
 
@@ -225,7 +225,7 @@ fn adopt(settings: &Settings, loaded: Vec<(String, String)>, place: &str) -> Res
          the same settings when it is restarted",
         settings.prefix
     );
-    settings.adopted.set(Agreed {
+    settings.adopted.set(AdoptedSettings {
         generation,
         log_ttl: Duration::from_millis(log_ttl),
         event_bytes: usize::try_from(event_bytes).unwrap_or(usize::MAX),

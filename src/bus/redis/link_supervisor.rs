@@ -66,7 +66,7 @@ pub(super) struct LinkSupervisor {
 }
 
 /// A link that works.
-pub(super) struct Built {
+pub(super) struct BuiltLink {
     commands: Arc<CommandClient>,
     subscriber: Arc<Connection>,
     given_up: CancellationToken,
@@ -79,7 +79,7 @@ pub(super) struct Built {
 
 impl LinkSupervisor {
     /// Keeps the link up until the node ends. `built` is the first link, where the start could build one.
-    pub(super) async fn run(mut self, built: Option<Built>) {
+    pub(super) async fn run(mut self, built: Option<BuiltLink>) {
         let mut built = built;
         let mut wait = FIRST_WAIT;
         loop {
@@ -106,7 +106,7 @@ impl LinkSupervisor {
     }
 
     /// Builds a link up to the probe that proves it, with which the reader has said `Up`.
-    pub(super) async fn build(&mut self) -> Result<Built, ConnectError> {
+    pub(super) async fn build(&mut self) -> Result<BuiltLink, ConnectError> {
         self.renew_access();
         let address = Address::look(&self.access).await;
         let commands = Connection::open(self.access.clone(), Purpose::Commands, &self.tasks).await?;
@@ -131,7 +131,8 @@ impl LinkSupervisor {
             Reader::new(subscriber.messages(), self.settings.clone(), self.arrivals.clone(), number);
         let given_up = self.tasks.ending().child_token();
         let reader = self.tasks.spawn(reader.run(given_up.clone()));
-        let mut link = Built { commands, subscriber, given_up, reader, returns, probes, number, round: 0 };
+        let mut link =
+            BuiltLink { commands, subscriber, given_up, reader, returns, probes, number, round: 0 };
         match self.prove(&mut link).await {
             Ok(()) => {
                 self.accepted = true;
@@ -168,7 +169,7 @@ impl LinkSupervisor {
         Ok(())
     }
 
-    async fn prove(&self, link: &mut Built) -> Result<(), ConnectError> {
+    async fn prove(&self, link: &mut BuiltLink) -> Result<(), ConnectError> {
         let attached = self.subscriptions.attach(link.subscriber.clone(), self.fixed(link)).await;
         let refused = attached.map_err(|error| {
             if is_trouble(&error) {
@@ -204,7 +205,7 @@ impl LinkSupervisor {
     }
 
     /// The channels that a link needs for itself.
-    fn fixed(&self, link: &Built) -> Vec<String> {
+    fn fixed(&self, link: &BuiltLink) -> Vec<String> {
         let control = Keys::new(&self.settings.prefix).control();
         link.probes.iter().cloned().chain([control]).collect()
     }
@@ -264,7 +265,7 @@ impl LinkSupervisor {
     }
 
     /// Keeps a link until it shows trouble, and takes it down. Returns the reason.
-    async fn keep(&mut self, mut link: Built) -> String {
+    async fn keep(&mut self, mut link: BuiltLink) -> String {
         let [commands, reads, subscriber] =
             [link.commands.connection(), link.commands.reads(), &*link.subscriber]
                 .map(|c| c.closed().clone());
@@ -291,7 +292,7 @@ impl LinkSupervisor {
     }
 
     /// Closes a link. Nothing of it is delivered after this.
-    async fn dismantle(&self, link: Built) {
+    async fn dismantle(&self, link: BuiltLink) {
         self.commands.send_replace(None);
         let fixed = self.fixed(&link);
         link.given_up.cancel();
@@ -317,7 +318,7 @@ impl LinkSupervisor {
     }
 
     /// Probes and compares subscriptions until something is wrong.
-    async fn rounds(&mut self, link: &mut Built) -> String {
+    async fn rounds(&mut self, link: &mut BuiltLink) -> String {
         let interval = self.settings.probe_interval;
         let mut ticks = interval_at(Instant::now() + interval, interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -359,7 +360,7 @@ impl LinkSupervisor {
     }
 }
 
-impl Built {
+impl BuiltLink {
     /// One round of probes: published on every master and received back.
     async fn probe(&mut self, health_board: &HealthBoard) -> Result<(), Fault> {
         self.commands.keep_reads_open().await?;

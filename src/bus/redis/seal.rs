@@ -28,7 +28,7 @@ const UNKNOWN: i64 = i64::MIN;
 
 /// Why something is not taken for a node's word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Broken {
+pub(super) enum SealError {
     #[error("it is not signed by a node (redis.node_secret)")]
     Missing,
     #[error("its signature is not of a node with this redis.node_secret")]
@@ -98,7 +98,7 @@ impl Seal {
     }
 
     /// Whether a message is a node's word, of half a minute ago at most, and heard for the first time.
-    pub(super) fn hear(&self, kind: &str, words: &str, seal: Option<&str>) -> Result<(), Broken> {
+    pub(super) fn hear(&self, kind: &str, words: &str, seal: Option<&str>) -> Result<(), SealError> {
         let Some(inner) = &self.0 else { return Ok(()) };
         let Some(seal) = seal else { return inner.unsigned() };
         let (at, id) = self.fresh(kind, words, seal, FRESH)?;
@@ -106,7 +106,7 @@ impl Seal {
         if heard.contains_key(id) || heard.len() >= REMEMBERED {
             heard.retain(|_, sealed| *sealed + 2 * FRESH > at);
             if heard.contains_key(id) || heard.len() >= REMEMBERED {
-                return Err(Broken::Repeated);
+                return Err(SealError::Repeated);
             }
         }
         heard.insert(id.into(), at);
@@ -114,7 +114,13 @@ impl Seal {
     }
 
     /// The same for a message that stays in Redis for `life` ms and is read again and again.
-    pub(super) fn read(&self, kind: &str, words: &str, seal: Option<&str>, life: u64) -> Result<(), Broken> {
+    pub(super) fn read(
+        &self,
+        kind: &str,
+        words: &str,
+        seal: Option<&str>,
+        life: u64,
+    ) -> Result<(), SealError> {
         let Some(inner) = &self.0 else { return Ok(()) };
         let Some(seal) = seal else { return inner.unsigned() };
         self.fresh(kind, words, seal, FRESH.max(life)).map(drop)
@@ -126,23 +132,29 @@ impl Seal {
     }
 
     /// Whether a [`Seal::keep`] is a node's.
-    pub(super) fn is_kept(&self, kind: &str, words: &str, seal: Option<&str>) -> Result<(), Broken> {
+    pub(super) fn is_kept(&self, kind: &str, words: &str, seal: Option<&str>) -> Result<(), SealError> {
         let Some(inner) = &self.0 else { return Ok(()) };
         let Some(seal) = seal else { return inner.unsigned() };
         inner.verify(&inner.message(kind, "", "", words), seal)
     }
 
     /// When it was sealed, and its id.
-    fn fresh<'a>(&self, kind: &str, words: &str, seal: &'a str, life: u64) -> Result<(u64, &'a str), Broken> {
-        let inner = self.0.as_ref().ok_or(Broken::Wrong)?;
+    fn fresh<'a>(
+        &self,
+        kind: &str,
+        words: &str,
+        seal: &'a str,
+        life: u64,
+    ) -> Result<(u64, &'a str), SealError> {
+        let inner = self.0.as_ref().ok_or(SealError::Wrong)?;
         let mut parts = seal.splitn(3, ' ');
         let (Some(at), Some(id), Some(mac)) = (parts.next(), parts.next(), parts.next()) else {
-            return Err(Broken::Wrong);
+            return Err(SealError::Wrong);
         };
         inner.verify(&inner.message(kind, at, id, words), mac)?;
-        let at = at.parse::<u64>().map_err(|_| Broken::Wrong)?;
-        let now = inner.now().ok_or(Broken::Old)?;
-        if now.abs_diff(at) > life { Err(Broken::Old) } else { Ok((at, id)) }
+        let at = at.parse::<u64>().map_err(|_| SealError::Wrong)?;
+        let now = inner.now().ok_or(SealError::Old)?;
+        if now.abs_diff(at) > life { Err(SealError::Old) } else { Ok((at, id)) }
     }
 }
 
@@ -152,8 +164,8 @@ impl Inner {
         (ahead != UNKNOWN).then(|| now_ms().saturating_add_signed(ahead))
     }
 
-    fn unsigned(&self) -> Result<(), Broken> {
-        if self.required { Err(Broken::Missing) } else { Ok(()) }
+    fn unsigned(&self) -> Result<(), SealError> {
+        if self.required { Err(SealError::Missing) } else { Ok(()) }
     }
 
     /// What is signed: only the words, which come last, can have line breaks.
@@ -165,10 +177,10 @@ impl Inner {
         URL_SAFE_NO_PAD.encode(hmac::sign(&self.keys.load()[0], message.as_bytes()))
     }
 
-    fn verify(&self, message: &str, mac: &str) -> Result<(), Broken> {
-        let mac = URL_SAFE_NO_PAD.decode(mac).map_err(|_| Broken::Wrong)?;
+    fn verify(&self, message: &str, mac: &str) -> Result<(), SealError> {
+        let mac = URL_SAFE_NO_PAD.decode(mac).map_err(|_| SealError::Wrong)?;
         let fits = |key: &hmac::Key| hmac::verify(key, message.as_bytes(), &mac).is_ok();
-        if self.keys.load().iter().any(fits) { Ok(()) } else { Err(Broken::Wrong) }
+        if self.keys.load().iter().any(fits) { Ok(()) } else { Err(SealError::Wrong) }
     }
 }
 
@@ -201,7 +213,7 @@ mod tests {
         let (one, other) = (seal(SECRET, None, true), seal(SECRET, None, true));
         let signed = one.sign("order", "a b").unwrap();
         assert_eq!(other.hear("order", "a b", Some(&signed)), Ok(()));
-        assert_eq!(other.hear("order", "a b", Some(&signed)), Err(Broken::Repeated));
+        assert_eq!(other.hear("order", "a b", Some(&signed)), Err(SealError::Repeated));
         assert_ne!(one.sign("order", "a b"), Some(signed));
     }
 
@@ -221,12 +233,12 @@ mod tests {
             ("order", "a b", "1 2"),
             ("order", "a b", &signed[..signed.len() - 2]),
         ] {
-            assert_eq!(other.hear(kind, words, Some(seal)), Err(Broken::Wrong), "{kind} {words} {seal}");
+            assert_eq!(other.hear(kind, words, Some(seal)), Err(SealError::Wrong), "{kind} {words} {seal}");
         }
         let elsewhere = Seal::new("other", SECRET, None, true);
         elsewhere.redis_says(now_ms());
-        assert_eq!(elsewhere.hear("order", "a b", Some(&signed)), Err(Broken::Wrong), "another site");
-        assert_eq!(other.hear("order", "a b", None), Err(Broken::Missing));
+        assert_eq!(elsewhere.hear("order", "a b", Some(&signed)), Err(SealError::Wrong), "another site");
+        assert_eq!(other.hear("order", "a b", None), Err(SealError::Missing));
         assert_eq!(other.hear("order", "a b", Some(&signed)), Ok(()));
     }
 
@@ -236,15 +248,15 @@ mod tests {
         let signed = one.sign("order", "a").unwrap();
         for away in [31_000, -31_000] {
             other.redis_says((now_ms() + 500_000).saturating_add_signed(away));
-            assert_eq!(other.hear("order", "a", Some(&signed)), Err(Broken::Old));
+            assert_eq!(other.hear("order", "a", Some(&signed)), Err(SealError::Old));
             assert_eq!(other.read("order", "a", Some(&signed), 60_000), Ok(()));
         }
         let unaware = Seal::new("carillon", SECRET, None, true);
-        assert_eq!(unaware.hear("order", "a", Some(&signed)), Err(Broken::Old), "no clock is known yet");
+        assert_eq!(unaware.hear("order", "a", Some(&signed)), Err(SealError::Old), "no clock is known yet");
         assert_eq!(unaware.sign("order", "a"), None);
         let kept = one.keep("kept", "a").unwrap();
         assert_eq!(unaware.is_kept("kept", "a", Some(&kept)), Ok(()));
-        assert_eq!(unaware.is_kept("kept", "b", Some(&kept)), Err(Broken::Wrong));
+        assert_eq!(unaware.is_kept("kept", "b", Some(&kept)), Err(SealError::Wrong));
     }
 
     #[test]
@@ -258,6 +270,6 @@ mod tests {
         assert_eq!(both.hear("order", "a", new.sign("order", "a").as_deref()), Ok(()));
         assert_eq!(new.hear("order", "a", both.sign("order", "a").as_deref()), Ok(()));
         let signed = new.sign("order", "a");
-        assert_eq!(requiring.hear("order", "a", signed.as_deref()), Err(Broken::Wrong));
+        assert_eq!(requiring.hear("order", "a", signed.as_deref()), Err(SealError::Wrong));
     }
 }

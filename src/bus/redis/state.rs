@@ -4,7 +4,7 @@
 
 use bytes::Bytes;
 
-use super::seal::{Broken, Seal};
+use super::seal::{Seal, SealError};
 
 /// What stands between a state and its seal.
 const MEMBER: &str = ",\"signed\":\"";
@@ -24,8 +24,8 @@ pub(super) fn sealed(seal: &Seal, node: &str, state: Bytes) -> Bytes {
 }
 
 /// The state without its seal, where the node itself said so, `life` ms ago at most.
-pub(super) fn opened(seal: &Seal, node: &str, state: &Bytes, life: u64) -> Result<Bytes, Broken> {
-    let text = std::str::from_utf8(state).map_err(|_| Broken::Wrong)?;
+pub(super) fn opened(seal: &Seal, node: &str, state: &Bytes, life: u64) -> Result<Bytes, SealError> {
+    let text = std::str::from_utf8(state).map_err(|_| SealError::Wrong)?;
     let found = text.rsplit_once(MEMBER).and_then(|(start, end)| Some((start, end.strip_suffix("\"}")?)));
     // A seal has neither quotation marks nor escapes.
     let Some((start, signed)) = found.filter(|(_, signed)| !signed.contains(['"', '\\'])) else {
@@ -55,8 +55,8 @@ mod tests {
             (&"a".into(), true),
             "older releases read JSON"
         );
-        assert_eq!(opened(&seal, "b", &written, 0), Err(Broken::Wrong), "another node's");
-        assert_eq!(opened(&seal, "a", &state, 0), Err(Broken::Missing));
+        assert_eq!(opened(&seal, "b", &written, 0), Err(SealError::Wrong), "another node's");
+        assert_eq!(opened(&seal, "a", &state, 0), Err(SealError::Missing));
         assert_eq!(opened(&Seal::default(), "a", &state, 0), Ok(state.clone()));
         assert_eq!(sealed(&Seal::default(), "a", state.clone()), state);
     }

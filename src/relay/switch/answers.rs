@@ -7,9 +7,9 @@ use crate::{
     mutant,
     protocol::{EntryId, Reason, Subject, Topic},
     relay::{
+        area_progress::AreaVerdict,
         feed::Arrival,
         feeds::{Opened, Read},
-        handed::Hand,
         log::LogEntry,
         question::{Answer, FeedPlace, Stamp},
         status,
@@ -145,8 +145,8 @@ impl Switch {
             return;
         }
         match (self.feeds.hand(room, entry.0), every) {
-            (Hand::Pass, Some(every)) => self.pass_every(every, topic, Some(room), entry, false),
-            (Hand::Gap, _) => self.doubt_every(topic),
+            (AreaVerdict::Pass, Some(every)) => self.pass_every(every, topic, Some(room), entry, false),
+            (AreaVerdict::Gap, _) => self.doubt_every(topic),
             _ => {}
         }
     }

@@ -8,7 +8,7 @@ use crate::{
     hub::RoomId,
     mutant,
     protocol::{EntryId, Event, NodeMessage, Reason, Subject, Topic},
-    relay::{deliveries::Wide, feed::Arrival, joins::Joins, marks::ProbeEcho, status},
+    relay::{deliveries::AreaEvent, feed::Arrival, joins::Joins, marks::ProbeEcho, status},
 };
 
 /// Bytes of deliveries in one turn, well below any outbox's bound.
@@ -123,7 +123,7 @@ impl Switch {
         let position = self.feeds.lineage().map(|lineage| (lineage.clone(), id));
         // Until its head was compared over this link, the log may be another one than its followers' numbers are of.
         let by_key = room.map(|room| (room, self.feeds.is_proven(room).then_some(id.seq)));
-        let wide = Wide { every, topic, by_key, position };
+        let wide = AreaEvent { every, topic, by_key, position };
         self.deliveries.deliver_wide(wide, event, lone, &mut self.hub);
     }
 

@@ -5,7 +5,7 @@ use tokio::sync::mpsc;
 
 use super::{
     super::{Session, end::FAREWELL},
-    text::{BEAT, Text},
+    text::{BEAT, SseText},
 };
 use crate::hub::{Closing, Item, Notice};
 
@@ -13,13 +13,13 @@ use crate::hub::{Closing, Item, Notice};
 pub(super) const CHUNKS: usize = 2;
 
 /// Serves a session until it ends; what it says goes to `sender`.
-pub(super) async fn serve(session: Session, text: Text, sender: mpsc::Sender<Bytes>) {
+pub(super) async fn serve(session: Session, text: SseText, sender: mpsc::Sender<Bytes>) {
     SseBodyTask { session, text, sender, out: Vec::new(), due: false, owes: false }.run().await;
 }
 
 struct SseBodyTask {
     session: Session,
-    text: Text,
+    text: SseText,
     sender: mpsc::Sender<Bytes>,
     out: Vec<u8>,
     /// There is something to take from the outbox.

@@ -16,7 +16,7 @@ use crate::{
     protocol::{ClientMessage, message::Connect},
     shutdown::Tasks,
 };
-use text::{Chunks, GREETING, Text, with_greeting};
+use text::{GREETING, SseChunks, SseText, with_greeting};
 
 /// A session that is open and waits for the socket of its connection.
 pub struct SseOnSocket(Session);
@@ -48,7 +48,7 @@ pub async fn open_on_socket(
 ) -> Result<SseOnSocket, Closing> {
     let place = request.cursor_in;
     let (cursor, connect) = request.begin();
-    let framing = Box::new(Chunks(Text { cursor, place }));
+    let framing = Box::new(SseChunks(SseText { cursor, place }));
     let outbox = Outbox::promised(framing, context.outbox_bytes);
     let session = Session::begin(context, slot, Transport::Sse, outbox, caller).with_cursor_in(place);
     connected(session, connect).await.map(SseOnSocket)
@@ -73,7 +73,7 @@ pub async fn serve_body(
     // Sent before anything is asked.
     let _ = sender.try_send(Bytes::from_static(GREETING));
     let session = connected(session, connect).await?;
-    tasks.spawn(body::serve(session, Text { cursor, place }, sender));
+    tasks.spawn(body::serve(session, SseText { cursor, place }, sender));
     Ok(receiver)
 }
 

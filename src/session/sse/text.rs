@@ -23,14 +23,14 @@ pub(super) const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 
 /// Where a session stands, and where its client brings the cursor back.
 #[derive(Debug)]
-pub(in crate::session) struct Text {
+pub(in crate::session) struct SseText {
     /// Where it stands.
     pub cursor: Cursor,
     /// Where its client brings it back.
     pub place: CursorPlace,
 }
 
-impl Text {
+impl SseText {
     /// Appends an event.
     pub(super) fn event(&mut self, frame: &Frame, out: &mut Vec<u8>) {
         self.cursor.pass(frame);
@@ -48,9 +48,9 @@ impl Text {
 
 /// The same, each message in a chunk of its own.
 #[derive(Debug)]
-pub(in crate::session) struct Chunks(pub Text);
+pub(in crate::session) struct SseChunks(pub SseText);
 
-impl Framing for Chunks {
+impl Framing for SseChunks {
     fn event(&mut self, frame: &Frame, out: &mut Vec<u8>) {
         self.0.cursor.pass(frame);
         let id = self.0.cursor.text_for(self.0.place);
@@ -103,10 +103,10 @@ mod tests {
         let topic = Topic::parse("comments:4", &areas).unwrap();
         let event = Event::parse(Bytes::from_static(br#"{"type":"a.b"}"#), 99).unwrap();
         let frame = Frame::new(topic, Some((Lineage::new("0f"), EntryId { epoch: 5, seq: 1 })), 7, event);
-        let text = || Text { cursor: Cursor::default(), place: CursorPlace::Query };
+        let text = || SseText { cursor: Cursor::default(), place: CursorPlace::Query };
         let (mut plain, mut chunked) = (Vec::new(), Vec::new());
         text().event(&frame, &mut plain);
-        Chunks(text()).event(&frame, &mut chunked);
+        SseChunks(text()).event(&frame, &mut chunked);
         let mut told = Cursor::default();
         told.pass(&frame);
         let json = String::from_utf8_lossy(frame.json()).into_owned();
@@ -115,7 +115,7 @@ mod tests {
         assert_eq!(String::from_utf8_lossy(&chunked), format!("{:x}\r\n{block}\r\n", block.len()));
         let pong = NodeMessage::Pong { at: 9 };
         chunked.clear();
-        Chunks(text()).message(&pong, &mut chunked);
+        SseChunks(text()).message(&pong, &mut chunked);
         told = Cursor::default();
         told.at = 9;
         let block = format!("event: pong\ndata: {}\nid: {}\n\n", pong.json(), told.text());

@@ -17,7 +17,7 @@ const PROOFS: u8 = 2;
 
 /// What is done with an entry that a read has brought.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Hand {
+pub(super) enum AreaVerdict {
     /// It follows what they have: they get it.
     Pass,
     /// They have it, or were told.
@@ -28,7 +28,7 @@ pub(super) enum Hand {
 
 /// How far those who follow the whole area have come in a topic's log.
 #[derive(Debug, Default)]
-pub(super) struct Handed {
+pub(super) struct AreaProgress {
     /// The last entry that came, by the wire or by a read; nothing up to it is handed to them any more.
     last: Option<EntryId>,
     /// Up to this entry they were told that something is missing.
@@ -39,21 +39,21 @@ pub(super) struct Handed {
 
 /// Topics that nobody follows by key any more, and whose last entries came by a read: the wire may bring them yet.
 #[derive(Debug, Default)]
-pub(super) struct HandedEarly {
+pub(super) struct EarlyProgress {
     /// With the probes that have come back since.
-    topics: BTreeMap<Topic, (Handed, u8)>,
+    topics: BTreeMap<Topic, (AreaProgress, u8)>,
 }
 
-impl HandedEarly {
+impl EarlyProgress {
     /// A topic is not followed by key any more.
-    pub(super) fn leave(&mut self, topic: &Topic, handed: Handed) {
+    pub(super) fn leave(&mut self, topic: &Topic, handed: AreaProgress) {
         if handed.early.is_some() && !mutant::is("wire-left") {
             self.topics.insert(topic.clone(), (handed, 0));
         }
     }
 
     /// A topic is followed by key again.
-    pub(super) fn take(&mut self, topic: &Topic) -> Handed {
+    pub(super) fn take(&mut self, topic: &Topic) -> AreaProgress {
         self.topics.remove(topic).map(|(handed, _)| handed).unwrap_or_default()
     }
 
@@ -79,7 +79,7 @@ impl HandedEarly {
     }
 }
 
-impl Handed {
+impl AreaProgress {
     /// Forgets everything: other entries may come under the same numbers.
     pub(super) fn forget(&mut self) {
         *self = Self::default();
@@ -111,23 +111,23 @@ impl Handed {
     }
 
     /// What is done with an entry that a read has brought.
-    pub(super) fn by_read(&mut self, id: EntryId) -> Hand {
+    pub(super) fn by_read(&mut self, id: EntryId) -> AreaVerdict {
         let last = seq_of(self.last, id);
         if last.is_some_and(|last| id.seq <= last) {
-            return Hand::Nothing;
+            return AreaVerdict::Nothing;
         }
         (self.last, self.early) = (Some(id), Some(id));
         let told = seq_of(self.told, id);
         if told.is_some_and(|told| id.seq <= told) {
-            return Hand::Nothing;
+            return AreaVerdict::Nothing;
         }
         // A log begins with number 1. Where nothing came yet, whatever is before this may be on its way.
         let before = last.max(told).unwrap_or(0);
         if id.seq == before + 1 || mutant::is("wire-ahead") {
-            return Hand::Pass;
+            return AreaVerdict::Pass;
         }
         self.told = Some(id);
-        Hand::Gap
+        AreaVerdict::Gap
     }
 }
 
@@ -146,11 +146,11 @@ mod tests {
 
     #[test]
     fn what_a_read_brings_is_handed_on_where_it_follows_what_came() {
-        let mut handed = Handed::default();
+        let mut handed = AreaProgress::default();
         assert!(handed.by_wire(id(7, 4), None) && handed.by_wire(id(7, 5), None));
         assert_eq!(
             [4, 5, 6, 7].map(|seq| handed.by_read(id(7, seq))),
-            [Hand::Nothing, Hand::Nothing, Hand::Pass, Hand::Pass]
+            [AreaVerdict::Nothing, AreaVerdict::Nothing, AreaVerdict::Pass, AreaVerdict::Pass]
         );
         let end = Some(id(7, 7));
         assert!(!handed.by_wire(id(7, 6), end) && !handed.by_wire(id(7, 7), end), "the read was sooner");
@@ -159,10 +159,10 @@ mod tests {
 
     #[test]
     fn what_a_read_brings_is_not_handed_on_while_what_is_before_it_is_on_its_way() {
-        let mut handed = Handed::default();
+        let mut handed = AreaProgress::default();
         // The log was at number 7 when it was opened, and nothing has come since.
-        assert_eq!(handed.by_read(id(7, 8)), Hand::Gap);
-        assert_eq!(handed.by_read(id(7, 9)), Hand::Pass, "what came before was told");
+        assert_eq!(handed.by_read(id(7, 8)), AreaVerdict::Gap);
+        assert_eq!(handed.by_read(id(7, 9)), AreaVerdict::Pass, "what came before was told");
         let end = Some(id(7, 9));
         assert!([7, 8, 9].iter().all(|seq| !handed.by_wire(id(7, *seq), end)), "nobody gets it after that");
         assert!(handed.by_wire(id(7, 10), end));
@@ -170,33 +170,33 @@ mod tests {
 
     #[test]
     fn what_was_told_is_not_handed_on_by_a_read_and_what_follows_it_is() {
-        let mut handed = Handed::default();
+        let mut handed = AreaProgress::default();
         assert!(handed.by_wire(id(7, 5), None));
         handed.tell(id(7, 8));
         assert_eq!(
             [6, 7, 8, 9].map(|seq| handed.by_read(id(7, seq))),
-            [Hand::Nothing, Hand::Nothing, Hand::Nothing, Hand::Pass]
+            [AreaVerdict::Nothing, AreaVerdict::Nothing, AreaVerdict::Nothing, AreaVerdict::Pass]
         );
     }
 
     #[test]
     fn what_came_before_the_log_was_known_is_not_handed_on_again() {
-        let mut handed = Handed::default();
+        let mut handed = AreaProgress::default();
         assert!(handed.by_wire(id(7, 9), None) && handed.by_wire(id(7, 10), None), "8 is lost");
         handed.tell(id(7, 9));
         assert_eq!(
             [8, 9, 10, 11].map(|seq| handed.by_read(id(7, seq))),
-            [Hand::Nothing, Hand::Nothing, Hand::Nothing, Hand::Pass]
+            [AreaVerdict::Nothing, AreaVerdict::Nothing, AreaVerdict::Nothing, AreaVerdict::Pass]
         );
     }
 
     #[test]
     fn another_log_is_counted_anew() {
-        let mut handed = Handed::default();
+        let mut handed = AreaProgress::default();
         assert!(handed.by_wire(id(7, 50), Some(id(7, 49))));
         assert!(!handed.by_wire(id(8, 1), Some(id(7, 50))), "its followers are told");
         handed.tell(id(8, 1));
-        assert_eq!(handed.by_read(id(8, 2)), Hand::Pass);
+        assert_eq!(handed.by_read(id(8, 2)), AreaVerdict::Pass);
         assert!(!handed.by_wire(id(7, 51), Some(id(8, 2))), "late");
         assert!(!handed.by_wire(id(8, 2), Some(id(8, 2))) && handed.by_wire(id(8, 3), Some(id(8, 2))));
     }
@@ -207,14 +207,14 @@ mod tests {
         let topic = |name| Topic::parse(name, &areas).unwrap();
         let (one, other) = (topic("comments:1"), topic("comments:2"));
         let read = |seqs: &[u64]| {
-            let mut handed = Handed::default();
+            let mut handed = AreaProgress::default();
             assert!(handed.by_wire(id(7, 4), None));
             for seq in seqs {
-                assert_eq!(handed.by_read(id(7, *seq)), Hand::Pass);
+                assert_eq!(handed.by_read(id(7, *seq)), AreaVerdict::Pass);
             }
             handed
         };
-        let mut early = HandedEarly::default();
+        let mut early = EarlyProgress::default();
         early.leave(&one, read(&[5, 6]));
         early.leave(&other, read(&[]));
         assert_eq!(early.topics.len(), 1, "the wire has brought all of the other");
