@@ -1,8 +1,8 @@
 //! The supervisor of the link to Redis: build it, prove it, notice that it is dead, build it anew.
 //!
-//! A link is one client for commands (with a second connection for logs), one pub/sub connection and the reader on it; they live and die together. A round of
-//! probes, published as events are, must come back every few seconds; a link that has shown any trouble is thrown away
-//! with everything that was queued in it, and what comes after is announced by `Down` and `Up`.
+//! A link is one client for commands (with a second connection for logs), one pub/sub connection and the reader on it. A round of
+//! probes, published as events are, must come back every few seconds; a link that shows any trouble is thrown away with all that was
+//! queued in it. The relay is told by `Down` and `Up`.
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
@@ -79,8 +79,7 @@ pub(super) struct BuiltLink {
 
 impl LinkSupervisor {
     /// Keeps the link up until the node ends. `built` is the first link, where the start could build one.
-    pub(super) async fn run(mut self, built: Option<BuiltLink>) {
-        let mut built = built;
+    pub(super) async fn run(mut self, mut built: Option<BuiltLink>) {
         let mut wait = FIRST_WAIT;
         loop {
             if let Some(link) = built.take() {
