@@ -5,10 +5,14 @@
 
 use std::{collections::HashSet, net::IpAddr, sync::Arc, time::Duration};
 
-use tokio::{net::lookup_host, time::sleep};
+use tokio::{
+    net::lookup_host,
+    time::{sleep, timeout},
+};
 
 use super::{
     commands::CommandClient,
+    connection::PATIENCE,
     target::{Access, Topology},
 };
 use crate::shutdown::Tasks;
@@ -72,9 +76,9 @@ impl Address {
 
 /// The addresses of a name; none where it cannot be looked up, which says nothing.
 async fn found(name: &str) -> HashSet<IpAddr> {
-    match lookup_host(name).await {
-        Ok(addresses) => addresses.map(|address| address.ip()).collect(),
-        Err(_) => HashSet::new(),
+    match timeout(PATIENCE, lookup_host(name)).await {
+        Ok(Ok(addresses)) => addresses.map(|address| address.ip()).collect(),
+        _ => HashSet::new(),
     }
 }
 

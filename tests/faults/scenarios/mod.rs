@@ -99,7 +99,8 @@ fn topologies() -> Vec<Scenario> {
         }),
         scenario!("cluster-failover", cluster::failover, [RedisChanged, Live], 2, { kind: Kind::Cluster }),
         scenario!("cluster-crash", cluster::crash, [RedisChanged, Live], 2, { kind: Kind::Cluster }),
-        scenario!("cluster-pause", cluster::pause, [RedisChanged, Live], 1, { kind: Kind::Cluster }),
+        // When it goes on, the old master may carry out what publishers had sent before: by then such an event is in no log.
+        scenario!("cluster-pause", cluster::pause, [RedisChanged, Live, Invalid], 1, { kind: Kind::Cluster }),
         scenario!("cluster-slot-moved", cluster::slot_moved, [RedisChanged, Live], 2, { kind: Kind::Cluster }),
         scenario!("cluster-pubsub-killed", link::pubsub_killed, [Live], 0, { kind: Kind::Cluster }),
         scenario!("cluster-link-deaf", link::deaf_to_a_shard, [Live], 1, { kind: Kind::Cluster, proxied: true }),
