@@ -1,15 +1,15 @@
 //! Names of Redis that lead elsewhere after a while, as managed services move them with a failover.
 
-use std::{fs, process::Stdio};
+use std::fs;
 
 use tokio::{
-    io::{AsyncBufReadExt, BufReader, Lines, copy_bidirectional},
+    io::copy_bidirectional,
     net::{TcpListener, TcpStream},
-    process::{Child, ChildStderr, Command},
+    process::{Child, Command},
 };
 
 use crate::support::{
-    node::within,
+    program::{ProgramLog, logged, said},
     redis::{RedisServer, until},
 };
 
@@ -27,40 +27,17 @@ fn lead(listener: TcpListener, port: u16) {
 }
 
 /// A node with an /etc/hosts of its own.
-fn node_with(hosts: &std::path::Path, url: &str) -> (Child, Lines<BufReader<ChildStderr>>) {
+fn node_with(hosts: &std::path::Path, url: &str) -> (Child, ProgramLog) {
     let script = r#"mount --bind "$1" /etc/hosts && exec "$2" serve"#;
-    let mut node = Command::new("unshare")
-        .args(["--user", "--map-root-user", "--mount", "sh", "-c", script, "sh"])
-        .args([hosts.as_os_str(), env!("CARGO_BIN_EXE_carillon").as_ref()])
-        .env_remove("CARILLON_CONFIG")
-        .env("CARILLON__AUTH__MODE", "jwt")
-        .env("CARILLON__AUTH__SECRET", "a-secret-of-more-than-32-characters")
-        .env("CARILLON__REDIS__URL", url)
-        .env("CARILLON__PROBE__SECONDS", "1")
-        .env("CARILLON__HTTP__LISTEN", "127.0.0.1:0")
-        .env("CARILLON__INTERNAL__LISTEN", "127.0.0.1:0")
-        .env("NO_COLOR", "1")
-        .stderr(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .unwrap();
-    let log = BufReader::new(node.stderr.take().unwrap()).lines();
-    (node, log)
-}
-
-/// Reads the log until a line has these words.
-async fn said(log: &mut Lines<BufReader<ChildStderr>>, words: &str) {
-    let found = async {
-        let mut before = Vec::new();
-        while let Some(line) = log.next_line().await.unwrap() {
-            if line.contains(words) {
-                return;
-            }
-            before.push(line);
-        }
-        panic!("the node ended without {words:?}: {before:#?}");
-    };
-    within(words, found).await;
+    logged(
+        Command::new("unshare")
+            .args(["--user", "--map-root-user", "--mount", "sh", "-c", script, "sh"])
+            .args([hosts.as_os_str(), env!("CARGO_BIN_EXE_carillon").as_ref()])
+            .env("CARILLON__AUTH__SECRET", "a-secret-of-more-than-32-characters")
+            .env("CARILLON__REDIS__URL", url)
+            .env("CARILLON__PROBE__SECONDS", "1")
+            .env("CARILLON__HTTP__LISTEN", "127.0.0.1:0"),
+    )
 }
 
 /// A name that leads from the first Redis to the second, which listens at another address with the same port.

@@ -1,7 +1,7 @@
 //! Secrets that change while nodes run: each kind of file, written in the ways that files are replaced, and what is unusable.
 //! Redis and nodes are real.
 
-use std::{fs, net::SocketAddr, os::unix::fs::symlink, path::Path, process::Stdio, time::Duration};
+use std::{fs, net::SocketAddr, os::unix::fs::symlink, path::Path, time::Duration};
 
 use carillon::{
     auth::NewToken,
@@ -9,13 +9,11 @@ use carillon::{
 };
 use serde_json::json;
 use tempfile::TempDir;
-use tokio::{
-    io::{AsyncBufReadExt, BufReader, Lines},
-    process::{Child, ChildStderr, Command},
-};
+use tokio::process::{Child, Command};
 
 use crate::support::{
-    node::{Node, SECRET, request, until, within},
+    node::{Node, SECRET, request, until},
+    program::{ProgramLog, logged, said},
     redis::{RedisServer, free_port},
 };
 
@@ -125,34 +123,8 @@ async fn what_nodes_sign_with_is_replaced_on_all_of_them() {
     assert_eq!(anna.closed().await.0, 4403);
 }
 
-/// The next line of the log that has this in it.
-async fn said(log: &mut Lines<BufReader<ChildStderr>>, what: &str) -> String {
-    within(what, async {
-        loop {
-            let line = log.next_line().await.unwrap().expect("the node goes on");
-            if line.contains(what) {
-                return line;
-            }
-        }
-    })
-    .await
-}
-
-/// A node of its own process, and the lines of its log.
-fn program(settings: &[(&str, &str)]) -> (Child, Lines<BufReader<ChildStderr>>) {
-    let mut node = Command::new(env!("CARGO_BIN_EXE_carillon"))
-        .arg("serve")
-        .env_remove("CARILLON_CONFIG")
-        .env("CARILLON__AUTH__MODE", "jwt")
-        .env("CARILLON__INTERNAL__LISTEN", "127.0.0.1:0")
-        .env("NO_COLOR", "1")
-        .envs(settings.iter().copied())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .unwrap();
-    let log = BufReader::new(node.stderr.take().unwrap()).lines();
-    (node, log)
+fn program(settings: &[(&str, &str)]) -> (Child, ProgramLog) {
+    logged(Command::new(env!("CARGO_BIN_EXE_carillon")).arg("serve").envs(settings.iter().copied()))
 }
 
 #[tokio::test]
