@@ -11,6 +11,8 @@ const MARKED: u64 = 14_000;
 const FURTHEST: u64 = 30_000;
 /// How late a message may come, ms.
 const LATE: u64 = 5_000;
+/// How long after a log was replaced a comparison of heads may find it, ms.
+const CHECKED: u64 = 12_000;
 /// Since when nothing must have been wrong for a poll to be told the live events themselves, ms.
 const CALM: u64 = 2 * MARKED;
 /// How long a poll may have been away for that, ms.
@@ -111,7 +113,7 @@ impl World {
             .get(topic)
             .zip(log)
             .is_some_and(|(position, log)| log.top.epoch == position.id.epoch);
-        poisoned || again && since(self.audit.replaced.get(topic).copied())
+        poisoned || again && since(self.audit.replaced.get(topic).map(|at| at + CHECKED))
     }
 
     /// Whether live events may have been missed. `since`: whether that was so since the client was told.
