@@ -9,7 +9,7 @@
 //!
 //! ```text
 //! 6 app    5 http    4 session    3 relay    2 hub, bus, auth, telemetry
-//! 1 protocol, config, metrics, shutdown, outbound, printable, seldom, mutant
+//! 1 protocol, config, metrics, shutdown, outbound, printable, seldom    0 mutant
 //! ```
 
 pub mod app;

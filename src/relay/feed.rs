@@ -90,7 +90,7 @@ pub struct Feed {
     /// The last message for which there was no room among the held ones.
     unheld: Option<EntryId>,
     reading: Option<Reading>,
-    /// The latest question at the time when the feed was found in step: it was subscribed to before any later question.
+    /// The latest question at the time when the subscription or the head was last confirmed: only a later read of marks counts.
     confirmed: Option<Stamp>,
     refusal: Option<SubscriptionRefusal>,
 }

@@ -175,10 +175,7 @@ impl Joins {
         let pending = standings.iter().any(|(_, standing)| *standing != Standing::InStep);
         live_events.retain(|events| !events.is_empty());
         let caught_up = replays.is_empty() && live_events.is_empty() && !pending;
-        // Whoever comes back with a later proof than what it was told here is told the earlier one.
-        let told = around.hub.at_of(member, around.link.at());
-        let frozen = around.hub.member(member).and_then(|member| member.at);
-        let back = join.resume_at().map_or(told, |at| frozen.map_or(at, |frozen| frozen.min(at)));
+        let back = proof_of_return(&join, member, around);
         let at = if caught_up { around.link.at() } else { back };
         let live = around.link.is_live() && later.is_empty();
         if join.answer(at, Positions(positions), live, around.sources) {
@@ -208,15 +205,20 @@ impl Joins {
             }
         }
         if !later.is_empty() && !mutant::is("late-answer") {
-            join.wait_for(later);
-            for room in join.rooms() {
-                wait(&mut self.waiting, room, id);
-            }
-            if lacks_marks {
-                self.next_read.insert(id);
-            }
-            self.by_id.insert(id, join);
+            self.go_on(id, join, later, lacks_marks);
         }
+    }
+
+    /// Lets a join wait for the rooms that were not ready.
+    fn go_on(&mut self, id: u64, mut join: Join, later: Vec<JoinRequest>, lacks_marks: bool) {
+        join.wait_for(later);
+        for room in join.rooms() {
+            wait(&mut self.waiting, room, id);
+        }
+        if lacks_marks {
+            self.next_read.insert(id);
+        }
+        self.by_id.insert(id, join);
     }
 
     /// Answers joins that have waited too long, with what is ready.
@@ -319,6 +321,13 @@ fn welcomed(member: MemberId, live: bool, hub: &mut Hub) {
         member.welcomed = true;
         member.live = live;
     }
+}
+
+/// The `at` that a session which comes back is answered with: where its own is later than what it is told here, the earlier one.
+fn proof_of_return(join: &Join, member: MemberId, around: &JoinContext<'_>) -> u64 {
+    let told = around.hub.at_of(member, around.link.at());
+    let frozen = around.hub.member(member).and_then(|member| member.at);
+    join.resume_at().map_or(told, |at| frozen.map_or(at, |frozen| frozen.min(at)))
 }
 
 fn known_position(member: MemberId, room: RoomId, around: &JoinContext<'_>) -> Option<(Topic, Position)> {

@@ -1,6 +1,6 @@
 //! The tail of a log: a contiguous run of encoded entries that ends where the feed is.
 //!
-//! A live event extends it forwards, a read of the log backwards; what it covers is replayed without asking Redis.
+//! An event from pub/sub extends it forwards, a read of the log backwards; what it covers is replayed without asking Redis.
 
 use std::{
     collections::VecDeque,

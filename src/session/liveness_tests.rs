@@ -1,4 +1,4 @@
-//! Tests of pulses: what is due, and when.
+//! What is due for a session, and when.
 
 use super::*;
 use crate::session::{

@@ -139,7 +139,7 @@ impl Session {
         self.slot.heard();
     }
 
-    /// Whether an owed `resync` waits behind the connection, which has just taken something.
+    /// Notes whether an owed `resync` left the outbox and waits in the connection's buffer.
     pub(crate) fn owe(&self, waits: bool) {
         self.slot.owe(waits);
     }
