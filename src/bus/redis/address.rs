@@ -25,8 +25,8 @@ const LOOKS: u32 = 3;
 pub(super) struct Address {
     /// `host:port`, where there is a name.
     name: Option<String>,
+    /// Where the server of this link was found. A look adds nothing: only a link shows which server is behind an address.
     known: HashSet<IpAddr>,
-    strange: HashSet<IpAddr>,
     looks: u32,
 }
 
@@ -37,7 +37,13 @@ impl Address {
         let is_name = access.kind == Topology::Single && server.host.parse::<IpAddr>().is_err();
         let name = is_name.then(|| format!("{}:{}", server.host, server.port));
         let known = found(name.as_deref().unwrap_or_default()).await;
-        Self { name, known, strange: HashSet::new(), looks: 0 }
+        Self { name, known, looks: 0 }
+    }
+
+    /// All addresses of the server that this link has reached. `before`: those by which earlier links reached the same one.
+    pub(super) fn with(&mut self, before: &HashSet<IpAddr>) -> HashSet<IpAddr> {
+        self.known.extend(before);
+        self.known.clone()
     }
 
     /// Looks again and again while the link lives, and gives it up where the name leads elsewhere.
@@ -61,15 +67,13 @@ impl Address {
         if found.is_empty() {
             return false;
         }
-        if self.known.is_empty() || !self.known.is_disjoint(&found) {
-            // What was told meanwhile is another address of the same server.
-            self.known.extend(found);
-            self.known.extend(std::mem::take(&mut self.strange));
+        if self.known.is_empty() {
+            self.known = found;
+        } else if self.known.is_disjoint(&found) {
+            self.looks += 1;
+        } else {
             self.looks = 0;
-            return false;
         }
-        self.strange.extend(found);
-        self.looks += 1;
         self.looks == LOOKS
     }
 }
@@ -86,10 +90,17 @@ async fn found(name: &str) -> HashSet<IpAddr> {
 mod tests {
     use super::*;
 
+    fn address(known: &[u8]) -> Address {
+        Address { name: None, known: set(known), looks: 0 }
+    }
+
+    fn set(hosts: &[u8]) -> HashSet<IpAddr> {
+        hosts.iter().map(|n| IpAddr::from([127, 0, 0, *n])).collect()
+    }
+
     /// Whether a name that led to `known` has moved, after each of these looks.
     fn moved(known: &[u8], looks: &[&[u8]]) -> Vec<bool> {
-        let set = |hosts: &[u8]| hosts.iter().map(|n| IpAddr::from([127, 0, 0, *n])).collect::<HashSet<_>>();
-        let mut address = Address { name: None, known: set(known), strange: HashSet::new(), looks: 0 };
+        let mut address = address(known);
         looks.iter().map(|found| address.has_moved(set(found))).collect()
     }
 
@@ -104,9 +115,29 @@ mod tests {
     }
 
     #[test]
+    fn a_name_that_told_both_addresses_for_a_while_has_moved_all_the_same() {
+        assert_eq!(
+            moved(&[1], &[&[1, 2], &[2], &[2], &[2]]),
+            [false, false, false, true],
+            "a careful change"
+        );
+        assert_eq!(
+            moved(&[1], &[&[2], &[1], &[2], &[2], &[2]]),
+            [false, false, false, false, true],
+            "two resolvers with answers of different age"
+        );
+    }
+
+    #[test]
     fn a_name_with_several_addresses_has_not_moved() {
         assert_eq!(moved(&[1, 2], &[&[2], &[2], &[2], &[2]]), [false; 4]);
-        assert_eq!(moved(&[1], &[&[2], &[1], &[2], &[2], &[2], &[2]]), [false; 6]);
         assert_eq!(moved(&[], &[&[2], &[2], &[2]]), [false; 3], "where it led is not known");
+    }
+
+    #[test]
+    fn an_address_by_which_an_earlier_link_reached_the_same_server_is_known() {
+        let mut address = address(&[2]);
+        assert_eq!(address.with(&set(&[1])), set(&[1, 2]));
+        assert!(!(0..4).any(|_| address.has_moved(set(&[1]))));
     }
 }

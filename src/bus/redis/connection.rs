@@ -27,8 +27,9 @@ use super::{
     ending::Ending,
     fault::{ConnectError, describe},
     layout::Layout,
+    lineage,
     messages::{PushReceiver, Pushed, forward},
-    reply, sentinel,
+    sentinel,
     slots::{Redirect, Slots, redirect},
     socket::RedisSocket,
     target::{Access, Topology},
@@ -150,7 +151,7 @@ impl Connection {
             Error::new(ErrorKind::IO, format!("{server}: {}", connect_error.into_text()))
         })?;
         let answer = socket.send("INFO", vec!["replication".into()], PATIENCE).await?;
-        if let Some(lineage) = lineage(Some(answer)) {
+        if let Some(lineage) = lineage::told(Some(answer)) {
             self.strangers.lock().unwrap_or_else(PoisonError::into_inner).push(lineage);
         }
         Ok(socket)
@@ -216,9 +217,12 @@ impl Connection {
     ) -> Result<(Value, Option<String>), Error> {
         let answers = self.routed(name, key, args, timeout, true).await?;
         let mut answers = answers.into_iter();
-        let behind = lineage(answers.next_back());
+        let behind = lineage::told(answers.next_back());
         let answer = answers.next_back().unwrap_or(Value::Null);
-        Ok((answer, behind.filter(|lineage_behind| lineage(answers.next()).as_ref() == Some(lineage_behind))))
+        Ok((
+            answer,
+            behind.filter(|lineage_behind| lineage::told(answers.next()).as_ref() == Some(lineage_behind)),
+        ))
     }
 
     /// Sends a command to the master that has its key; the answers to all that was sent for it, in order.
@@ -332,11 +336,6 @@ fn together(
     let info = || with_info.then(|| ("INFO", vec!["replication".into()]));
     let asking = asking.then(|| ("ASKING", Vec::new()));
     info().into_iter().chain(asking).chain([(name, args)]).chain(info()).collect()
-}
-
-/// The lineage in an answer to INFO.
-fn lineage(answer: Option<Value>) -> Option<String> {
-    reply::info(&reply::text(answer?), "master_replid").map(str::to_owned)
 }
 
 /// Where a server is, for messages.

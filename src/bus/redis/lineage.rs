@@ -2,6 +2,9 @@
 
 use std::{collections::HashSet, sync::atomic::AtomicBool};
 
+use fred::prelude::Value;
+
+use super::reply;
 use crate::protocol::Lineage;
 
 /// Why a client gives itself up when Redis answers from another history.
@@ -22,4 +25,13 @@ impl Lineages {
     pub(super) fn new(known: HashSet<Lineage>) -> Self {
         Self { known, changed: AtomicBool::new(false), asked_outside: AtomicBool::new(false) }
     }
+}
+
+/// The lineage in a master's answer to INFO. A replica's proves nothing of the master, whose command a proxy may have sent it.
+pub(super) fn told(answer: Option<Value>) -> Option<String> {
+    let info = reply::text(answer?);
+    if reply::info(&info, "role") != Some("master") {
+        return None;
+    }
+    reply::info(&info, "master_replid").map(str::to_owned)
 }

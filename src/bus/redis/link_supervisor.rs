@@ -4,10 +4,10 @@
 //! probes, published as events are, must come back every few seconds; a link that shows any trouble is thrown away with all that was
 //! queued in it. The relay is told by `Down` and `Up`.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{collections::HashSet, net::IpAddr, sync::Arc, time::Duration};
 
 use fred::prelude::{Error, Server};
-use futures_util::future::try_join_all;
+use futures_util::future::{try_join, try_join_all};
 use tokio::{
     sync::watch,
     task::JoinHandle,
@@ -26,6 +26,7 @@ use super::{
     health_board::HealthBoard,
     library,
     lineage::LINEAGE_CHANGED,
+    probe_channels,
     reader::{ProbeToken, Reader},
     reply, rights,
     subscriptions::{Agreement, Subscriptions},
@@ -57,6 +58,8 @@ pub(super) struct LinkSupervisor {
     pub(super) tasks: Tasks,
     /// The lineages that positions of this node belong to.
     pub(super) known: HashSet<Lineage>,
+    /// Where a server of these lineages was found.
+    pub(super) addresses: HashSet<IpAddr>,
     /// Whether Redis has worked as configured before. From then on the node tries for ever.
     pub(super) accepted: bool,
     /// Whether it was logged that this user may not see its own connection.
@@ -107,7 +110,7 @@ impl LinkSupervisor {
     /// Builds a link up to the probe that proves it, with which the reader has said `Up`.
     pub(super) async fn build(&mut self) -> Result<BuiltLink, ConnectError> {
         self.renew_access();
-        let address = Address::look(&self.access).await;
+        let mut address = Address::look(&self.access).await;
         let commands = Connection::open(self.access.clone(), Purpose::Commands, &self.tasks).await?;
         let masters = commands.masters();
         let mut lineages = HashSet::new();
@@ -119,9 +122,9 @@ impl LinkSupervisor {
         let reads = Arc::new(commands.another(Purpose::Commands).await?);
         let subscriber = commands.another(Purpose::Subscriptions).await?;
         self.check_rights(&commands, &subscriber).await?;
-        self.note_lineages(&lineages).await;
+        self.note_lineages(&lineages, &mut address).await;
 
-        let probes = self.probe_channels(&commands, &masters);
+        let probes = probe_channels::choose(&commands, &masters, &self.settings);
         let commands =
             Arc::new(CommandClient::new(Arc::new(commands), reads, self.settings.clone(), lineages));
         let subscriber = Arc::new(subscriber);
@@ -230,37 +233,16 @@ impl LinkSupervisor {
     }
 
     /// Tells the relay if the lineages have changed, so that nobody compares positions of two.
-    async fn note_lineages(&mut self, lineages: &HashSet<Lineage>) {
-        if !self.known.is_empty() && !lineages.is_subset(&self.known) {
-            let down = LinkChange::Down { reason: LINEAGE_CHANGED.into(), lineage_changed: true };
-            self.arrivals.tell(BusEvent::Link(down)).await;
+    async fn note_lineages(&mut self, lineages: &HashSet<Lineage>, address: &mut Address) {
+        if !lineages.is_subset(&self.known) {
+            self.addresses.clear();
+            if !self.known.is_empty() {
+                let down = LinkChange::Down { reason: LINEAGE_CHANGED.into(), lineage_changed: true };
+                self.arrivals.tell(BusEvent::Link(down)).await;
+            }
         }
+        self.addresses = address.with(&self.addresses);
         self.known.clone_from(lineages);
-    }
-
-    /// A probe channel in a slot of each master; the first on the master whose clock gives `at`.
-    fn probe_channels(&self, commands: &Connection, masters: &[Option<Server>]) -> Vec<String> {
-        let keys = Keys::new(&self.settings.prefix);
-        if masters.len() < 2 {
-            return vec![keys.probe(&self.settings.node)];
-        }
-        let owner = |key: &str| commands.layout().owner(key);
-        let first = owner(&keys.marks());
-        let mut missing = masters.iter().flatten().cloned().collect::<HashSet<_>>();
-        let mut channels = Vec::new();
-        // Names fall on slots evenly: a handful of tries per master.
-        for n in 0..100_000 {
-            let channel = keys.probe(&format!("{}-{n}", self.settings.node));
-            if let Some(server) = owner(&channel).filter(|server| missing.contains(server)) {
-                missing.remove(&server);
-                let at = if Some(&server) == first.as_ref() { 0 } else { channels.len() };
-                channels.insert(at, channel);
-            }
-            if missing.is_empty() {
-                break;
-            }
-        }
-        channels
     }
 
     /// Keeps a link until it shows trouble, and takes it down. Returns the reason.
@@ -362,7 +344,6 @@ impl LinkSupervisor {
 impl BuiltLink {
     /// One round of probes: published on every master and received back.
     async fn probe(&mut self, health_board: &HealthBoard) -> Result<(), Fault> {
-        self.commands.keep_reads_open().await?;
         self.round += 1;
         let (link, commands, round, count) = (self.number, &self.commands, self.round, self.probes.len());
         let asked = ProbeToken::moment();
@@ -371,7 +352,9 @@ impl BuiltLink {
         let mut accepted = false;
         let returned = timeout(PATIENCE, async {
             // The first one's clock is `at`: what the others prove is later.
-            let mut refusing = commands.probe(&self.probes[0], &token(0)).await?;
+            let first = token(0);
+            let touched = async { commands.keep_reads_open().await.map_err(Fault::from) };
+            let ((), mut refusing) = try_join(touched, commands.probe(&self.probes[0], &first)).await?;
             let others = self.probes.iter().enumerate().skip(1);
             let others = others.map(|(index, channel)| {
                 let token = token(index);

@@ -22,6 +22,7 @@ mod lineage_calls;
 mod link_supervisor;
 mod messages;
 mod pages;
+mod probe_channels;
 mod publisher;
 mod reader;
 mod reply;
@@ -117,6 +118,7 @@ impl RedisBus {
             commands: sender,
             tasks: tasks.clone(),
             known: HashSet::new(),
+            addresses: HashSet::new(),
             accepted: false,
             blind: false,
             generation: settings.generation,

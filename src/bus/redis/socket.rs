@@ -143,7 +143,8 @@ impl RedisSocket {
         commands: Vec<(&'static str, Vec<Value>)>,
         timeout: Duration,
     ) -> Result<Vec<Value>, Error> {
-        let (pipeline, count) = (self.client.pipeline(), commands.len());
+        let options = Options { timeout: Some(timeout), ..Options::default() };
+        let (pipeline, count) = (self.client.pipeline().with_options(&options), commands.len());
         for (name, args) in commands {
             let _: Value = pipeline.custom(custom(name), args).await?;
         }
