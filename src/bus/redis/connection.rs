@@ -15,7 +15,7 @@ use fred::{
     prelude::{Error, ErrorKind, Server},
     types::Value,
 };
-use futures_util::future::try_join_all;
+use futures_util::future::{join_all, try_join_all};
 use tokio::{
     sync::mpsc,
     time::{Instant, sleep},
@@ -307,15 +307,13 @@ impl Connection {
             return Ok(());
         }
         let mut last = Error::new(ErrorKind::IO, "no server tells where slots lie");
-        for socket in self.sockets() {
-            let slots = match socket.send("CLUSTER", vec!["SLOTS".into()], PATIENCE).await {
-                Ok(answer) => Slots::parse(answer, socket.server()),
-                Err(error) => {
-                    last = error;
-                    continue;
-                }
-            };
-            let Some(slots) = slots.filter(Slots::is_complete) else { continue };
+        let sockets = self.sockets();
+        let asked = sockets.iter().map(|socket| socket.send("CLUSTER", vec!["SLOTS".into()], PATIENCE));
+        // All at once: one after the other, a whole cluster that does not answer would cost this wait for each of its masters.
+        for (socket, answer) in sockets.iter().zip(join_all(asked).await) {
+            let Ok(answer) = answer.map_err(|error| last = error) else { continue };
+            let slots = Slots::parse(answer, socket.server()).filter(Slots::is_complete);
+            let Some(slots) = slots else { continue };
             let new = self.layout.renew(slots);
             if let Some(master) = new.first() {
                 self.fail(format!("the cluster has another master, {master}"));

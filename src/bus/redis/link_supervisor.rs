@@ -305,10 +305,14 @@ impl LinkSupervisor {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            if let Err(error) = link.commands.connection().look_around().await {
+            // Both at once, so that a link that is cut off is noticed after one wait and not two.
+            let commands = link.commands.clone();
+            let (looked, proven) =
+                tokio::join!(commands.connection().look_around(), link.probe(&self.health_board));
+            if let Err(error) = looked {
                 return format!("the cluster cannot be asked where slots lie: {}", describe(&error));
             }
-            if let Err(fault) = link.probe(&self.health_board).await {
+            if let Err(fault) = proven {
                 if mutant::is("probe") {
                     continue;
                 }
