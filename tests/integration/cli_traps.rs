@@ -111,7 +111,7 @@ fn what_is_no_token_is_said_in_plain_words() {
 /// `script` (util-linux) gives the program a terminal.
 fn first_log_line_on_a_terminal(variables: &[(&str, &str)]) -> String {
     let listen = "--internal";
-    let run = format!("{PROGRAM} serve");
+    let run = format!("exec {PROGRAM} serve");
     let mut command = Command::new("script");
     command
         .args(["-qfec", &run, "/dev/null"])
@@ -125,7 +125,8 @@ fn first_log_line_on_a_terminal(variables: &[(&str, &str)]) -> String {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
     let lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let line = lines.map_while(Result::ok).find(|line| line.contains("redis.url"));
-    child.kill().unwrap();
+    // `script` passes this on; killed by force, it would leave the node running.
+    Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
     child.wait().unwrap();
     line.unwrap_or_else(|| panic!("no warning about redis.url ({listen})"))
 }
