@@ -28,8 +28,11 @@ use crate::{
 
 /// Answers that may wait for the switch. Only the task that brings one waits for room.
 const ANSWERS: usize = 1024;
-/// From one read of the marks to the next, at least: where thousands come back at once, those who come meanwhile share one.
-const MARKS_EVERY: Duration = Duration::from_millis(10);
+/// From one read of the marks to the next, once `MARKS_AHEAD` came without a pause: where thousands come back at once, those who
+/// come meanwhile share one. Together these allow 100 reads in any second: 20 at once, and 80 that keep their distance.
+const MARKS_EVERY: Duration = Duration::from_micros(12_500);
+/// Reads that need not keep their distance: who comes back while few others do does not wait.
+const MARKS_AHEAD: u32 = 20;
 
 /// The switch, and what is needed to drive it.
 pub(super) struct SwitchTask {
@@ -41,18 +44,20 @@ pub(super) struct SwitchTask {
     marks: Pace,
 }
 
-/// Reads of the marks keep their distance.
+/// Reads of the marks: some at once, then with a distance.
 #[derive(Debug, Default)]
 struct Pace {
-    last: Option<Instant>,
+    /// When the reads that there were would all be over, had each kept its distance.
+    even: Option<Instant>,
 }
 
 impl Pace {
     /// When the next may begin, if that is not now.
     fn next(&mut self, now: Instant) -> Option<Instant> {
-        let due = self.last.map_or(now, |last| now.max(last + MARKS_EVERY));
-        self.last = Some(due);
-        (due > now).then_some(due)
+        let even = self.even.map_or(now, |even| even.max(now)) + MARKS_EVERY;
+        self.even = Some(even);
+        let wait = (even - now).saturating_sub(MARKS_EVERY * MARKS_AHEAD);
+        (!wait.is_zero()).then(|| now + wait)
     }
 }
 
@@ -185,16 +190,36 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reads_of_marks_keep_their_distance_and_a_lone_one_does_not_wait() {
+    fn some_reads_of_marks_begin_at_once_and_then_they_keep_their_distance() {
         let (mut pace, began) = (Pace::default(), Instant::now());
-        assert_eq!(pace.next(began), None, "the first waits for nothing");
-        let second = pace.next(began + MARKS_EVERY / 4);
-        assert_eq!(second, Some(began + MARKS_EVERY));
+        for read in 0..MARKS_AHEAD {
+            assert_eq!(pace.next(began), None, "read {read} of those at once");
+        }
+        assert_eq!(pace.next(began), Some(began + MARKS_EVERY));
         assert_eq!(
             pace.next(began + MARKS_EVERY / 2),
             Some(began + MARKS_EVERY * 2),
             "behind one that waits"
         );
-        assert_eq!(pace.next(began + MARKS_EVERY * 3), None, "long after the last");
+        let later = began + MARKS_EVERY * 4;
+        assert_eq!(pace.next(later), None, "after a pause");
+        assert_eq!(pace.next(later), None, "and one more, for the rest of the pause");
+        assert_eq!(pace.next(later), Some(later + MARKS_EVERY));
+    }
+
+    #[test]
+    fn no_second_has_more_than_a_hundred_reads_of_marks() {
+        // Whoever asks always, whoever paused, and whoever asks now and then.
+        for every in [0, 1, 7, 11, 12, 13, 40] {
+            let (mut pace, began) = (Pace::default(), Instant::now());
+            let reads: Vec<Instant> = (0..1000)
+                .map(|n| began + Duration::from_millis(n * every))
+                .map(|now| pace.next(now).unwrap_or(now))
+                .collect();
+            let fullest = reads.iter().map(|first| {
+                reads.iter().filter(|read| (*first..*first + Duration::from_secs(1)).contains(read)).count()
+            });
+            assert!(fullest.max() <= Some(100), "one each {every} ms");
+        }
     }
 }
