@@ -40,29 +40,29 @@ pub(super) struct AreaProgress {
 /// Topics that nobody follows by key any more, and whose last entries came by a read: the wire may bring them yet.
 #[derive(Debug, Default)]
 pub(super) struct EarlyProgress {
-    /// With the probes that have come back since.
-    topics: BTreeMap<Topic, (AreaProgress, u8)>,
+    /// The last entry that a read has brought, and the probes that have come back since.
+    topics: BTreeMap<Topic, (EntryId, u8)>,
 }
 
 impl EarlyProgress {
     /// A topic is not followed by key any more.
-    pub(super) fn leave(&mut self, topic: &Topic, handed: AreaProgress) {
-        if handed.early.is_some() && !mutant::is("wire-left") {
-            self.topics.insert(topic.clone(), (handed, 0));
+    pub(super) fn leave(&mut self, topic: &Topic, handed: &AreaProgress) {
+        if let Some(early) = handed.early.filter(|_| !mutant::is("wire-left")) {
+            self.topics.insert(topic.clone(), (early, 0));
         }
     }
 
     /// A topic is followed by key again.
     pub(super) fn take(&mut self, topic: &Topic) -> AreaProgress {
-        self.topics.remove(topic).map(|(handed, _)| handed).unwrap_or_default()
+        let early = self.topics.remove(topic).map(|(early, _)| early);
+        AreaProgress { last: early, told: None, early }
     }
 
-    /// Whether an entry of a topic that nobody follows by key comes for the first time, by the wire.
-    pub(super) fn by_wire(&mut self, topic: &Topic, id: EntryId) -> bool {
-        if self.topics.is_empty() {
-            return true;
-        }
-        self.topics.get_mut(topic).is_none_or(|(handed, _)| handed.by_wire(id, None))
+    /// Whether an entry of a topic that nobody follows by key comes for the first time, by the wire. What comes moves nothing:
+    /// somebody may have published it by hand, under any number.
+    pub(super) fn by_wire(&self, topic: &Topic, id: EntryId) -> bool {
+        let early = self.topics.get(topic).and_then(|(early, _)| seq_of(Some(*early), id));
+        early.is_none_or(|early| id.seq > early)
     }
 
     /// A probe has come back.
@@ -94,8 +94,8 @@ impl AreaProgress {
     }
 
     /// Takes a message. Returns whether its entry comes for the first time and belongs to the present log, whose last known entry
-    /// is `end`.
-    pub(super) fn by_wire(&mut self, id: EntryId, end: Option<EntryId>) -> bool {
+    /// is `end`. `new`: whether its epoch is later than any that was known.
+    pub(super) fn by_wire(&mut self, id: EntryId, end: Option<EntryId>, new: bool) -> bool {
         let same = end.is_none_or(|end| end.epoch == id.epoch);
         self.early.take_if(|early| *early <= id);
         let first = same && seq_of(self.last, id).is_none_or(|last| id.seq > last);
@@ -103,8 +103,8 @@ impl AreaProgress {
             self.last = Some(EntryId { seq: id.seq, ..end });
             return true;
         }
-        // A late entry of an earlier log must not move the mark.
-        if first || !same && self.last < Some(id) {
+        // A late entry of a log before must not move the mark.
+        if first || !same && new && self.last < Some(id) {
             self.last = Some(id);
         }
         first
@@ -147,14 +147,17 @@ mod tests {
     #[test]
     fn what_a_read_brings_is_handed_on_where_it_follows_what_came() {
         let mut handed = AreaProgress::default();
-        assert!(handed.by_wire(id(7, 4), None) && handed.by_wire(id(7, 5), None));
+        assert!(handed.by_wire(id(7, 4), None, true) && handed.by_wire(id(7, 5), None, true));
         assert_eq!(
             [4, 5, 6, 7].map(|seq| handed.by_read(id(7, seq))),
             [AreaVerdict::Nothing, AreaVerdict::Nothing, AreaVerdict::Pass, AreaVerdict::Pass]
         );
         let end = Some(id(7, 7));
-        assert!(!handed.by_wire(id(7, 6), end) && !handed.by_wire(id(7, 7), end), "the read was sooner");
-        assert!(handed.by_wire(id(7, 8), end));
+        assert!(
+            !handed.by_wire(id(7, 6), end, true) && !handed.by_wire(id(7, 7), end, true),
+            "the read was sooner"
+        );
+        assert!(handed.by_wire(id(7, 8), end, true));
     }
 
     #[test]
@@ -164,14 +167,17 @@ mod tests {
         assert_eq!(handed.by_read(id(7, 8)), AreaVerdict::Gap);
         assert_eq!(handed.by_read(id(7, 9)), AreaVerdict::Pass, "what came before was told");
         let end = Some(id(7, 9));
-        assert!([7, 8, 9].iter().all(|seq| !handed.by_wire(id(7, *seq), end)), "nobody gets it after that");
-        assert!(handed.by_wire(id(7, 10), end));
+        assert!(
+            [7, 8, 9].iter().all(|seq| !handed.by_wire(id(7, *seq), end, true)),
+            "nobody gets it after that"
+        );
+        assert!(handed.by_wire(id(7, 10), end, true));
     }
 
     #[test]
     fn what_was_told_is_not_handed_on_by_a_read_and_what_follows_it_is() {
         let mut handed = AreaProgress::default();
-        assert!(handed.by_wire(id(7, 5), None));
+        assert!(handed.by_wire(id(7, 5), None, true));
         handed.tell(id(7, 8));
         assert_eq!(
             [6, 7, 8, 9].map(|seq| handed.by_read(id(7, seq))),
@@ -182,7 +188,7 @@ mod tests {
     #[test]
     fn what_came_before_the_log_was_known_is_not_handed_on_again() {
         let mut handed = AreaProgress::default();
-        assert!(handed.by_wire(id(7, 9), None) && handed.by_wire(id(7, 10), None), "8 is lost");
+        assert!(handed.by_wire(id(7, 9), None, true) && handed.by_wire(id(7, 10), None, true), "8 is lost");
         handed.tell(id(7, 9));
         assert_eq!(
             [8, 9, 10, 11].map(|seq| handed.by_read(id(7, seq))),
@@ -193,12 +199,15 @@ mod tests {
     #[test]
     fn another_log_is_counted_anew() {
         let mut handed = AreaProgress::default();
-        assert!(handed.by_wire(id(7, 50), Some(id(7, 49))));
-        assert!(!handed.by_wire(id(8, 1), Some(id(7, 50))), "its followers are told");
+        assert!(handed.by_wire(id(7, 50), Some(id(7, 49)), true));
+        assert!(!handed.by_wire(id(8, 1), Some(id(7, 50)), true), "its followers are told");
         handed.tell(id(8, 1));
         assert_eq!(handed.by_read(id(8, 2)), AreaVerdict::Pass);
-        assert!(!handed.by_wire(id(7, 51), Some(id(8, 2))), "late");
-        assert!(!handed.by_wire(id(8, 2), Some(id(8, 2))) && handed.by_wire(id(8, 3), Some(id(8, 2))));
+        assert!(!handed.by_wire(id(7, 51), Some(id(8, 2)), false), "late");
+        assert!(!handed.by_wire(id(9, 51), Some(id(8, 2)), false), "late, of a master whose clock was ahead");
+        assert!(
+            !handed.by_wire(id(8, 2), Some(id(8, 2)), true) && handed.by_wire(id(8, 3), Some(id(8, 2)), true)
+        );
     }
 
     #[test]
@@ -208,23 +217,40 @@ mod tests {
         let (one, other) = (topic("comments:1"), topic("comments:2"));
         let read = |seqs: &[u64]| {
             let mut handed = AreaProgress::default();
-            assert!(handed.by_wire(id(7, 4), None));
+            assert!(handed.by_wire(id(7, 4), None, true));
             for seq in seqs {
                 assert_eq!(handed.by_read(id(7, *seq)), AreaVerdict::Pass);
             }
             handed
         };
         let mut early = EarlyProgress::default();
-        early.leave(&one, read(&[5, 6]));
-        early.leave(&other, read(&[]));
+        early.leave(&one, &read(&[5, 6]));
+        early.leave(&other, &read(&[]));
         assert_eq!(early.topics.len(), 1, "the wire has brought all of the other");
         early.prove();
         assert!(!early.by_wire(&one, id(7, 5)) && !early.by_wire(&one, id(7, 6)));
         assert!(early.by_wire(&one, id(7, 7)) && early.by_wire(&other, id(7, 5)));
         early.prove();
         assert!(early.topics.is_empty());
-        early.leave(&one, read(&[5]));
+        early.leave(&one, &read(&[5]));
         let mut handed = early.take(&one);
-        assert!(!handed.by_wire(id(7, 5), Some(id(7, 5))) && early.topics.is_empty());
+        assert!(!handed.by_wire(id(7, 5), Some(id(7, 5)), true) && early.topics.is_empty());
+    }
+
+    #[test]
+    fn a_message_with_a_number_that_no_log_has_holds_nothing_back_when_its_topic_was_left() {
+        let areas = crate::protocol::Areas::new(["comments"], [], []).unwrap();
+        let topic = Topic::parse("comments:1", &areas).unwrap();
+        let mut handed = AreaProgress::default();
+        assert!(handed.by_wire(id(7, 4), None, true));
+        assert_eq!(handed.by_read(id(7, 5)), AreaVerdict::Pass);
+        let mut early = EarlyProgress::default();
+        early.leave(&topic, &handed);
+        assert!(early.by_wire(&topic, id(7, 900)) && early.by_wire(&topic, id(9, 1)), "published by hand");
+        assert!(!early.by_wire(&topic, id(7, 5)), "the read was sooner");
+        assert!(early.by_wire(&topic, id(7, 6)), "the next one");
+        let mut handed = early.take(&topic);
+        assert!(!handed.by_wire(id(7, 5), None, true) && handed.by_wire(id(7, 6), None, true));
+        assert_eq!(handed.by_read(id(7, 7)), AreaVerdict::Pass);
     }
 }

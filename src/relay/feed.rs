@@ -46,8 +46,8 @@ pub enum Arrival {
     Read(EntryId),
     /// The log is another one, or is not what was believed: everybody must refetch.
     Replaced(Reason),
-    /// The message is of an earlier epoch: it is late, or a master whose clock is behind has replaced the log. The log's head
-    /// tells which.
+    /// The message is of another epoch, but not of a new one: it is late, or a master whose clock is behind has replaced the log.
+    /// The log's head tells which.
     Earlier,
 }
 
@@ -233,7 +233,7 @@ impl Feed {
 
     /// Whether a message from Redis comes for the first time and belongs to the log that is known.
     pub fn first_on_wire(&mut self, id: EntryId) -> bool {
-        self.handed.by_wire(id, self.log.head().map(|head| head.top))
+        self.handed.by_wire(id, self.log.head().map(|head| head.top), self.log.is_new(id.epoch))
     }
 
     /// What those who follow the whole area have of it.
@@ -254,10 +254,10 @@ impl Feed {
             self.hold(id, event);
             return Arrival::Nothing;
         };
-        if id.epoch < head.top.epoch {
+        if id.epoch < head.top.epoch || id.epoch != head.top.epoch && !self.log.is_new(id.epoch) {
             return Arrival::Earlier;
         }
-        if id.epoch > head.top.epoch {
+        if id.epoch != head.top.epoch {
             let lineage = head.lineage.clone();
             self.replace(Head { lineage, top: id }, Reason::LogReplaced);
             return Arrival::Replaced(Reason::LogReplaced);

@@ -150,6 +150,20 @@ fn what_cannot_be_held_is_remembered() {
 }
 
 #[test]
+fn a_late_message_of_a_log_whose_epoch_was_later_does_not_bring_that_log_back() {
+    let mut feed = started(5);
+    let now = Head { lineage: Lineage::new("cafe"), top: id(6, 2) };
+    let arrival = feed.compare(&now, Some(id(7, 5)), stamp());
+    assert!(matches!(arrival, Arrival::Replaced(Reason::LogReplaced)), "by a master whose clock is behind");
+    let verdict = |feed: &mut Feed, epoch, seq| {
+        feed.arrive(&topic(), id(epoch, seq), Some(event(seq)), 0, Instant::now())
+    };
+    assert!(matches!(verdict(&mut feed, 7, 6), Arrival::Earlier), "the log itself must say which it is");
+    assert!(matches!(verdict(&mut feed, 6, 3), Arrival::Deliver(_)));
+    assert!(matches!(verdict(&mut feed, 8, 1), Arrival::Replaced(Reason::LogReplaced)), "a new one");
+}
+
+#[test]
 fn a_message_of_an_earlier_log_proves_nothing_about_the_wire() {
     let mut feed = started(5);
     assert!(feed.first_on_wire(id(7, 6)) && !feed.first_on_wire(id(7, 6)));

@@ -160,7 +160,7 @@ impl Feeds {
     /// Forgets a room.
     pub(super) fn close(&mut self, room: RoomId, subject: &Subject) {
         if let (Some(mut feed), Subject::Topic(topic)) = (self.by_room.remove(&room), subject) {
-            self.early.leave(topic, std::mem::take(feed.handed()));
+            self.early.leave(topic, feed.handed());
         }
         self.own.remove(&room);
         self.behind.remove(&room);
@@ -186,7 +186,7 @@ impl Feeds {
     }
 
     /// Whether a message of a topic that has no feed comes for the first time.
-    pub(super) fn first_without_feed(&mut self, topic: &Topic, id: EntryId) -> bool {
+    pub(super) fn first_without_feed(&self, topic: &Topic, id: EntryId) -> bool {
         self.early.by_wire(topic, id)
     }
 

@@ -145,7 +145,7 @@ impl HeadCheck {
 /// `mine`: where the feed is; `asked`: where it was when the head was asked for.
 fn compare(mine: EntryId, asked: EntryId, head: EntryId) -> HeadVerdict {
     // An earlier epoch: the log was opened anew by a Redis whose clock is behind.
-    let replaced = head.epoch > mine.epoch
+    let replaced = (head.epoch > mine.epoch && (head.epoch != asked.epoch || mine.epoch == asked.epoch))
         || (head.epoch < asked.epoch && mine.epoch == asked.epoch)
         || (head.epoch == asked.epoch && mine.epoch == asked.epoch && head.seq < asked.seq);
     if replaced {
@@ -190,6 +190,11 @@ mod tests {
             compare(id(6, 2), id(5, 9), id(5, 3)),
             HeadVerdict::Nothing,
             "of the log before, replaced since"
+        );
+        assert_eq!(
+            compare(id(5, 2), id(6, 9), id(6, 9)),
+            HeadVerdict::Nothing,
+            "of the log before, replaced since by a Redis whose clock is behind"
         );
     }
 }

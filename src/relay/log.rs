@@ -48,13 +48,15 @@ pub(super) fn drop_strays(held: &mut Vec<LogEntry>, heard: usize, end: EntryId) 
 #[derive(Debug)]
 pub(super) struct Log {
     head: Option<Head>,
+    /// The latest epoch that was known of the topic.
+    latest: u64,
     tail: Tail,
 }
 
 impl Log {
     /// A log that is not known yet. `longest`: entries that the tail keeps at most.
     pub(super) fn unknown(longest: usize) -> Self {
-        Self { head: None, tail: Tail::new(longest) }
+        Self { head: None, latest: 0, tail: Tail::new(longest) }
     }
 
     /// The last entry, and its lineage.
@@ -75,7 +77,14 @@ impl Log {
     /// Starts (anew) at the end of a log.
     pub(super) fn start(&mut self, head: Head) {
         self.tail.clear();
+        self.latest = self.latest.max(head.top.epoch);
         self.head = Some(head);
+    }
+
+    /// Whether an epoch is later than any that was known of the topic: then its log is a new one. Any other epoch but the present
+    /// one may be that of a log before: a log that a Redis whose clock is behind has opened has an earlier epoch than that.
+    pub(super) fn is_new(&self, epoch: u64) -> bool {
+        epoch > self.latest || mutant::is("late-epoch")
     }
 
     /// Takes the successor of the last entry. Returns the encoded frame, `None` for what is not an event.

@@ -69,8 +69,6 @@ pub(crate) struct View {
     pub brought: u64,
     /// Topics that are being followed or left.
     pub changing: BTreeSet<String>,
-    /// How many links its node had lost, at least, when the last message was written that the client has read.
-    pub links_lost: usize,
 }
 
 /// The auditor.
@@ -91,16 +89,16 @@ pub(crate) struct Audit {
     pub contents: HashMap<(Lineage, String, EntryId), Option<u64>>,
     /// Live events by number.
     pub live: BTreeMap<u64, Live>,
-    /// When a log was last replaced, trimmed; by topic.
-    pub replaced: BTreeMap<String, u64>,
+    /// When a log was last replaced, and when before that; by topic.
+    pub replaced: BTreeMap<String, (u64, Option<u64>)>,
     /// When a log was last trimmed by hand.
     pub trimmed: BTreeMap<String, u64>,
     /// When Redis' history changed last.
     pub failed_over: Option<u64>,
     /// When Redis' clock jumped last.
     pub jumped: Option<u64>,
-    /// Until when a node may be late to write a mark: the next one it writes further ahead.
-    pub late_marks: Option<u64>,
+    /// At which node, from when and until when something takes its time, in the order in which that began.
+    pub late: Vec<(usize, u64, u64)>,
     /// Until when marks may lie ahead of the clock of a new master.
     pub ahead: u64,
     /// What was lost where its topic is followed by key.
@@ -129,7 +127,7 @@ impl Audit {
             trimmed: BTreeMap::new(),
             failed_over: None,
             jumped: None,
-            late_marks: None,
+            late: Vec::new(),
             ahead: 0,
             losses: Vec::new(),
             doubtful: 0,
@@ -172,10 +170,10 @@ impl World {
         self.audit.trouble = self.audit.trouble.max(self.now + lasts);
     }
 
-    /// Something takes its time for a while, and marks with it.
-    pub(crate) fn lateness(&mut self, lasts: u64) {
+    /// Something takes its time at a node for a while, and marks with it.
+    pub(crate) fn lateness(&mut self, node: usize, lasts: u64) {
         self.trouble(lasts);
-        self.audit.late_marks = self.audit.late_marks.max(Some(self.now + lasts));
+        self.audit.late.push((node, self.now, self.now + lasts));
     }
 
     /// Something is wrong that only a check of heads can find.
@@ -251,8 +249,16 @@ impl World {
         // What still comes of a log before may cast doubt on any of its topics, and then marks are renewed.
         self.nodes.iter_mut().flat_map(|node| &mut node.bus.link).for_each(|link| link.unmarked = true);
         for of in TOPICS.iter().filter(|of| name.is_none_or(|name| name == **of)) {
-            self.audit.replaced.insert((*of).to_owned(), self.now);
+            let before = self.audit.replaced.get(*of).map(|(last, _)| *last);
+            self.audit.replaced.insert((*of).to_owned(), (self.now, before));
             self.audit.records.remove(*of);
+        }
+    }
+
+    /// Logs whose time was over have begun anew.
+    pub(crate) fn audit_expired(&mut self) {
+        for topic in std::mem::take(&mut self.redis.expired) {
+            self.audit_replaced(Some(topic.as_str()));
         }
     }
 

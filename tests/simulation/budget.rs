@@ -11,8 +11,6 @@ const MARKED: u64 = 14_000;
 const FURTHEST: u64 = 30_000;
 /// How late a message may come, ms.
 const LATE: u64 = 5_000;
-/// How long after a log was replaced a comparison of heads may find it, ms.
-const CHECKED: u64 = 12_000;
 /// Since when nothing must have been wrong for a poll to be told the live events themselves, ms.
 const CALM: u64 = 2 * MARKED;
 /// How long a poll may have been away for that, ms.
@@ -49,15 +47,22 @@ impl World {
         quick && long && heard && calm(audit.trouble) && calm(audit.doubtful) && audit.jumped.is_none()
     }
 
+    /// By when a node knows of something that happened then: later, where things took their time there.
+    fn known_by(&self, node: usize, at: u64) -> u64 {
+        let slack = self.slack();
+        let here = self.audit.late.iter().filter(|(of, ..)| *of == node);
+        here.fold(at + slack, |by, (_, from, until)| if *from <= by { by.max(until + slack) } else { by })
+    }
+
     /// Whether a `resync` of this reason has a cause.
     pub(crate) fn within_budget(&mut self, client: usize, topic: &str, reason: &str) {
         let audit = &self.audit;
-        let slack = self.plan.pace * 60 + 1_500;
         let whole_area = topic.ends_with(":*");
+        let node = self.clients[client].node;
         let told = audit.views[client].told.get(topic).copied().unwrap_or(0);
-        let since = |at: Option<u64>| at.is_some_and(|at| at + slack >= told);
+        let since = |at: Option<u64>| at.is_some_and(|at| self.known_by(node, at) >= told);
         let position = self.clients[client].positions.get(topic);
-        let troubled = audit.trouble + slack >= told && audit.trouble > 0;
+        let troubled = audit.trouble > 0 && since(Some(audit.trouble));
         let cause = match reason {
             "redis-changed" => {
                 since(audit.failed_over)
@@ -70,9 +75,10 @@ impl World {
                         log.top.epoch == position.id.epoch && log.top.seq >= position.id.seq
                     })
                 };
+                // Whoever is in the present log already is told again only where it was replaced twice, and of each time alone.
                 !position.is_some_and(is_there)
                     || since(audit.failed_over)
-                    || since(audit.replaced.get(topic).copied())
+                    || since(audit.replaced.get(topic).and_then(|(_, before)| *before))
             }
             "no-position" => position.is_none() || whole_area,
             "trimmed" => {
@@ -82,11 +88,11 @@ impl World {
                 // Another log is there by now, where it was said of the one before.
                 behind
                     || since(audit.trimmed.get(topic).copied())
-                    || since(audit.replaced.get(topic).copied())
+                    || since(audit.replaced.get(topic).map(|(at, _)| *at))
             }
             // Who names a position is served from the log, or told what became of it.
-            "gap" => whole_area || position.is_none() && (troubled || audit.came_up + slack >= told),
-            "invalid" => self.is_invalid(client, topic, &since),
+            "gap" => whole_area || position.is_none() && (troubled || since(Some(audit.came_up))),
+            "invalid" => self.is_invalid(topic),
             "live" if self.is_told_by_cursor(client, topic) => false,
             "live" => self.has_live_cause(topic, &since),
             "slow" => self.plan.outbox_bytes < 100_000,
@@ -100,20 +106,12 @@ impl World {
         }
     }
 
-    /// Whether a topic's log has, or seems to have, something that is no event. `since`: whether that was so since it was told.
-    fn is_invalid(&self, client: usize, topic: &str, since: &dyn Fn(Option<u64>) -> bool) -> bool {
+    /// Whether a topic's log has, or had, something that is no event.
+    fn is_invalid(&self, topic: &str) -> bool {
         let area = topic.split(':').next().unwrap_or_default();
-        let poisoned = self.audit.contents.iter().any(|((_, of, _), number)| {
+        self.audit.contents.iter().any(|((_, of, _), number)| {
             number.is_none() && (of == topic || topic.ends_with(":*") && of.starts_with(area))
-        });
-        // A new log seems to have gone back where its epoch is by chance the one of the log before: Redis' clock was set back.
-        let log = self.redis.log(&crate::deeds::topic(topic.trim_end_matches(":*")));
-        let again = self.clients[client]
-            .positions
-            .get(topic)
-            .zip(log)
-            .is_some_and(|(position, log)| log.top.epoch == position.id.epoch);
-        poisoned || again && since(self.audit.replaced.get(topic).map(|at| at + CHECKED))
+        })
     }
 
     /// Whether live events may have been missed. `since`: whether that was so since the client was told.
@@ -128,9 +126,10 @@ impl World {
         // What was withheld while Redis refused is told when it does not any more.
         let withheld = Some(audit.refused_until + MARKED).filter(|_| last.is_some());
         // Where the answer to the write of a mark was long on its way, the next mark lies further ahead.
-        let ahead = audit.late_marks.map(|at| at + FURTHEST + MARKED).filter(|_| last.is_some());
+        let late = audit.late.iter().map(|(.., until)| *until).max();
+        let ahead = late.map(|at| at + FURTHEST + MARKED).filter(|_| last.is_some());
         // What still comes of a log that was replaced casts doubt on its topic.
-        let late = audit.replaced.get(topic).map(|at| at + LATE).filter(|_| last.is_some());
+        let late = audit.replaced.get(topic).map(|(at, _)| at + LATE).filter(|_| last.is_some());
         since(last.map(|at| at + MARKED)) || [doubtful, moved, withheld, late, ahead].into_iter().any(since)
     }
 }

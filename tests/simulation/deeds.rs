@@ -64,12 +64,12 @@ impl World {
             }
             Deed::Deafen { node, lasts } => {
                 self.nodes[node].bus.deaf = self.now + lasts;
-                self.lateness(lasts);
+                self.lateness(node, lasts);
             }
             Deed::Probe { node } => self.probe_now(node),
             Deed::Slow { node, by, lasts, what } => {
                 self.nodes[node].bus.slow = (by, self.now + lasts, what);
-                self.lateness(lasts + by);
+                self.lateness(node, lasts + by);
             }
             Deed::Lose { node, count } => {
                 // Something is wrong once one is lost.
@@ -102,7 +102,7 @@ impl World {
             }
             Deed::Freeze { node, lasts } => {
                 self.nodes[node].frozen = self.now + lasts;
-                self.lateness(lasts);
+                self.lateness(node, lasts);
             }
             Deed::Kill { node, lasts } => self.stop(node, lasts),
             Deed::Drain { node, lasts } => {
@@ -223,6 +223,7 @@ impl World {
         self.redis.pass(self.redis_clock());
         self.steps += 1;
         let id = self.redis.append(&topic, None);
+        self.audit_expired();
         self.audit_published(&topic, id, None);
         self.publish_message(&topic, &Content::Invalid(id));
     }

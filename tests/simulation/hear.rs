@@ -1,12 +1,18 @@
 //! What clients hear, held against what may be said: each message as it comes.
 
+use std::time::UNIX_EPOCH;
+
 use carillon::{
     protocol::{EntryId, Position},
     session::{Cursor, PollAnswer},
 };
 use serde_json::Value;
 
-use crate::{audit::topics_of, plan::Way, world::World};
+use crate::{
+    audit::topics_of,
+    plan::Way,
+    world::{EPOCH, World},
+};
 
 fn text<'a>(value: &'a Value, name: &str) -> &'a str {
     value[name].as_str().unwrap_or_default()
@@ -40,7 +46,6 @@ impl World {
                 }
             }
         }
-        view.links_lost = self.nodes[me.node].past.len();
         view.started.clear();
         if me.way == Way::Poll {
             view.started.extend(me.positions.keys().cloned());
@@ -81,7 +86,7 @@ impl World {
             "event" => self.hear_event(client, &message),
             "resync" => self.hear_resync(client, &message),
             "unsubscribed" => self.unsubscribed(client, &message),
-            "status" => self.hear_status(client, message["live"] == true),
+            "status" => self.hear_status(client, &message),
             "closing" => {
                 // Not `reconnect_after_ms`, which is drawn by lot: a seed must always lead to the same.
                 let later = 1 + self.pick(2_000);
@@ -303,15 +308,12 @@ impl World {
         }
     }
 
-    fn hear_status(&mut self, client: usize, live: bool) {
-        let knew = std::mem::replace(&mut self.clients[client].live, live);
-        if knew && !live && self.audit.denied.is_empty() {
-            self.audit.views[client].links_lost += 1;
-        }
-        if !live || self.clients[client].way == Way::Poll {
+    fn hear_status(&mut self, client: usize, message: &Value) {
+        self.clients[client].live = message["live"] == true;
+        if message["live"] != true || self.clients[client].way == Way::Poll {
             return;
         }
-        let Some(up) = self.said_over(client) else { return };
+        let Some(up) = self.said_over(client, text(message, "since")) else { return };
         let subjects: Vec<String> = self.clients[client].subjects.iter().cloned().collect();
         for name in subjects.iter().flat_map(|subject| topics_of(subject)) {
             let view = &self.audit.views[client];
@@ -335,18 +337,13 @@ impl World {
         }
     }
 
-    /// When the link came up, at the earliest, of which a client was told by the `live:true` that it has just read.
-    fn said_over(&self, client: usize) -> Option<u64> {
-        let (me, slack) = (&self.clients[client], self.slack());
-        let node = &self.nodes[me.node];
-        // It may have been said before the link was lost that it speaks of.
-        let before = node.past.iter().find(|(_, down)| down + slack > self.now).map(|(up, _)| *up);
-        let lately = before.or(node.up_since).filter(|_| me.stalled + slack <= self.now);
-        // Whoever does not read for long may find it behind the word that a link was lost: then it speaks of a later one.
-        let lost = self.audit.views[client].links_lost;
-        let later =
-            node.past.get(lost).map(|(up, _)| *up).or(node.up_since.filter(|_| lost == node.past.len()));
-        lately.max(later)
+    /// When the link came up of which a node says since when it has been live over it.
+    fn said_over(&self, client: usize, since: &str) -> Option<u64> {
+        let since = humantime::parse_rfc3339(since).ok()?.duration_since(UNIX_EPOCH).ok()?;
+        let since = (since.as_millis() as u64).checked_sub(EPOCH)?;
+        let node = &self.nodes[self.clients[client].node];
+        let links = node.past.iter().map(|(up, _)| *up).chain(node.up_since);
+        links.filter(|up| *up <= since).max()
     }
 
     /// The answer to a poll has come: what was waited for.

@@ -103,6 +103,10 @@ pub(crate) struct Redis {
     /// Keys that nodes may not touch at present.
     pub denied: BTreeSet<Topic>,
     names: BTreeMap<(Topic, String), (u64, EntryId)>,
+    /// The epochs of logs with entries that functions have seen, which they give to no other log of the topic.
+    epochs: BTreeMap<Topic, u64>,
+    /// Logs whose time was over, and which have begun anew since somebody last looked here.
+    pub expired: Vec<Topic>,
     length: usize,
     ttl: u64,
     histories: u32,
@@ -123,6 +127,8 @@ impl Redis {
             refused_until: 0,
             denied: BTreeSet::new(),
             names: BTreeMap::new(),
+            epochs: BTreeMap::new(),
+            expired: Vec::new(),
             length,
             ttl,
             histories: 1,
@@ -195,6 +201,8 @@ impl Redis {
     /// Adds an entry; `None` is what somebody put there by hand and is not an event.
     pub(crate) fn append(&mut self, topic: &Topic, event: Option<Event>) -> EntryId {
         let length = self.length;
+        let epoch = self.open(topic).top.epoch;
+        self.epochs.insert(topic.clone(), epoch);
         let log = self.open(topic);
         log.top = log.top.next();
         log.entries.push_back((log.top.seq, event));
@@ -206,16 +214,24 @@ impl Redis {
 
     /// The end of a log, which is opened where there is none, and lives on.
     fn head(&mut self, topic: &Topic) -> EntryId {
-        self.open(topic).top
+        let top = self.open(topic).top;
+        if top.seq > 0 {
+            self.epochs.insert(topic.clone(), top.epoch);
+        }
+        top
     }
 
     fn open(&mut self, topic: &Topic) -> &mut Log {
         let (clock, until) = (self.clock, self.clock + self.ttl);
         if self.logs.get(topic).is_some_and(|log| log.until < clock) {
             self.logs.remove(topic);
+            self.expired.push(topic.clone());
         }
+        // The real functions give a later epoch than any that they remember. They forget when their server starts anew; so that
+        // epochs go back here as well, only the same one is never given twice.
+        let epoch = clock + u64::from(self.epochs.get(topic) == Some(&clock));
         let log = self.logs.entry(topic.clone()).or_insert_with(|| Log {
-            top: EntryId { epoch: clock, seq: 0 },
+            top: EntryId { epoch, seq: 0 },
             entries: VecDeque::new(),
             until,
         });
@@ -248,6 +264,7 @@ impl Redis {
     pub(crate) fn fail_over(&mut self, lost: u64) {
         self.histories += 1;
         (self.clock, self.behind) = (0, 0);
+        self.epochs.clear();
         self.lineage = Lineage::new(&format!("{:08x}", self.histories));
         for log in self.logs.values_mut() {
             for _ in 0..lost.min(log.entries.len() as u64) {

@@ -7,11 +7,12 @@ use crate::plan::Deed;
 
 /// What every long run must have met, by kind: a run that never does says nothing about it.
 const EXPECTED: [(&str, &str); 4] = [
-    ("bite", "link lost, lost message"),
+    ("bite", "link lost, lost message, lost order, order holds, refused"),
     (
         "deed",
-        "break, burst, clock, cut, deafen, delete, deny, drain, fail-over, flush, follow, forget, freeze, kill, live, lose, \
-         ping, poison, publish, refuse-misconf, refuse-noreplicas, refuse-oom, slow, stall, trim, unfollow",
+        "break, burst, clock, cms-gone, cms-late, cut, dawdle, deafen, delete, deny, disconnect, drain, fail-over, flush, \
+         follow, forget, freeze, kill, live, lose, ping, poison, probe, publish, refresh, refuse-misconf, refuse-noreplicas, \
+         refuse-oom, renew, slow, stall, trim, unfollow",
     ),
     ("resync", "gap, invalid, live, log-replaced, no-position, redis-changed, slow, trimmed"),
     (

@@ -17,19 +17,19 @@ pub(crate) fn add(plan: &mut Plan) {
         return;
     }
     let mut rng = SmallRng::seed_from_u64(plan.seed ^ 0x0DE5);
-    plan.proof = Some(if rng.random_bool(0.4) { ProofBy::Cms } else { ProofBy::Token });
+    plan.proof = Some(if rng.random_bool(0.5) { ProofBy::Cms } else { ProofBy::Token });
     for _ in 0..rng.random_range(3..8) {
         let at = rng.random_range(3_000..45_000);
         let mut scene = Scene { at, rng: &mut rng, plan };
-        match scene.rng.random_range(0..9) {
-            0 => scene.handshake_from_before(),
-            1 => scene.answer_under_way(),
-            2 => scene.renewal(),
-            3 => scene.on_another_node(),
-            4 => scene.node_started_later(),
-            5 => scene.redis_emptied(),
-            6 => scene.other_master(),
-            7 => scene.order_not_heard(),
+        match scene.rng.random_range(0..11) {
+            0 | 1 => scene.handshake_from_before(),
+            2 => scene.answer_under_way(),
+            3 => scene.renewal(),
+            4 => scene.on_another_node(),
+            5 => scene.node_started_later(),
+            6 => scene.redis_emptied(),
+            7 => scene.other_master(),
+            8 => scene.order_not_heard(),
             _ => scene.rights_have_changed(),
         }
     }
@@ -71,6 +71,13 @@ impl Scene<'_> {
         self.then(within, Deed::Cut { client, percent: 100, away, node });
     }
 
+    /// The CMS does not answer for a while, where it is asked at all.
+    fn cms_away(&mut self, within: u64) {
+        if self.plan.proof == Some(ProofBy::Cms) {
+            self.then(within, Deed::CmsGone { lasts: 3_000 });
+        }
+    }
+
     /// What would be heard of it, if anybody still listened.
     fn events(&mut self, client: usize) {
         let subjects = &self.plan.parts[client].subjects;
@@ -103,6 +110,7 @@ impl Scene<'_> {
         self.cut(0, client, 1, node);
         self.disconnect(by, client);
         self.events(client);
+        self.cms_away(9_000);
     }
 
     fn renewal(&mut self) {
@@ -184,9 +192,7 @@ impl Scene<'_> {
     fn rights_have_changed(&mut self) {
         let (client, node) = (self.client(), self.node());
         self.then(0, Deed::Refresh { client, node });
-        if self.rng.random_bool(0.3) {
-            self.then(5_000, Deed::CmsGone { lasts: 3_000 });
-        }
+        self.cms_away(5_000);
         for _ in 0..2 {
             let (away, node) = (self.choose(&[1, 400]), self.node());
             self.cut(20_000, client, away, node);

@@ -301,7 +301,9 @@ impl World {
     pub(crate) fn redis_call(&mut self, call: &Call) -> Result<Reply, String> {
         self.redis.pass(self.redis_clock());
         self.steps += 1;
-        self.redis.call(call)
+        let reply = self.redis.call(call);
+        self.audit_expired();
+        reply
     }
 
     /// A session begins.

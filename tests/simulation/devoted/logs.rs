@@ -15,13 +15,20 @@ pub(super) fn more_than_is_held(stage: &mut Stage<'_>) {
     stage.on(when, Deed::Burst { topic: ALONE.into(), count });
 }
 
-/// A log is replaced, a node learns it by a read, and only then come the last messages of the log before.
+/// A log is replaced, a node learns it by a read, and only then come the last messages of the log before. Now and then a master
+/// whose clock is behind has taken over before: the log before has the later epoch then.
 pub(super) fn late_messages_of_a_replaced_log(stage: &mut Stage<'_>) {
     const TOPIC: &str = "comments:1";
     stage.cast(&[(Way::Socket, 0, &["comments:*"]), (Way::Stream, 0, &[TOPIC]), (Way::Socket, 1, &[TOPIC])]);
     stage.plan.pace = stage.one_of(&[1, 5]);
+    let begun = stage.at;
     for n in 0..stage.between(4, 9) {
         stage.publish(n * 10, TOPIC);
+    }
+    if stage.one_of(&[false, false, true]) {
+        stage.on(200, Deed::Clock { by: -20_000 });
+        stage.on(250, Deed::FailOver { lost: 0 });
+        stage.at += 2_500;
     }
     stage.on(600, Deed::Slow { node: 0, by: 1_200, lasts: 1_500, what: Late::Pushes });
     for n in 0..3 {
@@ -34,6 +41,7 @@ pub(super) fn late_messages_of_a_replaced_log(stage: &mut Stage<'_>) {
         stage.publish(4_000 + n * 200, TOPIC);
     }
     stage.cut(6_000, Z, 100, 10, 1);
+    stage.at = begun;
 }
 
 /// A read brings events before the wire does, and their topic is left in between.
