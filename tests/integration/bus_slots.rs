@@ -66,6 +66,22 @@ async fn a_slot_that_stays_half_moved_costs_neither_its_topics_nor_others() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_master_that_refuses_costs_the_ends_of_its_own_logs_only() {
+    let cluster = cluster(3).await;
+    let bus = TestBus::over(&cluster.url()).await;
+    let names = (0..12).map(|n| format!("comments:{n}")).collect::<Vec<_>>();
+    let refused = |name: &str| cluster.owner(slot(&cluster, name)) == 1;
+    assert!(names.iter().any(|name| refused(name)) && !names.iter().all(|name| refused(name)));
+    cluster.servers[1].command(&["CONFIG", "SET", "min-replicas-to-write", "1"]);
+    let heads = bus.bus.heads(names.iter().map(|name| topic(name)).collect()).await;
+    for (name, head) in names.iter().zip(&heads) {
+        assert_eq!(head.is_err(), refused(name), "{name}: {head:?}");
+    }
+    assert_eq!(heads.len(), names.len());
+    bus.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_new_master_gets_the_functions_whether_it_is_followed_or_not() {
     let mut cluster = cluster(3).await;
     let mut bus = TestBus::over(&cluster.url()).await;

@@ -29,10 +29,20 @@ impl CommandClient {
         let batches = topics.chunks(size).collect::<Vec<_>>();
         let mut heads = Vec::with_capacity(topics.len());
         for batches in batches.chunks(at_once) {
-            let answers = try_join_all(batches.iter().map(|batch| self.some_heads(batch))).await?;
+            let answers = try_join_all(batches.iter().map(|batch| self.batch(batch))).await?;
             heads.extend(answers.into_iter().flatten());
         }
         Ok(heads)
+    }
+
+    /// The heads of one batch: what Redis refuses is an error of these topics, and no other batch's. (One master of a cluster may
+    /// refuse while the others serve.) Where the link shows trouble, all are asked for again over the next one.
+    async fn batch(&self, topics: &[Topic]) -> Result<Vec<Result<Head, Fault>>, Fault> {
+        match self.some_heads(topics).await {
+            Err(fault @ (Fault::Away(_) | Fault::Replica(_))) => Err(fault),
+            Err(fault) => Ok(vec![Err(fault); topics.len()]),
+            heads => heads,
+        }
     }
 
     pub(super) async fn some_heads(&self, topics: &[Topic]) -> Result<Vec<Result<Head, Fault>>, Fault> {
