@@ -210,8 +210,8 @@ async fn an_event_with_an_id_survives_a_cut_once() {
         while redis.calls("xadd") < accepted {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        proxy.moods().swallow_answers.store(false, std::sync::atomic::Ordering::Relaxed);
         proxy.cut();
+        proxy.moods().swallow_answers.store(false, std::sync::atomic::Ordering::Relaxed);
     };
     let (named, bare, ()) =
         Box::pin(tokio::time::timeout(DEADLINE, async { tokio::join!(named, bare, cut) })).await.unwrap();

@@ -90,9 +90,11 @@ async fn serve(
     let kind = Kind::default();
     cuts.borrow_and_update();
     tokio::select! {
+        // A cut comes first: no answer that has just arrived passes once it is made.
+        biased;
+        _ = cuts.changed() => {}
         () = requests(client_in, server_out, &moods, &kind, inserts) => {}
         () = answers(server_in, client_out, &moods, &kind) => {}
-        _ = cuts.changed() => {}
     }
 }
 
