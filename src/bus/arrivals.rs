@@ -130,9 +130,11 @@ impl Arrivals {
     /// Hands over settings that were adopted since those of this generation were told.
     pub(super) async fn tell_adopted(&self, settings: &Settings, told: &mut u64) {
         let generation = settings.generation();
-        if std::mem::replace(told, generation) != generation {
+        if *told != generation {
             let areas = settings.areas.names().collect();
             self.tell(BusEvent::Adopted { areas, log_ttl: settings.log_ttl() }).await;
+            // Not before: the link may be lost while it waits for room.
+            *told = generation;
         }
     }
 

@@ -1,14 +1,17 @@
 //! Topics that Redis refuses while they are followed: the others go on, and nothing is missed when the right is back.
 
+use std::sync::atomic::Ordering;
+
 use carillon::{bus::redis::Publisher, shutdown::Tasks};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::net::TcpStream;
 
 use crate::support::{
     bus::{numbered, settings, topic},
     cluster::RedisCluster,
     frames::Ws,
-    node::{Node, within},
+    node::{Node, until, within},
+    proxy::Proxy,
     redis::RedisServer,
 };
 
@@ -156,4 +159,73 @@ async fn a_slot_that_moves_to_a_master_that_refuses_it_is_told() {
     // Each master has a history of its own.
     told(&mut anna, r#"resync redis-changed ["projects:1"]"#).await;
     told(&mut anna, "live true").await;
+}
+
+/// All rights are missing for a while: neither the node's own channels nor topics can be subscribed to. Live events show that the
+/// topics come by their subscriptions again, and not by a comparison of logs.
+async fn all_is_refused_and_comes_back(servers: &[RedisServer], url: &str) {
+    allow(servers, &[LINK, MORE]);
+    let node = node_over(url).await;
+    let topics = ["comments:42", "projects:1", "content"];
+    let (mut anna, welcome) = node.session("anna", &topics).await;
+    assert_eq!(welcome["live"], true);
+    allow(servers, &["&other"]);
+    told(&mut anna, "live false").await;
+    until("a link that is refused", || async {
+        node.get("/readyz").await.text().contains("refuses this node a right")
+    })
+    .await;
+    allow(servers, &[LINK, MORE]);
+    told(&mut anna, "live true").await;
+    for topic in topics {
+        let event = json!({"topic": topic, "event": {"type": "a.b", "data": 7}});
+        assert_eq!(node.post("/publish?live=1", event.to_string().as_bytes()).await.status, 200);
+        told(&mut anna, &format!("{topic} 7")).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn topics_that_are_refused_with_the_whole_link_come_back_with_it() {
+    let redis = RedisServer::start();
+    let url = redis.url();
+    all_is_refused_and_comes_back(&[redis], &url).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn topics_that_a_cluster_refuses_with_the_whole_link_come_back_with_it() {
+    let cluster = tokio::task::spawn_blocking(|| RedisCluster::start(3, 0)).await.unwrap();
+    let url = cluster.url();
+    all_is_refused_and_comes_back(&cluster.servers, &url).await;
+}
+
+/// A session that asks for many topics, some of which Redis refuses, while each answer of Redis comes late. All others start where
+/// they should, at once.
+async fn some_of_many_are_refused_over_a_slow_link(rights: &str, refused: usize) {
+    let redis = RedisServer::start();
+    let line = format!("ACL SETUSER node on >pw +@all {rights}");
+    assert_eq!(redis.command(&line.split_whitespace().collect::<Vec<_>>()).trim(), "OK");
+    let proxy = Proxy::before(redis.port()).await;
+    let node = node_over(&proxy.url()).await;
+    proxy.moods().answers_late.store(200, Ordering::Relaxed);
+    let followed = (0..60 - refused).map(|n| format!("comments:{n}"));
+    let topics: Vec<String> = followed.chain((0..refused).map(|n| format!("projects:{n}"))).collect();
+    let (_anna, welcome) = node.session("anna", &topics.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    let positions = welcome["positions"].as_object().unwrap();
+    let missing: Vec<&String> = topics.iter().filter(|topic| !positions.contains_key(*topic)).collect();
+    assert_eq!(missing, topics[60 - refused..].iter().collect::<Vec<_>>(), "{welcome}");
+    assert_eq!(welcome["live"], false, "some are not followed yet");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_redis_that_refuses_channels_holds_up_no_others() {
+    let rights = "~* resetchannels &carillon:probe:* &carillon:control:* &carillon:comments*";
+    some_of_many_are_refused_over_a_slow_link(rights, 1).await;
+    some_of_many_are_refused_over_a_slow_link(rights, 45).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_redis_that_refuses_keys_holds_up_no_others() {
+    let rights = "&* resetkeys ~carillon:[^p]* ~carillon:probe:*";
+    some_of_many_are_refused_over_a_slow_link(rights, 1).await;
+    some_of_many_are_refused_over_a_slow_link(rights, 45).await;
 }

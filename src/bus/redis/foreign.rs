@@ -2,6 +2,7 @@
 //! `carillon doctor`, with what to do. (A log of another type is no obstacle: the functions begin it anew.)
 
 use fred::prelude::Error;
+use futures_util::future::join_all;
 
 use super::{
     connection::{Connection, PATIENCE},
@@ -16,9 +17,13 @@ pub(super) async fn keys(
     place: &str,
 ) -> Result<Option<String>, Error> {
     let names = Keys::new(&settings.prefix);
+    let asked = [names.nodes(), names.marks(), names.revocations(), names.sources()].map(|key| async move {
+        let answer = commands.command("HLEN", &key, vec![key.as_str().into()], PATIENCE).await;
+        (key, answer)
+    });
     let mut wrong = Vec::new();
-    for key in [names.nodes(), names.marks(), names.revocations(), names.sources()] {
-        match commands.command("HLEN", &key, vec![key.as_str().into()], PATIENCE).await {
+    for (key, answer) in join_all(asked).await {
+        match answer {
             Err(error) if describe(&error).starts_with("WRONGTYPE") => wrong.push(key),
             // What else is refused is told with the rights.
             Err(error) if is_trouble(&error) => return Err(error),

@@ -19,13 +19,17 @@ use crate::{
 /// Logs whose heads are asked for in one call.
 const HEADS: usize = 200;
 
+/// Such calls that are under way at once: a slow link costs time once for all of them, and together they hold up Redis for a few
+/// milliseconds.
+const BATCHES: usize = 8;
+
 /// Calls that are under way at once where each log needs its own (cluster).
 const CALLS: usize = 512;
 
 impl CommandClient {
     /// The ends of logs, opened where there is none; one answer for each topic, so that a refused one stops no other.
     pub(super) async fn heads(&self, topics: &[Topic]) -> Result<Vec<Result<Head, Fault>>, Fault> {
-        let (size, at_once) = if self.sharded { (1, CALLS) } else { (HEADS, 1) };
+        let (size, at_once) = if self.sharded { (1, CALLS) } else { (HEADS, BATCHES) };
         let batches = topics.chunks(size).collect::<Vec<_>>();
         let mut heads = Vec::with_capacity(topics.len());
         for batches in batches.chunks(at_once) {
@@ -45,7 +49,26 @@ impl CommandClient {
         }
     }
 
+    /// The heads of topics, in one call for all of them where Redis refuses none.
     pub(super) async fn some_heads(&self, topics: &[Topic]) -> Result<Vec<Result<Head, Fault>>, Fault> {
+        match self.asked_heads(topics).await {
+            Err(refused @ Fault::Refused(_)) if topics.len() == 1 => Ok(vec![Err(refused)]),
+            // Redis does not say which key it refuses: each is asked for alone, all at once, so that over a slow link they wait
+            // no longer than one.
+            Err(Fault::Refused(_)) => {
+                let alone = topics.chunks(1).map(|topic| async move {
+                    match self.asked_heads(topic).await {
+                        Err(refused @ Fault::Refused(_)) => Ok(vec![Err(refused)]),
+                        answered => answered,
+                    }
+                });
+                Ok(try_join_all(alone).await?.into_iter().flatten().collect())
+            }
+            answered => answered,
+        }
+    }
+
+    async fn asked_heads(&self, topics: &[Topic]) -> Result<Vec<Result<Head, Fault>>, Fault> {
         let keys = topics.iter().map(|topic| self.keys().channel(topic)).collect::<Vec<_>>();
         let told = |function, args| self.call_told(self.connection(), function, &keys, args, READ_PATIENCE);
         match told("open", Vec::new()).await {
@@ -55,15 +78,6 @@ impl CommandClient {
                 let answer = told("heads", vec!["look".into()]).await?;
                 Self::tops(answer, topics.len(), &full)
             }
-            // Redis does not say which key it refuses: each is asked for alone.
-            Err(Fault::Refused(_)) if topics.len() > 1 => {
-                let mut heads = Vec::with_capacity(topics.len());
-                for topic in topics {
-                    heads.extend(Box::pin(self.some_heads(std::slice::from_ref(topic))).await?);
-                }
-                Ok(heads)
-            }
-            Err(refused @ Fault::Refused(_)) => Ok(vec![Err(refused)]),
             Err(fault) => Err(fault),
         }
     }

@@ -90,15 +90,25 @@ impl Ledger {
         }
     }
 
-    /// What Redis refuses, with its words; none of it is wanted any longer.
-    pub(super) fn take_refused(&mut self) -> Vec<(Channel, String)> {
-        let refused = self.entries.iter_mut().filter(|(_, entry)| entry.wanted);
-        let refused = refused.filter_map(|(channel, entry)| Some((channel.clone(), entry.refused.take()?)));
-        let refused = refused.collect::<Vec<_>>();
-        for (channel, _) in &refused {
-            self.release(channel);
+    /// The subjects that Redis refuses, with its words; none of them is wanted any longer. An error, with its words, where it is a
+    /// channel without which there is no link: then all stay wanted, for the next link.
+    pub(super) fn take_refused(&mut self) -> Result<Vec<(Subject, String)>, String> {
+        let mut refused = Vec::new();
+        for (channel, entry) in self.entries.iter().filter(|(_, entry)| entry.wanted) {
+            match (channel, &entry.refused) {
+                (_, None) => {}
+                (Channel::Fixed(_), Some(text)) => return Err(text.clone()),
+                (Channel::Subject(subject), Some(text)) => refused.push((subject.clone(), text.clone())),
+            }
         }
-        refused
+        for (subject, _) in &refused {
+            let channel = Channel::Subject(subject.clone());
+            self.release(&channel);
+            if let Some(entry) = self.entries.get_mut(&channel) {
+                entry.refused = None;
+            }
+        }
+        Ok(refused)
     }
 
     /// The next piece of work, of at most `size` channels; `None` when everything is settled that can be. `places`: where

@@ -3,9 +3,13 @@
 use super::*;
 use crate::protocol::Areas;
 
-fn channel(text: &str) -> Channel {
+fn subject(text: &str) -> Subject {
     let areas = Areas::new(["comments", "projects"], [], []).unwrap();
-    Channel::Subject(Subject::parse(text, &areas).unwrap())
+    Subject::parse(text, &areas).unwrap()
+}
+
+fn channel(text: &str) -> Channel {
+    Channel::Subject(subject(text))
 }
 
 fn server(port: u16) -> Server {
@@ -117,11 +121,28 @@ fn what_a_new_connection_is_refused_is_wanted_no_longer() {
     ledger.begin();
     ledger.refuse(&one, "NOPERM".into());
     assert_eq!(settle(&mut ledger, at_one).len(), 1);
-    assert_eq!(ledger.take_refused(), [(one.clone(), "NOPERM".to_owned())]);
-    assert_eq!(ledger.take_refused(), []);
+    assert_eq!(ledger.take_refused(), Ok(vec![(subject("comments:1"), "NOPERM".to_owned())]));
+    assert_eq!(ledger.take_refused(), Ok(Vec::new()));
     ledger.begin();
     assert_eq!(settle(&mut ledger, at_one).len(), 1, "the other one");
     assert_eq!((ledger.outcome(&one), ledger.outcome(&two)), (None, Some(Ok(()))));
+}
+
+#[test]
+fn what_is_refused_together_with_the_link_stays_wanted_for_the_next_link() {
+    let mut ledger = Ledger::default();
+    let (one, two, probe) = (channel("comments:1"), channel("comments:2"), Channel::Fixed("probe".into()));
+    for channel in [&one, &two, &probe] {
+        ledger.want(channel.clone());
+    }
+    ledger.refuse(&one, "NOPERM one".into());
+    ledger.refuse(&probe, "NOPERM probe".into());
+    assert_eq!(ledger.take_refused(), Err("NOPERM probe".into()));
+    assert_eq!(ledger.take_refused(), Err("NOPERM probe".into()), "nothing was taken");
+    ledger.begin();
+    let subscribed: usize = settle(&mut ledger, at_one).iter().map(|work| work.channels.len()).sum();
+    assert_eq!(subscribed, 3, "all of them");
+    assert_eq!(ledger.take_refused(), Ok(Vec::new()));
 }
 
 #[test]

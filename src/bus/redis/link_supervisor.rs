@@ -66,6 +66,8 @@ pub(super) struct LinkSupervisor {
     pub(super) blind: bool,
     /// The generation of settings that was told last.
     pub(super) generation: u64,
+    /// What Redis refuses to go on with, until the relay is told: a link may be lost meanwhile, and the next one would not know.
+    pub(super) untold: Vec<Subject>,
 }
 
 /// A link that works.
@@ -119,14 +121,14 @@ impl LinkSupervisor {
             library::load(&commands, master.as_ref(), &self.settings, &self.place, !self.accepted).await?;
         }
         self.arrivals.tell_adopted(&self.settings, &mut self.generation).await;
-        let reads = Arc::new(commands.another(Purpose::Commands).await?);
-        let subscriber = commands.another(Purpose::Subscriptions).await?;
+        let (reads, subscriber) =
+            try_join(commands.another(Purpose::Commands), commands.another(Purpose::Subscriptions)).await?;
         self.check_rights(&commands, &subscriber).await?;
         self.note_lineages(&lineages, &mut address).await;
 
         let probes = probe_channels::choose(&commands, &masters, &self.settings);
-        let commands =
-            Arc::new(CommandClient::new(Arc::new(commands), reads, self.settings.clone(), lineages));
+        let (commands, reads) = (Arc::new(commands), Arc::new(reads));
+        let commands = Arc::new(CommandClient::new(commands, reads, self.settings.clone(), lineages));
         let subscriber = Arc::new(subscriber);
         let number = rand::random::<u64>() >> 1;
         let (reader, returns) =
@@ -161,8 +163,9 @@ impl LinkSupervisor {
     /// and complains.
     async fn check_rights(&self, commands: &Connection, subscriber: &Connection) -> Result<(), ConnectError> {
         let lost = |error: Error| ConnectError::Transient(describe(&error));
-        let missing = rights::missing(commands, subscriber, &self.settings).await.map_err(lost)?;
-        let theirs = foreign::keys(commands, &self.settings, &self.place).await.map_err(lost)?;
+        let missing = rights::missing(commands, subscriber, &self.settings);
+        let theirs = foreign::keys(commands, &self.settings, &self.place);
+        let (missing, theirs) = try_join(missing, theirs).await.map_err(lost)?;
         match missing.connect_error(&self.place).or(theirs.map(ConnectError::Permanent)) {
             Some(trouble) if self.accepted => warn!("{}", trouble.into_text()),
             Some(trouble) => return Err(trouble),
@@ -171,7 +174,7 @@ impl LinkSupervisor {
         Ok(())
     }
 
-    async fn prove(&self, link: &mut BuiltLink) -> Result<(), ConnectError> {
+    async fn prove(&mut self, link: &mut BuiltLink) -> Result<(), ConnectError> {
         let attached = self.subscriptions.attach(link.subscriber.clone(), self.fixed(link)).await;
         let refused = attached.map_err(|error| {
             if is_trouble(&error) {
@@ -190,10 +193,14 @@ impl LinkSupervisor {
     }
 
     /// Tells of what Redis refuses to go on with: before `Up`, so that nobody relies on it.
-    async fn tell_refused(&self, refused: Vec<(Subject, String)>) {
+    async fn tell_refused(&mut self, refused: Vec<(Subject, String)>) {
         for (subject, text) in refused {
             warn!(topic = %subject, "Redis refuses a topic that was followed before; trying again: {text}");
+            self.untold.push(subject);
+        }
+        while let Some(subject) = self.untold.last().cloned() {
             self.arrivals.tell(BusEvent::Refused(subject)).await;
+            self.untold.pop();
         }
     }
 

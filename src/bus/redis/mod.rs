@@ -122,6 +122,7 @@ impl RedisBus {
             accepted: false,
             blind: false,
             generation: settings.generation,
+            untold: Vec::new(),
         };
         let first = match Box::pin(supervisor.build()).await {
             Ok(link) => Some(link),

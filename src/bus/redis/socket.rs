@@ -15,6 +15,7 @@ use fred::{
         config::{Config, ConnectionConfig, Options, PerformanceConfig, TcpConfig},
     },
 };
+use futures_util::future::join_all;
 use tokio::{sync::broadcast, task::AbortHandle};
 
 use super::{ending::Ending, fault::describe, fault::is_trouble};
@@ -206,18 +207,7 @@ impl RedisSocket {
         names: Vec<String>,
     ) -> Result<(), Error> {
         let (pipeline, nonce) = (self.client.pipeline(), self.ending.nonce());
-        match change {
-            SubscriptionChange::Subscribe => pipeline.subscribe(names).await?,
-            SubscriptionChange::Unsubscribe => pipeline.unsubscribe(names).await?,
-            SubscriptionChange::SubscribePatterns => pipeline.psubscribe(names).await?,
-            SubscriptionChange::UnsubscribePatterns => pipeline.punsubscribe(names).await?,
-            // Each channel may lie in another slot.
-            SubscriptionChange::UnsubscribeShards => {
-                for name in names {
-                    pipeline.sunsubscribe(name).await?;
-                }
-            }
-        }
+        put(&pipeline, change, names).await?;
         let _: Value = pipeline.custom(custom("PING"), vec![nonce.clone()]).await?;
         let answer: Result<Value, Error> = tokio::select! {
             biased;
@@ -234,6 +224,51 @@ impl RedisSocket {
         }
     }
 
+    /// Subscribes to each of these by a command of its own, all in one go. What Redis says to the first of them, in order; it may
+    /// be fewer than were asked for, and is never none.
+    ///
+    /// Behind each command goes its ping. Fred gives as many answers as there were pings, and a refusal is one too: for each
+    /// refusal an answer at the end is not seen, and the names there are to be asked for once more.
+    pub(super) async fn confirmed_apart(
+        &self,
+        change: SubscriptionChange,
+        names: Vec<String>,
+    ) -> Result<Vec<Result<(), Error>>, Error> {
+        let (mut pipelines, mut nonces) = (Vec::with_capacity(names.len()), Vec::with_capacity(names.len()));
+        for name in names {
+            let (pipeline, nonce) = (self.client.pipeline(), self.ending.nonce());
+            put(&pipeline, change, vec![name]).await?;
+            let _: Value = pipeline.custom(custom("PING"), vec![nonce.clone()]).await?;
+            pipelines.push(pipeline);
+            nonces.push(nonce);
+        }
+        let answers: Vec<Result<Value, Error>> = tokio::select! {
+            biased;
+            answers = join_all(pipelines.iter().map(Pipeline::last)) => answers,
+            () = self.ending.token().cancelled() => return Err(self.ended()),
+        };
+        let (mut said, mut refusal) = (Vec::with_capacity(nonces.len()), None);
+        for answer in answers {
+            match answer {
+                Ok(text) if text.as_str().as_deref() == nonces.get(said.len()).map(String::as_str) => {
+                    said.push(refusal.take().map_or(Ok(()), Err));
+                }
+                Err(error) if is_trouble(&error) => return Err(error),
+                Err(error) if refusal.is_none() => refusal = Some(error),
+                _ => return Err(out_of_step()),
+            }
+        }
+        let complete = said.len() == nonces.len();
+        said.extend(refusal.map(Err));
+        if said.is_empty() {
+            return Err(missing_answers());
+        }
+        if !complete {
+            self.catch_up().await?;
+        }
+        Ok(said)
+    }
+
     /// Waits until the answers are in step again.
     async fn catch_up(&self) -> Result<(), Error> {
         for attempt in 1..=10 {
@@ -243,7 +278,7 @@ impl RedisSocket {
                 _ => tokio::time::sleep(Duration::from_millis(20 * attempt)).await,
             }
         }
-        Err(Error::new(ErrorKind::Protocol, "the answers on the link are out of step"))
+        Err(out_of_step())
     }
 
     /// Whether the answer is the one to this ping.
@@ -252,6 +287,31 @@ impl RedisSocket {
         let reply = self.send("PING", vec![nonce.clone().into()], PATIENCE).await?;
         Ok(reply.as_str().is_some_and(|text| *text == nonce))
     }
+}
+
+/// Puts a change of subscriptions into a pipeline.
+async fn put(
+    pipeline: &Pipeline<Client>,
+    change: SubscriptionChange,
+    names: Vec<String>,
+) -> Result<(), Error> {
+    match change {
+        SubscriptionChange::Subscribe => pipeline.subscribe(names).await,
+        SubscriptionChange::Unsubscribe => pipeline.unsubscribe(names).await,
+        SubscriptionChange::SubscribePatterns => pipeline.psubscribe(names).await,
+        SubscriptionChange::UnsubscribePatterns => pipeline.punsubscribe(names).await,
+        // Each channel may lie in another slot.
+        SubscriptionChange::UnsubscribeShards => {
+            for name in names {
+                pipeline.sunsubscribe(name).await?;
+            }
+            Ok(())
+        }
+    }
+}
+
+fn out_of_step() -> Error {
+    Error::new(ErrorKind::Protocol, "the answers on the link are out of step")
 }
 
 fn missing_answers() -> Error {

@@ -29,7 +29,7 @@ use crate::{
 };
 
 /// Channels in one SUBSCRIBE, or SSUBSCRIBEs that leave together: enough to be quick, few enough not to hold up Redis.
-const BATCH: usize = 500;
+const BATCH: usize = 2_000;
 
 /// The wait before channels are subscribed to where Redis has sent us.
 const REDIRECTED: Duration = Duration::from_millis(20);
@@ -122,14 +122,9 @@ impl Subscriptions {
         Ok(refused)
     }
 
-    /// The subjects that Redis refuses by now, with its words. An error where it is a channel without which there is no
-    /// link.
+    /// See [`Ledger::take_refused`].
     fn take_refused(&self) -> Result<Vec<(Subject, String)>, Error> {
-        let refused = self.ledger().take_refused().into_iter().map(|(channel, text)| match channel {
-            Channel::Subject(subject) => Ok((subject, text)),
-            Channel::Fixed(_) => Err(Error::new(ErrorKind::Unknown, text)),
-        });
-        refused.collect()
+        self.ledger().take_refused().map_err(|text| Error::new(ErrorKind::Unknown, text))
     }
 
     /// Gives the connection up, with its `fixed` channels. It must have failed, so that nobody holds the wire for long.
@@ -215,40 +210,38 @@ impl Subscriptions {
     /// Subscribes on a plain Redis.
     async fn begin(&self, socket: &RedisSocket, work: Work) -> Result<(), Error> {
         match self.begin_together(socket, &work.channels).await {
-            // Redis refuses a whole command; find out for whom.
-            Err(error) if !is_trouble(&error) && work.channels.len() > 1 => {
-                for channel in &work.channels {
-                    let one = self.begin_together(socket, std::slice::from_ref(channel)).await;
-                    self.refuse_or_fail(channel, one)?;
-                }
-                Ok(())
-            }
-            other => self.refuse_or_fail(&work.channels[0], other),
-        }
-    }
-
-    fn refuse_or_fail(&self, channel: &Channel, result: Result<(), Error>) -> Result<(), Error> {
-        match result {
-            Err(error) if !is_trouble(&error) => {
-                self.ledger().refuse(channel, describe(&error));
-                Ok(())
-            }
+            Err(error) if !is_trouble(&error) => self.begin_apart(socket, &work.channels).await,
             other => other,
         }
     }
 
     async fn begin_together(&self, socket: &RedisSocket, channels: &[Channel]) -> Result<(), Error> {
-        let change = if channels[0].is_pattern() {
-            SubscriptionChange::SubscribePatterns
-        } else {
-            SubscriptionChange::Subscribe
-        };
-        socket.confirmed(change, channels.iter().map(|channel| self.name(channel)).collect()).await?;
+        socket.confirmed(change_for(channels), self.names(channels)).await?;
         let mut ledger = self.ledger();
         for channel in channels {
             ledger.done(channel, socket.server(), true);
         }
         Ok(())
+    }
+
+    /// Redis refuses a whole command: finds out for whom. All at once, because the others wait for it, and a link may be slow.
+    async fn begin_apart(&self, socket: &RedisSocket, mut channels: &[Channel]) -> Result<(), Error> {
+        while !channels.is_empty() {
+            let said = socket.confirmed_apart(change_for(channels), self.names(channels)).await?;
+            let (asked, left) = channels.split_at(said.len());
+            for (channel, said) in asked.iter().zip(said) {
+                match said {
+                    Ok(()) => self.ledger().done(channel, socket.server(), true),
+                    Err(error) => self.ledger().refuse(channel, describe(&error)),
+                }
+            }
+            channels = left;
+        }
+        Ok(())
+    }
+
+    fn names(&self, channels: &[Channel]) -> Vec<String> {
+        channels.iter().map(|channel| self.name(channel)).collect()
     }
 
     /// Subscribes on one master of a cluster, to many channels in one go: each is confirmed, or refused, for
@@ -295,5 +288,14 @@ impl Subscriptions {
             connection.look_around().await?;
         }
         Ok(began)
+    }
+}
+
+/// How Redis is told to subscribe to these: channels only, or patterns only.
+fn change_for(channels: &[Channel]) -> SubscriptionChange {
+    if channels[0].is_pattern() {
+        SubscriptionChange::SubscribePatterns
+    } else {
+        SubscriptionChange::Subscribe
     }
 }

@@ -30,6 +30,8 @@ pub(crate) struct Moods {
     pub(crate) readers_only: AtomicBool,
     /// So many bytes of answers pass in a second, on each connection; 0 for as many as there are.
     pub(crate) answers_per_second: AtomicU64,
+    /// Answers come so many milliseconds later.
+    pub(crate) answers_late: AtomicU64,
 }
 
 /// A proxy in front of a port of 127.0.0.1.
@@ -161,6 +163,9 @@ async fn answers(mut from: tcp::OwnedReadHalf, mut to: tcp::OwnedWriteHalf, mood
         }
         if let pace @ 1.. = moods.answers_per_second.load(Ordering::Relaxed) {
             tokio::time::sleep(Duration::from_micros(read as u64 * 1_000_000 / pace)).await;
+        }
+        if let late @ 1.. = moods.answers_late.load(Ordering::Relaxed) {
+            tokio::time::sleep(Duration::from_millis(late)).await;
         }
         if to.write_all(&buffer[..read]).await.is_err() {
             return;

@@ -39,9 +39,13 @@ impl Subscriptions {
         let wire = self.wire.lock().await;
         let Some(connection) = &*wire else { return Ok(Agreement::Agrees) };
         let mut doubtful = if self.sharded { self.follow(connection).await? } else { Vec::new() };
+        let mut unknown = None;
         for socket in connection.sockets() {
             let counted = match self.counted(&socket).await {
-                Err(error) if !is_trouble(&error) => return Ok(Agreement::Unknown(describe(&error))),
+                Err(error) if !is_trouble(&error) => {
+                    unknown = Some(describe(&error));
+                    break;
+                }
                 counted => counted?,
             };
             let expected = self.ledger().count(socket.server());
@@ -57,7 +61,7 @@ impl Subscriptions {
         let is_refused = |subject: &Subject| refused.iter().any(|(refused, _)| refused == subject);
         let doubtful = subjects.filter(|subject| !is_refused(subject)).collect::<Vec<_>>();
         if doubtful.is_empty() && refused.is_empty() {
-            return Ok(Agreement::Agrees);
+            return Ok(unknown.map_or(Agreement::Agrees, Agreement::Unknown));
         }
         Ok(Agreement::Mended { doubtful, refused })
     }
