@@ -107,7 +107,8 @@ pub(crate) struct Session {
     drop_now: Mutex<CancellationToken>,
 }
 
-type Socket = WebSocketStream<TcpStream>;
+/// A WebSocket without TLS.
+pub(crate) type Socket = WebSocketStream<TcpStream>;
 
 /// How a connection ended: the close code, and how long the node asked to wait.
 #[derive(Default)]

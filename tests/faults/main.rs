@@ -1,7 +1,8 @@
 //! The fault tests: real processes, real faults, and an auditor that is told nothing but what the contract promises.
 //!
 //! `cargo test --test faults` tries every fault once. `-- --list` names them, `--only NAME` picks, `--repeat N` repeats,
-//! `--minutes N --seed N` lets the nemesis loose, `--mutants` takes safeguards out and expects to be found out.
+//! `--minutes N --seed N` lets the nemesis loose, `--soak N` does so for N minutes with nodes that must not grow, `--mutants`
+//! takes safeguards out and expects to be found out.
 #![allow(
     clippy::disallowed_methods,
     reason = "a program of its own: it reads its environment and decides its exit code"
@@ -24,6 +25,7 @@ mod record;
 mod redis;
 mod resp;
 mod scenarios;
+mod soak;
 mod store;
 mod trial;
 mod watch;
@@ -46,6 +48,7 @@ struct Options {
     repeat: usize,
     jobs: usize,
     minutes: Option<u64>,
+    soak: bool,
     seed: u64,
     on: Kind,
     mutants: bool,
@@ -55,7 +58,7 @@ struct Options {
 }
 
 const USAGE: &str = "options: --list | --only NAME (part of a name; may be repeated) --exact --skip NAME --repeat N --jobs N --journal FILE \
-                     | --table JOURNAL | --minutes N --seed N --on standalone|sentinel|cluster | --mutants [--only MUTANT]";
+                     | --table JOURNAL | --minutes N --seed N --on standalone|sentinel|cluster | --soak MINUTES --seed N | --mutants [--only MUTANT]";
 
 impl Options {
     fn read() -> Result<Self> {
@@ -66,6 +69,7 @@ impl Options {
             repeat: 1,
             jobs: 2,
             minutes: None,
+            soak: false,
             seed: std::time::UNIX_EPOCH.elapsed().map_or(1, |time| time.as_secs() % 100_000),
             on: Kind::Alone,
             mutants: false,
@@ -83,6 +87,7 @@ impl Options {
                 "--repeat" => options.repeat = value()?.parse()?,
                 "--jobs" => options.jobs = value()?.parse()?,
                 "--minutes" => options.minutes = Some(value()?.parse()?),
+                "--soak" => (options.minutes, options.soak) = (Some(value()?.parse()?), true),
                 "--journal" => options.journal = Some(value()?.into()),
                 "--table" => options.table = Some(value()?.into()),
                 "--seed" => options.seed = value()?.parse()?,
@@ -145,7 +150,8 @@ fn run() -> Result<bool> {
     runtime.block_on(async {
         match options.minutes {
             Some(minutes) => {
-                nemesis::run(options.on, minutes, options.seed, |fault| options.wants(fault)).await
+                let run = nemesis::Run { kind: options.on, minutes, seed: options.seed, soak: options.soak };
+                run.unleash(|fault| options.wants(fault)).await
             }
             None => try_all(&options).await,
         }

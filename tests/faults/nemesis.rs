@@ -18,6 +18,7 @@ use crate::{
     process::until,
     record::{Fact, Reason},
     scenarios::{self, Scenario},
+    soak::{self, Soak},
     store::Kind,
     watch::PROMISE,
     world::{Setup, World},
@@ -43,58 +44,93 @@ const ANYWHERE: &[&str] = &[
 /// Minutes from which on a run is long enough.
 const LONG: u64 = 10;
 
-/// Lets the nemesis loose on a world.
-pub(crate) async fn run(
-    kind: Kind,
-    minutes: u64,
-    seed: u64,
-    wanted: impl Fn(&Scenario) -> bool,
-) -> Result<bool> {
-    let (mine, others): (Vec<Scenario>, Vec<Scenario>) = scenarios::all()
-        .into_iter()
-        .partition(|fault| fault.weight > 0 && fits(fault, kind) && wanted(fault));
-    ensure!(!mine.is_empty(), "no fault of that name can be done to {kind:?}; --list names them");
-    println!("nemesis on {kind:?}, seed {seed}, {minutes} minutes; {} faults", mine.len());
-    println!("left out: {}", others.iter().map(|fault| fault.name).collect::<Vec<_>>().join(" "));
-    let mut world = World::start(setup(kind, seed)).await?;
-    mischief(&mut world, seed);
-    let (mut random, began) = (StdRng::seed_from_u64(seed), Instant::now());
-    let mut fired: BTreeMap<&'static str, u32> = mine.iter().map(|fault| (fault.name, 0)).collect();
-    let mut allowed = vec![Reason::Live];
-    let mut failures = Vec::new();
-    while failures.is_empty() && began.elapsed() < Duration::from_secs(minutes * 60) {
-        let fault = pick(&mine, &fired, &mut random);
-        *fired.entry(fault.name).or_default() += 1;
-        allowed.extend(fault.allowed);
-        let started = Instant::now();
-        let outcome = unleash(&fault, &mut world).await;
-        println!(
-            "{:>6} s  {:<26} {:.1} s {}",
-            began.elapsed().as_secs(),
-            fault.name,
-            started.elapsed().as_secs_f64(),
-            if outcome.is_ok() { "ok" } else { "FAILED" }
-        );
-        failures.extend(outcome.err().map(|error| format!("{}: {error:#}", fault.name)));
+/// What is asked of the nemesis.
+pub(crate) struct Run {
+    pub(crate) kind: Kind,
+    pub(crate) minutes: u64,
+    pub(crate) seed: u64,
+    /// Whether visitors come and go meanwhile, and nothing may grow.
+    pub(crate) soak: bool,
+}
+
+impl Run {
+    /// Lets the nemesis loose on a world, with the faults that are wanted. Whether all was well.
+    pub(crate) async fn unleash(&self, wanted: impl Fn(&Scenario) -> bool) -> Result<bool> {
+        let &Self { kind, minutes, seed, soak } = self;
+        let stays =
+            |fault: &Scenario| !soak || !soak::LEFT_OUT.iter().any(|group| fault.name.starts_with(group));
+        let (mine, others): (Vec<Scenario>, Vec<Scenario>) = scenarios::all()
+            .into_iter()
+            .partition(|fault| fault.weight > 0 && fits(fault, kind) && stays(fault) && wanted(fault));
+        ensure!(!mine.is_empty(), "no fault of that name can be done to {kind:?}; --list names them");
+        println!("nemesis on {kind:?}, seed {seed}, {minutes} minutes; {} faults", mine.len());
+        println!("left out: {}", others.iter().map(|fault| fault.name).collect::<Vec<_>>().join(" "));
+        let mut setup = setup(kind, seed);
+        if soak {
+            setup.env.extend(soak::SETTINGS);
+        }
+        let mut world = World::start(setup).await?;
+        mischief(&mut world, seed);
+        let soak = soak.then(|| Soak::start(&mut world)).transpose()?;
+        let began = Instant::now();
+        let mut done = self.faults(&mut world, &mine).await;
+        let seconds = began.elapsed().as_secs();
+        if done.failures.is_empty() && minutes >= LONG {
+            let rare = done.fired.iter().filter(|(_, count)| **count < LEAST);
+            done.failures.extend(rare.map(|(name, count)| format!("{name} fired {count} times only")));
+        }
+        done.allowed.sort_unstable();
+        done.allowed.dedup();
+        let verdict = world.finish(&done.allowed).await;
+        let rate = verdict.figures.recorded as f64 / seconds.max(1) as f64;
+        println!("{}\n{rate:.1} recorded events a second", verdict.figures);
+        println!("fired: {}\nbit: {}", join(&done.fired), join(&world.bites));
+        println!("slowest: known {:?} ms, in step {:?} ms", world.times.known, world.times.recovered);
+        let mut failures = done.failures;
+        failures.extend(verdict.violations);
+        failures.extend(soak.into_iter().flat_map(|soak| soak.verdict()));
+        for violation in &failures {
+            println!("VIOLATION {violation}");
+        }
+        let fired = done.fired.values().sum::<u32>();
+        println!("seed {seed}, {seconds} s\n{fired} passed, {} failed", failures.len());
+        Ok(failures.is_empty())
     }
-    let seconds = began.elapsed().as_secs();
-    if failures.is_empty() && minutes >= LONG {
-        let rare = fired.iter().filter(|(_, count)| **count < LEAST);
-        failures.extend(rare.map(|(name, count)| format!("{name} fired {count} times only")));
+
+    /// One fault after the other, until the time is over or one fails.
+    async fn faults(&self, world: &mut World, mine: &[Scenario]) -> Done {
+        let (mut random, began) = (StdRng::seed_from_u64(self.seed), Instant::now());
+        let mut done = Done {
+            fired: mine.iter().map(|fault| (fault.name, 0)).collect(),
+            allowed: vec![Reason::Live],
+            failures: Vec::new(),
+        };
+        while done.failures.is_empty() && began.elapsed() < Duration::from_secs(self.minutes * 60) {
+            let fault = pick(mine, &done.fired, &mut random);
+            *done.fired.entry(fault.name).or_default() += 1;
+            done.allowed.extend(fault.allowed);
+            let started = Instant::now();
+            let outcome = unleash(&fault, world).await;
+            println!(
+                "{:>6} s  {:<26} {:.1} s {}",
+                began.elapsed().as_secs(),
+                fault.name,
+                started.elapsed().as_secs_f64(),
+                if outcome.is_ok() { "ok" } else { "FAILED" }
+            );
+            done.failures.extend(outcome.err().map(|error| format!("{}: {error:#}", fault.name)));
+        }
+        done
     }
-    allowed.sort_unstable();
-    allowed.dedup();
-    let verdict = world.finish(&allowed).await;
-    let rate = verdict.figures.recorded as f64 / seconds.max(1) as f64;
-    println!("{}\n{rate:.1} recorded events a second", verdict.figures);
-    println!("fired: {}\nbit: {}", join(&fired), join(&world.bites));
-    println!("slowest: known {:?} ms, in step {:?} ms", world.times.known, world.times.recovered);
-    failures.extend(verdict.violations);
-    for violation in &failures {
-        println!("VIOLATION {violation}");
-    }
-    println!("seed {seed}, {seconds} s\n{} passed, {} failed", fired.values().sum::<u32>(), failures.len());
-    Ok(failures.is_empty())
+}
+
+/// What the nemesis did.
+struct Done {
+    /// How often each fault was tried.
+    fired: BTreeMap<&'static str, u32>,
+    /// The resyncs that these faults may cost.
+    allowed: Vec<Reason>,
+    failures: Vec<String>,
 }
 
 /// Three nodes, 300 sessions, and a proxy wherever there can be one.

@@ -46,6 +46,11 @@ impl Process {
         Ok(Self { child, pid, name: name.to_owned(), log })
     }
 
+    /// Its process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.pid
+    }
+
     /// Sends a signal by its name (`STOP`, `CONT`, `TERM`).
     pub(crate) async fn signal(&self, signal: &str) -> Result<()> {
         let status =

@@ -347,7 +347,8 @@ pub(crate) async fn subscription_refused(world: &mut World) -> Result<()> {
     world.begin("the right to subscribe to one topic is taken away");
     let others = world.topics.names.iter().filter(|name| *name != "comments:1");
     let mut rights: Vec<String> = others.map(|name| format!("&{}", key(name))).collect();
-    rights.extend(["&carillon:probe:*".to_owned(), "&carillon:control:*".to_owned()]);
+    // The last are the topics of the soak's visitors.
+    rights.extend(["&carillon:probe:*", "&carillon:control:*", "&carillon:projects*"].map(str::to_owned));
     let mut command = vec!["ACL", "SETUSER", "node", "resetchannels"];
     command.extend(rights.iter().map(String::as_str));
     world.must(&["ACL", "LOG", "RESET"]).await?;
