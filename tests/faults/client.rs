@@ -198,7 +198,9 @@ impl Session {
         let mut failures = 0u32;
         loop {
             while self.away.load(Ordering::Relaxed) {
-                tokio::time::sleep(Duration::from_millis(50)).await;
+                // Not all of them come back at the same moment.
+                let wait = rand::rng().random_range(20..300);
+                tokio::time::sleep(Duration::from_millis(wait)).await;
             }
             let dropped = CancellationToken::new();
             *self.drop_now.lock().unwrap_or_else(PoisonError::into_inner) = dropped.clone();

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
@@ -11,7 +12,7 @@ use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::{
-    client::upgrade,
+    client::{Session, upgrade},
     node::{self, Node},
     process::{hold, until},
     reads::Reads,
@@ -41,16 +42,20 @@ pub(crate) async fn killed_many(world: &mut World) -> Result<()> {
 
 async fn kill(world: &mut World, bound: Duration) -> Result<()> {
     let victim = busiest_node(world);
-    let sessions = on_node(world, victim);
-    ensure!(sessions > 0, "nobody was on the node: the fault did not bite");
+    let sessions = sessions_of(world, victim);
+    ensure!(!sessions.is_empty(), "nobody was on the node: the fault did not bite");
     let reads = node::figures(&world.nodes, "carillon_history_reads_total", "").await;
     let replays = node::figures(&world.nodes, "carillon_backfilled_total", "").await;
-    world.begin(format!("node {victim} is killed, with {sessions} sessions"));
+    world.begin(format!("node {victim} is killed, with {} sessions", sessions.len()));
+    // Nobody is back before there is something to miss, however long it takes to publish it.
+    let stay_away = |away| sessions.iter().for_each(|session| session.away.store(away, Ordering::Relaxed));
+    stay_away(true);
     world.nodes[victim].kill().await?;
     for name in ["comments:1", "comments:2", "comments:3"] {
         let topic = world.topics.id(name).context("no such topic")?;
         world.press.burst(topic, 50, 0).await?;
     }
+    stay_away(false);
     world.recovered_within(bound, None).await?;
     let topics = world.topics.names.len() as f64;
     let (mut most, mut replayed) = (0.0_f64, 0.0);
@@ -67,7 +72,7 @@ async fn kill(world: &mut World, bound: Duration) -> Result<()> {
     world.bit("events replayed", replayed as u64);
     world.nodes[victim].run().await?;
     world.in_step_within(PROMISE).await?;
-    world.bit("sessions that lost their node", sessions as u64);
+    world.bit("sessions that lost their node", sessions.len() as u64);
     Ok(())
 }
 
@@ -77,12 +82,16 @@ fn busiest_node(world: &World) -> usize {
 }
 
 fn on_node(world: &World, node: usize) -> usize {
+    sessions_of(world, node).len()
+}
+
+fn sessions_of(world: &World, node: usize) -> Vec<Arc<Session>> {
     let name = &world.nodes[node].name;
-    let there = world.sessions.iter().filter(|session| {
+    let is_there = |session: &&Arc<Session>| {
         let state = session.state();
         state.connected && state.node == *name
-    });
-    there.count()
+    };
+    world.sessions.iter().filter(is_there).cloned().collect()
 }
 
 /// A node stands still for longer than two heartbeats. Clients that said something meanwhile were not silent: their words lie
