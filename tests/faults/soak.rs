@@ -39,6 +39,9 @@ const VISITORS: u64 = 12;
 const TOPICS: u64 = 6;
 /// Between two looks.
 const PACE: Duration = Duration::from_secs(10);
+/// What is compared: the last piece of the run with the second one. In the first, the keys have not yet begun to go (ids are
+/// kept for up to ten minutes).
+const PIECE: Duration = Duration::from_secs(600);
 /// How long a visitor waits for what it published.
 const PATIENCE: Duration = Duration::from_secs(15);
 
@@ -97,7 +100,8 @@ impl Soak {
         Ok(soak)
     }
 
-    /// Prints what was held, and says what has grown: the middle of the last sixth of the run against that of the second.
+    /// Prints what was held, and says what has grown from the second ten minutes of the run to the last ten. A run of less than
+    /// half an hour is only printed.
     pub(crate) fn verdict(&self) -> Vec<String> {
         let looks = self.looks.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let visits = &self.visits;
@@ -108,15 +112,23 @@ impl Soak {
             visits.topics.load(Ordering::Relaxed),
             looks.len()
         );
-        let sixth = looks.len() / 6;
-        if sixth == 0 {
-            return vec![format!("soak: {} looks are too few", looks.len())];
-        }
-        let (early, late) = (&looks[sixth..2 * sixth], &looks[looks.len() - sixth..]);
-        for piece in looks.chunks(sixth) {
+        let pieces: Vec<&[Look]> = looks
+            .chunk_by(|one, next| one.at.as_secs() / PIECE.as_secs() == next.at.as_secs() / PIECE.as_secs())
+            .collect();
+        for piece in &pieces {
             println!("soak: {}", row(piece));
         }
         let mut grown = Vec::new();
+        if visits.whole.load(Ordering::Relaxed) == 0 {
+            grown.push("soak: no visit was whole".into());
+        }
+        let end = looks.last().map_or(Duration::ZERO, |look| look.at);
+        if end + PACE < PIECE * 3 {
+            println!("soak: too short to tell what grows");
+            return grown;
+        }
+        let early = pieces[1];
+        let late = &looks[looks.partition_point(|look| look.at + PIECE < end)..];
         let mut compare = |what: String, figure: &dyn Fn(&Look) -> u64, slack: u64| {
             let (before, after) = (middle(early, figure), middle(late, figure));
             if after > before + before / 10 + slack {
@@ -129,9 +141,6 @@ impl Soak {
         }
         compare("keys of Redis".into(), &|look| look.keys, 200);
         compare("KiB of Redis".into(), &|look| look.redis_kib, 4096);
-        if visits.whole.load(Ordering::Relaxed) == 0 {
-            grown.push("soak: no visit was whole".into());
-        }
         grown
     }
 }
