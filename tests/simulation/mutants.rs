@@ -18,8 +18,8 @@ const MOST: &str = "4000";
 const SECONDS: &str = "3600";
 /// Safeguards of what the simulation has rules of its own for: the real bus, sockets, a process that stands still. Tests with
 /// real servers must notice: tests/faults takes the first three out, `tests/simulation/run` the others.
-const ELSEWHERE: [&str; 7] =
-    ["probe", "reconcile", "stood-still", "unsubscribe", "reads-apart", "ask", "stuck"];
+const ELSEWHERE: [&str; 8] =
+    ["probe", "reconcile", "stood-still", "unsubscribe", "reads-apart", "ask", "torn", "stuck"];
 
 /// Takes each safeguard out; only these, where any are named. Whether one was not missed.
 pub(crate) fn run(only: &[String]) -> bool {
