@@ -1,11 +1,11 @@
 """The servers that benches/peers/run measures: how each is started, followed and published to. Must not know figures.
 
-A server is one process (or one and its worker) with the configuration in its folder, all on one Redis. Clients are plain sockets:
-they say what is needed to follow topics, and then only count what comes.
+A server is one process (or one and its worker) with the configuration in its folder, all on one Redis.
 """
 
-import base64
 import contextlib
+import hashlib
+import hmac
 import http.client
 import json
 import os
@@ -13,17 +13,16 @@ import pathlib
 import re
 import shutil
 import socket
-import struct
 import subprocess
 import time
+
+from clients import Connection
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 # What is installed for this, outside the sources: see docs/peers.md.
 INSTALLED = pathlib.Path(os.environ.get("CARILLON_PEERS", ROOT / "tests/.tools/peers"))
 PATIENCE = 60
-# Loopback addresses of clients, each with ports of its own.
-ADDRESSES = [f"127.0.0.{n}" for n in range(2, 10)]
 
 
 def free_port():
@@ -38,75 +37,10 @@ def said(*command):
     return run.stdout.strip()
 
 
-def frame(text):
-    """A client's frame; a mask of zeros changes nothing."""
-    payload = text.encode()
-    length = struct.pack("!B", 0x80 | len(payload)) if len(payload) < 126 else struct.pack("!BH", 0xFE, len(payload))
-    return b"\x81" + length + bytes(4) + payload
-
-
 def cpu_of(pids):
     """Seconds of user and system time of all threads, to the microsecond."""
     threads = [path for pid in pids for path in pathlib.Path(f"/proc/{pid}/task").glob("*/schedstat")]
     return sum(int(path.read_text().split()[0]) for path in threads) / 1e9
-
-
-class Connection:
-    """A client's connection while it is opened."""
-
-    def __init__(self, port, number):
-        source = (ADDRESSES[number % len(ADDRESSES)], 0)
-        self.socket = socket.create_connection(("127.0.0.1", port), PATIENCE, source)
-        self.host = f"Host: 127.0.0.1:{port}\r\n"
-        self.heard = b""
-
-    def websocket(self, path):
-        self.handshake(path)
-        self.upgraded()
-
-    def handshake(self, path):
-        key = base64.b64encode(os.urandom(16)).decode()
-        self.socket.sendall(
-            f"GET {path} HTTP/1.1\r\n{self.host}Connection: Upgrade\r\nUpgrade: websocket\r\n"
-            f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n\r\n".encode()
-        )
-
-    def upgraded(self):
-        self.until(b"\r\n\r\n")
-
-    def events(self, path):
-        self.socket.sendall(f"GET {path} HTTP/1.1\r\n{self.host}Accept: text/event-stream\r\n\r\n".encode())
-
-    def say(self, message):
-        self.socket.sendall(frame(message if isinstance(message, str) else json.dumps(message)))
-
-    def read(self, wanted):
-        """Reads more, for the sake of what is wanted."""
-        piece = self.socket.recv(65536)
-        if not piece:
-            raise SystemExit(f"peers: the end before {wanted}: {self.heard[-500:]!r}")
-        self.heard += piece
-
-    def until(self, what):
-        """Reads until this has come; everything up to its end."""
-        while what not in self.heard:
-            self.read(what)
-        end = self.heard.index(what) + len(what)
-        text, self.heard = self.heard[:end], self.heard[end:]
-        return text
-
-    def message(self):
-        """The next message over a WebSocket."""
-        while True:
-            length, start = (self.heard[1] if len(self.heard) > 1 else None), 2
-            if length == 126:
-                length, start = int.from_bytes(self.heard[2:4], "big"), 4
-            elif length == 127:
-                length, start = int.from_bytes(self.heard[2:10], "big"), 10
-            if length is not None and len(self.heard) >= start + length:
-                text, self.heard = self.heard[start : start + length], self.heard[start + length :]
-                return text
-            self.read("a message")
 
 
 class Server:
@@ -380,4 +314,65 @@ class SocketIo(Server):
         self.post("/publish", [{"topic": topic, "event": event} for topic, event in some])
 
 
-PEERS = [Carillon, Centrifugo, Nchan, SocketIo]
+class Sockudo(Server):
+    """Over its own protocol (version 2), because the other, Pusher's, knows no places."""
+
+    name, resumes, colon, path = "Sockudo", True, "-", "/app/bench?protocol=2"
+    alive = '{"event":"sockudo:ping","data":{}}'
+    program = shutil.which("sockudo") or INSTALLED / "bin/sockudo"
+
+    @classmethod
+    def missing(cls):
+        if not pathlib.Path(cls.program).exists():
+            return f"there is no {cls.program}, and none in the PATH"
+
+    @classmethod
+    def version(cls):
+        return said(cls.program, "--version")
+
+    def command(self):
+        return [str(self.program), "--config", str(HERE / "sockudo/config.toml")]
+
+    def environment(self):
+        return {"HOST": "127.0.0.1", "PORT": str(self.port), "REDIS_URL": self.redis.url, "RUST_LOG": "error"}
+
+    def is_ready(self):
+        self.door.request("GET", "/ready")
+        answer = self.door.getresponse()
+        answer.read()
+        return answer.status == 200
+
+    def follow(self, number, topics, since=None):
+        link = Connection(self.port, number)
+        link.websocket(self.path)
+        self.ask(link, topics, since)
+        for _ in topics:
+            link.until(b"subscription_succeeded")
+            link.until(b"}")
+        return link, since or dict.fromkeys(topics, 0)
+
+    def ask(self, link, topics, since):
+        link.until(b"connection_established")
+        for topic in topics:
+            link.say({"event": "sockudo:subscribe", "data": {"channel": topic}})
+        if since:
+            link.say({"event": "sockudo:resume", "data": {"channel_serials": since}})
+
+    def publish(self, some):
+        batch = [
+            {"name": event["type"], "channel": topic, "data": json.dumps(event, separators=(",", ":"))}
+            | ({"idempotency_key": event["id"]} if "id" in event else {})
+            for topic, event in some
+        ]
+        self.post(self.signed("/apps/bench/batch_events", {"batch": batch}), {"batch": batch})
+
+    def signed(self, path, body):
+        """The path with the signature of Pusher's HTTP interface."""
+        text = json.dumps(body, separators=(",", ":")).encode()
+        query = (f"auth_key=bench&auth_timestamp={int(time.time())}&auth_version=1.0"
+                 f"&body_md5={hashlib.md5(text, usedforsecurity=False).hexdigest()}")
+        signature = hmac.new(b"bench", f"POST\n{path}\n{query}".encode(), hashlib.sha256).hexdigest()
+        return f"{path}?{query}&auth_signature={signature}"
+
+
+PEERS = [Carillon, Centrifugo, Nchan, SocketIo, Sockudo]
