@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use carillon::shutdown::Tasks;
+use carillon::{metrics::process::Footprint, shutdown::Tasks};
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
     process::{Child, ChildStdin, Command},
@@ -167,6 +167,12 @@ impl Readers {
             part.answer().await?;
         }
         floor.answer().await.map(drop)
+    }
+
+    /// CPU time that they have used so far, s.
+    pub(super) fn cpu(&self) -> Result<f64> {
+        let each = self.parts.iter().filter_map(ChildProcess::pid);
+        each.map(|pid| Ok(Footprint::read(Some(pid))?.cpu)).sum()
     }
 
     /// What was received since the last time.

@@ -1,4 +1,5 @@
-//! The floor: the bare loop that everything is compared with, one `send(2)` per socket of one encoded frame.
+//! The floor: the bare loop that everything is compared with, one `send(2)` per socket of one encoded frame. On request the
+//! same sockets get what comes from Redis (`forward`).
 //!
 //! A process with one thread, so that its CPU time is this loop's and nothing else's. (`write` on a socket of the
 //! standard library is `send(2)` with `MSG_NOSIGNAL`.)
@@ -17,6 +18,7 @@ use carillon::{
 };
 
 use super::{
+    forward::Forwarder,
     order::{Answer, Order},
     plan,
 };
@@ -28,6 +30,7 @@ pub(super) fn run() -> Result<()> {
     let areas = Areas::new(["comments"], [], [])?;
     let topic = Topic::parse("comments:b0", &areas)?;
     let mut sockets = Vec::new();
+    let mut forwarder = None;
     for line in io::stdin().lock().lines() {
         match serde_json::from_str(&line?)? {
             Order::Accept(count) => {
@@ -43,6 +46,11 @@ pub(super) fn run() -> Result<()> {
                     let followers = sockets.iter_mut().skip((e % stride) as usize).step_by(stride as usize);
                     send(followers, &topic, e / stride + 1, bytes)?;
                 }
+            }
+            Order::Follow { redis, channels } => forwarder = Some(Forwarder::start(redis, &channels)?),
+            Order::Forward { events, stride } => {
+                let forwarder = forwarder.as_mut().context("nothing is followed")?;
+                forwarder.forward(events, &mut sockets, stride as usize)?;
             }
             _ => bail!("that is for a reader"),
         }

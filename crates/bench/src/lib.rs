@@ -2,11 +2,12 @@
 //!
 //! Opens sessions in processes of their own, publishes at a pace, checks every delivery, and measures what it cost the
 //! nodes; on request beside the floor, a bare loop of `send(2)`. One file for each thing: `plan` (who follows what),
-//! `reader` and `connection` (the sessions), `floor`, `fleet` (the child processes), `round`, `meter`, `report`, `page`.
+//! `reader` and `connection` (the sessions), `floor` and `forward`, `fleet` (the child processes), `round`, `meter`, `report`, `page`.
 
 mod connection;
 mod fleet;
 mod floor;
+mod forward;
 mod meter;
 mod nodes;
 mod order;
@@ -91,6 +92,9 @@ pub struct Options {
     /// Before each round the bare loop of send(2) on as many sockets
     #[arg(long)]
     floor: bool,
+    /// Before each round what comes from Redis on those sockets, with nothing but a receive and a send; needs --redis
+    #[arg(long, requires = "floor")]
+    forward: bool,
     /// Each round once more, with so many sessions that do not read
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     slow: u32,

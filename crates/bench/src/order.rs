@@ -27,6 +27,11 @@ pub(super) enum Order {
     /// Floor: write so many events, counted from the given one, of so many bytes. Each goes to every `stride`th socket, in turn,
     /// so that it has as many followers as one of the plan. → `Done`
     Send { from: u64, events: u64, bytes: usize, stride: u64 },
+    /// Floor: follow these channels in this Redis. → `Done`
+    Follow { redis: SocketAddr, channels: Vec<String> },
+    /// Floor: write the next so many events that come from Redis; each goes to every `stride`th socket, from that of its
+    /// channel's number. → `Done`
+    Forward { events: u64, stride: u64 },
 }
 
 /// What they answer.

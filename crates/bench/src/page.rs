@@ -53,6 +53,7 @@ fn series(report: &Report, value: impl Fn(&Round) -> Option<f64>) -> Vec<Series>
     let of = |way, name, colour| Series { name, colour, values: report.of(way).filter_map(&value).collect() };
     vec![
         of(RoundKind::Floor, "floor", "#999"),
+        of(RoundKind::Forward, "receive and send", "#5a9e6f"),
         of(RoundKind::Node, "node", "#1769aa"),
         of(RoundKind::NodeWithSlow, "node, slow held", "#c2571a"),
     ]
@@ -61,6 +62,7 @@ fn series(report: &Report, value: impl Fn(&Round) -> Option<f64>) -> Vec<Series>
 fn curves(report: &Report) -> Vec<Series> {
     let ways = [
         (RoundKind::Floor, "floor", "#999"),
+        (RoundKind::Forward, "receive and send", "#5a9e6f"),
         (RoundKind::Node, "node", "#1769aa"),
         (RoundKind::NodeWithSlow, "node, slow held", "#c2571a"),
     ];

@@ -50,6 +50,11 @@ impl Plan {
         format!("{}:b{number}", self.area)
     }
 
+    /// The name of the topic that the bare receive and send follows in place of this one: no node does.
+    pub(super) fn forwarded(&self, number: u32) -> String {
+        format!("{}:f{number}", self.area)
+    }
+
     /// The number of a topic that the plan has named.
     pub(super) fn number(topic: &[u8]) -> Option<u32> {
         let colon = topic.iter().position(|b| *b == b':')?;

@@ -13,7 +13,7 @@ use carillon::{
 use futures_util::future::join_all;
 use http_body_util::{BodyExt, Full};
 
-use super::{meter::Http, plan, plan::Plan};
+use super::{meter::Http, order::Side, plan, plan::Plan};
 
 /// Where events are published.
 pub(super) enum Publisher {
@@ -23,6 +23,8 @@ pub(super) enum Publisher {
         bus: Box<Bus>,
         /// The area of the plan.
         areas: Areas,
+        /// What all names in Redis begin with.
+        prefix: String,
         /// Live events instead of recorded ones.
         live: bool,
     },
@@ -38,10 +40,10 @@ pub(super) enum Publisher {
 }
 
 impl Publisher {
-    /// Publishes the events `from..from + count` of the plan; `late` ago they were due.
+    /// Publishes the events `from..from + count` of the plan, in its topics for this side; `late` ago they were due.
     pub(super) async fn publish(
         &self,
-        plan: &Plan,
+        (plan, side): (&Plan, Side),
         from: u64,
         count: u64,
         bytes: usize,
@@ -50,10 +52,11 @@ impl Publisher {
         let now = SystemTime::now().duration_since(UNIX_EPOCH)?.saturating_sub(late).as_nanos() as u64;
         let events = (from..from + count).map(|e| {
             let (topic, n) = plan.place(e);
-            (plan.topic(topic), plan::event(n, now, bytes))
+            let name = if side == Side::Floor { plan.forwarded(topic) } else { plan.topic(topic) };
+            (name, plan::event(n, now, bytes))
         });
         match self {
-            Self::Bus { bus, areas, live } => {
+            Self::Bus { bus, areas, live, .. } => {
                 let publish = |topic: Topic, event| async move {
                     if *live {
                         bus.publish_live(topic, event).await

@@ -131,7 +131,9 @@ impl Reader {
             }
             Order::Slow(hold) => self.hold(hold)?,
             Order::Leave => self.lines.retain(|_, line| line.side == Side::Floor),
-            Order::Accept(_) | Order::Send { .. } => anyhow::bail!("that is for the floor"),
+            Order::Accept(_) | Order::Send { .. } | Order::Follow { .. } | Order::Forward { .. } => {
+                anyhow::bail!("that is for the floor")
+            }
         }
         tell(&Answer::Done)
     }

@@ -23,7 +23,10 @@ pub(super) struct Report {
     #[serde(serialize_with = "rounds")]
     pub(super) rounds: Vec<Round>,
     pub(super) flawless: bool,
+    /// Node ÷ floor.
     pub(super) ratio: Option<Spread>,
+    /// Node ÷ bare receive and send.
+    pub(super) ratio_to_forward: Option<Spread>,
     /// Memory of the nodes, bytes: at first, and after the sessions of each cycle have left.
     pub(super) memory_after: Vec<u64>,
 }
@@ -98,14 +101,14 @@ impl std::fmt::Display for Spread {
     }
 }
 
-/// Cost of each node's round over that of the floor's round before it.
-pub(super) fn ratio(rounds: &[Round]) -> Option<Spread> {
-    let mut floor = None;
+/// Cost of each node's round over that of the other way's round before it.
+pub(super) fn ratio(rounds: &[Round], to: RoundKind) -> Option<Spread> {
+    let mut other = None;
     let mut ratios = Vec::new();
     for round in rounds {
-        match (round.way, round.cost(), floor) {
-            (RoundKind::Floor, cost, _) => floor = cost,
-            (RoundKind::Node, Some(cost), Some(floor)) => ratios.push(cost / floor),
+        match (round.way, round.cost(), other) {
+            (way, cost, _) if way == to => other = cost,
+            (RoundKind::Node, Some(cost), Some(other)) => ratios.push(cost / other),
             _ => {}
         }
     }
@@ -157,18 +160,7 @@ impl Report {
             )?;
         }
         self.write_rounds(out)?;
-        for (way, name) in [
-            (RoundKind::Floor, "floor"),
-            (RoundKind::Node, "node"),
-            (RoundKind::NodeWithSlow, "node, slow held"),
-        ] {
-            if let Some(cost) = Spread::of(self.of(way).filter_map(Round::cost)) {
-                writeln!(out, "{name:<16} µs CPU per delivery, min / median / max: {cost}")?;
-            }
-        }
-        if let Some(ratio) = self.ratio {
-            writeln!(out, "node ÷ floor     min / median / max: {ratio}")?;
-        }
+        self.write_costs(out)?;
         if self.memory_after.len() > 1 {
             let sizes = self.memory_after.iter().map(|bytes| format!("{:.1}", *bytes as f64 / 1_048_576.0));
             writeln!(
@@ -185,6 +177,27 @@ impl Report {
         writeln!(out, "{verdict}")
     }
 
+    fn write_costs(&self, out: &mut String) -> std::fmt::Result {
+        for (way, name) in [
+            (RoundKind::Floor, "floor"),
+            (RoundKind::Forward, "receive and send"),
+            (RoundKind::Node, "node"),
+            (RoundKind::NodeWithSlow, "node, slow held"),
+        ] {
+            if let Some(cost) = Spread::of(self.of(way).filter_map(Round::cost)) {
+                writeln!(out, "{name:<16} µs CPU per delivery, min / median / max: {cost}")?;
+            }
+        }
+        for (name, ratio) in
+            [("node ÷ floor", self.ratio), ("node ÷ receive and send", self.ratio_to_forward)]
+        {
+            if let Some(ratio) = ratio {
+                writeln!(out, "{name:<16} min / median / max: {ratio}")?;
+            }
+        }
+        Ok(())
+    }
+
     fn write_rounds(&self, out: &mut String) -> std::fmt::Result {
         if self.rounds.is_empty() {
             return Ok(());
@@ -198,6 +211,7 @@ impl Report {
             let figures = &round.figures;
             let name = match round.way {
                 RoundKind::Floor => "floor",
+                RoundKind::Forward => "receive, send",
                 RoundKind::Node => "node",
                 RoundKind::NodeWithSlow => "node, slow held",
             };
@@ -251,6 +265,7 @@ fn rounds<S: serde::Serializer>(rounds: &[Round], serializer: S) -> Result<S::Ok
         value["deliveries"] = json!(figures.delivered);
         value["deliveries_per_second"] = json!(round.rate());
         value["cpu_micros_per_delivery"] = json!(round.cost());
+        value["client_micros_per_delivery"] = json!(round.client_cost());
         value["frame_bytes"] = json!(figures.frame_bytes);
         value["latency_micros"] = quantiles(&figures.latency);
         value["faults"] = json!({
@@ -269,7 +284,7 @@ mod tests {
 
     pub(super) fn round(way: RoundKind, cpu: f64) -> Round {
         let figures = Figures { delivered: 1_000_000, ..Figures::default() };
-        Round { way, events: 100, seconds: 2.0, cpu: Some(cpu), memory: 0, figures }
+        Round { way, events: 100, seconds: 2.0, cpu: Some(cpu), client_cpu: 1.0, memory: 0, figures }
     }
 
     #[test]
@@ -282,7 +297,7 @@ mod tests {
             (RoundKind::NodeWithSlow, 9.0),
         ];
         let rounds: Vec<Round> = rounds.into_iter().map(|(way, cpu)| round(way, cpu)).collect();
-        let ratio = ratio(&rounds).unwrap();
+        let ratio = ratio(&rounds, RoundKind::Floor).unwrap();
         assert_eq!(ratio.to_string(), "1.20 / 1.35 / 1.50");
         assert!(rounds[0].cost().is_some_and(|cost| (cost - 5.0).abs() < 1e-9));
     }

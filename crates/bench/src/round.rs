@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::{
     fleet::{ChildProcess, Readers},
     meter::{Http, Meter},
-    order::{Figures, Order, Side},
+    order::{Answer, Figures, Order, Side},
     plan::Plan,
     publisher::Publisher,
 };
@@ -55,6 +55,8 @@ impl std::str::FromStr for Pace {
 pub(super) enum RoundKind {
     /// The bare loop.
     Floor,
+    /// The bare receive and send.
+    Forward,
     /// The node.
     Node,
     /// The node, while the slow sessions are not read.
@@ -72,6 +74,8 @@ pub(super) struct Round {
     pub(super) seconds: f64,
     /// CPU time of what was measured, s; absent where it cannot be read.
     pub(super) cpu: Option<f64>,
+    /// CPU time of the clients, s.
+    pub(super) client_cpu: f64,
     /// Memory of what was measured at the end, bytes.
     pub(super) memory: u64,
     /// Figures of all readers.
@@ -84,6 +88,12 @@ impl Round {
     pub(super) fn cost(&self) -> Option<f64> {
         let delivered = self.figures.delivered;
         self.cpu.filter(|_| delivered > 0).map(|cpu| cpu * 1e6 / delivered as f64)
+    }
+
+    /// CPU time of the clients per delivery, µs.
+    pub(super) fn client_cost(&self) -> Option<f64> {
+        let delivered = self.figures.delivered;
+        (delivered > 0).then(|| self.client_cpu * 1e6 / delivered as f64)
     }
 
     /// Deliveries per second.
@@ -127,23 +137,24 @@ impl Stage {
         events: u64,
         seen: impl Fn(u64),
     ) -> Result<Round> {
-        let side = if way == RoundKind::Floor { Side::Floor } else { Side::Node };
+        let on_floor = matches!(way, RoundKind::Floor | RoundKind::Forward);
+        let side = if on_floor { Side::Floor } else { Side::Node };
         if way == RoundKind::NodeWithSlow {
             self.readers.all(&Order::Slow(true)).await?;
         }
         self.readers.figures(side).await?;
-        let before = self.read(side).await?;
+        let (before, clients) = (self.read(side).await?, self.readers.cpu()?);
         let began = Instant::now();
-        self.run(side, pace, events, seen).await?;
+        self.run(way, side, pace, events, seen).await?;
         let seconds = began.elapsed().as_secs_f64();
-        let after = self.read(side).await?;
+        let (after, client_cpu) = (self.read(side).await?, self.readers.cpu()? - clients);
         let figures = self.readers.figures(side).await?;
         if way == RoundKind::NodeWithSlow {
             self.readers.all(&Order::Slow(false)).await?;
         }
         let measured = side == Side::Floor || !self.meters.is_empty();
         let cpu = measured.then_some(after.cpu - before.cpu);
-        Ok(Round { way, events, seconds, cpu, memory: after.memory, figures })
+        Ok(Round { way, events, seconds, cpu, client_cpu, memory: after.memory, figures })
     }
 
     /// What the measured processes have used so far.
@@ -154,7 +165,18 @@ impl Stage {
         }
     }
 
-    async fn run(&mut self, side: Side, pace: Pace, events: u64, seen: impl Fn(u64)) -> Result<()> {
+    async fn run(
+        &mut self,
+        way: RoundKind,
+        side: Side,
+        pace: Pace,
+        events: u64,
+        seen: impl Fn(u64),
+    ) -> Result<()> {
+        if way == RoundKind::Forward {
+            let Some(floor) = &mut self.floor else { bail!("there is no floor") };
+            floor.order(&Order::Forward { events, stride: self.plan.stride() }).await?;
+        }
         let began = Instant::now();
         let mut done = 0;
         while done < events {
@@ -163,7 +185,7 @@ impl Stage {
                 Pace::Flat => (BATCH.min(events - done), Duration::ZERO),
                 Pace::Rate(rate) => wait_until_due(began, rate, done, events).await,
             };
-            self.emit(side, count, late).await?;
+            self.emit(way, count, late).await?;
             done += count;
             seen(done);
             if pace == Pace::Lone && !self.caught_up(side, 0).await {
@@ -174,21 +196,28 @@ impl Stage {
             }
         }
         self.caught_up(side, 0).await;
+        if let (RoundKind::Forward, Some(floor)) = (way, &mut self.floor) {
+            let Answer::Done = floor.answer().await? else { bail!("not the answer to a forward") };
+        }
         Ok(())
     }
 
     /// Publishes the next events.
-    async fn emit(&mut self, side: Side, count: u64, late: Duration) -> Result<()> {
-        if side == Side::Floor {
+    async fn emit(&mut self, way: RoundKind, count: u64, late: Duration) -> Result<()> {
+        if way == RoundKind::Floor {
             let Some(floor) = &mut self.floor else { bail!("there is no floor") };
             let (from, stride) = (self.published.1, self.plan.stride());
             let order = Order::Send { from, events: count, bytes: self.payload, stride };
             self.published.1 += count;
             return floor.done(&order).await;
         }
-        let from = self.published.0;
-        self.published.0 += count;
-        self.publisher.publish(&self.plan, from, count, self.payload, late).await
+        let (side, published) = match way {
+            RoundKind::Forward => (Side::Floor, &mut self.published.1),
+            _ => (Side::Node, &mut self.published.0),
+        };
+        let from = *published;
+        *published += count;
+        self.publisher.publish((&self.plan, side), from, count, self.payload, late).await
     }
 
     /// Waits until all but so many events have come everywhere.

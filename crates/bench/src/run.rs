@@ -125,6 +125,25 @@ async fn stage(
     })
 }
 
+/// What the bare receive and send follows, and where.
+fn follow(bench: &Options, plan: &Plan, publisher: &Publisher) -> Result<Order> {
+    let Publisher::Bus { prefix, live: false, .. } = publisher else {
+        bail!(Usage(
+            "--forward compares what is recorded in Redis: add --redis URL, and no other --by".into()
+        ));
+    };
+    if plan.stride() != u64::from(plan.topics) {
+        bail!(Usage("--forward has no sessions that follow several topics: leave --per-session away".into()));
+    }
+    let plain = bench.redis.strip_prefix("redis://").map(|rest| rest.trim_end_matches('/'));
+    let redis = plain.and_then(|place| place.to_socket_addrs().ok()?.next());
+    let redis = redis.with_context(|| {
+        Usage("--forward knows nothing but redis://host:port: no password, no TLS, no cluster".into())
+    })?;
+    let channels = (0..plan.topics).map(|n| format!("{prefix}:{}", plan.forwarded(n))).collect();
+    Ok(Order::Follow { redis, channels })
+}
+
 /// Takes a URL of a node apart.
 fn node_address(url: &str) -> Result<NodeAddress> {
     let rest = url.strip_prefix("ws://").or_else(|| url.strip_prefix("http://"));
@@ -166,7 +185,7 @@ async fn publisher(
     let (bus, mut events) = Bus::start(wiring::bus(&config, &areas), Metrics::new(), tasks).await?;
     // Nothing is subscribed to, but the probes of the bus come back all the same.
     tasks.spawn_until_end(async move { while events.recv().await.is_some() {} });
-    Ok(Publisher::Bus { bus: Box::new(bus), areas, live: by == By::Live })
+    Ok(Publisher::Bus { bus: Box::new(bus), areas, prefix: config.redis.prefix, live: by == By::Live })
 }
 
 async fn measure(bench: &Options, stage: &mut Stage) -> Result<Report> {
@@ -180,11 +199,15 @@ async fn measure(bench: &Options, stage: &mut Stage) -> Result<Report> {
         rounds: Vec::new(),
         flawless: true,
         ratio: None,
+        ratio_to_forward: None,
         memory_after: Vec::new(),
     };
     if let Some(floor) = &mut stage.floor {
         let Answer::Listening(address) = floor.answer().await? else { bail!("the floor does not listen") };
         stage.readers.connect_floor(floor, address, bench.sessions).await?;
+        if bench.forward {
+            floor.done(&follow(bench, &stage.plan, &stage.publisher)?).await?;
+        }
     }
     report.memory_after.extend(memory(stage).await?);
     for cycle in 1..=bench.cycles {
@@ -202,7 +225,8 @@ async fn measure(bench: &Options, stage: &mut Stage) -> Result<Report> {
         report.memory_after.extend(memory(stage).await?);
     }
     report.flawless &= report.rounds.iter().all(|round| round.figures.is_flawless());
-    report.ratio = report::ratio(&report.rounds);
+    report.ratio = report::ratio(&report.rounds, RoundKind::Floor);
+    report.ratio_to_forward = report::ratio(&report.rounds, RoundKind::Forward);
     Ok(report)
 }
 
@@ -270,8 +294,12 @@ async fn rounds(bench: &Options, stage: &mut Stage, report: &mut Report) -> Resu
         Pace::Flat => 2000,
         Pace::Rate(rate) => (SPAN.as_nanos() / Duration::from_secs_f64(1.0 / rate).as_nanos().max(1)) as u64,
     });
-    let ways =
-        [(bench.floor, RoundKind::Floor), (true, RoundKind::Node), (bench.slow > 0, RoundKind::NodeWithSlow)];
+    let ways = [
+        (bench.floor, RoundKind::Floor),
+        (bench.forward, RoundKind::Forward),
+        (true, RoundKind::Node),
+        (bench.slow > 0, RoundKind::NodeWithSlow),
+    ];
     let ways: Vec<RoundKind> = ways.into_iter().filter_map(|(wanted, way)| wanted.then_some(way)).collect();
     for number in 0..bench.rounds {
         for way in &ways {
