@@ -224,20 +224,22 @@ impl RedisSocket {
         }
     }
 
-    /// Subscribes to each of these by a command of its own, all in one go. What Redis says to the first of them, in order; it may
-    /// be fewer than were asked for, and is never none.
+    /// Subscribes to each of these by a command of its own, all in one go. What Redis says to each, in order.
     ///
-    /// Behind each command goes its ping. Fred gives as many answers as there were pings, and a refusal is one too: for each
-    /// refusal an answer at the end is not seen, and the names there are to be asked for once more.
+    /// Behind each command goes its ping. Fred gives as many answers as there were pings, and a refusal is one too: so there are
+    /// as many pings more, in whose place the last answers come where some are refused.
     pub(super) async fn confirmed_apart(
         &self,
         change: SubscriptionChange,
         names: Vec<String>,
     ) -> Result<Vec<Result<(), Error>>, Error> {
-        let (mut pipelines, mut nonces) = (Vec::with_capacity(names.len()), Vec::with_capacity(names.len()));
-        for name in names {
+        let (mut pipelines, mut nonces) = (Vec::new(), Vec::new());
+        let count = names.len();
+        for name in names.into_iter().map(Some).chain(std::iter::repeat_n(None, count)) {
             let (pipeline, nonce) = (self.client.pipeline(), self.ending.nonce());
-            put(&pipeline, change, vec![name]).await?;
+            if let Some(name) = name {
+                put(&pipeline, change, vec![name]).await?;
+            }
             let _: Value = pipeline.custom(custom("PING"), vec![nonce.clone()]).await?;
             pipelines.push(pipeline);
             nonces.push(nonce);
@@ -247,25 +249,22 @@ impl RedisSocket {
             answers = join_all(pipelines.iter().map(Pipeline::last)) => answers,
             () = self.ending.token().cancelled() => return Err(self.ended()),
         };
-        let (mut said, mut refusal) = (Vec::with_capacity(nonces.len()), None);
+        let (mut said, mut refusal) = (Vec::with_capacity(count), None);
         for answer in answers {
             match answer {
-                Ok(text) if text.as_str().as_deref() == nonces.get(said.len()).map(String::as_str) => {
+                _ if said.len() == count => break,
+                Ok(text) if text.as_str().as_deref() == Some(nonces[said.len()].as_str()) => {
                     said.push(refusal.take().map_or(Ok(()), Err));
                 }
+                Err(error) if !is_trouble(&error) && refusal.is_none() => refusal = Some(error),
                 Err(error) if is_trouble(&error) => return Err(error),
-                Err(error) if refusal.is_none() => refusal = Some(error),
                 _ => return Err(out_of_step()),
             }
         }
-        let complete = said.len() == nonces.len();
-        said.extend(refusal.map(Err));
-        if said.is_empty() {
+        if said.len() < count {
             return Err(missing_answers());
         }
-        if !complete {
-            self.catch_up().await?;
-        }
+        self.catch_up().await?;
         Ok(said)
     }
 

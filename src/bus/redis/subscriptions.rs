@@ -225,17 +225,13 @@ impl Subscriptions {
     }
 
     /// Redis refuses a whole command: finds out for whom. All at once, because the others wait for it, and a link may be slow.
-    async fn begin_apart(&self, socket: &RedisSocket, mut channels: &[Channel]) -> Result<(), Error> {
-        while !channels.is_empty() {
-            let said = socket.confirmed_apart(change_for(channels), self.names(channels)).await?;
-            let (asked, left) = channels.split_at(said.len());
-            for (channel, said) in asked.iter().zip(said) {
-                match said {
-                    Ok(()) => self.ledger().done(channel, socket.server(), true),
-                    Err(error) => self.ledger().refuse(channel, describe(&error)),
-                }
+    async fn begin_apart(&self, socket: &RedisSocket, channels: &[Channel]) -> Result<(), Error> {
+        let said = socket.confirmed_apart(change_for(channels), self.names(channels)).await?;
+        for (channel, said) in channels.iter().zip(said) {
+            match said {
+                Ok(()) => self.ledger().done(channel, socket.server(), true),
+                Err(error) => self.ledger().refuse(channel, describe(&error)),
             }
-            channels = left;
         }
         Ok(())
     }
