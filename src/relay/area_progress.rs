@@ -97,7 +97,7 @@ impl AreaProgress {
     /// is `end`. `new`: whether its epoch is later than any that was known.
     pub(super) fn by_wire(&mut self, id: EntryId, end: Option<EntryId>, new: bool) -> bool {
         let same = end.is_none_or(|end| end.epoch == id.epoch);
-        self.early.take_if(|early| *early <= id);
+        self.early.take_if(|early| early.epoch == id.epoch && early.seq <= id.seq);
         let first = same && seq_of(self.last, id).is_none_or(|last| id.seq > last);
         if let Some(end) = end.filter(|_| !same && mutant::is("wire-epoch")) {
             self.last = Some(EntryId { seq: id.seq, ..end });
@@ -244,6 +244,10 @@ mod tests {
         let mut handed = AreaProgress::default();
         assert!(handed.by_wire(id(7, 4), None, true));
         assert_eq!(handed.by_read(id(7, 5)), AreaVerdict::Pass);
+        assert!(
+            !handed.by_wire(id(9, 1), Some(id(7, 5)), false),
+            "of another log: it shows nothing of this one"
+        );
         let mut early = EarlyProgress::default();
         early.leave(&topic, &handed);
         assert!(early.by_wire(&topic, id(7, 900)) && early.by_wire(&topic, id(9, 1)), "published by hand");
