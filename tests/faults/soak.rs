@@ -55,6 +55,8 @@ struct Look {
     files: Vec<u64>,
     keys: u64,
     redis_kib: u64,
+    /// Topics that visitors have used by then, each once.
+    topics: u64,
 }
 
 /// What visitors did.
@@ -86,13 +88,14 @@ impl Soak {
             let visitor = Visitor { ports: ports.clone(), redis, visits: Arc::clone(&soak.visits) };
             world.beside(visitor.go_on(StdRng::seed_from_u64(world.setup.seed ^ (n << 32))));
         }
-        let looks = Arc::clone(&soak.looks);
+        let (looks, visits) = (Arc::clone(&soak.looks), Arc::clone(&soak.visits));
         world.beside(async move {
             let (began, mut pace) = (Instant::now(), tokio::time::interval(PACE));
             loop {
                 pace.tick().await;
                 // While Redis is away there is nothing to note.
-                if let Ok(look) = look(&pids, redis, began.elapsed()).await {
+                let topics = visits.topics.load(Ordering::Relaxed);
+                if let Ok(look) = look(&pids, redis, began.elapsed(), topics).await {
                     looks.lock().unwrap_or_else(PoisonError::into_inner).push(look);
                 }
             }
@@ -139,10 +142,20 @@ impl Soak {
             compare(format!("KiB of node {node}"), &|look| look.kib[node], 4096);
             compare(format!("files of node {node}"), &|look| look.files[node], 20);
         }
-        compare("keys of Redis".into(), &|look| look.keys, 200);
         compare("KiB of Redis".into(), &|look| look.redis_kib, 4096);
+        // There are more keys while visitors are quicker: each topic that was used has some for about ten minutes.
+        let (before, after) = (keys_for_each(early), keys_for_each(late));
+        if after > before * 1.2 {
+            grown.push(format!("soak: keys for each topic grew from {before:.2} to {after:.2}"));
+        }
         grown
     }
+}
+
+/// Keys of Redis for each topic that was used in this piece of the run.
+fn keys_for_each(looks: &[Look]) -> f64 {
+    let used = looks[looks.len() - 1].topics - looks[0].topics;
+    middle(looks, &|look| look.keys) as f64 / used.max(1) as f64
 }
 
 /// One line: the middle of each figure over a piece of the run.
@@ -152,12 +165,13 @@ fn row(looks: &[Look]) -> String {
         nodes.map(|n| middle(looks, &|look| figure(look, n)).to_string()).collect::<Vec<_>>().join(" ")
     };
     format!(
-        "{} to {} s: KiB of nodes {}; files of nodes {}; keys {}; KiB of Redis {}",
+        "{} to {} s: KiB of nodes {}; files of nodes {}; keys {}, {:.2} for each topic used; KiB of Redis {}",
         looks[0].at.as_secs(),
         looks[looks.len() - 1].at.as_secs(),
         each(&|look, n| look.kib[n]),
         each(&|look, n| look.files[n]),
         middle(looks, &|look| look.keys),
+        keys_for_each(looks),
         middle(looks, &|look| look.redis_kib)
     )
 }
@@ -170,7 +184,7 @@ fn middle(looks: &[Look], figure: &dyn Fn(&Look) -> u64) -> u64 {
 }
 
 /// Looks at the nodes' processes, by their ids, and at Redis.
-async fn look(pids: &[u32], redis: u16, at: Duration) -> Result<Look> {
+async fn look(pids: &[u32], redis: u16, at: Duration, topics: u64) -> Result<Look> {
     let (mut kib, mut files) = (Vec::new(), Vec::new());
     for pid in pids {
         kib.push(field(&std::fs::read_to_string(format!("/proc/{pid}/status"))?, "VmRSS:")?);
@@ -185,7 +199,7 @@ async fn look(pids: &[u32], redis: u16, at: Duration) -> Result<Look> {
         ))
     };
     let (keys, bytes) = tokio::time::timeout(PACE / 2, asked).await??;
-    Ok(Look { at, kib, files, keys, redis_kib: bytes / 1024 })
+    Ok(Look { at, kib, files, keys, redis_kib: bytes / 1024, topics })
 }
 
 /// The number that follows a name at the beginning of a line.
