@@ -209,6 +209,7 @@ impl World {
         self.nodes[node].up_since = Some(self.now);
         self.audit.came_up = self.now;
         self.audit.doubtful = self.audit.doubtful.max(self.now);
+        self.excuse_sent_before(node);
     }
 
     /// A node has renewed the marks: the first time after it may have lost something, it had to, however long it stood still.

@@ -128,6 +128,17 @@ impl Bus {
         self.link.as_ref()?.since.get(&Subject::Topic(topic.clone())).copied()
     }
 
+    /// Whether a message of that time and topic was sent over this link.
+    pub(crate) fn followed_at(&self, topic: &str, at: u64) -> bool {
+        let covers = |subject: &Subject| match subject {
+            Subject::Topic(one) => one.as_str() == topic,
+            Subject::Every(area) => topic.strip_prefix(area.as_str()).is_some_and(|key| key.starts_with(':')),
+        };
+        self.link
+            .as_ref()
+            .is_some_and(|link| link.since.iter().any(|(subject, since)| *since <= at && covers(subject)))
+    }
+
     /// How much later something arrives that is sent now this way.
     pub(crate) fn late(&self, way: Way, now: u64) -> u64 {
         let (by, until, what) = self.slow;

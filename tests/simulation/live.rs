@@ -139,6 +139,19 @@ impl World {
         }
     }
 
+    /// A node's link is back. What was sent before it and is still on its way to those who follow it has no mark yet: nothing
+    /// shows it to those who stayed with this node.
+    pub(crate) fn excuse_sent_before(&mut self, node: usize) {
+        let there = (0..self.clients.len()).filter(|client| self.clients[*client].node == node);
+        let there: Vec<usize> = there.collect();
+        for live in self.audit.live.values_mut() {
+            let marked = self.redis.marks.get(live.area()).is_some_and(|mark| *mark >= live.clock);
+            if !live.heard && !marked && !self.nodes[node].bus.followed_at(&live.topic, live.at) {
+                live.excused.extend(&there);
+            }
+        }
+    }
+
     /// A node that finds that it may have lost live events marks that: whoever was told everything before is told elsewhere.
     fn end_excuses(&mut self, client: usize) {
         let me = &self.clients[client];
