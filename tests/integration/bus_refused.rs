@@ -198,6 +198,36 @@ async fn topics_that_a_cluster_refuses_with_the_whole_link_come_back_with_it() {
     all_is_refused_and_comes_back(&cluster.servers, &url).await;
 }
 
+/// Whoever follows what Redis refuses costs the others nothing, however often the node asks for it again.
+async fn who_is_refused_costs_nobody_anything(refused: usize) {
+    let redis = RedisServer::start();
+    allow(std::slice::from_ref(&redis), &[LINK]);
+    let node = node_over(&redis.url()).await;
+    let (mut bo, welcome) = node.session("bo", &["comments:1"]).await;
+    assert_eq!(welcome["live"], true);
+    let topics: Vec<String> = (0..refused).map(|n| format!("projects:{n}")).collect();
+    let _eve = node.session("eve", &topics.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    let refusals = || {
+        let stats = redis.info("commandstats", "cmdstat_subscribe");
+        stats.split(',').find_map(|field| field.strip_prefix("rejected_calls=")?.parse().ok()).unwrap_or(0)
+    };
+    let (enough, mut n) = (refusals() + 4 * refused, 0);
+    within("the node asks again, and again", async {
+        while refusals() < enough {
+            n += 1;
+            let event = json!({"topic": "comments:1", "event": {"type": "a.b", "data": n}});
+            assert_eq!(node.post("/publish?live=1", event.to_string().as_bytes()).await.status, 200);
+            assert_eq!(told(&mut bo, &format!("comments:1 {n}")).await.len(), 1, "{refused} refused");
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_quick_redis_that_refuses_topics_costs_the_others_nothing() {
+    futures_util::future::join_all([1, 2, 45].map(who_is_refused_costs_nobody_anything)).await;
+}
+
 /// A session that asks for many topics, some of which Redis refuses, while each answer of Redis comes late. All others start where
 /// they should, at once.
 async fn some_of_many_are_refused_over_a_slow_link(rights: &str, refused: usize) {

@@ -40,7 +40,7 @@ impl CommandClient {
     }
 
     /// The heads of one batch: what Redis refuses is an error of these topics, and no other batch's. (One master of a cluster may
-    /// refuse while the others serve.) Where the link shows trouble, all are asked for again over the next one.
+    /// refuse while the others serve.) Where the link shows trouble, or a server is not ready, all are asked for again.
     async fn batch(&self, topics: &[Topic]) -> Result<Vec<Result<Head, Fault>>, Fault> {
         match self.some_heads(topics).await {
             Err(fault @ (Fault::Away(_) | Fault::Replica(_))) => Err(fault),

@@ -224,15 +224,17 @@ impl RedisSocket {
         }
     }
 
-    /// Subscribes to each of these by a command of its own, all in one go. What Redis says to each, in order.
+    /// Subscribes to each of these by a command of its own, all in one go: what Redis says to each, in order. `None` where the
+    /// answers do not tell, which is likely on a quick link.
     ///
-    /// Behind each command goes its ping. Fred gives as many answers as there were pings, and a refusal is one too: so there are
-    /// as many pings more, in whose place the last answers come where some are refused.
+    /// Behind each command goes its ping. Fred keeps a place for the answer to each ping, and a refusal takes one too: so there are
+    /// as many pings more. They help only if they have left before the first answer comes, because fred drops an answer that
+    /// finds no place; a refusal may then go unseen. So whoever is not refused here is to be asked for once more.
     pub(super) async fn confirmed_apart(
         &self,
         change: SubscriptionChange,
         names: Vec<String>,
-    ) -> Result<Vec<Result<(), Error>>, Error> {
+    ) -> Result<Option<Vec<Result<(), Error>>>, Error> {
         let (mut pipelines, mut nonces) = (Vec::new(), Vec::new());
         let count = names.len();
         for name in names.into_iter().map(Some).chain(std::iter::repeat_n(None, count)) {
@@ -250,22 +252,20 @@ impl RedisSocket {
             () = self.ending.token().cancelled() => return Err(self.ended()),
         };
         let (mut said, mut refusal) = (Vec::with_capacity(count), None);
+        let mut in_step = true;
         for answer in answers {
             match answer {
-                _ if said.len() == count => break,
+                Err(error) if is_trouble(&error) => return Err(error),
+                _ if said.len() == count || !in_step => {}
                 Ok(text) if text.as_str().as_deref() == Some(nonces[said.len()].as_str()) => {
                     said.push(refusal.take().map_or(Ok(()), Err));
                 }
-                Err(error) if !is_trouble(&error) && refusal.is_none() => refusal = Some(error),
-                Err(error) if is_trouble(&error) => return Err(error),
-                _ => return Err(out_of_step()),
+                Err(error) if refusal.is_none() => refusal = Some(error),
+                _ => in_step = false,
             }
         }
-        if said.len() < count {
-            return Err(missing_answers());
-        }
         self.catch_up().await?;
-        Ok(said)
+        Ok((in_step && said.len() == count).then_some(said))
     }
 
     /// Waits until the answers are in step again.
@@ -277,7 +277,7 @@ impl RedisSocket {
                 _ => tokio::time::sleep(Duration::from_millis(20 * attempt)).await,
             }
         }
-        Err(out_of_step())
+        Err(Error::new(ErrorKind::Protocol, "the answers on the link are out of step"))
     }
 
     /// Whether the answer is the one to this ping.
@@ -307,10 +307,6 @@ async fn put(
             Ok(())
         }
     }
-}
-
-fn out_of_step() -> Error {
-    Error::new(ErrorKind::Protocol, "the answers on the link are out of step")
 }
 
 fn missing_answers() -> Error {

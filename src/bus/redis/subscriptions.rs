@@ -207,12 +207,32 @@ impl Subscriptions {
         Ok(())
     }
 
-    /// Subscribes on a plain Redis.
+    /// Subscribes on a plain Redis. Where it refuses a whole command, this finds out for whom.
     async fn begin(&self, socket: &RedisSocket, work: Work) -> Result<(), Error> {
-        match self.begin_together(socket, &work.channels).await {
-            Err(error) if !is_trouble(&error) => self.begin_apart(socket, &work.channels).await,
-            other => other,
+        let (mut parts, mut apart) = (vec![work.channels], false);
+        while let Some(mut part) = parts.pop() {
+            match self.begin_together(socket, &part).await {
+                Err(error) if !is_trouble(&error) => {
+                    if let [channel] = part.as_slice() {
+                        self.ledger().refuse(channel, describe(&error));
+                        continue;
+                    }
+                    let count = part.len();
+                    // All at once first: the others wait for it, and a link may be slow.
+                    if !std::mem::replace(&mut apart, true) {
+                        part = self.take_out_refused(socket, part).await?;
+                    }
+                    if part.len() == count {
+                        parts.push(part.split_off(count / 2));
+                    }
+                    if !part.is_empty() {
+                        parts.push(part);
+                    }
+                }
+                other => other?,
+            }
         }
+        Ok(())
     }
 
     async fn begin_together(&self, socket: &RedisSocket, channels: &[Channel]) -> Result<(), Error> {
@@ -224,16 +244,23 @@ impl Subscriptions {
         Ok(())
     }
 
-    /// Redis refuses a whole command: finds out for whom. All at once, because the others wait for it, and a link may be slow.
-    async fn begin_apart(&self, socket: &RedisSocket, channels: &[Channel]) -> Result<(), Error> {
-        let said = socket.confirmed_apart(change_for(channels), self.names(channels)).await?;
-        for (channel, said) in channels.iter().zip(said) {
+    /// Asks for each channel by itself, all at once. Returns those that Redis has not refused: all of them where its answers do not
+    /// tell. They are still to be subscribed to.
+    async fn take_out_refused(
+        &self,
+        socket: &RedisSocket,
+        channels: Vec<Channel>,
+    ) -> Result<Vec<Channel>, Error> {
+        let said = socket.confirmed_apart(change_for(&channels), self.names(&channels)).await?;
+        let Some(said) = said else { return Ok(channels) };
+        let mut left = Vec::new();
+        for (channel, said) in channels.into_iter().zip(said) {
             match said {
-                Ok(()) => self.ledger().done(channel, socket.server(), true),
-                Err(error) => self.ledger().refuse(channel, describe(&error)),
+                Ok(()) => left.push(channel),
+                Err(error) => self.ledger().refuse(&channel, describe(&error)),
             }
         }
-        Ok(())
+        Ok(left)
     }
 
     fn names(&self, channels: &[Channel]) -> Vec<String> {

@@ -44,7 +44,7 @@ impl Subscriptions {
             let counted = match self.counted(&socket).await {
                 Err(error) if !is_trouble(&error) => {
                     unknown = Some(describe(&error));
-                    break;
+                    continue;
                 }
                 counted => counted?,
             };
