@@ -92,7 +92,7 @@ pub struct Options {
     /// Before each round the bare loop of send(2) on as many sockets
     #[arg(long)]
     floor: bool,
-    /// Before each round what comes from Redis on those sockets, with nothing but a receive and a send; needs --redis
+    /// Also a bare receive from Redis, and send; needs --redis
     #[arg(long, requires = "floor")]
     forward: bool,
     /// Each round once more, with so many sessions that do not read
