@@ -125,13 +125,19 @@ impl World {
     pub(crate) fn excuse_unmarked(&mut self, client: usize) {
         self.end_excuses(client);
         let (node, near) = (self.clients[client].node, ONE_MARK + self.slack());
-        let all: Vec<(u64, String)> =
-            self.audit.live.values().map(|live| (live.at, live.area().to_owned())).collect();
+        let all: Vec<(u64, String, bool)> = self
+            .audit
+            .live
+            .values()
+            .map(|live| (live.at, live.area().to_owned(), live.lost_at.contains(&node)))
+            .collect();
         for live in self.audit.live.values_mut() {
             let area = live.area().to_owned();
             let marked = self.redis.marks.get(&area).is_some_and(|mark| *mark >= live.clock);
-            let one_mark =
-                |(at, of): &(u64, String)| *of == area && *at != live.at && at.abs_diff(live.at) <= near;
+            // The mark of a later one that this node has covers it, however much later that came.
+            let one_mark = |(at, of, lost): &(u64, String, bool)| {
+                *of == area && *at != live.at && (at.abs_diff(live.at) <= near || *at > live.at && !lost)
+            };
             let hidden = live.lost_at.contains(&node) && all.iter().any(one_mark);
             if hidden || (!live.heard && !marked) {
                 live.excused.insert(client);
