@@ -51,6 +51,8 @@ class Server:
     colon = ":"
     # What a client has to say now and then.
     alive = None
+    # What is answered with 200 as soon as it serves, where a connection alone does not show that.
+    health = None
 
     def __init__(self, redis, directory):
         self.redis, self.directory = redis, pathlib.Path(directory)
@@ -91,7 +93,12 @@ class Server:
         raise SystemExit(f"peers: {self.name} was not ready")
 
     def is_ready(self):
-        return True
+        if not self.health:
+            return True
+        self.door.request("GET", self.health)
+        answer = self.door.getresponse()
+        answer.read()
+        return answer.status == 200
 
     def inner_port(self):
         return self.port
@@ -121,6 +128,7 @@ class Server:
 
 class Carillon(Server):
     name, sse, resumes, alive, path = "Carillon", True, True, '{"type":"ping"}', "/realtime"
+    health = "/readyz"
     program = os.environ.get("CARILLON_BIN", ROOT / "target/release/carillon")
 
     @classmethod
@@ -139,12 +147,6 @@ class Carillon(Server):
 
     def inner_port(self):
         return self.inner
-
-    def is_ready(self):
-        self.door.request("GET", "/readyz")
-        answer = self.door.getresponse()
-        answer.read()
-        return answer.status == 200
 
     def follow(self, number, topics, since=None):
         link = Connection(self.port, number)
@@ -319,6 +321,7 @@ class Sockudo(Server):
 
     name, resumes, colon, path = "Sockudo", True, "-", "/app/bench?protocol=2"
     alive = '{"event":"sockudo:ping","data":{}}'
+    health = "/ready"
     program = shutil.which("sockudo") or INSTALLED / "bin/sockudo"
 
     @classmethod
@@ -335,12 +338,6 @@ class Sockudo(Server):
 
     def environment(self):
         return {"HOST": "127.0.0.1", "PORT": str(self.port), "REDIS_URL": self.redis.url, "RUST_LOG": "error"}
-
-    def is_ready(self):
-        self.door.request("GET", "/ready")
-        answer = self.door.getresponse()
-        answer.read()
-        return answer.status == 200
 
     def follow(self, number, topics, since=None):
         link = Connection(self.port, number)
