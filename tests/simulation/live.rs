@@ -44,6 +44,9 @@ pub(crate) struct Loss {
 /// How close together live events of an area lie where one mark may stand for both, ms.
 const ONE_MARK: u64 = 3_000;
 
+/// How long a node may take until it goes on with whoever came, ms.
+const TAKEN_UP: u64 = 6_000;
+
 /// Since when something must be as it is for what was before not to matter, ms.
 const STEADY: u64 = 10_000;
 
@@ -141,6 +144,23 @@ impl World {
             let hidden = live.lost_at.contains(&node) && all.iter().any(one_mark);
             if hidden || (!live.heard && !marked) {
                 live.excused.insert(client);
+            }
+        }
+    }
+
+    /// A node takes up what somebody asks who comes, or reads the marks for them. That may be long after they came: they
+    /// dawdled, the node stood still, or Redis was slow. What is still on its way by then has no mark either.
+    pub(crate) fn excuse_who_comes(&mut self, node: usize) {
+        let (now, frozen) = (self.now, self.nodes[node].frozen);
+        let comes = |me: &Client| match me.way {
+            _ if me.node != node || matches!(me.line, Line::None) => false,
+            // A poll that was taken up may have nothing to say for long.
+            Way::Poll => me.since.max(frozen) + TAKEN_UP > now,
+            _ => !me.welcomed,
+        };
+        for client in 0..self.clients.len() {
+            if comes(&self.clients[client]) {
+                self.excuse_unmarked(client);
             }
         }
     }

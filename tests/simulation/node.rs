@@ -201,6 +201,7 @@ impl World {
         let (now, chance, mut choice) = (Self::clock(), self.fraction(), self.pick(4));
         let most = 1 + self.pick(relay::BATCH as u64 - 1) as usize;
         let Some(running) = &mut self.nodes[node].running else { return };
+        let mut comes = false;
         for _ in 0..4 {
             match choice {
                 0 if !running.events.is_empty() => {
@@ -223,6 +224,7 @@ impl World {
                 }
                 3 => {
                     if let Ok(command) = running.commands.try_recv() {
+                        comes = matches!(command, Command::Connect { .. });
                         running.switch.take(SwitchInput::Command(command), now);
                         break;
                     }
@@ -236,6 +238,9 @@ impl World {
         running.context.relay.show(&running.switch);
         for (stamp, question) in out.questions {
             self.ask(node, stamp, question);
+        }
+        if comes {
+            self.excuse_who_comes(node);
         }
         self.stir(node);
     }

@@ -94,7 +94,7 @@ pub(crate) struct Order {
     pub due: u64,
     /// Since when Redis does not have it, though it held.
     pub missing: Option<u64>,
-    /// A node was not told of it.
+    /// A node was not told of it, or Redis has lost it: nodes learn of it when they compare.
     pub unheard: bool,
 }
 

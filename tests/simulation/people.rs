@@ -3,6 +3,7 @@
 //! handshake. Whoever is refused gets new papers sooner or later.
 
 use std::{
+    collections::VecDeque,
     sync::{Arc, Mutex, OnceLock},
     time::Duration,
 };
@@ -28,6 +29,9 @@ const SECRET: &str = "the secret of a simulated CMS, 32 bytes or more";
 const AHEAD: [i64; 4] = [0, -3, 0, 12];
 /// From when on, after the last step, whoever is refused gets new papers every time, ms.
 const HONEST: u64 = 20_000;
+
+/// For how long after new papers were taken a session may be closed for those before: the order came first at the relay, ms.
+const OVERTAKEN: u64 = 1_000;
 
 /// What somebody proves who they are with.
 #[derive(Debug, Clone)]
@@ -64,8 +68,10 @@ pub(crate) struct Person {
     pub papers: Papers,
     /// What its present connection was let in with.
     pub visit: Papers,
-    /// What it has brought since, until that is answered.
-    pub bringing: Option<Papers>,
+    /// What the present papers took the place of, and when they did; virtual ms.
+    pub before: Option<(Papers, u64)>,
+    /// What it has brought since, until that is answered: answers come in the order of the questions.
+    pub bringing: VecDeque<Papers>,
     /// The name of its session.
     pub session: Option<String>,
     /// When it said `connect`, or came without; virtual ms.
@@ -197,7 +203,8 @@ impl Person {
                 jti: String::new(),
                 shown: 0,
             },
-            bringing: None,
+            before: None,
+            bringing: VecDeque::new(),
             session: None,
             said: 0,
             stubborn: 0,
@@ -276,7 +283,8 @@ impl World {
         };
         person.papers.shown = now;
         person.visit = person.papers.clone();
-        (person.bringing, person.session) = (None, None);
+        person.bringing.clear();
+        (person.before, person.session) = (None, None);
         (person.verdict, person.at_door) = (Arc::default(), true);
         person.said = if is_socket { now + dawdles } else { now };
         let by_message = is_socket && by_message && proof == ProofBy::Token;
@@ -318,14 +326,16 @@ impl World {
                 self.audit_heard(client, self.people.published[number]);
             }
             "closing" if matches!(message["code"].as_u64(), Some(4401 | 4403)) => {
-                let why = message["reason"].as_str().unwrap_or_default().to_owned();
-                *self.people.all[client].verdict.lock().expect("a verdict") = Some(Verdict::Out(why));
+                let (why, now) = (message["reason"].as_str().unwrap_or_default().to_owned(), self.now);
+                let person = &mut self.people.all[client];
+                person.before.take_if(|(_, taken)| *taken + OVERTAKEN < now);
+                *person.verdict.lock().expect("a verdict") = Some(Verdict::Out(why));
             }
             "token-expiring" => self.expires(client),
             "token-accepted" => {
                 let person = &mut self.people.all[client];
-                if let Some(papers) = person.bringing.take() {
-                    person.visit = papers;
+                if let Some(papers) = person.bringing.pop_front() {
+                    person.before = Some((std::mem::replace(&mut person.visit, papers), self.now));
                 }
             }
             "error" => self.audit_bad_token(client, message),
@@ -361,7 +371,7 @@ impl World {
         }
         let person = &mut self.people.all[client];
         person.papers.shown = now;
-        person.bringing = Some(person.papers.clone());
+        person.bringing.push_back(person.papers.clone());
         let message = json!({ "type": "token", "token": person.papers.text });
         self.say(client, &message);
     }

@@ -149,6 +149,9 @@ impl World {
         if let (Work::LookRenew(..), Told::Replied(Ok(_))) = (work, &told) {
             self.audit_renewed(node, number);
         }
+        if let (Work::Marks(_), Told::Replied(Ok(_))) = (work, &told) {
+            self.excuse_who_comes(node);
+        }
         let down = match work {
             Work::Open(..) | Work::Close(..) | Work::Attach | Work::Compare(_) => Way::PushesDown,
             Work::Read(..) => Way::ReadsDown,
