@@ -68,8 +68,8 @@ pub(crate) struct Person {
     pub papers: Papers,
     /// What its present connection was let in with.
     pub visit: Papers,
-    /// What the present papers took the place of, and when they did; virtual ms.
-    pub before: Option<(Papers, u64)>,
+    /// The papers that others have taken the place of, and when; virtual ms.
+    pub before: Vec<(Papers, u64)>,
     /// What it has brought since, until that is answered: answers come in the order of the questions.
     pub bringing: VecDeque<Papers>,
     /// The name of its session.
@@ -203,7 +203,7 @@ impl Person {
                 jti: String::new(),
                 shown: 0,
             },
-            before: None,
+            before: Vec::new(),
             bringing: VecDeque::new(),
             session: None,
             said: 0,
@@ -284,7 +284,8 @@ impl World {
         person.papers.shown = now;
         person.visit = person.papers.clone();
         person.bringing.clear();
-        (person.before, person.session) = (None, None);
+        person.before.clear();
+        person.session = None;
         (person.verdict, person.at_door) = (Arc::default(), true);
         person.said = if is_socket { now + dawdles } else { now };
         let by_message = is_socket && by_message && proof == ProofBy::Token;
@@ -328,14 +329,14 @@ impl World {
             "closing" if matches!(message["code"].as_u64(), Some(4401 | 4403)) => {
                 let (why, now) = (message["reason"].as_str().unwrap_or_default().to_owned(), self.now);
                 let person = &mut self.people.all[client];
-                person.before.take_if(|(_, taken)| *taken + OVERTAKEN < now);
+                person.before.retain(|(_, taken)| *taken + OVERTAKEN >= now);
                 *person.verdict.lock().expect("a verdict") = Some(Verdict::Out(why));
             }
             "token-expiring" => self.expires(client),
             "token-accepted" => {
                 let person = &mut self.people.all[client];
                 if let Some(papers) = person.bringing.pop_front() {
-                    person.before = Some((std::mem::replace(&mut person.visit, papers), self.now));
+                    person.before.push((std::mem::replace(&mut person.visit, papers), self.now));
                 }
             }
             "error" => self.audit_bad_token(client, message),

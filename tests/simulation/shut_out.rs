@@ -133,7 +133,7 @@ impl World {
         self.report.count("bite", "refused");
         let person = &self.people.all[client];
         let ended = why.contains("expired") || why.contains("cannot be checked");
-        let mut shown = iter::once(&person.visit).chain(person.before.as_ref().map(|(papers, _)| papers));
+        let mut shown = iter::once(&person.visit).chain(person.before.iter().map(|(papers, _)| papers));
         if !ended && !shown.any(|papers| self.may_be_out(client, papers)) {
             self.violate("kept out", format!("client {client} was refused without a cause: {why}"));
         }
