@@ -114,6 +114,7 @@ ASCII = {
     "blanks": filled(" ", '"data":[', "]", ""),
     "a number in each line": filled("1", between=",\n"),
     "nested 60 levels deep": filled("[" * 60 + "]" * 60),
+    "nested 6 levels deep": filled("[" * 6 + "]" * 6),
 }
 OTHER = {
     "letters of two bytes": filled("ä", '"data":"', '"', ""),

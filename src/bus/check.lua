@@ -62,11 +62,22 @@ end
 -- Up to so many bytes, a look whether there is a number at all saves more than it costs.
 local SHORT = 1024
 
-local function has(s, character) return find(s, character, 1, true) end
+local function has(s, character, from) return find(s, character, from or 1, true) end
 
--- Whether there is a run of 200 digits or more, which a look at every hundredth byte finds.
-local function has_long_number(rest)
-  for at = 100, #rest - 100, 100 do
+-- The place of the last quotation mark, or 0. Halving what it may be in is faster than any pattern.
+local function last_quote(s)
+  local last, beyond = find(s, '"', 1, true) or 0, #s + 1
+  while beyond - last > 1 do
+    local middle = last + math.floor((beyond - last) / 2)
+    local found = find(s, '"', middle, true)
+    if found then last = found else beyond = middle end
+  end
+  return last
+end
+
+-- Whether there is a run of 200 digits or more from here on, which a look at every hundredth byte finds.
+local function has_long_number(rest, from)
+  for at = from + 99, #rest - 100, 100 do
     local c, d = byte(rest, at), byte(rest, at + 100)
     if c >= 48 and c <= 57 and d >= 48 and d <= 57 and select(2, find(rest, '^%d+', at)) >= at + 100 then return true end
   end
@@ -80,15 +91,15 @@ local function is_out_of_range(value)
   end
 end
 
--- What is wrong with the numbers of an object, or nil. `rest`: its JSON without the strings. A number of less than 200
--- digits with an exponent of two is never out of range; of others, it is looked what the reader has made of them.
-local function bad_number(rest, object)
-  if #rest < SHORT and find(rest, '^[^%d-]*$') then return nil end
-  if (has(rest, '.') or has(rest, '-')) and find(rest, '[.-]%D') then
+-- What is wrong with the numbers of an object, or nil. `rest`: its JSON, from here on without strings. A number of less than
+-- 200 digits with an exponent of two is never out of range; of others, it is looked what the reader has made of them.
+local function bad_number(rest, from, object)
+  if #rest < SHORT and find(rest, '^[^%d-]*$', from) then return nil end
+  if (has(rest, '.', from) or has(rest, '-', from)) and find(rest, '[.-]%D', from) then
     return 'a number without a digit behind its point or minus sign'
   end
-  local large = (has(rest, 'e') or has(rest, 'E')) and find(rest, '[eE]%+?%d%d%d') or has_long_number(rest)
-  if large and is_out_of_range(object) then return 'a number out of range' end
+  local large = (has(rest, 'e', from) or has(rest, 'E', from)) and find(rest, '[eE]%+?%d%d%d', from)
+  if (large or has_long_number(rest, from)) and is_out_of_range(object) then return 'a number out of range' end
 end
 
 -- Line breaks as blanks, two at once where there are many.
@@ -99,11 +110,38 @@ local function on_one_line(s)
   return s
 end
 
--- A text without its strings. Behind the last one there is nothing to look for, which counts where much stands there.
-local function without_strings(s)
-  if #s < SHORT or find(s, '"', -SHORT, true) then return (gsub(s, '%b""', '')) end
-  local last = select(2, find(s, '^.*"')) or 0
-  return gsub(sub(s, 1, last), '%b""', '') .. sub(s, last + 1)
+-- The same for JSON with strings. Behind the last one there is nothing to cut out, which counts where much stands there.
+local function bad_number_beside_strings(s, object)
+  if #s < SHORT or has(s, '"', -SHORT) then return bad_number((gsub(s, '%b""', '')), 1, object) end
+  local last = last_quote(s)
+  return bad_number((gsub(sub(s, 1, last), '%b""', '')), 1, object) or bad_number(s, last + 1, object)
+end
+
+-- Lists that hold nothing but a list are what Redis' reader takes longest for, so [[[...]]] becomes [...] before it reads.
+-- That is JSON where the text is, but for the depth, which is counted here as far as we come, and by the reader from there
+-- on: we stop where stacks are so low that to read them takes less. `bare`: the text without escapes.
+local function without_stacks(s, bare)
+  if not has(s, '[[[[') then return s end
+  local parts, kept, at, depth, looks = {}, 1, 1, 0, 0
+  while at <= #s and looks < 128 + at / 16 do
+    local _, last, first, inside, open, close, behind = find(s, '^[^][{}]*()%[*()({?)[^][{}]*(}?)()%]*', at)
+    local lists, ends = inside - first, last + 1 - behind
+    depth = depth + lists + #open
+    if depth > DEPTH then return s end
+    depth = depth - ends - #close
+    local needless = math.min(lists, ends) - 1
+    if needless > 0 then
+      parts[#parts + 1] = sub(s, kept, inside - needless - 1)
+      parts[#parts + 1] = sub(s, inside, last - needless)
+      kept = last + 1
+    end
+    at, looks = last + 1, looks + 1
+  end
+  local shorter = table.concat(parts) .. sub(s, kept)
+  if #shorter > #s * 7 / 8 then return s end
+  -- Brackets in strings are none. The first string with one stays here, whatever becomes of those behind it.
+  local rest = gsub(sub(bare, 1, last_quote(bare)), '"[^]["{}]*"', '')
+  return has(rest, '"') and s or shorter
 end
 
 -- The object that this text is, or nil and what is wrong; third, the text on one line. `plain`: there is nothing in it but
@@ -111,17 +149,19 @@ end
 local function read_object(s, plain)
   local blanks = not plain and not find(s, '^[ -\255]*$')
   if blanks and has(s, '\0') then return nil, 'a zero byte' end
-  local good, read = pcall(decode, s)
-  if not good then return nil, in_words(read) end
-  if byte(s) ~= 123 and not find(s, '^[ \t\r\n]*{') then return nil, 'it does not start with {' end
   local bare = has(s, '\\') and gsub(s, '\\.', '') or s
+  local shorter = #s < SHORT and s or without_stacks(s, bare)
+  local good, read = pcall(decode, shorter)
+  -- A place in what is shorter would mislead.
+  if not good then return nil, shorter == s and in_words(read) or gsub(in_words(read), ' at %a+ %d+$', '') end
+  if byte(s) ~= 123 and not find(s, '^[ \t\r\n]*{') then return nil, 'it does not start with {' end
   if blanks then
     -- The strings alone; what follows the last one is cut off, because every try to find another there would be long.
-    local inside = gsub(sub(bare, 1, select(2, find(bare, '^.*"')) or 0), '[^"]*("[^"]*")', '%1')
+    local inside = gsub(sub(bare, 1, last_quote(bare)), '[^"]*("[^"]*")', '%1')
     if not find(inside, '^[ -\255]*$') then return nil, 'a control character in a string' end
     s = on_one_line(s)
   end
-  local problem = bad_number(without_strings(bare), read)
+  local problem = bad_number_beside_strings(bare, read)
   if problem then return nil, problem end
   return read, nil, s
 end

@@ -9,7 +9,7 @@
 -- provable place, and a short one. The first event makes it a stream whose entries are numbered <epoch>-1, -2, -3, ...
 -- without holes.
 
-local VERSION = 17 -- goes up with every change of this text
+local VERSION = 18 -- goes up with every change of this text
 local GENERATION = @GENERATION@ -- of the settings below: a higher one replaces a lower one, before VERSION counts
 local PREFIX = '@PREFIX@'
 local AREAS = '@AREAS@' -- comma-separated, like the next
@@ -100,10 +100,10 @@ end
 local function top_of(channel)
   local topic = young[channel] or old[channel]
   if topic and topic.top then
-    local last = try('XREVRANGE', channel, '+', '-', 'COUNT', 1)[1]
+    local last = try('XREVRANGE', channel, '+', '-', 'COUNT', '1')[1]
     if last and last[1] == topic.top then return topic.top end
   end
-  local epoch = try('GETRANGE', channel, 0, -1)
+  local epoch = try('GETRANGE', channel, '0', '-1') -- in digits: Redis takes long to write numbers
   if epoch == '' then return nil end
   if type(epoch) == 'string' then
     if #epoch < 20 and find(epoch, '^[1-9]%d*$') then return epoch .. '-0', true end
