@@ -270,7 +270,11 @@ impl Cursor {
             return self.passed.push(frame.digest(), frame.at());
         };
         let position = Position { lineage: lineage.clone(), id: *id };
+        let is_past =
+            |known: &Position| known.lineage == *lineage && known.id.epoch == id.epoch && known.id > *id;
         match self.positions.get_mut(frame.topic().as_str()) {
+            // By the whole area, events may come that the topic began behind: it stays where it is.
+            Some(known) if is_past(known) => {}
             Some(known) => *known = position,
             None => drop(self.positions.insert(frame.topic().to_string(), position)),
         }

@@ -114,3 +114,26 @@ fn live_events_are_named_where_the_positions_leave_room() {
     assert!(cursor.text().len() <= MAX_LENGTH);
     assert_eq!(since(&cursor.text()), None, "it had some, and nobody can say which");
 }
+
+#[test]
+fn an_event_that_its_topic_began_behind_does_not_set_the_cursor_back() {
+    let areas = Areas::new(["comments"], [], []).unwrap();
+    let topic = crate::protocol::Topic::parse("comments:1", &areas).unwrap();
+    let frame = |position: &Position| {
+        let event = crate::protocol::Event::parse(br#"{"type":"a.b"}"#.as_slice().into(), 99).unwrap();
+        Frame::new(topic.clone(), Some((position.lineage.clone(), position.id)), 7, event)
+    };
+    let mut cursor = Cursor::default();
+    let mut after = |position: Position| {
+        cursor.pass(&frame(&position));
+        cursor.positions["comments:1"].clone()
+    };
+    for seq in [7, 8] {
+        assert_eq!(after(position(seq)), position(seq));
+    }
+    assert_eq!(after(position(3)), position(8), "it came by the whole area");
+    let new: Position = "0123456789abcdef.1763700000001-1".parse().unwrap();
+    assert_eq!(after(new.clone()), new, "a log that began anew");
+    let other: Position = "fedcba9876543210.1763700000000-1".parse().unwrap();
+    assert_eq!(after(other.clone()), other, "another history");
+}
