@@ -53,9 +53,10 @@ impl World {
         let (node, life) = (me.node, me.life);
         self.note(|world| {
             let me = &world.clients[client];
+            let at = me.cursor.as_deref().and_then(Cursor::read).map_or(me.at, |cursor| cursor.at);
             format!(
-                "   client {client} ({:?}, connection {life}) comes to node {node} with {:?} at {}",
-                me.way, me.positions, me.at
+                "   client {client} ({:?}, connection {life}) comes to node {node} with {:?} at {at}",
+                me.way, me.positions
             )
         });
     }

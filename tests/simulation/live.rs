@@ -123,10 +123,15 @@ impl World {
         self.audit.live.insert(number, live);
     }
 
-    /// A client comes back. What is still on its way to those who follow it has no mark yet, and nothing shows it. Nor does
-    /// anything show what was lost on the way to this node, where a mark may stand for what came before or after it.
+    /// A client comes back.
     pub(crate) fn excuse_unmarked(&mut self, client: usize) {
         self.end_excuses(client);
+        self.excuse_what_is_on_its_way(client);
+    }
+
+    /// What is still on its way to those who follow it has no mark yet, and nothing shows it. Nor does anything show what was
+    /// lost on the way to this node, where a mark may stand for what came before or after it.
+    fn excuse_what_is_on_its_way(&mut self, client: usize) {
         let (node, near) = (self.clients[client].node, ONE_MARK + self.slack());
         let all: Vec<(u64, String, bool)> = self
             .audit
@@ -160,7 +165,7 @@ impl World {
         };
         for client in 0..self.clients.len() {
             if comes(&self.clients[client]) {
-                self.excuse_unmarked(client);
+                self.excuse_what_is_on_its_way(client);
             }
         }
     }
