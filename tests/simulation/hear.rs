@@ -194,6 +194,7 @@ impl World {
             view.told.remove(topic);
             view.by_area
                 .retain(|of, _| !topic.ends_with(":*") || !of.starts_with(topic.trim_end_matches('*')));
+            view.left = self.now;
         }
     }
 
