@@ -119,11 +119,11 @@ end
 
 -- Lists that hold nothing but a list are what Redis' reader takes longest for, so [[[...]]] becomes [...] before it reads.
 -- That is JSON where the text is, but for the depth, which is counted here as far as we come, and by the reader from there
--- on: we stop where stacks are so low that to read them takes less. `bare`: the text without escapes.
+-- on: we look on as long as that cuts enough off to pay for the looks. `bare`: the text without escapes.
 local function without_stacks(s, bare)
   if not has(s, '[[[[') then return s end
-  local parts, kept, at, depth, looks = {}, 1, 1, 0, 0
-  while at <= #s and looks < 128 + at / 16 do
+  local parts, kept, at, depth, looks, cut = {}, 1, 1, 0, 0, 0
+  while at <= #s and looks < 128 + cut / 8 do
     local _, last, first, inside, open, close, behind = find(s, '^[^][{}]*()%[*()({?)[^][{}]*(}?)()%]*', at)
     local lists, ends = inside - first, last + 1 - behind
     depth = depth + lists + #open
@@ -133,7 +133,7 @@ local function without_stacks(s, bare)
     if needless > 0 then
       parts[#parts + 1] = sub(s, kept, inside - needless - 1)
       parts[#parts + 1] = sub(s, inside, last - needless)
-      kept = last + 1
+      kept, cut = last + 1, cut + 2 * needless
     end
     at, looks = last + 1, looks + 1
   end
