@@ -10,7 +10,7 @@ use std::{
 
 use tokio::{
     sync::{mpsc, oneshot},
-    time::Instant,
+    time::{Instant, Interval, MissedTickBehavior},
 };
 
 use super::{
@@ -61,6 +61,60 @@ impl Pace {
     }
 }
 
+/// What the switch is given, in an order that it can rely on.
+struct Inputs {
+    events: mpsc::Receiver<BusEvent>,
+    inbox: mpsc::Receiver<Command>,
+    answered: mpsc::Receiver<(Stamp, Answer)>,
+    tick: Interval,
+    /// An answer whose turn has not come, and how many events were there before it.
+    held: Option<((Stamp, Answer), usize)>,
+}
+
+/// The next thing that the switch is given.
+enum Next {
+    /// Events, in the batch.
+    Events,
+    Command(Command),
+    Answer(Stamp, Answer),
+    Tick,
+}
+
+impl Inputs {
+    fn new(
+        events: mpsc::Receiver<BusEvent>,
+        inbox: mpsc::Receiver<Command>,
+        answered: mpsc::Receiver<(Stamp, Answer)>,
+    ) -> Self {
+        let mut tick = tokio::time::interval(Duration::from_secs(1));
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self { events, inbox, answered, tick, held: None }
+    }
+
+    /// Waits for the next; `None` when the bus has ended.
+    ///
+    /// Events that had arrived before an answer come before it. It may have come over a new link, from another master: then
+    /// the news that the old link is lost is among them, and messages of the old one, which have no lineage of their own.
+    async fn next(&mut self, batch: &mut Vec<BusEvent>) -> Option<Next> {
+        loop {
+            if let Some((answer, before)) = self.held.take() {
+                if before == 0 {
+                    return Some(Next::Answer(answer.0, answer.1));
+                }
+                let count = self.events.recv_many(batch, BATCH.min(before)).await;
+                self.held = Some((answer, before - count));
+                return (count > 0).then_some(Next::Events);
+            }
+            tokio::select! {
+                count = self.events.recv_many(batch, BATCH) => return (count > 0).then_some(Next::Events),
+                Some(command) = self.inbox.recv() => return Some(Next::Command(command)),
+                Some(answer) = self.answered.recv() => self.held = Some((answer, self.events.len())),
+                _ = self.tick.tick() => return Some(Next::Tick),
+            }
+        }
+    }
+}
+
 impl SwitchTask {
     /// Drives this switch.
     pub(super) fn new(switch: Switch, bus: Bus, metrics: Metrics, shared: Arc<Shared>, tasks: Tasks) -> Self {
@@ -70,28 +124,23 @@ impl SwitchTask {
     /// Runs until the node ends, or the bus cannot go on: then `fatal` says why.
     pub(super) async fn run(
         mut self,
-        mut events: mpsc::Receiver<BusEvent>,
-        mut inbox: mpsc::Receiver<Command>,
+        events: mpsc::Receiver<BusEvent>,
+        inbox: mpsc::Receiver<Command>,
         fatal: oneshot::Sender<String>,
     ) {
-        let (answers, mut answered) = mpsc::channel(ANSWERS);
+        let (answers, answered) = mpsc::channel(ANSWERS);
+        let mut inputs = Inputs::new(events, inbox, answered);
         let mut batch = Vec::with_capacity(BATCH);
-        let mut tick = tokio::time::interval(Duration::from_secs(1));
-        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
-            let now = tokio::select! {
-                count = events.recv_many(&mut batch, BATCH) => {
-                    if count == 0 {
-                        return;
-                    }
-                    let now = Now::read();
-                    self.switch.take(SwitchInput::Events(&mut batch), now);
+        while let Some(next) = inputs.next(&mut batch).await {
+            let now = match next {
+                Next::Events => {
+                    let now = self.take(SwitchInput::Events(&mut batch));
                     self.metrics.delivery_latency.observe(now.instant.elapsed().as_secs_f64());
                     now
                 }
-                Some(command) = inbox.recv() => self.take(SwitchInput::Command(command)),
-                Some((stamp, answer)) = answered.recv() => self.take(SwitchInput::Answer(stamp, answer)),
-                _ = tick.tick() => self.take(SwitchInput::Tick { chance: rand::random() }),
+                Next::Command(command) => self.take(SwitchInput::Command(command)),
+                Next::Answer(stamp, answer) => self.take(SwitchInput::Answer(stamp, answer)),
+                Next::Tick => self.take(SwitchInput::Tick { chance: rand::random() }),
             };
             let out = self.switch.end_turn(now);
             self.shared.at.store(self.switch.at(), Ordering::Release);
@@ -187,7 +236,35 @@ async fn renew_marks(bus: &Bus) -> Result<Marks, BusError> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::question::Questions, *};
+
+    #[tokio::test]
+    async fn what_arrived_before_an_answer_comes_before_it() {
+        for round in 0..100 {
+            let (arrive, events) = mpsc::channel(1_000);
+            let (_inbox, inbox) = mpsc::channel(1);
+            let (answer, answered) = mpsc::channel(1);
+            let mut inputs = Inputs::new(events, inbox, answered);
+            let before = BATCH * 2 + round;
+            for _ in 0..before {
+                arrive.try_send(BusEvent::Doubt(None)).unwrap();
+            }
+            let stamp = Questions::default().ask(Question::Marks);
+            answer.try_send((stamp, Answer::Closed)).unwrap();
+            let (mut batch, mut taken) = (Vec::new(), 0);
+            loop {
+                match inputs.next(&mut batch).await {
+                    Some(Next::Events) => taken += batch.drain(..).len(),
+                    Some(Next::Answer(..)) => break,
+                    _ => {}
+                }
+                assert!(taken <= before, "nothing waits for what comes later");
+            }
+            assert_eq!(taken, before);
+            arrive.try_send(BusEvent::Doubt(None)).unwrap();
+            while !matches!(inputs.next(&mut batch).await, Some(Next::Events)) {}
+        }
+    }
 
     #[test]
     fn some_reads_of_marks_begin_at_once_and_then_they_keep_their_distance() {

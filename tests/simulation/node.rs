@@ -33,7 +33,10 @@ pub(crate) struct Running {
     /// Its tasks.
     pub tasks: Tasks,
     events: VecDeque<BusEvent>,
-    answers: VecDeque<(Stamp, Answer)>,
+    /// How many events were taken.
+    taken: u64,
+    /// With the events that had arrived before each, which come before it.
+    answers: VecDeque<(Stamp, Answer, u64)>,
     ticks: u8,
 }
 
@@ -117,7 +120,8 @@ impl World {
         place.up_since = None;
         place.turn_due = false;
         let (events, answers) = (VecDeque::new(), VecDeque::new());
-        place.running = Some(Running { switch, commands, context, tasks, events, answers, ticks: 0 });
+        place.running =
+            Some(Running { switch, commands, context, tasks, events, answers, ticks: 0, taken: 0 });
         let life = place.life;
         self.at(self.now + 1, Happening::Build { node, life });
         self.at(self.now + 1_000, Happening::Tick { node, life });
@@ -159,7 +163,8 @@ impl World {
     /// A question is answered.
     pub(crate) fn answered(&mut self, node: usize, stamp: Stamp, answer: Answer) {
         if let Some(running) = &mut self.nodes[node].running {
-            running.answers.push_back((stamp, answer));
+            let before = running.taken + running.events.len() as u64;
+            running.answers.push_back((stamp, answer, before));
             self.stir(node);
         }
     }
@@ -206,12 +211,13 @@ impl World {
             match choice {
                 0 if !running.events.is_empty() => {
                     let count = most.min(running.events.len());
+                    running.taken += count as u64;
                     let mut batch = running.events.drain(..count).collect();
                     running.switch.take(SwitchInput::Events(&mut batch), now);
                     break;
                 }
-                1 if !running.answers.is_empty() => {
-                    if let Some((stamp, answer)) = running.answers.pop_front() {
+                1 if running.answers.front().is_some_and(|(.., before)| *before <= running.taken) => {
+                    if let Some((stamp, answer, _)) = running.answers.pop_front() {
                         running.switch.take(SwitchInput::Answer(stamp, answer), now);
                     }
                     break;
