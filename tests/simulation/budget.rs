@@ -75,10 +75,13 @@ impl World {
                         log.top.epoch == position.id.epoch && log.top.seq >= position.id.seq
                     })
                 };
-                // Whoever is in the present log already is told again only where it was replaced twice, and of each time alone.
+                let (replaced, refused) = (audit.replaced.get(topic), since(Some(audit.refused_until)));
+                // Whoever is in the present log already is told again only where it was replaced twice, and of each time alone;
+                // or by a node that still has the log before it, and could not read it when they came.
                 !position.is_some_and(is_there)
                     || since(audit.failed_over)
-                    || since(audit.replaced.get(topic).and_then(|(_, before)| *before))
+                    || since(replaced.and_then(|(_, before)| *before))
+                    || replaced.is_some() && refused
             }
             "no-position" => position.is_none() || whole_area,
             "trimmed" => {
