@@ -254,8 +254,11 @@ impl World {
         }
         let between =
             |id: EntryId| id.epoch == known.id.epoch && id.seq > known.id.seq && id.seq < position.id.seq;
+        // Whoever is told to refetch does so then: that covers all that was published before.
+        let area = format!("{}:*", topic.split(':').next().unwrap_or_default());
+        let told = view.told.get(&area).copied().unwrap_or(0);
         let records = self.audit.records.get(topic).into_iter().flatten();
-        let missing = records.filter(|record| between(record.id)).find(|record| {
+        let missing = records.filter(|record| between(record.id) && record.at > told).find(|record| {
             record.number.is_some_and(|n| !view.numbers.contains(&n) && !view.lost.contains(&n))
         });
         if let Some(missing) = missing {
