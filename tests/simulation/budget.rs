@@ -41,8 +41,11 @@ impl World {
             let topic = crate::deeds::topic(&live.topic);
             bus.followed_since(&topic).is_some_and(|since| since < live.at)
         };
-        let heard = heard && lately(MARKED).all(followed);
-        let back_soon = audit.views[client].brought + SOON > self.redis.clock;
+        // Its mark lies a little ahead, perhaps of what the poll was told last.
+        let brought = audit.views[client].brought;
+        let marked = |live: &&Live| live.at + MARKED > came || live.clock + MARKED > brought;
+        let heard = heard && audit.live.values().filter(marked).all(followed);
+        let back_soon = brought + SOON > self.redis.clock;
         let quick = me.way == Way::Poll && self.plan.pace <= 5 && back_soon;
         quick && long && heard && calm(audit.trouble) && calm(audit.doubtful) && audit.jumped.is_none()
     }
