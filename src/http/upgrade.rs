@@ -12,6 +12,7 @@ use axum::{
     response::Response,
 };
 use base64::{Engine, prelude::BASE64_STANDARD};
+use futures_util::FutureExt;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::{rt::TokioIo, server::conn::auto::upgrade::downcast};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
@@ -86,22 +87,17 @@ fn start(
     permit: Option<Arc<ConnectionPermit>>,
 ) {
     let context = Arc::clone(&public.sessions);
+    // The permit ends with the session, and is not held by an async block: that would keep the room of the session twice.
     match downcast::<TokioIo<SharedSocket>>(upgraded) {
         Ok(parts) => {
             let Some(socket) = parts.io.into_inner().into_socket() else { return };
             let session = session::serve_websocket(context, slot, socket.into(), parts.read_buf, caller);
-            public.tasks.spawn(async move {
-                session.await;
-                drop(permit);
-            });
+            public.tasks.spawn(session.map(move |()| drop(permit)));
         }
         Err(upgraded) => {
             let Some(stream) = TlsStream::of(upgraded) else { return };
             let session = session::serve_websocket_tls(context, slot, stream, caller);
-            public.tasks.spawn(async move {
-                session.await;
-                drop(permit);
-            });
+            public.tasks.spawn(session.map(move |()| drop(permit)));
         }
     }
 }
