@@ -68,7 +68,7 @@ struct Inputs {
     answered: mpsc::Receiver<(Stamp, Answer)>,
     tick: Interval,
     /// An answer whose turn has not come, and how many events were there before it.
-    held: Option<((Stamp, Answer), usize)>,
+    held: Option<(Stamp, Answer, usize)>,
 }
 
 /// The next thing that the switch is given.
@@ -97,18 +97,20 @@ impl Inputs {
     /// the news that the old link is lost is among them, and messages of the old one, which have no lineage of their own.
     async fn next(&mut self, batch: &mut Vec<BusEvent>) -> Option<Next> {
         loop {
-            if let Some((answer, before)) = self.held.take() {
+            if let Some((stamp, answer, before)) = self.held.take() {
                 if before == 0 {
-                    return Some(Next::Answer(answer.0, answer.1));
+                    return Some(Next::Answer(stamp, answer));
                 }
                 let count = self.events.recv_many(batch, BATCH.min(before)).await;
-                self.held = Some((answer, before - count));
+                self.held = Some((stamp, answer, before - count));
                 return (count > 0).then_some(Next::Events);
             }
             tokio::select! {
                 count = self.events.recv_many(batch, BATCH) => return (count > 0).then_some(Next::Events),
                 Some(command) = self.inbox.recv() => return Some(Next::Command(command)),
-                Some(answer) = self.answered.recv() => self.held = Some((answer, self.events.len())),
+                Some((stamp, answer)) = self.answered.recv() => {
+                    self.held = Some((stamp, answer, self.events.len()));
+                }
                 _ = self.tick.tick() => return Some(Next::Tick),
             }
         }

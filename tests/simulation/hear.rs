@@ -237,7 +237,7 @@ impl World {
             view.by_area.remove(&topic);
             self.next_event(client, &topic, position, by_area);
         } else if by_area {
-            self.next_event_of_area(client, &topic, &position);
+            self.next_event_of_area(client, &topic, &area, &position);
         } else if !view.changing.contains(&topic) && !view.changing.contains(&area) {
             let text =
                 format!("client {client} got {topic} {position}, and was not told where the topic starts");
@@ -246,7 +246,7 @@ impl World {
     }
 
     /// An event of a topic that is followed by its whole area only: what is missing before it must have been told.
-    fn next_event_of_area(&mut self, client: usize, topic: &str, position: &Position) {
+    fn next_event_of_area(&mut self, client: usize, topic: &str, area: &str, position: &Position) {
         let view = &mut self.audit.views[client];
         let Some(known) = view.by_area.insert(topic.to_owned(), position.clone()) else { return };
         if known.lineage != position.lineage || known.id.epoch != position.id.epoch {
@@ -255,8 +255,7 @@ impl World {
         let between =
             |id: EntryId| id.epoch == known.id.epoch && id.seq > known.id.seq && id.seq < position.id.seq;
         // Whoever is told to refetch does so then: that covers all that was published before.
-        let area = format!("{}:*", topic.split(':').next().unwrap_or_default());
-        let told = view.told.get(&area).copied().unwrap_or(0);
+        let told = view.told.get(area).copied().unwrap_or(0);
         let records = self.audit.records.get(topic).into_iter().flatten();
         let missing = records.filter(|record| between(record.id) && record.at > told).find(|record| {
             record.number.is_some_and(|n| !view.numbers.contains(&n) && !view.lost.contains(&n))

@@ -1,7 +1,7 @@
 //! A node: the real switch, hub and outboxes, driven by one scheduler, and around them the sessions of the real transports.
 //!
 //! A turn takes one input of one queue, whichever the schedule likes: events in the order of their link, commands in the
-//! order in which sessions gave them, answers, ticks.
+//! order in which sessions gave them, answers (each after the events that had arrived before it), ticks.
 
 use std::{collections::VecDeque, net::IpAddr, sync::Arc, time::Duration};
 

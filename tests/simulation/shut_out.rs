@@ -100,11 +100,15 @@ impl World {
             && place.frozen.max(place.bus.deaf).max(place.bus.unreachable).max(slow) < since
     }
 
+    /// Whether a client's node has compared what it knows with Redis by then, for sure.
+    fn has_compared(&self, client: usize, by: u64) -> bool {
+        self.is_steady(self.clients[client].node, by.saturating_sub(COMPARED + self.slack()))
+    }
+
     /// An event has reached a client. A node that must compare to learn of an order needs a Redis that answers in time.
     pub(crate) fn audit_heard(&mut self, client: usize, published: u64) {
-        let since = published.saturating_sub(COMPARED + self.slack());
-        let steady = self.is_steady(self.clients[client].node, since);
-        if let Some(order) = self.out_by(client, published).filter(|order| steady || !order.unheard) {
+        let compared = self.has_compared(client, published);
+        if let Some(order) = self.out_by(client, published).filter(|order| compared || !order.unheard) {
             let text = format!(
                 "client {client} got an event of {published} ms; {:?} holds since {:?} ms, everywhere since {} ms",
                 order.says.name(),
@@ -117,10 +121,9 @@ impl World {
 
     /// A client was welcomed.
     pub(crate) fn audit_let_in(&mut self, client: usize) {
-        let (node, said) = (self.clients[client].node, self.people.all[client].said);
-        let steady =
-            said.checked_sub(COMPARED + self.slack()).is_some_and(|since| self.is_steady(node, since));
-        if let Some(order) = self.out_by(client, said).filter(|_| steady) {
+        let said = self.people.all[client].said;
+        let compared = self.has_compared(client, said);
+        if let Some(order) = self.out_by(client, said).filter(|_| compared) {
             let text = format!("client {client} was let in, which {:?} forbids", order.says.name());
             self.violate("let in", text);
         }
