@@ -109,7 +109,7 @@ fn hub_of(outboxes: &[Arc<Outbox>]) -> (Hub, RoomId) {
     let mut hub = Hub::default();
     let room = hub.room(&Subject::Topic(topic()));
     for outbox in outboxes {
-        let member = hub.admit(outbox, "anna");
+        let member = hub.admit(outbox);
         hub.enter(member, room, Entrance { explicit: true, fresh: true, ticket: 0 });
         hub.put_in_step(member, room, 0, 0);
     }

@@ -28,17 +28,20 @@ pub enum Incoming {
 }
 
 /// The reading half of a WebSocket.
-pub struct FrameDecoder(decoder::FrameDecoder);
+pub struct FrameDecoder {
+    decoder: decoder::FrameDecoder,
+    limit: usize,
+}
 
 impl FrameDecoder {
     /// `limit`: bytes of a message.
     pub fn new(limit: usize) -> Self {
-        Self(decoder::FrameDecoder::new(limit))
+        Self { decoder: decoder::FrameDecoder::default(), limit }
     }
 
     /// Takes bytes as they came; appends what must be written to `replies`.
     pub fn take(&mut self, bytes: &[u8], replies: &mut Vec<u8>) -> Vec<Incoming> {
-        let heard = self.0.take(bytes, replies).into_iter();
+        let heard = self.decoder.take(bytes, self.limit, replies).into_iter();
         let door = |heard| match heard {
             decoder::Incoming::Text(text) => Incoming::Text(text),
             decoder::Incoming::Binary => Incoming::Binary,
@@ -50,7 +53,7 @@ impl FrameDecoder {
 
     /// Whether it holds memory for something that has begun and not ended.
     pub fn is_open(&self) -> bool {
-        self.0.is_open()
+        self.decoder.is_open()
     }
 }
 

@@ -9,7 +9,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
-use futures_util::stream;
+use futures_util::{FutureExt, stream};
 use tokio::sync::oneshot;
 
 use super::{
@@ -40,11 +40,13 @@ pub(super) async fn sse(
         let session = session::open_sse(context, slot, caller, stream).await;
         let session = session.map_err(|closing| public.ended(&closing))?;
         let asked = handover.ask();
+        let sessions = tasks.clone();
+        // Two tasks, as with a WebSocket: the one that lives as long as the session carries the session alone.
         tasks.spawn(async move {
             match asked.await {
                 Ok(HandedSocket { socket, head, permit }) => {
-                    session.serve(socket.into(), head).await;
-                    drop(permit);
+                    let served = session.serve(socket.into(), head);
+                    sessions.spawn(served.map(move |()| drop(permit)));
                 }
                 Err(_) => session.give_up().await,
             }

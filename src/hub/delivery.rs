@@ -190,7 +190,7 @@ mod tests {
         for n in 0..7 * SHARE + 3 {
             let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
             let outbox = Outbox::direct(listener.accept().await.unwrap().0, 1_000);
-            let member = hub.admit(&outbox, "anna");
+            let member = hub.admit(&outbox);
             hub.enter(member, room, Entrance { explicit: true, fresh: true, ticket: 0 });
             hub.put_in_step(member, room, 0, after(n));
             sessions.push((outbox, client));
@@ -248,7 +248,7 @@ mod tests {
         let areas = areas();
         let mut hub = Hub::default();
         let outbox = Outbox::pulled(10_000);
-        let member = hub.admit(&Arc::clone(&outbox), "anna");
+        let member = hub.admit(&outbox);
         let rooms = ["comments:*", "comments:1"].map(|text| hub.room(&Subject::parse(text, &areas).unwrap()));
         (hub, outbox, member, rooms)
     }

@@ -76,8 +76,6 @@ pub struct Entrance {
 pub struct Member {
     /// Where its messages go.
     pub outbox: Arc<Outbox>,
-    /// The editor.
-    pub user: Box<str>,
     /// The session's name, and the proof (token or answer of the CMS) that it was let in with; from [`Hub::name`].
     pub proof: Option<(Box<str>, Arc<Proof>)>,
     /// The rooms it stands in, in their order.
@@ -110,10 +108,9 @@ impl Hub {
     }
 
     /// Takes a session in.
-    pub fn admit(&mut self, outbox: &Arc<Outbox>, user: &str) -> MemberId {
+    pub fn admit(&mut self, outbox: &Arc<Outbox>) -> MemberId {
         let member = Member {
             outbox: Arc::clone(outbox),
-            user: user.into(),
             proof: None,
             follows: Vec::new(),
             at: None,

@@ -36,24 +36,18 @@ pub(crate) enum Incoming {
 }
 
 /// The reading half of a WebSocket.
+#[derive(Default)]
 pub(crate) struct FrameDecoder {
     context: Option<Box<WebSocketContext>>,
     boundary: FrameBoundary,
-    limit: usize,
 }
 
 impl FrameDecoder {
-    /// `limit`: bytes of a message (`limits.message_bytes`).
-    pub(crate) fn new(limit: usize) -> Self {
-        Self { context: None, boundary: FrameBoundary::default(), limit }
-    }
-
     /// Takes bytes as they came; appends what must be written to `replies`. Nothing is heard after `Closed` or
-    /// `Broken`.
-    pub(crate) fn take(&mut self, bytes: &[u8], replies: &mut Vec<u8>) -> Vec<Incoming> {
+    /// `Broken`. `limit`: bytes of a message (`limits.message_bytes`).
+    pub(crate) fn take(&mut self, bytes: &[u8], limit: usize, replies: &mut Vec<u8>) -> Vec<Incoming> {
         let mut heard = Vec::new();
         self.boundary.pass(bytes);
-        let limit = self.limit;
         let context = self.context.get_or_insert_with(|| {
             let config = WebSocketConfig::default()
                 .read_buffer_size(READ_BUFFER)
@@ -236,10 +230,10 @@ mod tests {
         let all =
             [Incoming::Text("one".into()), Incoming::Text("two".into()), Incoming::Text("x".repeat(3000))];
         for size in [1, 2, 7, 100, wire.len()] {
-            let mut decoder = FrameDecoder::new(4096);
+            let mut decoder = FrameDecoder::default();
             let mut replies = Vec::new();
             let heard: Vec<_> =
-                wire.chunks(size).flat_map(|chunk| decoder.take(chunk, &mut replies)).collect();
+                wire.chunks(size).flat_map(|chunk| decoder.take(chunk, 4096, &mut replies)).collect();
             assert_eq!(heard, all, "in pieces of {size}");
             assert_eq!(replies, b"\x8A\x04ping", "in pieces of {size}");
             assert!(decoder.context.is_none(), "a context is kept at rest");
@@ -248,16 +242,16 @@ mod tests {
 
     #[test]
     fn the_context_is_kept_while_a_message_is_open() {
-        let mut decoder = FrameDecoder::new(4096);
-        assert_eq!(decoder.take(&frame(0x01, b"t"), &mut Vec::new()), []);
+        let mut decoder = FrameDecoder::default();
+        assert_eq!(decoder.take(&frame(0x01, b"t"), 4096, &mut Vec::new()), []);
         assert!(decoder.context.is_some());
-        assert_eq!(decoder.take(&frame(0x80, b"wo"), &mut Vec::new()), [Incoming::Text("two".into())]);
+        assert_eq!(decoder.take(&frame(0x80, b"wo"), 4096, &mut Vec::new()), [Incoming::Text("two".into())]);
         assert!(decoder.context.is_none());
     }
 
     #[test]
     fn trouble_has_its_code() {
-        let code = |bytes: &[u8]| match FrameDecoder::new(4096).take(bytes, &mut Vec::new()).pop() {
+        let code = |bytes: &[u8]| match FrameDecoder::default().take(bytes, 4096, &mut Vec::new()).pop() {
             Some(Incoming::Broken(closing)) => closing.code,
             other => panic!("{other:?}"),
         };
@@ -273,7 +267,7 @@ mod tests {
     #[test]
     fn a_close_is_answered() {
         let mut replies = Vec::new();
-        let heard = FrameDecoder::new(4096).take(&frame(0x88, &[0x03, 0xE8]), &mut replies);
+        let heard = FrameDecoder::default().take(&frame(0x88, &[0x03, 0xE8]), 4096, &mut replies);
         assert_eq!(heard, [Incoming::Closed(Some(1000))]);
         assert_eq!(replies, [0x88, 2, 0x03, 0xE8]);
     }

@@ -11,14 +11,20 @@ pub(super) const LAST_BYTES: usize = 1 << 20;
 
 /// How a session ends.
 pub(super) enum End {
-    /// The node closes.
-    Ours(Closing),
+    /// The node closes. Boxed, because a session's future has room for an end as long as it lives.
+    Ours(Box<Closing>),
     /// The client closes, or is gone.
     Theirs,
 }
 
 impl From<Result<Closing, ()>> for End {
     fn from(end: Result<Closing, ()>) -> Self {
-        end.map_or(Self::Theirs, Self::Ours)
+        end.map_or(Self::Theirs, Self::from)
+    }
+}
+
+impl From<Closing> for End {
+    fn from(closing: Closing) -> Self {
+        Self::Ours(Box::new(closing))
     }
 }

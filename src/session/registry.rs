@@ -124,7 +124,7 @@ impl SessionRegistry {
             return Err(Full::Address);
         }
         *inner.addresses.entry(address).or_default() += 1;
-        let key = inner.slots.insert(None);
+        let key = inner.slots.insert(None) as u32;
         Ok(SessionSlot { registry: Arc::downgrade(self), key, address, liveness: None })
     }
 
@@ -262,7 +262,7 @@ impl SessionRegistry {
 #[derive(Debug)]
 pub struct SessionSlot {
     registry: Weak<SessionRegistry>,
-    key: usize,
+    key: u32,
     address: IpAddr,
     liveness: Option<Arc<SessionLiveness>>,
 }
@@ -279,7 +279,7 @@ impl SessionSlot {
         if let Some(registry) = registry {
             registry.metrics.sessions.get_or_create(&TransportLabel { transport: transport.name() }).inc();
             let mut inner = registry.lock();
-            inner.slots[self.key] = Some(Arc::clone(&liveness));
+            inner.slots[self.key as usize] = Some(Arc::clone(&liveness));
             if inner.draining {
                 // It took its slot just before the drain began: the drain may not have seen it.
                 let late = Some(rand::random_range(0..=LATECOMER));
@@ -358,7 +358,7 @@ impl Drop for SessionSlot {
     fn drop(&mut self) {
         let Some(registry) = self.registry.upgrade() else { return };
         let mut inner = registry.lock();
-        inner.slots.remove(self.key);
+        inner.slots.remove(self.key as usize);
         if inner.slots.is_empty() {
             registry.emptied.notify_waiters();
         }

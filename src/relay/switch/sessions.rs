@@ -14,7 +14,7 @@ impl Switch {
         match command {
             Command::Connect { outbox, mut welcome, proof, request } => {
                 if self.last_look.admits(&outbox, &welcome.session, &proof) {
-                    let member = self.hub.admit(&outbox, &welcome.user);
+                    let member = self.hub.admit(&outbox);
                     self.hub.name(member, &welcome.session, proof);
                     welcome.refused.clone_from(&request.refused);
                     self.join(member, outbox, Reply::Welcome(welcome), &request);

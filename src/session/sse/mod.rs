@@ -23,11 +23,11 @@ pub struct SseOnSocket(Session);
 
 impl SseOnSocket {
     /// Serves it until it ends. `head`: of the answer, which announces chunks and the end of the connection.
-    pub async fn serve(self, socket: Socket, head: Vec<u8>) {
+    pub fn serve(self, socket: Socket, head: Vec<u8>) -> impl Future<Output = ()> + Send {
         // A stream has no Pong: that its client reads is seen by what the socket takes.
         socket.hold_nothing();
         self.0.outbox().attach(socket, with_greeting(head).into());
-        plain::serve(self.0).await;
+        plain::serve(self.0)
     }
 
     /// The socket did not come.

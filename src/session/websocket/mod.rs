@@ -28,17 +28,13 @@ use crate::{
 const CHUNK: usize = 4096;
 
 /// What comes in: bytes become messages until the client breaks the protocol. After that, what it sends has no meaning.
+#[derive(Default)]
 struct FrameReader {
     decoder: FrameDecoder,
     protocol_broken: bool,
 }
 
 impl FrameReader {
-    /// `most`: bytes of a message.
-    fn new(most: usize) -> Self {
-        Self { decoder: FrameDecoder::new(most), protocol_broken: false }
-    }
-
     /// The messages that `bytes` complete. Frames that answer them (Pong, Close) are appended to `replies`.
     fn take(&mut self, session: &mut Session, bytes: &[u8], replies: &mut Vec<u8>) -> Vec<Incoming> {
         if self.protocol_broken {
@@ -46,7 +42,7 @@ impl FrameReader {
         }
         session.heard();
         let before = replies.len();
-        let mut heard = self.decoder.take(bytes, replies);
+        let mut heard = self.decoder.take(bytes, session.context.message_bytes, replies);
         if !session.affords(self.decoder.frames()) {
             heard = vec![too_many_frames()];
             replies.truncate(before);
@@ -77,21 +73,26 @@ trait WebSocketTask {
     /// Serves the session until it ends.
     async fn run(&mut self) -> End {
         loop {
-            let end = match std::future::poll_fn(|cx| self.poll_wakeup(may_read, cx)).await {
-                Wakeup::Notice(notice) => Box::pin(self.notice(notice)).await,
-                Wakeup::Writable => {
-                    self.session().heard();
-                    self.write_on();
-                    None
-                }
-                Wakeup::Readable => match self.read() {
-                    Ok(heard) => Box::pin(self.act(heard)).await,
-                    Err(_) => Some(End::Theirs),
-                },
-            };
-            if let Some(end) = end {
+            let wakeup = std::future::poll_fn(|cx| self.poll_wakeup(may_read, cx)).await;
+            if let Some(end) = Box::pin(self.awake(wakeup)).await {
                 return end;
             }
+        }
+    }
+
+    /// Does what the task was woken for. `Some`: the session ends so.
+    async fn awake(&mut self, wakeup: Wakeup) -> Option<End> {
+        match wakeup {
+            Wakeup::Notice(notice) => self.notice(notice).await,
+            Wakeup::Writable => {
+                self.session().heard();
+                self.write_on();
+                None
+            }
+            Wakeup::Readable => match self.read() {
+                Ok(heard) => self.act(heard).await,
+                Err(_) => Some(End::Theirs),
+            },
         }
     }
 
@@ -108,10 +109,10 @@ trait WebSocketTask {
                 },
                 Incoming::Binary => Input::Malformed("a binary message: only text is understood".into()),
                 Incoming::Closed(_) => return Some(End::Theirs),
-                Incoming::Broken(closing) => return Some(End::Ours(closing)),
+                Incoming::Broken(closing) => return Some(closing.into()),
             };
             if let Some(closing) = self.session().take(input).await {
-                return Some(End::Ours(closing));
+                return Some(closing.into());
             }
         }
         None

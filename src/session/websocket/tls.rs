@@ -29,18 +29,31 @@ use crate::hub::{
 /// What the task is told when the connection is gone.
 const GONE: Wakeup = Wakeup::Notice(Notice::Broken);
 
-/// Serves a session until it ends.
-pub async fn serve<S>(context: Arc<SessionContext>, slot: SessionSlot, stream: S, caller: Caller)
+/// Serves a session until it ends. As on a plain socket, this is no `async fn`.
+pub fn serve<S>(
+    context: Arc<SessionContext>,
+    slot: SessionSlot,
+    stream: S,
+    caller: Caller,
+) -> impl Future<Output = ()> + Send
 where
     S: AsyncRead + AsyncWrite + Send + Unpin,
 {
     let outbox = Outbox::pulled(context.outbox_bytes);
-    let reader = FrameReader::new(context.message_bytes);
     let session = Session::begin(context, slot, Transport::WebSocket, outbox, caller);
-    let mut task =
-        TlsTask { session, reader, stream, received: Vec::new(), out: Vec::new(), written: 0, due: false };
-    let end = task.run().await;
-    Box::pin(task.finish(end)).await;
+    let mut task = TlsTask {
+        session,
+        reader: FrameReader::default(),
+        stream,
+        received: Vec::new(),
+        out: Vec::new(),
+        written: 0,
+        due: false,
+    };
+    async move {
+        let end = task.run().await;
+        Box::pin(task.finish(end)).await;
+    }
 }
 
 struct TlsTask<S> {
@@ -146,7 +159,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsTask<S> {
                 None
             }
         };
-        self.session.leave(closing.as_ref()).await;
+        self.session.leave(closing.as_deref()).await;
     }
 
     async fn hang_up(&mut self, last: &[u8]) -> Option<()> {
