@@ -4,6 +4,7 @@
 //! that nothing here waits for Redis), and publishes what everybody may look at. It decides nothing.
 
 use std::{
+    collections::VecDeque,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
@@ -67,8 +68,10 @@ struct Inputs {
     inbox: mpsc::Receiver<Command>,
     answered: mpsc::Receiver<(Stamp, Answer)>,
     tick: Interval,
-    /// An answer whose turn has not come, and how many events were there before it.
-    held: Option<(Stamp, Answer, usize)>,
+    /// Answers whose turn has not come.
+    held: VecDeque<(Stamp, Answer)>,
+    /// How many events are still to come before them.
+    before: usize,
 }
 
 /// The next thing that the switch is given.
@@ -88,7 +91,7 @@ impl Inputs {
     ) -> Self {
         let mut tick = tokio::time::interval(Duration::from_secs(1));
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Self { events, inbox, answered, tick, held: None }
+        Self { events, inbox, answered, tick, held: VecDeque::new(), before: 0 }
     }
 
     /// Waits for the next; `None` when the bus has ended.
@@ -97,23 +100,31 @@ impl Inputs {
     /// the news that the old link is lost is among them, and messages of the old one, which have no lineage of their own.
     async fn next(&mut self, batch: &mut Vec<BusEvent>) -> Option<Next> {
         loop {
-            if let Some((stamp, answer, before)) = self.held.take() {
-                if before == 0 {
-                    return Some(Next::Answer(stamp, answer));
-                }
-                let count = self.events.recv_many(batch, BATCH.min(before)).await;
-                self.held = Some((stamp, answer, before - count));
-                return (count > 0).then_some(Next::Events);
+            if self.before == 0
+                && let Some((stamp, answer)) = self.held.pop_front()
+            {
+                return Some(Next::Answer(stamp, answer));
             }
+            let most = if self.held.is_empty() { BATCH } else { BATCH.min(self.before) };
             tokio::select! {
-                count = self.events.recv_many(batch, BATCH) => return (count > 0).then_some(Next::Events),
-                Some(command) = self.inbox.recv() => return Some(Next::Command(command)),
-                Some((stamp, answer)) = self.answered.recv() => {
-                    self.held = Some((stamp, answer, self.events.len()));
+                count = self.events.recv_many(batch, most) => {
+                    self.before = self.before.saturating_sub(count);
+                    return (count > 0).then_some(Next::Events);
                 }
+                Some(command) = self.inbox.recv() => return Some(Next::Command(command)),
+                Some(answer) = self.answered.recv(), if self.held.is_empty() => self.hold(answer),
                 _ = self.tick.tick() => return Some(Next::Tick),
             }
         }
+    }
+
+    /// Lets an answer, and all that are there with it, wait for the events that are there.
+    fn hold(&mut self, answer: (Stamp, Answer)) {
+        self.held.push_back(answer);
+        while let Ok(another) = self.answered.try_recv() {
+            self.held.push_back(another);
+        }
+        self.before = self.events.len();
     }
 }
 
@@ -239,6 +250,7 @@ async fn renew_marks(bus: &Bus) -> Result<Marks, BusError> {
 #[cfg(test)]
 mod tests {
     use super::{super::question::Questions, *};
+    use crate::hub::Outbox;
 
     #[tokio::test]
     async fn what_arrived_before_an_answer_comes_before_it() {
@@ -266,6 +278,34 @@ mod tests {
             arrive.try_send(BusEvent::Doubt(None)).unwrap();
             while !matches!(inputs.next(&mut batch).await, Some(Next::Events)) {}
         }
+    }
+
+    #[tokio::test]
+    async fn while_answers_wait_sessions_are_heard_and_the_next_answers_wait_with_them() {
+        let (arrive, events) = mpsc::channel(10_000);
+        let (ask, inbox) = mpsc::channel(100);
+        let (answer, answered) = mpsc::channel(100);
+        let mut inputs = Inputs::new(events, inbox, answered);
+        let (backlog, asked) = (BATCH * 100, 20);
+        for _ in 0..backlog {
+            arrive.try_send(BusEvent::Doubt(None)).unwrap();
+        }
+        for _ in 0..asked {
+            let stamp = Questions::default().ask(Question::Marks);
+            answer.try_send((stamp, Answer::Closed)).unwrap();
+            ask.try_send(Command::Ping(Outbox::pulled(1))).unwrap();
+        }
+        let (mut batch, mut turns, mut heard, mut answers) = (Vec::new(), 0, 0, 0);
+        while answers < asked {
+            match inputs.next(&mut batch).await {
+                Some(Next::Events) => turns += batch.drain(..).len().div_ceil(BATCH),
+                Some(Next::Command(_)) => heard += 1,
+                Some(Next::Answer(..)) => answers += 1,
+                Some(Next::Tick) | None => {}
+            }
+            assert!(turns < 100 || heard == asked, "{heard} of {asked} commands in {turns} turns");
+        }
+        assert_eq!(turns, 100, "all answers waited for the same events");
     }
 
     #[test]
