@@ -127,7 +127,8 @@ export class Topics {
       if (this.seen.has(place)) return false;
       this.seen.add(place);
       if (this.seen.size > SEEN) this.seen.delete(this.seen.values().next().value);
-      this.positions[topic] = position;
+      // Of what comes by a whole area alone nobody has said that it was followed up to there.
+      if (this.byName.has(topic) || this.positions[topic]) this.positions[topic] = position;
     } else this.liveAt[areaOf(topic)] = m.at ?? Infinity;
     return true;
   }

@@ -11,6 +11,16 @@ test('doubles are dropped, and what is kept against them is bounded', () => {
   assert.equal(topics.seen.size, 2000);
 });
 
+test('events of a whole area give no positions, and those of a topic that is followed by name move its own', () => {
+  const topics = new Topics();
+  topics.follow(new Map([['comments:*', undefined], ['comments:42', undefined]]));
+  for (let n = 1; n <= 1000; n++) topics.event({ topic: `comments:k${n}`, position: 'L.1-7', event: {} });
+  topics.event({ topic: 'comments:42', position: 'L.1-3', event: {} });
+  assert.deepEqual(topics.positions, { 'comments:42': 'L.1-3' });
+  topics.follow(new Map([['comments:*', undefined], ['comments:42', undefined], ['comments:k1', undefined]]));
+  assert.deepEqual(topics.resume(['comments:k1']), undefined, 'it begins now');
+});
+
 test('a page is current only where its topic and its area stand where the link does, and no live event came since', () => {
   const topics = new Topics();
   const from = { at: 100_000, positions: { 'comments:42': 'L.1-1', comments: 'L.1-0' } };

@@ -263,7 +263,9 @@ impl Cursor {
         self.positions.remove(topic);
     }
 
-    /// The client is told an event.
+    /// The client is told an event, which moves its topic's position where there is one: a message has told where the topic
+    /// began. An event that comes by the whole area alone gives none, because nobody has said that its topic was followed up to
+    /// there; and an area may have any number of topics.
     pub fn pass(&mut self, frame: &Frame) {
         self.at = self.at.max(frame.at());
         let Some((lineage, id)) = frame.position() else {
@@ -272,11 +274,9 @@ impl Cursor {
         let position = Position { lineage: lineage.clone(), id: *id };
         let is_past =
             |known: &Position| known.lineage == *lineage && known.id.epoch == id.epoch && known.id > *id;
-        match self.positions.get_mut(frame.topic().as_str()) {
-            // By the whole area, events may come that the topic began behind: it stays where it is.
-            Some(known) if is_past(known) => {}
-            Some(known) => *known = position,
-            None => drop(self.positions.insert(frame.topic().to_string(), position)),
+        // By the whole area, events may come that the topic began behind: it stays where it is.
+        if let Some(known) = self.positions.get_mut(frame.topic().as_str()).filter(|known| !is_past(known)) {
+            *known = position;
         }
     }
 

@@ -124,6 +124,7 @@ fn an_event_that_its_topic_began_behind_does_not_set_the_cursor_back() {
         Frame::new(topic.clone(), Some((position.lineage.clone(), position.id)), 7, event)
     };
     let mut cursor = Cursor::default();
+    cursor.positions.insert("comments:1".into(), position(6));
     let mut after = |position: Position| {
         cursor.pass(&frame(&position));
         cursor.positions["comments:1"].clone()
@@ -136,4 +137,18 @@ fn an_event_that_its_topic_began_behind_does_not_set_the_cursor_back() {
     assert_eq!(after(new.clone()), new, "a log that began anew");
     let other: Position = "fedcba9876543210.1763700000000-1".parse().unwrap();
     assert_eq!(after(other.clone()), other, "another history");
+}
+
+#[test]
+fn events_of_a_whole_area_give_no_positions() {
+    let areas = Areas::new(["comments"], [], []).unwrap();
+    let mut cursor = Cursor::default();
+    for key in 0..10_000 {
+        let event = crate::protocol::Event::parse(br#"{"type":"a.b"}"#.as_slice().into(), 99).unwrap();
+        let topic = crate::protocol::Topic::parse(&format!("comments:{key}"), &areas).unwrap();
+        let Position { lineage, id } = position(key + 1);
+        cursor.pass(&Frame::new(topic, Some((lineage, id)), 7, event));
+    }
+    assert_eq!(cursor, Cursor { at: 7, ..Cursor::default() });
+    assert!(cursor.text_for(CursorPlace::Body).len() < 100);
 }

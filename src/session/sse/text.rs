@@ -116,7 +116,6 @@ mod tests {
         let pong = NodeMessage::Pong { at: 9 };
         chunked.clear();
         SseChunks(text()).message(&pong, &mut chunked);
-        told = Cursor::default();
         told.at = 9;
         let block = format!("event: pong\ndata: {}\nid: {}\n\n", pong.json(), told.text());
         assert_eq!(String::from_utf8_lossy(&chunked), format!("{:x}\r\n{block}\r\n", block.len()));
