@@ -10,6 +10,7 @@ use std::{
 };
 
 use prometheus_client::metrics::counter::Counter;
+use rustc_hash::FxHashMap;
 use tokio::{sync::mpsc, time::Instant};
 use tracing::warn;
 
@@ -33,7 +34,7 @@ struct Inner {
     sender: mpsc::Sender<BusEvent>,
     metrics: Metrics,
     /// Events by area: recorded and live.
-    counters: HashMap<String, (Counter, Counter)>,
+    counters: FxHashMap<String, (Counter, Counter)>,
     areas: Areas,
     state: Mutex<QueueState>,
 }

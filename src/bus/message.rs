@@ -18,6 +18,8 @@ pub(crate) fn read(payload: Bytes, limit: usize) -> (Option<EntryId>, Result<Eve
 
 /// Where the log begins anew, if that is what the message says.
 pub(crate) fn erased(payload: &[u8]) -> Option<EntryId> {
+    // Nearly every message ends with a brace, and is not looked at any further.
+    payload.last().filter(|last| **last == b' ')?;
     recorded(payload).filter(|(id, start)| id.seq == 0 && *start == payload.len()).map(|(id, _)| id)
 }
 

@@ -246,8 +246,10 @@ async fn send_together(
     if failed.away || failed.topics.contains(topic) {
         return None;
     }
-    let spans: Vec<_> =
-        run.iter().map(|element| internal.traces.begin(Stage::Publish, topic, &element.event)).collect();
+    let spans: Vec<_> = run
+        .iter()
+        .map(|element| internal.traces.begin(Stage::Publish, topic, element.event.json()))
+        .collect();
     let events = run.iter().map(|element| element.event.clone()).collect();
     let result = internal.bus.publish_all(topic.clone(), events).await;
     for (n, span) in spans.into_iter().enumerate() {
@@ -280,7 +282,7 @@ async fn send(internal: &InternalState, element: Checked, live: bool, failed: &m
             return Outcome { positions, problem: Some(not_tried()) };
         }
         let event = element.event.clone();
-        let span = internal.traces.begin(Stage::Publish, &topic, &event);
+        let span = internal.traces.begin(Stage::Publish, &topic, event.json());
         let result = if live {
             internal.bus.publish_live(topic.clone(), event).await.map(|()| None)
         } else {

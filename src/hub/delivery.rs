@@ -5,7 +5,7 @@
 //!
 //! Whoever follows a topic by key and its area by `area:*` gets each event one way only.
 
-use std::thread::available_parallelism;
+use std::{sync::Arc, thread::available_parallelism};
 
 use rayon::{ThreadPool, ThreadPoolBuilder, prelude::*};
 
@@ -22,8 +22,8 @@ pub struct Delivered {
     pub count: u64,
     /// Members whose outbox overflowed, and what was dropped.
     pub overflows: Vec<(MemberId, Dropped)>,
-    /// Members whose queue was empty before: [`Hub::flush`] writes to them.
-    begun: Vec<MemberId>,
+    /// Outboxes whose queue was empty before: [`Hub::flush`] writes to them.
+    begun: Vec<Arc<Outbox>>,
 }
 
 impl Delivered {
@@ -79,11 +79,12 @@ impl Hub {
         lone: bool,
         wanted: impl Fn(&Self, MemberId) -> bool + Sync,
     ) -> Delivered {
-        let Some(place) = self.rooms.get(room as usize) else { return Delivered::default() };
+        // What waits already goes on in the same list, so that an event with one follower needs none of its own.
+        let waiting = Delivered { begun: std::mem::take(&mut self.dirty), ..Delivered::default() };
         let hub = &*self;
+        let followers = hub.rooms.get(room as usize).map_or(&[][..], |room| &room.followers);
         let seq = frame.seq().unwrap_or(u64::MAX);
-        let hand_to = |followers: &[Follower]| {
-            let mut delivered = Delivered::default();
+        let hand_to = |mut delivered: Delivered, followers: &[Follower]| {
             for follower in followers {
                 if follower.standing != Standing::InStep
                     || (seq <= follower.after && !mutant::is("filter"))
@@ -100,7 +101,7 @@ impl Hub {
                     Taken::First => {
                         delivered.count += 1;
                         if !lone {
-                            delivered.begun.push(follower.member);
+                            delivered.begun.push(Arc::clone(&follower.outbox));
                         }
                     }
                     Taken::Overflow(dropped) => delivered.overflows.push((follower.member, dropped)),
@@ -109,27 +110,22 @@ impl Hub {
             }
             delivered
         };
-        let first = place.followers.first().map(|follower| &*follower.outbox);
-        let mut delivered = match self.helpers(place.followers.len(), first) {
+        let first = followers.first().map(|follower| &*follower.outbox);
+        let mut delivered = match hub.helpers(followers.len(), first) {
             Some(writers) if lone => writers.install(|| {
-                place.followers.par_chunks(SHARE).map(hand_to).reduce(Delivered::default, Delivered::and)
+                let shares = followers.par_chunks(SHARE).map(|share| hand_to(Delivered::default(), share));
+                waiting.and(shares.reduce(Delivered::default, Delivered::and))
             }),
-            _ => hand_to(&place.followers),
+            _ => hand_to(waiting, followers),
         };
-        self.dirty.append(&mut delivered.begun);
+        self.dirty = std::mem::take(&mut delivered.begun);
         delivered
     }
 
     /// Writes what deliveries have left waiting.
     pub fn flush(&mut self) {
-        let members = &self.members;
-        let write_to = |ids: &[MemberId]| {
-            for member in ids.iter().filter_map(|id| members.get(*id as usize)) {
-                member.outbox.flush();
-            }
-        };
-        let first = self.dirty.first().and_then(|id| members.get(*id as usize)).map(|member| &*member.outbox);
-        match self.helpers(self.dirty.len(), first) {
+        let write_to = |outboxes: &[Arc<Outbox>]| outboxes.iter().for_each(|outbox| outbox.flush());
+        match self.helpers(self.dirty.len(), self.dirty.first().map(|outbox| &**outbox)) {
             Some(writers) => writers.install(|| self.dirty.par_chunks(SHARE).for_each(write_to)),
             None => write_to(&self.dirty),
         }
@@ -147,8 +143,6 @@ impl Hub {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use bytes::Bytes;
     use tokio::{
         io::AsyncReadExt,

@@ -4,7 +4,6 @@
 
 use std::{
     fmt,
-    io::Write,
     sync::{Arc, OnceLock},
 };
 
@@ -30,28 +29,44 @@ struct Encoded {
     topic: Topic,
     position: Option<(Lineage, EntryId)>,
     at: u64,
-    event: Event,
     /// See [`Frame::digest`]; made when it is first asked for.
     digest: OnceLock<u64>,
     /// Room for the longest header, its end filled with the header, and the message.
     bytes: Vec<u8>,
     /// Where the header begins.
     start: u8,
+    /// Where the publisher's object begins; behind it there is one brace.
+    event: usize,
 }
 
 impl Frame {
     /// Encodes an event. `at` is the last proof, ms of Redis' clock; `position` is absent on a live event.
+    ///
+    /// The publisher's bytes are copied and let go: they may be a small part of what was read from Redis at once.
     pub fn new(topic: Topic, position: Option<(Lineage, EntryId)>, at: u64, event: Event) -> Self {
-        let mut bytes = Vec::with_capacity(ROOM + event.json().len() + topic.as_str().len() + 112);
+        Self::encode(topic, position, at, event.json())
+    }
+
+    fn encode(topic: Topic, position: Option<(Lineage, EntryId)>, at: u64, event: &[u8]) -> Self {
+        let mut bytes = Vec::with_capacity(ROOM + event.len() + topic.as_str().len() + 112);
         bytes.extend_from_slice(&[0; ROOM]);
         bytes.extend_from_slice(br#"{"type":"event","topic":"#);
         // Writing into a vector does not fail.
         let _ = serde_json::to_writer(&mut bytes, topic.as_str());
         if let Some((lineage, id)) = &position {
-            let _ = write!(bytes, r#","position":"{lineage}.{id}""#);
+            bytes.extend_from_slice(br#","position":""#);
+            bytes.extend_from_slice(lineage.as_str().as_bytes());
+            bytes.push(b'.');
+            put_number(&mut bytes, id.epoch);
+            bytes.push(b'-');
+            put_number(&mut bytes, id.seq);
+            bytes.push(b'"');
         }
-        let _ = write!(bytes, r#","at":{at},"event":"#);
-        bytes.extend_from_slice(event.json());
+        bytes.extend_from_slice(br#","at":"#);
+        put_number(&mut bytes, at);
+        bytes.extend_from_slice(br#","event":"#);
+        let begin = bytes.len();
+        bytes.extend_from_slice(event);
         bytes.push(b'}');
         let mut header = [0; ROOM];
         let mut left = &mut header[..];
@@ -63,17 +78,17 @@ impl Frame {
             topic,
             position,
             at,
-            event,
             digest: OnceLock::new(),
             bytes,
             start: start as u8,
+            event: begin,
         }))
     }
 
     /// The same event with another `at`, for a session that is owed something.
     #[must_use]
     pub fn with_at(&self, at: u64) -> Self {
-        Self::new(self.0.topic.clone(), self.0.position.clone(), at, self.0.event.clone())
+        Self::encode(self.0.topic.clone(), self.0.position.clone(), at, self.event())
     }
 
     /// Where it was published.
@@ -96,9 +111,9 @@ impl Frame {
         self.0.at
     }
 
-    /// The publisher's object.
-    pub fn event(&self) -> &Event {
-        &self.0.event
+    /// The publisher's object, as JSON on one line.
+    pub fn event(&self) -> &[u8] {
+        &self.0.bytes[self.0.event..self.0.bytes.len() - 1]
     }
 
     /// A hash of topic and event, the same on all nodes: live events have no other name.
@@ -107,7 +122,7 @@ impl Frame {
             let hash = Sha256::new()
                 .chain_update(self.0.topic.as_str())
                 .chain_update([0])
-                .chain_update(self.0.event.json());
+                .chain_update(self.event());
             hash.finalize().first_chunk().map_or(0, |first| u64::from_be_bytes(*first))
         })
     }
@@ -145,6 +160,12 @@ pub fn close_frame(code: u16, reason: &str) -> Bytes {
     bytes.put_u16(code);
     bytes.put_slice(reason.as_bytes());
     bytes.freeze()
+}
+
+/// A number in decimal digits, without the machinery of `fmt`: every event has three of them.
+fn put_number(bytes: &mut Vec<u8>, number: u64) {
+    // Writing into a vector does not fail.
+    let _ = serde_json::to_writer(bytes, &number);
 }
 
 /// Opcode and payload length (RFC 6455, 5.2).

@@ -145,7 +145,7 @@ impl Hub {
 
     /// The area's room, where no key implies it any more and it was not asked for by name.
     fn implied_no_longer(&self, id: MemberId, wide: &Topic) -> Option<RoomId> {
-        let room = self.find(&Subject::Topic(wide.clone()))?;
+        let room = self.find_topic(wide)?;
         if self.follow(id, room)?.explicit {
             return None;
         }

@@ -82,6 +82,11 @@ impl Outbox {
         self.socket.get()
     }
 
+    /// Reads its first and its last part, see [`super::Hub::touch`].
+    pub(super) fn touch(&self) -> u64 {
+        u64::from(self.socket.get().is_some()) + u64::from(self.slot.load(Ordering::Relaxed))
+    }
+
     pub(crate) fn slot(&self) -> Option<u32> {
         Some(self.slot.load(Ordering::Relaxed)).filter(|slot| *slot != u32::MAX)
     }

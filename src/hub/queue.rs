@@ -210,6 +210,27 @@ impl Queue {
             let bytes = text_frame(&message.json());
             self.entries[0] = QueueEntry::Raw(bytes);
         }
+        let written = match self.only_event() {
+            Some(frame) => socket.try_write(&frame.bytes()[self.written..])?,
+            None => self.gather(socket)?,
+        };
+        if written == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        self.advance(written);
+        Ok(())
+    }
+
+    /// The event, where one event is all that waits: mostly so when each has a follower of its own.
+    fn only_event(&self) -> Option<&Frame> {
+        match self.entries.front()? {
+            QueueEntry::Event(frame) if self.entries.len() == 1 => Some(frame),
+            _ => None,
+        }
+    }
+
+    /// One write of several pieces.
+    fn gather(&self, socket: &Socket) -> io::Result<usize> {
         let mut slices = [IoSlice::new(&[]); GATHER];
         let mut count = 0;
         'fill: for entry in &self.entries {
@@ -236,16 +257,7 @@ impl Queue {
         }
         let mut slices = &mut slices[..count];
         IoSlice::advance_slices(&mut slices, self.written);
-        let written = if slices.len() == 1 {
-            socket.try_write(&slices[0])?
-        } else {
-            socket.try_write_vectored(slices)?
-        };
-        if written == 0 {
-            return Err(io::ErrorKind::WriteZero.into());
-        }
-        self.advance(written);
-        Ok(())
+        if slices.len() == 1 { socket.try_write(&slices[0]) } else { socket.try_write_vectored(slices) }
     }
 
     /// One write of what is due, in the session's own framing. What is framed cannot be dropped any more: the cursor is past it.

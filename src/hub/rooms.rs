@@ -93,10 +93,13 @@ pub struct Member {
 pub struct Hub {
     pub(super) members: Slab<Member>,
     pub(super) rooms: Slab<Room>,
-    names: FxHashMap<Subject, RoomId>,
-    /// How many rooms are those of whole areas. Mostly none: then no event is looked up in one.
-    whole_areas: usize,
-    pub(super) dirty: Vec<MemberId>,
+    /// The rooms of topics. Each event is looked up here.
+    topics: FxHashMap<Topic, RoomId>,
+    /// The rooms of whole areas, by the area-wide topic. Mostly none: then no event is looked up in one.
+    whole_areas: FxHashMap<Topic, RoomId>,
+    /// Outboxes with events that wait for [`Hub::flush`]. Not their members: those would be looked up, and with thousands of
+    /// sessions that is memory which no cache has.
+    pub(super) dirty: Vec<Arc<Outbox>>,
     /// The threads that write to large rooms; `None`: whoever delivers.
     pub(super) writers: Option<ThreadPool>,
 }
@@ -168,26 +171,42 @@ impl Hub {
 
     /// The room of a subject, made where there is none.
     pub fn room(&mut self, subject: &Subject) -> RoomId {
-        if let Some(room) = self.names.get(subject) {
-            return *room;
+        if let Some(room) = self.find(subject) {
+            return room;
         }
         let room = self.rooms.insert(Room { subject: subject.clone(), followers: Vec::new() }) as RoomId;
-        self.names.insert(subject.clone(), room);
-        self.whole_areas += usize::from(matches!(subject, Subject::Every(_)));
+        match subject {
+            Subject::Topic(topic) => self.topics.insert(topic.clone(), room),
+            Subject::Every(area) => self.whole_areas.insert(area.clone(), room),
+        };
         room
     }
 
     /// The room of those who follow the whole area of a topic. The area-wide topic itself has its own room.
     pub fn every(&self, topic: &Topic) -> Option<RoomId> {
-        if self.whole_areas == 0 || topic.is_wide() {
+        if self.whole_areas.is_empty() || topic.is_wide() {
             return None;
         }
-        self.find(&Subject::Every(topic.wide()))
+        self.whole_areas.get(&topic.wide()).copied()
     }
 
     /// The room of a subject, if there is one.
     pub fn find(&self, subject: &Subject) -> Option<RoomId> {
-        self.names.get(subject).copied()
+        match subject {
+            Subject::Topic(topic) => self.find_topic(topic),
+            Subject::Every(area) => self.whole_areas.get(area).copied(),
+        }
+    }
+
+    /// The room of a topic, if there is one.
+    pub fn find_topic(&self, topic: &Topic) -> Option<RoomId> {
+        self.topics.get(topic).copied()
+    }
+
+    /// Reads what a delivery to the room's first followers needs. The result means nothing.
+    pub fn touch(&self, room: RoomId) -> u64 {
+        let followers = self.rooms.get(room as usize).map_or(&[][..], |room| &room.followers);
+        followers.iter().take(2).map(|follower| follower.outbox.touch()).sum()
     }
 
     /// The subject of a room.
@@ -200,8 +219,10 @@ impl Hub {
         if self.is_empty(room)
             && let Some(room) = self.rooms.try_remove(room as usize)
         {
-            self.names.remove(&room.subject);
-            self.whole_areas -= usize::from(matches!(room.subject, Subject::Every(_)));
+            match &room.subject {
+                Subject::Topic(topic) => self.topics.remove(topic),
+                Subject::Every(area) => self.whole_areas.remove(area),
+            };
         }
     }
 

@@ -3,11 +3,11 @@
 //! An event is checked once per node and then passes through as the bytes that the publisher wrote. The same verdict
 //! is given by the Redis function (`bus/publish.lua`); `tests/` holds one corpus for all doors.
 
-use std::{borrow::Cow, collections::HashMap, fmt};
+use std::{collections::HashMap, fmt};
 
 use bytes::Bytes;
 use serde::{
-    Deserializer,
+    Deserialize, Deserializer,
     de::{DeserializeSeed, Error as _, MapAccess, SeqAccess, Visitor},
 };
 use serde_json::value::RawValue;
@@ -81,27 +81,27 @@ impl Event {
 
     /// Reads the attributes anew from the bytes; not for the delivery path.
     pub fn attributes(&self) -> Attributes {
-        let [kind, id, source] = self.texts(["type", "id", "source"]);
+        let [kind, id, source] = texts(&self.json, ["type", "id", "source"]);
         Attributes { kind: kind.unwrap_or_default(), id, source }
     }
 
-    /// `traceparent` and `tracestate` (CloudEvents extension «Distributed Tracing»); `None` without the first, which is
-    /// found without reading the whole.
-    pub fn trace_context(&self) -> Option<HashMap<String, String>> {
+    /// `traceparent` and `tracestate` (CloudEvents extension «Distributed Tracing») of an event's JSON; `None` without the
+    /// first, which is found without reading the whole.
+    pub fn trace_context(json: &[u8]) -> Option<HashMap<String, String>> {
         const NAMES: [&str; 2] = ["traceparent", "tracestate"];
         let quoted = br#""traceparent""#;
-        self.json.windows(quoted.len()).find(|part| part == quoted)?;
-        let [parent, state] = self.texts(NAMES);
+        json.windows(quoted.len()).find(|part| part == quoted)?;
+        let [parent, state] = texts(json, NAMES);
         let found = NAMES.map(str::to_owned).into_iter().zip([Some(parent?), state]);
         Some(found.filter_map(|(name, text)| Some((name, text?))).collect())
     }
+}
 
-    /// The members of these names at the top that are texts.
-    fn texts<const N: usize>(&self, names: [&str; N]) -> [Option<String>; N] {
-        // A map, because the last of two members of one name counts.
-        let members: HashMap<String, &RawValue> = serde_json::from_slice(&self.json).unwrap_or_default();
-        names.map(|name| serde_json::from_str(members.get(name)?.get()).ok())
-    }
+/// The members of these names at the top that are texts.
+fn texts<const N: usize>(json: &[u8], names: [&str; N]) -> [Option<String>; N] {
+    // A map, because the last of two members of one name counts.
+    let members: HashMap<String, &RawValue> = serde_json::from_slice(json).unwrap_or_default();
+    names.map(|name| serde_json::from_str(members.get(name)?.get()).ok())
 }
 
 impl fmt::Debug for Event {
@@ -112,7 +112,8 @@ impl fmt::Debug for Event {
 
 /// Line breaks can stand between the tokens of JSON only, where a space means the same; SSE and `tail` want one line.
 fn on_one_line(json: Bytes) -> Bytes {
-    if !json.iter().any(|b| matches!(b, b'\n' | b'\r')) {
+    // A search for one byte looks at many bytes at a time, one for either of two does not.
+    if !json.contains(&b'\n') && !json.contains(&b'\r') {
         return json;
     }
     json.iter().map(|b| if matches!(b, b'\n' | b'\r') { b' ' } else { *b }).collect()
@@ -179,22 +180,54 @@ impl<'de> Visitor<'de> for TopLevel<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        while let Some(name) = map.next_key::<Cow<'de, str>>()? {
-            let slot = match &*name {
-                "type" => &mut self.0.kind,
-                "id" => &mut self.0.id,
-                "source" => &mut self.0.source,
-                _ => {
+        while let Some(name) = map.next_key::<Name>()? {
+            let (slot, grammar): (_, Grammar) = match name {
+                Name::Type => (&mut self.0.kind, is_type),
+                Name::Id => (&mut self.0.id, |text| !text.is_empty()),
+                Name::Source => (&mut self.0.source, |text| !text.is_empty()),
+                Name::Other => {
                     map.next_value_seed(Value { depth: 1, text: None })?;
                     continue;
                 }
             };
             let mut good = false;
-            let grammar: Grammar = if name == "type" { is_type } else { |text| !text.is_empty() };
             map.next_value_seed(Value { depth: 1, text: Some((&mut good, grammar)) })?;
             *slot = if good { Attribute::Good } else { Attribute::Bad };
         }
         Ok(())
+    }
+}
+
+/// The name of a member, as far as it counts. It is looked at where it stands: serde makes a new text even of a `Cow`.
+enum Name {
+    Type,
+    Id,
+    Source,
+    Other,
+}
+
+impl<'de> Deserialize<'de> for Name {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_str(NameVisitor)
+    }
+}
+
+struct NameVisitor;
+
+impl Visitor<'_> for NameVisitor {
+    type Value = Name;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the name of a member")
+    }
+
+    fn visit_str<E>(self, name: &str) -> Result<Name, E> {
+        Ok(match name {
+            "type" => Name::Type,
+            "id" => Name::Id,
+            "source" => Name::Source,
+            _ => Name::Other,
+        })
     }
 }
 
@@ -266,7 +299,7 @@ impl<'de> Visitor<'de> for Value<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         let depth = self.below()?;
-        while map.next_key::<Cow<'de, str>>()?.is_some() {
+        while map.next_key::<Name>()?.is_some() {
             map.next_value_seed(Value { depth, text: None }).map_err(A::Error::custom)?;
         }
         Ok(())
@@ -302,7 +335,7 @@ mod tests {
 
     #[test]
     fn a_trace_context_is_found_at_the_top_only() {
-        let of = |json: &str| parse(json).unwrap().trace_context();
+        let of = |json: &str| Event::trace_context(parse(json).unwrap().json());
         let both = of(r#"{"type":"a.b","tracestate":"v=1","traceparent":"00-1-2-01"}"#).unwrap();
         assert_eq!((both["traceparent"].as_str(), both["tracestate"].as_str()), ("00-1-2-01", "v=1"));
         for without in [

@@ -155,6 +155,11 @@ impl Feed {
         self.confirmed
     }
 
+    /// See [`super::tail::Tail::touch`].
+    pub(super) fn touch(&self) -> u64 {
+        self.log.touch() + u64::from(self.is_live())
+    }
+
     /// Bytes of the frames that it keeps.
     pub fn bytes(&self) -> usize {
         self.log.bytes()

@@ -195,6 +195,11 @@ impl Feeds {
         self.early.prove();
     }
 
+    /// See [`super::tail::Tail::touch`].
+    pub(super) fn touch(&self, room: RoomId) -> u64 {
+        self.by_room.get(&room).map_or(0, Feed::touch)
+    }
+
     /// See [`Feed::first_on_wire`].
     pub(super) fn first_on_wire(&mut self, room: RoomId, id: EntryId) -> bool {
         self.by_room.get_mut(&room).is_none_or(|feed| feed.first_on_wire(id))

@@ -107,7 +107,7 @@ impl HeadCheck {
         }
         for (place, head) in heads {
             let (Some(asked), Ok(head)) = (place.top, head) else { continue };
-            let Some(room) = hub.find(&Subject::Topic(place.topic.clone())) else { continue };
+            let Some(room) = hub.find_topic(&place.topic) else { continue };
             let Some(feed) = feeds.get(room).filter(|feed| feed.is_live()) else { continue };
             // Of another lineage: the bus sees it too, and interrupts the link.
             let Some(mine) = feed.head().filter(|mine| mine.lineage == head.lineage) else { continue };
@@ -126,7 +126,7 @@ impl HeadCheck {
     pub(super) fn prove(&mut self, hub: &Hub, feeds: &Feeds) -> Vec<RoomId> {
         let mut lost = Vec::new();
         self.suspects.retain_mut(|suspect| {
-            let Some(room) = hub.find(&Subject::Topic(suspect.topic.clone())) else { return false };
+            let Some(room) = hub.find_topic(&suspect.topic) else { return false };
             let behind = |top: EntryId| top.epoch == suspect.top.epoch && top.seq < suspect.top.seq;
             if !feeds.is_live(room) || !feeds.top(room).is_some_and(behind) {
                 return false;

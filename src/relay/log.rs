@@ -69,6 +69,11 @@ impl Log {
         &mut self.tail
     }
 
+    /// See [`Tail::touch`].
+    pub(super) fn touch(&self) -> u64 {
+        self.latest.wrapping_add(self.tail.touch())
+    }
+
     /// Bytes of the frames that are kept.
     pub(super) fn bytes(&self) -> usize {
         self.tail.bytes()

@@ -153,7 +153,7 @@ pub(super) fn overflow(hub: &mut Hub, at: u64, member: MemberId, dropped: &Dropp
         member.live = false;
     }
     for topic in &dropped.topics {
-        let by_key = hub.find(&Subject::Topic(topic.clone()));
+        let by_key = hub.find_topic(topic);
         let by_key = by_key.filter(|room| hub.follow(member, *room).is_some());
         let room = by_key.or_else(|| hub.find(&Subject::Every(topic.wide())));
         if let Some(room) = room {

@@ -84,6 +84,8 @@ pub struct Switch {
     sources: LateSources,
     deliveries: Deliveries,
     turn: Turn,
+    /// See [`Switch::touch`].
+    touched: Vec<RoomId>,
 }
 
 impl Switch {
@@ -108,6 +110,7 @@ impl Switch {
                 fatal: None,
                 complaints: Complaints::default(),
             },
+            touched: Vec::new(),
         }
     }
 

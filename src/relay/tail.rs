@@ -63,6 +63,13 @@ impl Tail {
         *self = Self { until: self.until, ..Self::new(self.longest) };
     }
 
+    /// Reads what the next event needs of it: where it ends, and what it will drop. The result means nothing.
+    pub(super) fn touch(&self) -> u64 {
+        let last = self.kept.back().map_or(0, |kept| kept.seq);
+        let first = self.kept.front().and_then(|kept| kept.frame.as_ref());
+        first.map_or(last, |frame| last.wrapping_add(frame.at()))
+    }
+
     /// Bytes of the frames that are kept.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
@@ -78,7 +85,7 @@ impl Tail {
         let at = self.first().and_then(|first| seq.checked_sub(first));
         let kept = at.and_then(|at| self.kept.get(usize::try_from(at).ok()?));
         kept.is_some_and(|kept| {
-            kept.frame.as_ref().map(|frame| frame.event().json()) != event.map(Event::json)
+            kept.frame.as_ref().map(Frame::event) != event.map(|event| event.json().as_ref())
         })
     }
 

@@ -103,9 +103,9 @@ impl Traces {
     }
 
     /// Begins a step, if the event's trace is sampled.
-    pub fn begin(&self, stage: Stage, topic: &Topic, event: &Event) -> Option<Span> {
+    pub fn begin(&self, stage: Stage, topic: &Topic, event: &[u8]) -> Option<Span> {
         let collector = self.0.as_ref()?;
-        let context = event.trace_context().filter(|found| is_whole(&found["traceparent"]))?;
+        let context = Event::trace_context(event).filter(|found| is_whole(&found["traceparent"]))?;
         let parent = TraceContextPropagator::new().extract(&context);
         if !parent.span().span_context().is_sampled() {
             return None;

@@ -4,11 +4,7 @@
 use std::{fmt, time::Duration};
 
 use super::stage::Stage;
-use crate::{
-    config::Secret,
-    protocol::{Event, Topic},
-    shutdown::Tasks,
-};
+use crate::{config::Secret, protocol::Topic, shutdown::Tasks};
 
 const WITHOUT: &str = "is set, but this program was built without traces: use a released build, build it with \
                        `--features full`, or remove the setting";
@@ -34,7 +30,7 @@ impl Traces {
     }
 
     /// Never begins a step.
-    pub fn begin(&self, _stage: Stage, _topic: &Topic, _event: &Event) -> Option<Span> {
+    pub fn begin(&self, _stage: Stage, _topic: &Topic, _event: &[u8]) -> Option<Span> {
         None
     }
 

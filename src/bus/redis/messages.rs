@@ -4,7 +4,10 @@
 
 use fred::types::Message;
 use tokio::sync::{
-    broadcast::{self, error::RecvError},
+    broadcast::{
+        self,
+        error::{RecvError, TryRecvError},
+    },
     mpsc,
 };
 use tokio_util::sync::CancellationToken;
@@ -33,6 +36,18 @@ impl PushReceiver {
         match self {
             Self::Direct(messages) => pushed(messages.recv().await),
             Self::Merged(pushed) => pushed.recv().await,
+        }
+    }
+
+    /// The next, if it is there already.
+    pub(super) fn ready(&mut self) -> Option<Pushed> {
+        match self {
+            Self::Direct(messages) => match messages.try_recv() {
+                Ok(message) => Some(Pushed::Message(message)),
+                Err(TryRecvError::Lagged(_)) => Some(Pushed::Missed),
+                Err(TryRecvError::Empty | TryRecvError::Closed) => None,
+            },
+            Self::Merged(pushed) => pushed.try_recv().ok(),
         }
     }
 }

@@ -30,6 +30,9 @@ use crate::{
     protocol::{Heard, Topic},
 };
 
+/// Messages that are taken before others may run: tokio counts them as one.
+const TOGETHER: usize = 8;
+
 /// What the reader of one link needs.
 pub(super) struct Reader {
     messages: PushReceiver,
@@ -132,20 +135,29 @@ impl Reader {
     /// Reads until the link is given up.
     pub(super) async fn run(mut self, given_up: CancellationToken) {
         loop {
-            let message = tokio::select! {
+            let mut message = tokio::select! {
                 biased;
                 () = given_up.cancelled() => return,
                 message = self.messages.next() => message,
             };
-            match message {
-                Some(Pushed::Message(message)) => {
-                    let opened = self.take(message);
-                    if opened && given_up.run_until_cancelled(self.open()).await.is_none() {
-                        return;
+            if message.is_none() {
+                return;
+            }
+            // What is there already is taken without waiting: each wait enters this task in two lists and takes it out again.
+            let mut left = TOGETHER;
+            while let Some(pushed) = message.filter(|_| !given_up.is_cancelled()) {
+                let opened = match pushed {
+                    Pushed::Message(message) => self.take(message),
+                    Pushed::Missed => {
+                        self.push(BusEvent::Doubt(None));
+                        false
                     }
+                };
+                if opened && given_up.run_until_cancelled(self.open()).await.is_none() {
+                    return;
                 }
-                Some(Pushed::Missed) => self.push(BusEvent::Doubt(None)),
-                None => return,
+                left -= 1;
+                message = if left > 0 { self.messages.ready() } else { None };
             }
         }
     }

@@ -61,7 +61,7 @@ impl Switch {
             return heads;
         }
         let (places, heads): (Vec<_>, Vec<_>) = heads.into_iter().unzip();
-        let followed = |place: &FeedPlace| self.hub.find(&Subject::Topic(place.topic.clone())).is_some();
+        let followed = |place: &FeedPlace| self.hub.find_topic(&place.topic).is_some();
         places.into_iter().filter(followed).zip(heads).collect()
     }
 
@@ -95,7 +95,7 @@ impl Switch {
     }
 
     fn take_read(&mut self, stamp: Stamp, topic: &Topic, after: EntryId, history: Result<History, BusError>) {
-        let Some(room) = self.hub.find(&Subject::Topic(topic.clone())) else {
+        let Some(room) = self.hub.find_topic(topic) else {
             return self.feeds.forget_read(stamp);
         };
         let history = match history {
@@ -188,7 +188,7 @@ impl Switch {
         let latest = self.turn.questions.latest();
         let mut again = Vec::new();
         for (place, head) in heads {
-            let Some(room) = self.hub.find(&Subject::Topic(place.topic.clone())) else { continue };
+            let Some(room) = self.hub.find_topic(&place.topic) else { continue };
             // In doubt again: another look comes.
             if self.link.is_doubtful(room) {
                 continue;

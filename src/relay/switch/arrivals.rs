@@ -18,6 +18,9 @@ impl Switch {
     pub(super) fn take_events(&mut self, batch: &mut Vec<BusEvent>) {
         let mut bytes = 0;
         let lone = batch.len() == 1;
+        if !lone {
+            self.touch(batch);
+        }
         for event in batch.drain(..) {
             match event {
                 BusEvent::Delivery(delivery) => {
@@ -56,6 +59,19 @@ impl Switch {
         }
     }
 
+    /// Looks once at what the deliveries of a batch will need, and changes nothing. With thousands of topics all of it is in memory
+    /// that no cache has: one after the other, each event would wait for that several times, and so they wait together.
+    fn touch(&mut self, batch: &[BusEvent]) {
+        self.touched.clear();
+        self.touched.extend(batch.iter().filter_map(|event| match event {
+            BusEvent::Delivery(delivery) => self.hub.find_topic(&delivery.topic),
+            _ => None,
+        }));
+        let feeds = self.touched.iter().map(|room| self.feeds.touch(*room)).fold(0, u64::wrapping_add);
+        let followers = self.touched.iter().map(|room| self.hub.touch(*room)).fold(0, u64::wrapping_add);
+        std::hint::black_box(feeds ^ followers);
+    }
+
     fn take_delivery(&mut self, delivery: Delivery, lone: bool) {
         let topic = delivery.topic;
         match delivery.content {
@@ -73,7 +89,7 @@ impl Switch {
 
     /// A recorded message from the wire; `None` for what is not an event.
     fn take_recorded(&mut self, topic: &Topic, id: EntryId, event: Option<Event>, lone: bool) {
-        let room = self.hub.find(&Subject::Topic(topic.clone()));
+        let room = self.hub.find_topic(topic);
         let every = self.hub.every(topic);
         let Some(room) = room else {
             if let Some(every) = every.filter(|_| self.feeds.first_without_feed(topic, id)) {
@@ -101,7 +117,7 @@ impl Switch {
         if let Some(every) = self.hub.every(topic) {
             self.resyncs.owe_all(&mut self.hub, every, Reason::LogReplaced);
         }
-        let Some(room) = self.hub.find(&Subject::Topic(topic.clone())) else { return };
+        let Some(room) = self.hub.find_topic(topic) else { return };
         let (at, now) = (self.link.at(), self.turn.now.instant);
         let arrival = self.feeds.arrive(room, topic, (id, None), at, now);
         self.follow(room, topic, arrival, false);
@@ -128,7 +144,7 @@ impl Switch {
     }
 
     pub(super) fn pass_live(&mut self, topic: &Topic, event: Event, lone: bool) {
-        let room = self.hub.find(&Subject::Topic(topic.clone()));
+        let room = self.hub.find_topic(topic);
         let frame = self.deliveries.deliver_live(room, topic, event, lone, &mut self.hub);
         if room.is_some() {
             self.marks.delivered(&frame);
