@@ -49,7 +49,7 @@ fn good(event: &Event, data: &[u8]) {
 
     let topic = Topic::parse("comments:1", &areas()).expect("a topic");
     let at = Some((Lineage::new("cafe"), EntryId { epoch: 7, seq: 1 }));
-    let frame = Frame::new(topic, at, 9, event.clone());
+    let frame = Frame::new(topic, at, 9, &event);
     let message: Value = serde_json::from_slice(frame.json()).expect("a message");
     assert_eq!(message["event"], Value::Object(object));
     assert_eq!((&message["topic"], &message["position"]), (&"comments:1".into(), &"cafe.7-1".into()));

@@ -91,7 +91,7 @@ fn start(
     match downcast::<TokioIo<SharedSocket>>(upgraded) {
         Ok(parts) => {
             let Some(socket) = parts.io.into_inner().into_socket() else { return };
-            let session = session::serve_websocket(context, slot, socket.into(), parts.read_buf, caller);
+            let session = session::serve_websocket(context, slot, socket.into(), &parts.read_buf, caller);
             public.tasks.spawn(session.map(move |()| drop(permit)));
         }
         Err(upgraded) => {

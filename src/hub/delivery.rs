@@ -172,7 +172,7 @@ mod tests {
     fn frame(seq: u64) -> Frame {
         let event = Event::parse(Bytes::from_static(br#"{"type":"a.b"}"#), 99).unwrap();
         let position = (seq > 0).then(|| (Lineage::new("0f"), EntryId { epoch: 5, seq }));
-        Frame::new(topic(), position, 7, event)
+        Frame::new(topic(), position, 7, &event)
     }
 
     /// A hub with two threads, and a room of sessions on real sockets, each of which has had the events up to `after(n)`.

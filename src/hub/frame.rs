@@ -43,7 +43,7 @@ impl Frame {
     /// Encodes an event. `at` is the last proof, ms of Redis' clock; `position` is absent on a live event.
     ///
     /// The publisher's bytes are copied and let go: they may be a small part of what was read from Redis at once.
-    pub fn new(topic: Topic, position: Option<(Lineage, EntryId)>, at: u64, event: Event) -> Self {
+    pub fn new(topic: Topic, position: Option<(Lineage, EntryId)>, at: u64, event: &Event) -> Self {
         Self::encode(topic, position, at, event.json())
     }
 
@@ -194,7 +194,7 @@ mod tests {
         let areas = crate::protocol::Areas::new(["comments"], [], []).unwrap();
         let topic = Topic::parse("comments:\"4\"", &areas).unwrap();
         let at = (Lineage::new("0f"), EntryId { epoch: 5, seq: 1 });
-        let frame = Frame::new(topic, Some(at), 7, event);
+        let frame = Frame::new(topic, Some(at), 7, &event);
         let json =
             r#"{"type":"event","topic":"comments:\"4\"","position":"0f.5-1","at":7,"event":{"type":"a.b"}}"#;
         assert_eq!(std::str::from_utf8(frame.json()).unwrap(), json);

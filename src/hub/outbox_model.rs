@@ -86,7 +86,7 @@ impl Model {
         let areas = Areas::new(["comments"], [], []).unwrap();
         let at = (Lineage::new("cafe"), EntryId { epoch: 1, seq: number as u64 });
         let topic = Topic::parse(&format!("comments:{topic}"), &areas).unwrap();
-        Frame::new(topic, Some(at), 0, Event::parse(json.into(), 9000).unwrap())
+        Frame::new(topic, Some(at), 0, &Event::parse(json.into(), 9000).unwrap())
     }
 
     fn message(&mut self) -> NodeMessage {

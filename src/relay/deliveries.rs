@@ -58,7 +58,7 @@ impl Deliveries {
     }
 
     /// Hands an event to those who follow the whole area, but for those who get it by key.
-    pub(super) fn deliver_wide(&mut self, wide: AreaEvent<'_>, event: Event, lone: bool, hub: &mut Hub) {
+    pub(super) fn deliver_wide(&mut self, wide: AreaEvent<'_>, event: &Event, lone: bool, hub: &mut Hub) {
         let frame = Frame::new(wide.topic.clone(), wide.position, self.at, event);
         let delivered = hub.deliver_every(wide.every, wide.by_key, &frame, lone);
         self.settle(&frame, delivered, hub);
@@ -69,7 +69,7 @@ impl Deliveries {
         &mut self,
         room: Option<RoomId>,
         topic: &Topic,
-        event: Event,
+        event: &Event,
         lone: bool,
         hub: &mut Hub,
     ) -> Frame {

@@ -105,8 +105,7 @@ struct SubscriptionRefusal {
 }
 
 impl Feed {
-    /// A feed that is being opened.
-    /// `longest`: entries that the tail keeps at most (`log.length`), so that it never reaches further back than the log.
+    /// A feed that is being opened. `longest`: entries of its tail at most (`log.length`): it never reaches further back than the log.
     pub fn opening(longest: usize) -> Self {
         Self {
             state: FeedState::Opening,

@@ -103,7 +103,7 @@ impl Log {
         let head = self.head.as_mut()?;
         head.top = id;
         let lineage = head.lineage.clone();
-        let frame = event.map(|event| Frame::new(topic.clone(), Some((lineage, id)), at, event));
+        let frame = event.map(|event| Frame::new(topic.clone(), Some((lineage, id)), at, &event));
         self.tail.push(id.seq, frame.clone(), now);
         frame
     }
@@ -239,7 +239,7 @@ impl Log {
             if id.seq + 1 != next {
                 break;
             }
-            let frame = event.map(|event| Frame::new(topic.clone(), Some((lineage.clone(), id)), at, event));
+            let frame = event.map(|event| Frame::new(topic.clone(), Some((lineage.clone(), id)), at, &event));
             self.tail.push_front(id.seq, frame, now);
             next = id.seq;
         }

@@ -138,7 +138,7 @@ fn who_names_the_live_events_that_it_had_gets_the_others_and_no_resync() {
     rig.pass(5_000);
     rig.prove();
     let at = rig.switch.at();
-    let digest = |n| Frame::new(rig.topic("comments:1"), None, 0, event(n)).digest();
+    let digest = |n| Frame::new(rig.topic("comments:1"), None, 0, &event(n)).digest();
     let digests = [digest(1), digest(2)];
     let had = |names: &[u64]| {
         let mut passed = Passed::default();

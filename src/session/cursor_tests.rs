@@ -104,7 +104,7 @@ proptest! {
 fn live_events_are_named_where_the_positions_leave_room() {
     let areas = Areas::new(["comments"], [], []).unwrap();
     let event = crate::protocol::Event::parse(br#"{"type":"a.b"}"#.as_slice().into(), 99).unwrap();
-    let frame = Frame::new(crate::protocol::Topic::parse("comments", &areas).unwrap(), None, 7, event);
+    let frame = Frame::new(crate::protocol::Topic::parse("comments", &areas).unwrap(), None, 7, &event);
     let mut cursor = Cursor { at: 7, ..Cursor::default() };
     cursor.pass(&frame);
     assert_eq!(Cursor::read(&cursor.text()), Some(cursor.clone()));
@@ -121,7 +121,7 @@ fn an_event_that_its_topic_began_behind_does_not_set_the_cursor_back() {
     let topic = crate::protocol::Topic::parse("comments:1", &areas).unwrap();
     let frame = |position: &Position| {
         let event = crate::protocol::Event::parse(br#"{"type":"a.b"}"#.as_slice().into(), 99).unwrap();
-        Frame::new(topic.clone(), Some((position.lineage.clone(), position.id)), 7, event)
+        Frame::new(topic.clone(), Some((position.lineage.clone(), position.id)), 7, &event)
     };
     let mut cursor = Cursor::default();
     cursor.positions.insert("comments:1".into(), position(6));
@@ -147,7 +147,7 @@ fn events_of_a_whole_area_give_no_positions() {
         let event = crate::protocol::Event::parse(br#"{"type":"a.b"}"#.as_slice().into(), 99).unwrap();
         let topic = crate::protocol::Topic::parse(&format!("comments:{key}"), &areas).unwrap();
         let Position { lineage, id } = position(key + 1);
-        cursor.pass(&Frame::new(topic, Some((lineage, id)), 7, event));
+        cursor.pass(&Frame::new(topic, Some((lineage, id)), 7, &event));
     }
     assert_eq!(cursor, Cursor { at: 7, ..Cursor::default() });
     assert!(cursor.text_for(CursorPlace::Body).len() < 100);

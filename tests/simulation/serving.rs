@@ -61,7 +61,7 @@ impl Session {
         match end {
             End::Socket(pipe) => {
                 let socket = Socket::Scripted(Box::new(pipe));
-                Box::pin(session::serve_websocket(common, place, socket, Bytes::new(), caller))
+                Box::pin(session::serve_websocket(common, place, socket, &Bytes::new(), caller))
             }
             End::Stream(pipe) => Box::pin(session::serve_websocket_tls(common, place, pipe, caller)),
             End::Events(pipe) => Box::pin(async move {

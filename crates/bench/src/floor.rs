@@ -69,7 +69,7 @@ fn send<'a>(
     let event = Event::parse(Bytes::from(plan::event(n, now.as_nanos() as u64, bytes)), usize::MAX)?;
     // As long as a node's on Redis: 16 digits of lineage, 13 of the epoch.
     let position = (Lineage::new("0123456789abcdef"), EntryId { epoch: now.as_millis() as u64, seq: n });
-    let frame = Frame::new(topic.clone(), Some(position), now.as_millis() as u64, event);
+    let frame = Frame::new(topic.clone(), Some(position), now.as_millis() as u64, &event);
     for socket in sockets {
         let written =
             socket.write(frame.bytes()).context("a socket of the floor has no room: send less at a time")?;

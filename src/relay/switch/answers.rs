@@ -155,7 +155,7 @@ impl Switch {
         let now = self.turn.now.instant;
         let freed = self.marks.marked(stamp, area, marks, now, &mut self.turn.questions);
         for (topic, event) in freed.events {
-            self.pass_live(&topic, event, false);
+            self.pass_live(&topic, &event, false);
         }
         if freed.lost {
             self.hub.flush();

@@ -78,7 +78,7 @@ impl Switch {
             Content::Live(event) => {
                 let now = self.turn.now.instant;
                 if let Some(event) = self.marks.take(&topic, event, now, &mut self.turn.questions) {
-                    self.pass_live(&topic, event, lone);
+                    self.pass_live(&topic, &event, lone);
                 }
             }
             Content::Recorded(id, event) => self.take_recorded(&topic, id, Some(event), lone),
@@ -140,10 +140,10 @@ impl Switch {
         // Until its head was compared over this link, the log may be another one than its followers' numbers are of.
         let by_key = room.map(|room| (room, self.feeds.is_proven(room).then_some(id.seq)));
         let wide = AreaEvent { every, topic, by_key, position };
-        self.deliveries.deliver_wide(wide, event, lone, &mut self.hub);
+        self.deliveries.deliver_wide(wide, &event, lone, &mut self.hub);
     }
 
-    pub(super) fn pass_live(&mut self, topic: &Topic, event: Event, lone: bool) {
+    pub(super) fn pass_live(&mut self, topic: &Topic, event: &Event, lone: bool) {
         let room = self.hub.find_topic(topic);
         let frame = self.deliveries.deliver_live(room, topic, event, lone, &mut self.hub);
         if room.is_some() {

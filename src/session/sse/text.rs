@@ -102,7 +102,7 @@ mod tests {
         let areas = Areas::new(["comments"], [], []).unwrap();
         let topic = Topic::parse("comments:4", &areas).unwrap();
         let event = Event::parse(Bytes::from_static(br#"{"type":"a.b"}"#), 99).unwrap();
-        let frame = Frame::new(topic, Some((Lineage::new("0f"), EntryId { epoch: 5, seq: 1 })), 7, event);
+        let frame = Frame::new(topic, Some((Lineage::new("0f"), EntryId { epoch: 5, seq: 1 })), 7, &event);
         let text = || SseText { cursor: Cursor::default(), place: CursorPlace::Query };
         let (mut plain, mut chunked) = (Vec::new(), Vec::new());
         text().event(&frame, &mut plain);

@@ -33,14 +33,14 @@ pub fn serve(
     context: Arc<SessionContext>,
     slot: SessionSlot,
     socket: Socket,
-    early: Bytes,
+    early: &Bytes,
     caller: Caller,
-) -> impl Future<Output = ()> + Send {
+) -> impl Future<Output = ()> + Send + use<> {
     let outbox = Outbox::direct(socket, context.outbox_bytes);
     let session = Session::begin(context, slot, Transport::WebSocket, outbox, caller);
     let mut task = PlainTask { session, reader: FrameReader::default() };
-    // Not kept itself: it would keep hyper's whole read buffer.
-    let heard = if early.is_empty() { Box::default() } else { task.feed(&early).into_boxed_slice() };
+    // Not kept: it would keep hyper's whole read buffer.
+    let heard = if early.is_empty() { Box::default() } else { task.feed(early).into_boxed_slice() };
     async move {
         if let Some(end) = Box::pin(task.act(heard.into_vec())).await {
             return Box::pin(task.finish(end)).await;
