@@ -48,6 +48,32 @@ async fn events_come_with_a_cursor_that_resumes() {
 }
 
 #[tokio::test]
+async fn a_stream_of_a_whole_area_keeps_no_place_in_topics_that_it_does_not_follow_by_name() {
+    let node = Node::start(&[]).await;
+    let token = token("anna", &["*"]);
+    let mut events = Events::open(&node, &format!("topics=comments:*,projects:5&token={token}"), &[]).await;
+    assert_eq!(events.gather(1).await[0]["type"], "welcome");
+    let length = events.id.len();
+    for n in 0..200 {
+        node.publish(&format!("comments:key-{n}"), &event(n)).await;
+    }
+    events.gather(200).await;
+    assert!(events.id.len() < length + 10, "{} characters became {}", length, events.id.len());
+    let cursor = events.id.clone();
+    drop(events);
+    node.publish("projects:5", &event(200)).await;
+    let query = format!("topics=comments:key-7,projects:5&cursor={cursor}&token={token}");
+    let mut events = Events::open(&node, &query, &[]).await;
+    let told = events.gather(3).await;
+    let of = |kind: &str| told.iter().find(|message| message["type"] == kind).unwrap();
+    assert_eq!(of("event")["event"], event(200), "what was followed by name goes on");
+    assert_eq!(
+        (&of("resync")["topics"], &of("resync")["reason"]),
+        (&json!(["comments:key-7"]), &json!("no-position"))
+    );
+}
+
+#[tokio::test]
 async fn a_page_that_changes_transport_brings_its_positions() {
     let node = Node::start(&[]).await;
     let (ws, welcome) = node.session("anna", &["comments:42"]).await;
