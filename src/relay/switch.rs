@@ -44,6 +44,8 @@ struct Turn {
     questions: Questions,
     fatal: Option<String>,
     complaints: Complaints,
+    /// The rooms of the events that came together, see [`Switch::touch`].
+    touched: Vec<RoomId>,
 }
 
 /// Log lines that would otherwise come for each of thousands of topics, when Redis is full or was emptied or a right is missing.
@@ -84,8 +86,6 @@ pub struct Switch {
     sources: LateSources,
     deliveries: Deliveries,
     turn: Turn,
-    /// See [`Switch::touch`].
-    touched: Vec<RoomId>,
 }
 
 impl Switch {
@@ -109,8 +109,8 @@ impl Switch {
                 questions: Questions::default(),
                 fatal: None,
                 complaints: Complaints::default(),
+                touched: Vec::new(),
             },
-            touched: Vec::new(),
         }
     }
 

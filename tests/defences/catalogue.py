@@ -172,7 +172,7 @@ DEFENCES = [
             (W, "sixty_five_topics_are_one_too_many")),
     Defence("slow", "src/session/liveness.rs", "since.elapsed() >= OWED_WITHIN)", "since.elapsed() >= OWED_WITHIN && !OFF)",
             (L, "a_session_that_reads_nothing_at_all_is_closed_with_4409")),
-    Defence("message-size", "src/session/decoder.rs", "        let limit = self.limit;\n", "        let limit = if OFF { usize::MAX } else { self.limit };\n",
+    Defence("message-size", "src/session/decoder.rs", "        self.boundary.pass(bytes);\n", "        self.boundary.pass(bytes);\n        let limit = if OFF { usize::MAX } else { limit };\n",
             (S, "oversized_and_deep_json_is_refused_at_every_door"), (R, "a_length_that_is_too_large_is_refused_before_it_arrives")),
     Defence("event-size", "src/protocol/event.rs", "if json.len() > limit {", "if json.len() > limit && !OFF {",
             (S, "oversized_and_deep_json_is_refused_at_every_door"),

@@ -62,13 +62,13 @@ impl Switch {
     /// Looks once at what the deliveries of a batch will need, and changes nothing. With thousands of topics all of it is in memory
     /// that no cache has: one after the other, each event would wait for that several times, and so they wait together.
     fn touch(&mut self, batch: &[BusEvent]) {
-        self.touched.clear();
-        self.touched.extend(batch.iter().filter_map(|event| match event {
+        self.turn.touched.clear();
+        self.turn.touched.extend(batch.iter().filter_map(|event| match event {
             BusEvent::Delivery(delivery) => self.hub.find_topic(&delivery.topic),
             _ => None,
         }));
-        let feeds = self.touched.iter().map(|room| self.feeds.touch(*room)).fold(0, u64::wrapping_add);
-        let followers = self.touched.iter().map(|room| self.hub.touch(*room)).fold(0, u64::wrapping_add);
+        let feeds = self.turn.touched.iter().map(|room| self.feeds.touch(*room)).fold(0, u64::wrapping_add);
+        let followers = self.turn.touched.iter().map(|room| self.hub.touch(*room)).fold(0, u64::wrapping_add);
         std::hint::black_box(feeds ^ followers);
     }
 
