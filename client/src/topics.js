@@ -34,17 +34,18 @@ export class Topics {
     for (const [topic, { state }] of [...this.byName]) {
       if (wanted.has(topic)) continue;
       this.byName.delete(topic);
-      delete this.positions[topic];
       if (state !== 'refused') gone.push(topic);
     }
+    // A key implies its area, and of a whole area it counts what has come.
+    const needed = new Set([...wanted.keys()].flatMap((t) => [t, areaOf(t)]));
+    for (const t of Object.keys(this.positions)) if (!needed.has(t)) delete this.positions[t];
+    for (const place of this.seen) if (!needed.has(place.split(' ')[0]) && !wanted.has(areaOf(place) + ':*')) this.seen.delete(place);
     for (const [topic, from] of wanted) {
       if (this.byName.has(topic)) continue;
       this.byName.set(topic, { gen: ++this.gen, state: 'wanted', from });
       for (const t of from ? [topic, areaOf(topic)] : []) this.positions[t] ??= from.positions[t];
       added.push(topic);
     }
-    const areas = new Set([...this.byName.keys()].map(areaOf));
-    for (const t of Object.keys(this.positions)) if (!areas.has(areaOf(t))) delete this.positions[t];
     return { added, gone };
   }
 
@@ -127,14 +128,16 @@ export class Topics {
       if (this.seen.has(place)) return false;
       this.seen.add(place);
       if (this.seen.size > SEEN) this.seen.delete(this.seen.values().next().value);
-      // Of what comes by a whole area alone nobody has said that it was followed up to there.
-      if (this.byName.has(topic) || this.positions[topic]) this.positions[topic] = position;
+      // Only where an answer has told a place. What comes by a whole area alone has none: nobody said that it was followed up to there.
+      if (this.positions[topic]) this.positions[topic] = position;
     } else this.liveAt[areaOf(topic)] = m.at ?? Infinity;
     return true;
   }
 
-  /** Has a page that stands there missed nothing of what came here? Where nobody can tell, it reads again. @param {From} from */
+  /** Has a page that stands there missed nothing of what came here? Where nobody can tell, it reads again: what came by the whole area is not
+   *  taken twice. @param {From} from */
   isCurrent(topic, from) {
-    return [topic, areaOf(topic)].every((t) => from.positions[t] && from.positions[t] === this.positions[t] && !(from.at < this.liveAt[areaOf(t)] + LIVE_DOUBT));
+    const area = areaOf(topic);
+    return !this.byName.has(area + ':*') && !(from.at < this.liveAt[area] + LIVE_DOUBT) && [topic, area].every((t) => from.positions[t] && from.positions[t] === this.positions[t]);
   }
 }

@@ -11,14 +11,54 @@ test('doubles are dropped, and what is kept against them is bounded', () => {
   assert.equal(topics.seen.size, 2000);
 });
 
-test('events of a whole area give no positions, and those of a topic that is followed by name move its own', () => {
+/** Topics that are followed, each from this place. */
+const following = (positions, ...more) => {
   const topics = new Topics();
-  topics.follow(new Map([['comments:*', undefined], ['comments:42', undefined]]));
-  for (let n = 1; n <= 1000; n++) topics.event({ topic: `comments:k${n}`, position: 'L.1-7', event: {} });
-  topics.event({ topic: 'comments:42', position: 'L.1-3', event: {} });
-  assert.deepEqual(topics.positions, { 'comments:42': 'L.1-3' });
-  topics.follow(new Map([['comments:*', undefined], ['comments:42', undefined], ['comments:k1', undefined]]));
-  assert.deepEqual(topics.resume(['comments:k1']), undefined, 'it begins now');
+  const names = [...Object.keys(positions), ...more];
+  topics.follow(new Map(names.map((name) => [name, undefined])));
+  topics.answered(topics.asked(names), undefined, { positions }, true);
+  return topics;
+};
+const event = (topic, position) => ({ topic, position, event: {} });
+const followAlso = (topics, topic, from) => topics.follow(new Map([...topics.byName.keys()].map((name) => [name, undefined]).concat([[topic, from]])));
+
+test('only what an answer has told a place of has one: events move it, and those of a whole area give none', () => {
+  const topics = following({ 'comments:42': 'L.1-2', comments: 'L.1-0' }, 'comments:*');
+  for (let n = 1; n <= 1000; n++) topics.event(event(`comments:k${n}`, 'L.1-7'));
+  topics.event(event('comments:42', 'L.1-3'));
+  assert.deepEqual(topics.positions, { 'comments:42': 'L.1-3', comments: 'L.1-0' });
+  const asked = new Topics();
+  asked.follow(new Map([['comments:*', undefined], ['comments:42', undefined]]));
+  asked.event(event('comments:42', 'L.1-8'));
+  assert.deepEqual(asked.positions, {}, 'it came by the area, while its own answer is still due');
+});
+
+test('a page from before events that came by the whole area is not current', () => {
+  const topics = following({ comments: 'L.1-0' }, 'comments:*');
+  const from = { at: 100_000, positions: { 'comments:42': 'L.1-5', comments: 'L.1-0' } };
+  for (const seq of [6, 7, 8]) topics.event(event('comments:42', `L.1-${seq}`));
+  followAlso(topics, 'comments:42', from);
+  const resume = topics.resume(['comments:42']);
+  topics.answered(topics.asked(['comments:42']), resume, { positions: { 'comments:42': 'L.1-5' } }, true);
+  assert.equal(topics.isCurrent('comments:42', from), false, 'what follows it is not taken twice');
+  assert.equal(topics.event(event('comments:42', 'L.1-6')), false);
+});
+
+test('what nobody follows any more is forgotten: a page from before takes what it lacks', () => {
+  const topics = following({ 'comments:42': 'L.1-5', comments: 'L.1-0' });
+  topics.event(event('comments:42', 'L.1-6'));
+  topics.follow(new Map());
+  const from = { at: 100_000, positions: { 'comments:42': 'L.1-5', comments: 'L.1-0' } };
+  followAlso(topics, 'comments:42', from);
+  assert.equal(topics.isCurrent('comments:42', from), true);
+  assert.equal(topics.event(event('comments:42', 'L.1-6')), true);
+});
+
+test('an area keeps its place as long as a key of it is followed', () => {
+  const topics = following({ comments: 'L.1-3', 'comments:42': 'L.1-5' });
+  topics.follow(new Map([['comments:42', undefined]]));
+  topics.event(event('comments', 'L.1-4'));
+  assert.deepEqual(topics.positions, { comments: 'L.1-4', 'comments:42': 'L.1-5' });
 });
 
 test('a page is current only where its topic and its area stand where the link does, and no live event came since', () => {

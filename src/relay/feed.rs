@@ -156,7 +156,7 @@ impl Feed {
 
     /// See [`super::tail::Tail::touch`].
     pub(super) fn touch(&self) -> u64 {
-        self.log.touch() + u64::from(self.is_live())
+        self.log.touch().wrapping_add(u64::from(self.is_live()))
     }
 
     /// Bytes of the frames that it keeps.

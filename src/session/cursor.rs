@@ -263,20 +263,18 @@ impl Cursor {
         self.positions.remove(topic);
     }
 
-    /// The client is told an event, which moves its topic's position where there is one: a message has told where the topic
-    /// began. An event that comes by the whole area alone gives none, because nobody has said that its topic was followed up to
-    /// there; and an area may have any number of topics.
+    /// The client is told an event, which moves its topic's position where a message has told one. What comes by the whole area
+    /// alone has none: nobody said that its topic was followed up to there, and an area may have any number of topics.
     pub fn pass(&mut self, frame: &Frame) {
         self.at = self.at.max(frame.at());
         let Some((lineage, id)) = frame.position() else {
             return self.passed.push(frame.digest(), frame.at());
         };
-        let position = Position { lineage: lineage.clone(), id: *id };
         let is_past =
             |known: &Position| known.lineage == *lineage && known.id.epoch == id.epoch && known.id > *id;
         // By the whole area, events may come that the topic began behind: it stays where it is.
         if let Some(known) = self.positions.get_mut(frame.topic().as_str()).filter(|known| !is_past(known)) {
-            *known = position;
+            *known = Position { lineage: lineage.clone(), id: *id };
         }
     }
 
@@ -286,16 +284,16 @@ impl Cursor {
             NodeMessage::Welcome(welcome) => {
                 self.away = !welcome.live;
                 self.late = welcome.late.as_ref().map_or(0, Late::digest);
-                self.start(welcome.at, &welcome.positions);
+                self.start(welcome.at, &welcome.positions, &welcome.refused);
             }
-            NodeMessage::Subscribed { at, positions, .. } => self.start(*at, positions),
+            NodeMessage::Subscribed { at, positions, refused } => self.start(*at, positions, refused),
             NodeMessage::Resync { at, positions, reason, .. } => {
                 // The old `at` may be later than Redis' clock (another Redis). Kept, it would look like a missed live event
                 // again and again.
                 if matches!(reason, Reason::RedisChanged | Reason::Live) && !mutant::is("cursor-at") {
                     self.at = *at;
                 }
-                self.start(*at, positions);
+                self.start(*at, positions, &[]);
             }
             NodeMessage::Unsubscribed { topics } => {
                 for subject in topics {
@@ -313,7 +311,9 @@ impl Cursor {
         }
     }
 
-    fn start(&mut self, at: u64, positions: &Positions) {
+    /// What is refused is not followed: by the whole area, its events may come all the same, and must not move its position.
+    fn start(&mut self, at: u64, positions: &Positions, refused: &[Refused]) {
+        self.positions.retain(|topic, _| !refused.iter().any(|refused| refused.topic == *topic));
         self.at = self.at.max(at);
         for (topic, position) in &positions.0 {
             self.positions.insert(topic.to_string(), position.clone());

@@ -152,3 +152,18 @@ fn events_of_a_whole_area_give_no_positions() {
     assert_eq!(cursor, Cursor { at: 7, ..Cursor::default() });
     assert!(cursor.text_for(CursorPlace::Body).len() < 100);
 }
+
+#[test]
+fn a_topic_that_is_refused_keeps_no_position() {
+    let refused = || crate::protocol::Refused {
+        topic: "comments:1".into(),
+        code: crate::protocol::RefusedCode::TooMany,
+    };
+    let mut cursor = Cursor::default();
+    for topic in ["comments:1", "comments:2"] {
+        cursor.positions.insert(topic.into(), position(6));
+    }
+    let positions = Positions::default();
+    cursor.note(&NodeMessage::Subscribed { at: 7, positions, refused: vec![refused()] });
+    assert_eq!(cursor.topics().collect::<Vec<_>>(), ["comments:2"]);
+}
