@@ -6,6 +6,7 @@
 use std::{
     path::Path,
     process::{Command, Stdio},
+    sync::mpsc::{Receiver, Sender, channel},
     time::{Duration, Instant},
 };
 
@@ -105,13 +106,34 @@ impl Server {
     }
 }
 
+/// A channel and an event.
+type Question = (Vec<u8>, Vec<u8>);
+
+/// Publishes on a thread of its own: libFuzzer's timer interrupts what the main thread reads.
+fn ask_apart() -> (Sender<Question>, Receiver<Result<Sent, String>>) {
+    let (questions, asked) = channel::<Question>();
+    let (answer, answers) = channel();
+    std::thread::spawn(move || {
+        let mut server = load();
+        for (channel, event) in asked {
+            if answer.send(server.publish(&channel, &event)).is_err() {
+                return;
+            }
+        }
+    });
+    (questions, answers)
+}
+
 /// Publishes to a channel. The error is the function's sentence.
 ///
 /// # Panics
 /// Where the function itself fails, which is a finding.
 pub fn publish(channel: &[u8], event: &[u8]) -> Result<Sent, String> {
-    thread_local!(static SERVER: std::cell::RefCell<Server> = std::cell::RefCell::new(load()));
-    let sent = SERVER.with(|server| server.borrow_mut().publish(channel, event));
+    thread_local!(static FUNCTION: (Sender<Question>, Receiver<Result<Sent, String>>) = ask_apart());
+    let sent = FUNCTION.with(|(questions, answers)| {
+        questions.send((channel.to_vec(), event.to_vec())).expect("the function's thread");
+        answers.recv().expect("the function's thread")
+    });
     if let Err(text) = &sent {
         assert!(!text.contains("Script") && !text.contains("script"), "the function fails: {text}");
     }
