@@ -378,9 +378,8 @@ impl World {
         let missing = self.audit.records.iter().filter(|(name, _)| name.starts_with(area)).find_map(
             |(name, records)| {
                 let missing = |record: &&Record| {
-                    // Who follows the topic by key as well is told by that.
-                    let by_key =
-                        view.started.contains(name) && view.told.get(name).is_some_and(|at| *at >= record.at);
+                    // Who follows the topic by key as well is told by that, also when they have left it since.
+                    let by_key = view.told.get(name).is_some_and(|at| *at >= record.at);
                     !by_key
                         && record.at > told + self.slack()
                         && record.at <= due

@@ -191,7 +191,6 @@ impl World {
             let view = &mut self.audit.views[client];
             view.started.remove(topic);
             view.follows.remove(topic);
-            view.told.remove(topic);
             view.by_area
                 .retain(|of, _| !topic.ends_with(":*") || !of.starts_with(topic.trim_end_matches('*')));
             view.left = self.now;
