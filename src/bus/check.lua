@@ -83,23 +83,49 @@ local function has_long_number(rest, from)
   end
 end
 
--- Whether an infinite number is in it, which is what Redis' reader makes of one out of range.
+-- Whether an infinite number is in it, which is what Redis' reader makes of one out of range. Where there is none, `members`
+-- grows by the members of all objects.
+local members
 local function is_out_of_range(value)
   for _, part in next, value do
     local kind = type(part)
     if kind == 'number' and part - part ~= 0 or kind == 'table' and is_out_of_range(part) then return true end
   end
+  if type((next(value))) == 'string' then
+    for _ in next, value do members = members + 1 end
+  end
 end
 
--- What is wrong with the numbers of an object, or nil. `rest`: its JSON, from here on without strings. A number of less than
--- 200 digits with an exponent of two is never out of range; of others, it is looked what the reader has made of them.
+-- How many colons are there.
+local function colons(rest)
+  local count, at = 0, find(rest, ':', 1, true)
+  while at do count, at = count + 1, find(rest, ':', at + 1, true) end
+  return count
+end
+
+local OUT_OF_RANGE = 'a number out of range'
+
+-- What is wrong with the numbers of an object, or nil; second, whether one of them may be out of range. `rest`: its JSON, from here
+-- on without strings. A number of less than 200 digits with an exponent of two is never out of range; of others, it is looked
+-- what the reader has made of them.
 local function bad_number(rest, from, object)
   if #rest < SHORT and find(rest, '^[^%d-]*$', from) then return nil end
   if (has(rest, '.', from) or has(rest, '-', from)) and find(rest, '[.-]%D', from) then
     return 'a number without a digit behind its point or minus sign'
   end
   local large = (has(rest, 'e', from) or has(rest, 'E', from)) and find(rest, '[eE]%+?%d%d%d', from)
-  if (large or has_long_number(rest, from)) and is_out_of_range(object) then return 'a number out of range' end
+  if not large and not has_long_number(rest, from) then return nil end
+  members = 0
+  return is_out_of_range(object) and OUT_OF_RANGE, true
+end
+
+-- Of members of one name, the reader keeps the last. Where it has kept fewer than there are, a number out of range may have been
+-- among the others. `rest`: the whole JSON without strings.
+local function bad_number_left_out(rest)
+  if colons(rest) == members then return nil end
+  for number in string.gmatch(rest, '%d[%d.eE+-]*') do
+    if tonumber(number) == math.huge then return OUT_OF_RANGE end
+  end
 end
 
 -- Line breaks as blanks, two at once where there are many.
@@ -112,9 +138,15 @@ end
 
 -- The same for JSON with strings. Behind the last one there is nothing to cut out, which counts where much stands there.
 local function bad_number_beside_strings(s, object)
-  if #s < SHORT or has(s, '"', -SHORT) then return bad_number((gsub(s, '%b""', '')), 1, object) end
-  local last = last_quote(s)
-  return bad_number((gsub(sub(s, 1, last), '%b""', '')), 1, object) or bad_number(s, last + 1, object)
+  local last = (#s < SHORT or has(s, '"', -SHORT)) and #s or last_quote(s)
+  local rest = gsub(sub(s, 1, last), '%b""', '')
+  local problem, may_be = bad_number(rest, 1, object)
+  if not problem and last < #s then
+    local may_be_behind
+    problem, may_be_behind = bad_number(s, last + 1, object)
+    may_be = may_be or may_be_behind
+  end
+  return problem or may_be and bad_number_left_out(rest .. sub(s, last + 1)) or nil
 end
 
 -- Lists that hold nothing but a list are what Redis' reader takes longest for, so [[[...]]] becomes [...] before it reads.
