@@ -170,8 +170,8 @@ impl World {
         }
     }
 
-    /// A node's link is back. What was sent before it and is still on its way to those who follow it has no mark yet: nothing
-    /// shows it to those who stayed with this node.
+    /// A node's link is back, or it follows more over it. What was sent before and is still on its way to those who follow it
+    /// has no mark yet: nothing shows it to those who stayed with this node, or came while it had no link.
     pub(crate) fn excuse_sent_before(&mut self, node: usize) {
         let there = (0..self.clients.len()).filter(|client| self.clients[*client].node == node);
         let there: Vec<usize> = there.collect();

@@ -107,8 +107,14 @@ impl World {
 
     /// An event has reached a client. A node that must compare to learn of an order needs a Redis that answers in time.
     pub(crate) fn audit_heard(&mut self, client: usize, published: u64) {
-        let compared = self.has_compared(client, published);
-        if let Some(order) = self.out_by(client, published).filter(|order| compared || !order.unheard) {
+        // Whoever has to renew has time for it from when their node has learned of the order, at once or by comparing.
+        let learned = |order: &&Order| {
+            let refresh = order.says.kind == Kind::Refresh;
+            let heard =
+                !order.unheard && (!refresh || self.is_steady(self.clients[client].node, order.begun));
+            heard || self.has_compared(client, published.saturating_sub(if refresh { RENEWED } else { 0 }))
+        };
+        if let Some(order) = self.out_by(client, published).filter(learned) {
             let text = format!(
                 "client {client} got an event of {published} ms; {:?} holds since {:?} ms, everywhere since {} ms",
                 order.says.name(),

@@ -210,6 +210,8 @@ impl World {
                 link.since.entry(subject.clone()).or_insert(now);
             }
         }
+        // Whoever came while there was no link waits for this.
+        self.excuse_sent_before(node);
         Told::Subscribed(taken)
     }
 }
