@@ -39,7 +39,7 @@ pub fn serve(
     let outbox = Outbox::direct(socket, context.outbox_bytes);
     let session = Session::begin(context, slot, Transport::WebSocket, outbox, caller);
     let mut task = PlainTask { session, reader: FrameReader::default() };
-    // Not kept: it would keep hyper's whole read buffer.
+    // `early` is not kept: it would keep hyper's whole read buffer. A boxed slice takes less room in the future than a vector.
     let heard = if early.is_empty() { Box::default() } else { task.feed(early).into_boxed_slice() };
     async move {
         if let Some(end) = Box::pin(task.act(heard.into_vec())).await {
