@@ -292,7 +292,7 @@ impl Join {
                 Resumed::InStep => (position.clone(), None),
                 Resumed::Replay(replay) => (position.clone(), Some(replay)),
                 Resumed::Ahead | Resumed::OtherEpoch => return Err(Reason::LogReplaced),
-                Resumed::Read(_) => return Err(Reason::Gap),
+                Resumed::Read(_, reason) => return Err(reason),
                 Resumed::Resync(reason) => return Err(reason),
             },
             Asked::NoPosition | Asked::Gap => return Err(request.asked().reason()),

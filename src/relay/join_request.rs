@@ -112,7 +112,7 @@ impl JoinRequest {
         let Asked::From(position) = &self.asked else { return Ready::Yes };
         let end = |feeds: &Feeds| feeds.top(self.room).map_or(0, |top| top.seq);
         let (from, reads) = match feeds.resume(self.room, position) {
-            Some(Resumed::Read(seq)) => (seq, READS),
+            Some(Resumed::Read(seq, _)) => (seq, READS),
             Some(Resumed::Ahead) => (end(feeds), READS),
             Some(Resumed::OtherEpoch) => (end(feeds), LOOKS),
             _ => return Ready::Yes,

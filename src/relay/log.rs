@@ -19,8 +19,8 @@ pub enum Resumed {
     InStep,
     /// It lacks these.
     Replay(Replay),
-    /// The log must be read from after this number.
-    Read(u64),
+    /// The log must be read from after this number; where that does not help, it must refetch for this reason.
+    Read(u64, Reason),
     /// It has been further than this feed is: the log must be read forwards.
     Ahead,
     /// It comes from a log of another epoch. Which of the two is the present one the log itself must say: another node may
@@ -138,7 +138,7 @@ impl Log {
             Covered::Replay(replay) => Resumed::Replay(replay),
             Covered::Invalid => Resumed::Resync(Reason::Invalid),
             Covered::Trimmed => Resumed::Resync(Reason::Trimmed),
-            Covered::NotHere => Resumed::Read(seq),
+            Covered::NotHere => Resumed::Read(seq, self.tail.reason_without(head.top.seq - seq)),
         }
     }
 

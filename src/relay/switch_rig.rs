@@ -58,8 +58,13 @@ fn refused() -> BusError {
 
 impl Rig {
     pub(super) fn new() -> Self {
+        Self::keeping(1000)
+    }
+
+    /// A rig whose logs keep so many entries.
+    fn keeping(log_length: usize) -> Self {
         let settings = Settings {
-            log_length: 1000,
+            log_length,
             log_ttl: Duration::from_secs(86_400),
             refetches_per_second: 200,
             linger: Duration::from_secs(30),
@@ -89,7 +94,16 @@ impl Rig {
 
     /// A rig whose link is up and proven.
     pub(super) fn live() -> Self {
-        let mut rig = Self::new();
+        Self::new().proven()
+    }
+
+    /// A rig whose link is up and proven, and whose logs keep so many entries.
+    pub(super) fn live_keeping(log_length: usize) -> Self {
+        Self::keeping(log_length).proven()
+    }
+
+    fn proven(self) -> Self {
+        let mut rig = self;
         rig.event(BusEvent::Link(LinkChange::Up));
         rig.prove();
         rig.serve();

@@ -2,6 +2,8 @@
 
 #[path = "switch_area_tests.rs"]
 mod area;
+#[path = "switch_join_tests.rs"]
+mod join;
 #[path = "switch_rig.rs"]
 mod rig;
 #[path = "switch_truth_tests.rs"]
@@ -153,28 +155,6 @@ fn many_who_wait_for_many_refused_topics_do_not_multiply() {
         rig.tick();
     }
     assert!(waiting.iter().all(|outbox| told(outbox) == ["welcome away comments=0"]));
-}
-
-#[test]
-fn a_log_that_cannot_be_read_is_read_again_and_is_no_gap() {
-    let mut rig = Rig::live();
-    rig.join(&["comments:1"]);
-    for _ in 0..40 {
-        rig.publish("comments:1", false);
-    }
-    rig.pass(120_000);
-    rig.tick();
-    let resume = rig.resume(&[("comments:1", 38), ("comments", 0)], rig.switch.at());
-    rig.redis.refused.push("comments:1");
-    let anna = rig.connect(&["comments:1"], Some(resume), 10_000);
-    for _ in 0..3 {
-        rig.serve();
-        rig.tick();
-    }
-    rig.redis.refused.clear();
-    rig.tick();
-    rig.serve();
-    assert_eq!(told(&anna), ["welcome live comments:1=38 comments=0", "comments:1 39", "comments:1 40"]);
 }
 
 #[test]
@@ -356,43 +336,4 @@ fn a_master_whose_clock_is_behind_costs_one_resync() {
     let bo = rig.connect(&["comments:1"], Some(resume), 1_000);
     rig.serve();
     assert_eq!(told(&bo), ["welcome live comments:1=0 comments=0"], "marks of before are of another clock");
-}
-
-#[test]
-fn a_second_join_of_a_topic_is_not_finished_by_the_first() {
-    let mut rig = Rig::live();
-    rig.join(&["comments:1"]);
-    rig.publish("comments:1", false);
-    rig.redis.refused.push("projects");
-    let anna = rig.connect(&["projects"], None, 10_000);
-    for _ in 0..6 {
-        rig.serve();
-        rig.tick();
-    }
-    told(&anna);
-    let projects = Subject::parse("projects", &rig.areas).unwrap();
-    let unsubscribe = Command::Unsubscribe { outbox: Arc::clone(&anna), subjects: vec![projects.clone()] };
-    rig.take(SwitchInput::Command(unsubscribe));
-    rig.redis.refused.clear();
-    let topic = rig.topic("projects");
-    rig.redis.logs.insert(topic, (7, 3));
-    let resume = Some(rig.resume(&[("projects", 1)], rig.switch.at()));
-    let request = Request { subjects: vec![projects], refused: Vec::new(), resume };
-    rig.take(SwitchInput::Command(Command::Subscribe { outbox: Arc::clone(&anna), request }));
-    rig.tick();
-    rig.serve();
-    let after = told(&anna);
-    assert_eq!(after[1..], ["subscribed projects=1", "projects 2", "projects 3", "status true"]);
-}
-
-#[test]
-fn five_thousand_topics_join_in_one_go() {
-    let mut rig = Rig::live();
-    let names: Vec<String> = (0..5_000).map(|n| format!("comments:{n}")).collect();
-    let anna = rig.connect(&names.iter().map(String::as_str).collect::<Vec<_>>(), None, 10_000);
-    assert_eq!(rig.questions.len(), 1);
-    rig.serve();
-    let welcome = told(&anna);
-    assert_eq!(welcome.len(), 1);
-    assert_eq!(welcome[0].split(' ').count(), 2 + 5_001);
 }

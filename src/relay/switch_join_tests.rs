@@ -1,0 +1,110 @@
+//! How sessions get in step that come back or ask for more: what their logs say, and how often they are read for it.
+
+use super::{
+    rig::{Rig, told},
+    *,
+};
+
+#[test]
+fn a_log_that_rolls_over_faster_than_it_is_read_is_trimmed_and_no_gap() {
+    let mut rig = Rig::live_keeping(4);
+    rig.join(&["comments:1"]);
+    let publish = |rig: &mut Rig| (0..8).for_each(|_| rig.publish("comments:1", false));
+    publish(&mut rig);
+    rig.pass(120_000);
+    rig.tick();
+    let resume = rig.resume(&[("comments:1", 7), ("comments", 0)], rig.switch.at());
+    let anna = rig.connect(&["comments:1"], Some(resume), 10_000);
+    while let Some((stamp, question)) = rig.questions.pop_front() {
+        let reads = READ(&question);
+        let answer = rig.redis.answer(question);
+        if reads {
+            publish(&mut rig);
+        }
+        rig.take(SwitchInput::Answer(stamp, answer));
+    }
+    assert_eq!(told(&anna), ["welcome live comments=0", "resync trimmed comments:1"]);
+}
+
+#[test]
+fn a_position_of_another_epoch_has_the_log_looked_at() {
+    let mut rig = Rig::live();
+    let anna = rig.join(&["comments:1"]);
+    // Deleted, and opened anew by a master whose clock is behind. Another node has seen it, this one has not.
+    let topic = rig.topic("comments:1");
+    let epoch = rig.redis.logs[&topic].0;
+    rig.redis.logs.insert(topic.clone(), (epoch - 100, 3));
+    let resume = rig.resume(&[("comments:1", 3), ("comments", 0)], rig.switch.at());
+    let bob = rig.connect(&["comments:1"], Some(resume), 1_000);
+    rig.serve();
+    assert_eq!(told(&bob), ["welcome live comments:1=3 comments=0"]);
+    assert_eq!(told(&anna), ["resync log-replaced comments:1"]);
+    // Of a log that is gone.
+    rig.redis.logs.insert(topic.clone(), (epoch - 200, 3));
+    let resume = rig.resume(&[("comments:1", 3), ("comments", 0)], rig.switch.at());
+    rig.redis.logs.insert(topic, (epoch - 100, 3));
+    let carl = rig.connect(&["comments:1"], Some(resume), 1_000);
+    rig.serve();
+    assert_eq!(told(&carl), ["welcome live comments=0", "resync log-replaced comments:1"]);
+}
+
+#[test]
+fn a_log_that_cannot_be_read_is_read_again_and_is_no_gap() {
+    let mut rig = Rig::live();
+    rig.join(&["comments:1"]);
+    for _ in 0..40 {
+        rig.publish("comments:1", false);
+    }
+    rig.pass(120_000);
+    rig.tick();
+    let resume = rig.resume(&[("comments:1", 38), ("comments", 0)], rig.switch.at());
+    rig.redis.refused.push("comments:1");
+    let anna = rig.connect(&["comments:1"], Some(resume), 10_000);
+    for _ in 0..3 {
+        rig.serve();
+        rig.tick();
+    }
+    rig.redis.refused.clear();
+    rig.tick();
+    rig.serve();
+    assert_eq!(told(&anna), ["welcome live comments:1=38 comments=0", "comments:1 39", "comments:1 40"]);
+}
+
+#[test]
+fn a_second_join_of_a_topic_is_not_finished_by_the_first() {
+    let mut rig = Rig::live();
+    rig.join(&["comments:1"]);
+    rig.publish("comments:1", false);
+    rig.redis.refused.push("projects");
+    let anna = rig.connect(&["projects"], None, 10_000);
+    for _ in 0..6 {
+        rig.serve();
+        rig.tick();
+    }
+    told(&anna);
+    let projects = Subject::parse("projects", &rig.areas).unwrap();
+    let unsubscribe = Command::Unsubscribe { outbox: Arc::clone(&anna), subjects: vec![projects.clone()] };
+    rig.take(SwitchInput::Command(unsubscribe));
+    rig.redis.refused.clear();
+    let topic = rig.topic("projects");
+    rig.redis.logs.insert(topic, (7, 3));
+    let resume = Some(rig.resume(&[("projects", 1)], rig.switch.at()));
+    let request = Request { subjects: vec![projects], refused: Vec::new(), resume };
+    rig.take(SwitchInput::Command(Command::Subscribe { outbox: Arc::clone(&anna), request }));
+    rig.tick();
+    rig.serve();
+    let after = told(&anna);
+    assert_eq!(after[1..], ["subscribed projects=1", "projects 2", "projects 3", "status true"]);
+}
+
+#[test]
+fn five_thousand_topics_join_in_one_go() {
+    let mut rig = Rig::live();
+    let names: Vec<String> = (0..5_000).map(|n| format!("comments:{n}")).collect();
+    let anna = rig.connect(&names.iter().map(String::as_str).collect::<Vec<_>>(), None, 10_000);
+    assert_eq!(rig.questions.len(), 1);
+    rig.serve();
+    let welcome = told(&anna);
+    assert_eq!(welcome.len(), 1);
+    assert_eq!(welcome[0].split(' ').count(), 2 + 5_001);
+}
