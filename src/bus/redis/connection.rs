@@ -15,24 +15,28 @@ use fred::{
     prelude::{Error, ErrorKind, Server},
     types::Value,
 };
-use futures_util::future::{join_all, try_join_all};
+use futures_util::future::{BoxFuture, join_all, try_join_all};
 use tokio::{
     sync::mpsc,
     time::{Instant, sleep},
 };
 use tokio_util::sync::CancellationToken;
 
-pub(super) use super::socket::{PATIENCE, Purpose, SubscriptionChange};
 use super::{
     ending::Ending,
     fault::{ConnectError, describe},
     layout::Layout,
     lineage,
-    messages::{PushReceiver, Pushed, forward},
+    messages::PushReceiver,
     sentinel,
-    slots::{Redirect, Slots, redirect},
-    socket::RedisSocket,
+    slots::{Redirect, SLOTS, Slots, redirect},
+    socket::{Opening, RedisSocket, ServerSocket},
+    subscriber::PushStream,
     target::{Access, Topology},
+};
+pub(super) use super::{
+    socket::PATIENCE,
+    subscriber::{Subscriber, SubscriptionChange},
 };
 use crate::{mutant, shutdown::Tasks};
 
@@ -42,107 +46,99 @@ pub(super) const READ_PATIENCE: Duration = Duration::from_secs(10);
 /// The wait before a command is sent again that a cluster cannot serve yet; grows with each try.
 const AGAIN: Duration = Duration::from_millis(20);
 
-/// A connection, closed when it is dropped.
-#[derive(Debug)]
-pub(super) struct Connection {
+/// A connection, closed when it is dropped: for commands, or for subscriptions ([`Subscriber`]).
+pub(super) struct Connection<S: ServerSocket = RedisSocket> {
     access: Arc<Access>,
-    purpose: Purpose,
     tasks: Tasks,
     ending: Arc<Ending>,
     layout: Arc<Layout>,
-    sockets: Mutex<HashMap<Server, Arc<RedisSocket>>>,
+    sockets: Mutex<HashMap<Server, Arc<S>>>,
     /// Lineages of servers that are about to become masters, met while a slot moves to them.
     strangers: Mutex<Vec<String>>,
-    /// A channel for what several servers push, and its other end until the reader takes it.
-    pushed: mpsc::Sender<Pushed>,
-    arriving: Mutex<Option<mpsc::Receiver<Pushed>>>,
+    /// Where what servers push comes from, and the other end until the reader takes it.
+    streams: mpsc::Sender<PushStream>,
+    opened: Mutex<Option<mpsc::Receiver<PushStream>>>,
 }
 
-impl Drop for Connection {
+impl<S: ServerSocket> std::fmt::Debug for Connection<S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Connection").field("access", &self.access).finish_non_exhaustive()
+    }
+}
+
+impl<S: ServerSocket> Drop for Connection<S> {
     fn drop(&mut self) {
         self.ending.fail("the connection was closed");
     }
 }
 
-impl Connection {
+impl Connection<Subscriber> {
+    /// What arrives of subscriptions; for one taker, who must go on taking it, or nothing is answered.
+    pub(super) fn messages(&self) -> PushReceiver {
+        let opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner).take();
+        PushReceiver::new(opened.unwrap_or_else(|| mpsc::channel(1).1))
+    }
+}
+
+impl<S: ServerSocket> Connection<S> {
     /// Finds the masters and connects to each of them, or says why not.
-    pub(super) async fn open(
-        access: Arc<Access>,
-        purpose: Purpose,
-        tasks: &Tasks,
-    ) -> Result<Self, ConnectError> {
+    pub(super) async fn open(access: Arc<Access>, tasks: &Tasks) -> Result<Self, ConnectError> {
         let slots = match access.kind {
             Topology::Single => Slots::only(access.hosts[0].clone()),
             Topology::Sentinel => Slots::only(sentinel::master(&access, tasks).await?),
             Topology::Cluster => discover(&access, tasks).await?,
         };
-        Self::with(access, purpose, Arc::new(Layout::new(slots)), tasks).await
+        Self::with(access, Arc::new(Layout::new(slots)), tasks).await
     }
 
     /// Another connection to the same masters. Both share what they learn of the slots.
-    pub(super) async fn another(&self, purpose: Purpose) -> Result<Self, ConnectError> {
-        Self::with(self.access.clone(), purpose, self.layout.clone(), &self.tasks).await
+    pub(super) async fn another<T: ServerSocket>(&self) -> Result<Connection<T>, ConnectError> {
+        Connection::with(self.access.clone(), self.layout.clone(), &self.tasks).await
     }
 
-    async fn with(
-        access: Arc<Access>,
-        purpose: Purpose,
-        layout: Arc<Layout>,
-        tasks: &Tasks,
-    ) -> Result<Self, ConnectError> {
-        // Small: messages wait in fred's queue, which reports what it drops.
-        let (pushed, arriving) = mpsc::channel(64);
+    async fn with(access: Arc<Access>, layout: Arc<Layout>, tasks: &Tasks) -> Result<Self, ConnectError> {
+        // No cluster has more masters than slots.
+        let (streams, opened) = mpsc::channel(SLOTS as usize);
         let connection = Self {
             access,
-            purpose,
             tasks: tasks.clone(),
             ending: Arc::default(),
             layout,
             sockets: Mutex::default(),
             strangers: Mutex::default(),
-            pushed,
-            arriving: Mutex::new(Some(arriving)),
+            streams,
+            opened: Mutex::new(Some(opened)),
         };
         let opening = connection.layout.masters().iter().map(|master| connection.connect(master));
         try_join_all(opening).await?;
         Ok(connection)
     }
 
-    async fn connect(&self, server: &Server) -> Result<Arc<RedisSocket>, ConnectError> {
-        let config = self.access.config(server, &self.access.redis, false);
-        let ending = self.ending.clone();
-        let opened = RedisSocket::connect(config, server.clone(), self.purpose, ending, &self.tasks).await;
-        let socket = opened.map_err(|error| connect_error(&self.access, server, &error))?;
-        socket.say_hello().await.map_err(|error| connect_error(&self.access, server, &error))?;
+    async fn connect(&self, server: &Server) -> Result<Arc<S>, ConnectError> {
+        let (access, ending, tasks) = (&self.access, &self.ending, &self.tasks);
+        let opening = Opening { access, server, who: &access.redis, ending, tasks };
+        // In a box: futures that hold it whole are too deep for the compiler.
+        let opened: BoxFuture<'_, _> = Box::pin(S::open(opening));
+        let (socket, stream) = opened.await.map_err(|error| connect_error(access, server, &error))?;
         let socket = Arc::new(socket);
         let mut sockets = self.sockets.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(other) = sockets.get(server) {
             return Ok(other.clone());
         }
-        if self.access.kind == Topology::Cluster && self.purpose == Purpose::Subscriptions {
-            let forwarding = forward(socket.messages(), self.pushed.clone(), self.closed().clone());
-            self.tasks.spawn_until_end(forwarding);
+        if let Some(stream) = stream {
+            // Whoever takes what is pushed is gone only when the connection is given up.
+            let _ = self.streams.try_send(stream);
         }
         sockets.insert(server.clone(), socket.clone());
         Ok(socket)
     }
 
-    /// What arrives of subscriptions; for one taker.
-    pub(super) fn messages(&self) -> PushReceiver {
-        let arriving = self.arriving.lock().unwrap_or_else(PoisonError::into_inner).take();
-        match (self.access.kind, self.connected(&self.layout.masters()[0]), arriving) {
-            (Topology::Cluster, _, Some(arriving)) => PushReceiver::Merged(arriving),
-            (_, Some(only), _) => PushReceiver::Direct(only.messages()),
-            (_, None, _) => PushReceiver::Merged(mpsc::channel(1).1),
-        }
-    }
-
-    fn connected(&self, server: &Server) -> Option<Arc<RedisSocket>> {
+    fn connected(&self, server: &Server) -> Option<Arc<S>> {
         self.sockets.lock().unwrap_or_else(PoisonError::into_inner).get(server).cloned()
     }
 
     /// The socket to a server; one that is no master yet is connected to when it is first needed.
-    pub(super) async fn socket(&self, server: &Server) -> Result<Arc<RedisSocket>, Error> {
+    pub(super) async fn socket(&self, server: &Server) -> Result<Arc<S>, Error> {
         if let Some(socket) = self.connected(server) {
             return Ok(socket);
         }
@@ -169,15 +165,13 @@ impl Connection {
     }
 
     /// The sockets to all servers.
-    pub(super) fn sockets(&self) -> Vec<Arc<RedisSocket>> {
+    pub(super) fn sockets(&self) -> Vec<Arc<S>> {
         self.sockets.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
 
-    /// Sends something to each server, so that none of them takes the connection for a forgotten one.
-    pub(super) async fn touch(&self) -> Result<(), Error> {
-        let sockets = self.sockets();
-        let pings = sockets.iter().map(|socket| socket.send("PING", Vec::new(), PATIENCE));
-        try_join_all(pings).await.map(drop)
+    /// How it ends.
+    pub(super) fn ending(&self) -> &Arc<Ending> {
+        &self.ending
     }
 
     /// Cancelled when the connection has shown trouble.
@@ -190,9 +184,58 @@ impl Connection {
         self.ending.fail(why);
     }
 
-    /// Why it was given up or lost.
-    pub(super) fn reason(&self) -> String {
-        self.ending.reason()
+    /// Sends a command to one master of a cluster, or to the only one.
+    pub(super) async fn command_to(
+        &self,
+        master: Option<&Server>,
+        name: &'static str,
+        args: Vec<Value>,
+    ) -> Result<Value, Error> {
+        let server = master.unwrap_or(&self.layout.masters()[0]);
+        self.socket(server).await?.send(name, args, PATIENCE).await
+    }
+
+    /// The masters of a cluster, with those that are about to become some; one `None` where there is none.
+    pub(super) fn masters(&self) -> Vec<Option<Server>> {
+        if self.access.kind != Topology::Cluster {
+            return vec![None];
+        }
+        let mut masters = self.layout.masters().to_vec();
+        let others = self.sockets().into_iter().map(|socket| socket.server().clone());
+        masters.extend(others.filter(|server| !self.layout.masters().contains(server)));
+        masters.into_iter().map(Some).collect()
+    }
+
+    /// Asks a cluster where slots lie by now. A master that was not there before ends the connection: the next one knows
+    /// it, and sees to it that it has the functions.
+    pub(super) async fn look_around(&self) -> Result<(), Error> {
+        if self.access.kind != Topology::Cluster {
+            return Ok(());
+        }
+        let mut last = Error::new(ErrorKind::IO, "no server tells where slots lie");
+        let sockets = self.sockets();
+        let asked = sockets.iter().map(|socket| socket.send("CLUSTER", vec!["SLOTS".into()], PATIENCE));
+        // All at once: one after the other, a whole cluster that does not answer would cost this wait for each of its masters.
+        for (socket, answer) in sockets.iter().zip(join_all(asked).await) {
+            let Ok(answer) = answer.map_err(|error| last = error) else { continue };
+            let slots = Slots::parse(answer, socket.server()).filter(Slots::is_complete);
+            let Some(slots) = slots else { continue };
+            let new = self.layout.renew(slots);
+            if let Some(master) = new.first() {
+                self.fail(format!("the cluster has another master, {master}"));
+            }
+            return Ok(());
+        }
+        Err(last)
+    }
+}
+
+impl Connection {
+    /// Sends something to each server, so that none of them takes the connection for a forgotten one.
+    pub(super) async fn touch(&self) -> Result<(), Error> {
+        let sockets = self.sockets();
+        let pings = sockets.iter().map(|socket| socket.send("PING", Vec::new(), PATIENCE));
+        try_join_all(pings).await.map(drop)
     }
 
     /// Sends a command to the master that has its key, wherever that is by now.
@@ -277,51 +320,6 @@ impl Connection {
             }
         }
     }
-
-    /// Sends a command to one master of a cluster, or to the only one.
-    pub(super) async fn command_to(
-        &self,
-        master: Option<&Server>,
-        name: &'static str,
-        args: Vec<Value>,
-    ) -> Result<Value, Error> {
-        let server = master.unwrap_or(&self.layout.masters()[0]);
-        self.socket(server).await?.send(name, args, PATIENCE).await
-    }
-
-    /// The masters of a cluster, with those that are about to become some; one `None` where there is none.
-    pub(super) fn masters(&self) -> Vec<Option<Server>> {
-        if self.access.kind != Topology::Cluster {
-            return vec![None];
-        }
-        let mut masters = self.layout.masters().to_vec();
-        let others = self.sockets().into_iter().map(|socket| socket.server().clone());
-        masters.extend(others.filter(|server| !self.layout.masters().contains(server)));
-        masters.into_iter().map(Some).collect()
-    }
-
-    /// Asks a cluster where slots lie by now. A master that was not there before ends the connection: the next one knows
-    /// it, and sees to it that it has the functions.
-    pub(super) async fn look_around(&self) -> Result<(), Error> {
-        if self.access.kind != Topology::Cluster {
-            return Ok(());
-        }
-        let mut last = Error::new(ErrorKind::IO, "no server tells where slots lie");
-        let sockets = self.sockets();
-        let asked = sockets.iter().map(|socket| socket.send("CLUSTER", vec!["SLOTS".into()], PATIENCE));
-        // All at once: one after the other, a whole cluster that does not answer would cost this wait for each of its masters.
-        for (socket, answer) in sockets.iter().zip(join_all(asked).await) {
-            let Ok(answer) = answer.map_err(|error| last = error) else { continue };
-            let slots = Slots::parse(answer, socket.server()).filter(Slots::is_complete);
-            let Some(slots) = slots else { continue };
-            let new = self.layout.renew(slots);
-            if let Some(master) = new.first() {
-                self.fail(format!("the cluster has another master, {master}"));
-            }
-            return Ok(());
-        }
-        Err(last)
-    }
 }
 
 /// A command with what must be sent with it: ASKING at a server that is about to get the slot, and INFO around both.
@@ -383,10 +381,9 @@ async fn discover(access: &Access, tasks: &Tasks) -> Result<Slots, ConnectError>
 
 async fn ask(access: &Access, server: &Server, tasks: &Tasks) -> Result<Slots, ConnectError> {
     let config = access.config(server, &access.redis, false);
-    let ending = Arc::new(Ending::default());
+    let (who, ending) = (&access.redis, &Arc::default());
     let asked = async {
-        let socket =
-            RedisSocket::connect(config, server.clone(), Purpose::Commands, ending.clone(), tasks).await?;
+        let socket = RedisSocket::connect(config, Opening { access, server, who, ending, tasks }).await?;
         socket.send("CLUSTER", vec!["SLOTS".into()], PATIENCE).await
     };
     let answer = asked.await.map_err(|error| connect_error(access, server, &error))?;

@@ -9,14 +9,15 @@ use std::{
 
 use fred::types::Value;
 use futures_util::future::BoxFuture;
-use tokio::time::timeout;
+use tokio::{sync::mpsc, time::timeout};
 
 use super::{
     Target,
-    connection::{Connection, PATIENCE, Purpose, SubscriptionChange},
+    connection::{Connection, PATIENCE, Subscriber, SubscriptionChange},
     fault::{ConnectError, Fault, describe},
     fitness::{names, unfit},
     foreign,
+    incoming::Message,
     library::{self, Loaded},
     reply, rights,
 };
@@ -74,7 +75,7 @@ async fn look(settings: &Settings, tasks: &Tasks, findings: &mut Vec<Finding>) -
             finding("connection", Weight::Bad, text)
         }
     };
-    let commands = Connection::open(Arc::new(access), Purpose::Commands, tasks).await.map_err(unreachable)?;
+    let commands: Connection = Connection::open(Arc::new(access), tasks).await.map_err(unreachable)?;
     findings.push(finding("connection", Weight::Good, format!("connected to {place}")));
     for master in commands.masters() {
         let answer = commands.command_to(master.as_ref(), "INFO", Vec::new()).await;
@@ -91,13 +92,14 @@ async fn look(settings: &Settings, tasks: &Tasks, findings: &mut Vec<Finding>) -
     let theirs = theirs.map_err(|e| refused("keys", e.into(), &place))?;
     findings.extend(theirs.map(|text| finding("keys", Weight::Bad, text)));
     findings.extend(sources(&commands, settings).await);
-    let subscriber = commands.another(Purpose::Subscriptions).await.map_err(unreachable)?;
+    let subscriber = commands.another::<Subscriber>().await.map_err(unreachable)?;
+    let messages = take(&subscriber, tasks);
     let missing = rights::missing(&commands, &subscriber, settings).await;
     let missing = missing.map_err(|e| refused("rights", e.into(), &place))?;
     if let Some(connect_error) = missing.connect_error(&place) {
         return Err(finding("rights", Weight::Bad, connect_error.into_text()));
     }
-    findings.push(round_trip(&commands, &subscriber, settings, &target).await?);
+    findings.push(round_trip(&commands, &subscriber, messages, settings, &target).await?);
     findings.push(own_connection(&subscriber, settings).await);
     Ok(())
 }
@@ -310,30 +312,41 @@ async fn sources(commands: &Connection, settings: &Settings) -> Option<Finding> 
     })
 }
 
+/// Takes what arrives until the connection is closed.
+fn take(subscriber: &Connection<Subscriber>, tasks: &Tasks) -> mpsc::Receiver<Message> {
+    let (to, taken) = mpsc::channel(64);
+    let (mut messages, closed) = (subscriber.messages(), subscriber.closed().clone());
+    tasks.spawn_until_end(async move {
+        while let Some(Some(message)) = closed.run_until_cancelled(messages.next()).await {
+            // What does not fit is not waited for.
+            let _ = to.try_send(message);
+        }
+    });
+    taken
+}
+
 /// Publishes to a channel of our own and waits for it.
 async fn round_trip(
     commands: &Connection,
-    subscriber: &Connection,
+    subscriber: &Connection<Subscriber>,
+    mut messages: mpsc::Receiver<Message>,
     settings: &Settings,
     target: &Target,
 ) -> Result<Finding, Finding> {
     let place = target.shown();
     let channel = Keys::new(&settings.prefix).probe(&format!("doctor-{:016x}", rand::random::<u64>()));
-    let mut messages = subscriber.messages();
-    let subscribed = if target.is_sharded() {
-        let args = vec![channel.as_str().into()];
-        subscriber.command("SSUBSCRIBE", &channel, args, PATIENCE).await.map(drop)
-    } else {
-        let master = &subscriber.layout().masters()[0];
-        let socket = subscriber.socket(master).await.map_err(|e| refused("round trip", e.into(), &place))?;
-        socket.confirmed(SubscriptionChange::Subscribe, vec![channel.clone()]).await
-    };
+    let change =
+        if target.is_sharded() { SubscriptionChange::SubscribeShards } else { SubscriptionChange::Subscribe };
+    let owner = subscriber.layout().owner(&channel);
+    let socket = subscriber.socket(owner.as_ref().unwrap_or(&subscriber.layout().masters()[0]));
+    let socket = socket.await.map_err(|e| refused("round trip", e.into(), &place))?;
+    let subscribed = socket.confirmed(change, std::slice::from_ref(&channel)).await;
     subscribed.map_err(|e| refused("round trip", e.into(), &place))?;
     let started = Instant::now();
     let publish = if target.is_sharded() { "SPUBLISH" } else { "PUBLISH" };
     let sent = commands.command(publish, &channel, vec![channel.as_str().into(), "?".into()], PATIENCE).await;
     sent.map_err(|e| refused("round trip", e.into(), &place))?;
-    match timeout(PATIENCE, messages.next()).await {
+    match timeout(PATIENCE, messages.recv()).await {
         Ok(Some(_)) => {
             let taken = started.elapsed();
             let weight = if taken < Duration::from_millis(100) { Weight::Good } else { Weight::Advice };
@@ -347,7 +360,7 @@ async fn round_trip(
     }
 }
 
-async fn own_connection(subscriber: &Connection, settings: &Settings) -> Finding {
+async fn own_connection(subscriber: &Connection<Subscriber>, settings: &Settings) -> Finding {
     match subscriber.command_to(None, "CLIENT", vec!["INFO".into()]).await {
         Ok(_) => finding("rights", Weight::Good, "this user may look at its own connection (CLIENT INFO)"),
         Err(error) => {

@@ -19,7 +19,7 @@ use tracing::warn;
 use super::{
     address::Address,
     commands::CommandClient,
-    connection::{Connection, PATIENCE, Purpose},
+    connection::{Connection, PATIENCE, Subscriber},
     fault::{ConnectError, Fault, describe, is_trouble},
     fitness::{names, unfit},
     foreign,
@@ -73,7 +73,7 @@ pub(super) struct LinkSupervisor {
 /// A link that works.
 pub(super) struct BuiltLink {
     commands: Arc<CommandClient>,
-    subscriber: Arc<Connection>,
+    subscriber: Arc<Connection<Subscriber>>,
     given_up: CancellationToken,
     reader: JoinHandle<()>,
     returns: watch::Receiver<u64>,
@@ -113,7 +113,7 @@ impl LinkSupervisor {
     pub(super) async fn build(&mut self) -> Result<BuiltLink, ConnectError> {
         self.renew_access();
         let mut address = Address::look(&self.access).await;
-        let commands = Connection::open(self.access.clone(), Purpose::Commands, &self.tasks).await?;
+        let commands = Connection::open(self.access.clone(), &self.tasks).await?;
         let masters = commands.masters();
         let mut lineages = HashSet::new();
         for master in &masters {
@@ -121,14 +121,10 @@ impl LinkSupervisor {
             library::load(&commands, master.as_ref(), &self.settings, &self.place, !self.accepted).await?;
         }
         self.arrivals.tell_adopted(&self.settings, &mut self.generation).await;
-        let (reads, subscriber) =
-            try_join(commands.another(Purpose::Commands), commands.another(Purpose::Subscriptions)).await?;
-        self.check_rights(&commands, &subscriber).await?;
-        self.note_lineages(&lineages, &mut address).await;
-
+        let (reads, subscriber) = try_join(commands.another(), commands.another()).await?;
         let probes = probe_channels::choose(&commands, &masters, &self.settings);
         let (commands, reads) = (Arc::new(commands), Arc::new(reads));
-        let commands = Arc::new(CommandClient::new(commands, reads, self.settings.clone(), lineages));
+        let commands = Arc::new(CommandClient::new(commands, reads, self.settings.clone(), lineages.clone()));
         let subscriber = Arc::new(subscriber);
         let number = rand::random::<u64>() >> 1;
         let (reader, returns) =
@@ -137,7 +133,14 @@ impl LinkSupervisor {
         let reader = self.tasks.spawn(reader.run(given_up.clone()));
         let mut link =
             BuiltLink { commands, subscriber, given_up, reader, returns, probes, number, round: 0 };
-        match self.prove(&mut link).await {
+        let proven = match self.check_rights(link.commands.connection(), &link.subscriber).await {
+            Ok(()) => {
+                self.note_lineages(&lineages, &mut address).await;
+                self.prove(&mut link).await
+            }
+            refused => refused,
+        };
+        match proven {
             Ok(()) => {
                 self.accepted = true;
                 address.watch(&link.commands, &self.tasks, self.settings.probe_interval);
@@ -161,7 +164,11 @@ impl LinkSupervisor {
 
     /// Rights that are missing, and what others have put under our names, stop a node that starts; one that has worked goes on
     /// and complains.
-    async fn check_rights(&self, commands: &Connection, subscriber: &Connection) -> Result<(), ConnectError> {
+    async fn check_rights(
+        &self,
+        commands: &Connection,
+        subscriber: &Connection<Subscriber>,
+    ) -> Result<(), ConnectError> {
         let lost = |error: Error| ConnectError::Transient(describe(&error));
         let missing = rights::missing(commands, subscriber, &self.settings);
         let theirs = foreign::keys(commands, &self.settings, &self.place);
@@ -254,9 +261,10 @@ impl LinkSupervisor {
 
     /// Keeps a link until it shows trouble, and takes it down. Returns the reason.
     async fn keep(&mut self, mut link: BuiltLink) -> String {
-        let [commands, reads, subscriber] =
-            [link.commands.connection(), link.commands.reads(), &*link.subscriber]
-                .map(|c| c.closed().clone());
+        let endings =
+            [link.commands.connection().ending(), link.commands.reads().ending(), link.subscriber.ending()]
+                .map(Arc::clone);
+        let [commands, reads, subscriber] = endings.each_ref().map(|ending| ending.token());
         let trouble = tokio::select! {
             biased;
             () = commands.cancelled() => None,
@@ -264,10 +272,8 @@ impl LinkSupervisor {
             () = subscriber.cancelled() => None,
             reason = self.rounds(&mut link) => Some(reason),
         };
-        let closed =
-            |connection: &Connection| connection.closed().is_cancelled().then(|| connection.reason());
-        let connections = [link.commands.connection(), link.commands.reads(), &*link.subscriber];
-        let reason = connections.into_iter().find_map(closed).or(trouble).unwrap_or_default();
+        let ended = endings.iter().find(|ending| ending.token().is_cancelled());
+        let reason = ended.map(|ending| ending.reason()).or(trouble).unwrap_or_default();
         let lineage_changed = link.commands.has_other_lineage();
         if lineage_changed {
             // The change is told with this `Down`; the next link's lineages are the new ones.

@@ -1,76 +1,48 @@
-//! What Redis pushes, as one stream: straight from fred where there is one server, merged where there are several.
+//! What Redis pushes, as one stream: of one server, or of all masters of a cluster.
 //!
 //! Each server's messages keep their order.
 
-use fred::types::Message;
-use tokio::sync::{
-    broadcast::{
-        self,
-        error::{RecvError, TryRecvError},
-    },
-    mpsc,
-};
-use tokio_util::sync::CancellationToken;
+use std::task::{Context, Poll};
 
-/// What Redis pushed.
-#[derive(Debug)]
-pub(super) enum Pushed {
-    /// A message.
-    Message(Message),
-    /// Messages were dropped: there was no room for them.
-    Missed,
-}
+use tokio::sync::mpsc;
+
+use super::{incoming::Message, subscriber::PushStream};
 
 /// Where what Redis pushes comes out.
-#[derive(Debug)]
-pub(super) enum PushReceiver {
-    /// Of one server.
-    Direct(broadcast::Receiver<Message>),
-    /// Of all masters of a cluster.
-    Merged(mpsc::Receiver<Pushed>),
+pub(super) struct PushReceiver {
+    streams: Vec<PushStream>,
+    /// Those of servers that are connected to later.
+    opened: mpsc::Receiver<PushStream>,
+    /// The one whose turn it is.
+    turn: usize,
 }
 
 impl PushReceiver {
-    /// The next; `None` where no more can come.
-    pub(super) async fn next(&mut self) -> Option<Pushed> {
-        match self {
-            Self::Direct(messages) => pushed(messages.recv().await),
-            Self::Merged(pushed) => pushed.recv().await,
-        }
+    /// All streams that come out of this.
+    pub(super) fn new(opened: mpsc::Receiver<PushStream>) -> Self {
+        Self { streams: Vec::new(), opened, turn: 0 }
     }
 
-    /// The next, if it is there already.
-    pub(super) fn ready(&mut self) -> Option<Pushed> {
-        match self {
-            Self::Direct(messages) => match messages.try_recv() {
-                Ok(message) => Some(Pushed::Message(message)),
-                Err(TryRecvError::Lagged(_)) => Some(Pushed::Missed),
-                Err(TryRecvError::Empty | TryRecvError::Closed) => None,
-            },
-            Self::Merged(pushed) => pushed.try_recv().ok(),
-        }
+    /// The next; `None` once a connection has ended.
+    pub(super) async fn next(&mut self) -> Option<Message> {
+        std::future::poll_fn(|cx| self.poll_next(cx)).await
     }
-}
 
-/// Hands on what one server pushes until the connection has ended.
-pub(super) async fn forward(
-    mut messages: broadcast::Receiver<Message>,
-    to: mpsc::Sender<Pushed>,
-    ended: CancellationToken,
-) {
-    loop {
-        let next = ended.run_until_cancelled(messages.recv()).await.and_then(pushed);
-        let Some(next) = next else { return };
-        if to.send(next).await.is_err() {
-            return;
-        }
+    /// The next of the same server, if it is there already.
+    pub(super) fn ready(&mut self) -> Option<Message> {
+        self.streams.get_mut(self.turn)?.buffered()
     }
-}
 
-fn pushed(received: Result<Message, RecvError>) -> Option<Pushed> {
-    match received {
-        Ok(message) => Some(Pushed::Message(message)),
-        Err(RecvError::Lagged(_)) => Some(Pushed::Missed),
-        Err(RecvError::Closed) => None,
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Message>> {
+        while let Poll::Ready(Some(stream)) = self.opened.poll_recv(cx) {
+            self.streams.push(stream);
+        }
+        for _ in 0..self.streams.len() {
+            self.turn = (self.turn + 1) % self.streams.len();
+            if let Poll::Ready(next) = self.streams[self.turn].poll_next(cx) {
+                return Poll::Ready(next);
+            }
+        }
+        Poll::Pending
     }
 }

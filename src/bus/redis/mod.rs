@@ -1,7 +1,7 @@
 //! The bus over Redis 7 and later, Valkey, Sentinel and Cluster.
 //!
 //! [`RedisBus`] answers questions over the present link; `link_supervisor` keeps a link up, and says when there is none. Only this
-//! folder uses the Redis client (fred).
+//! folder uses the Redis client (fred), and what reads RESP (redis-protocol).
 
 mod acl;
 mod address;
@@ -14,6 +14,7 @@ mod fitness;
 mod foreign;
 mod heads;
 mod health_board;
+mod incoming;
 mod layout;
 mod ledger;
 mod library;
@@ -34,6 +35,7 @@ mod slots;
 mod socket;
 mod sources;
 mod state;
+mod subscriber;
 mod subscriptions;
 mod target;
 mod tls;

@@ -8,7 +8,7 @@ use futures_util::future::BoxFuture;
 
 use super::{
     commands::CommandClient,
-    connection::{Connection, PATIENCE, Purpose},
+    connection::{Connection, PATIENCE},
     fault::ConnectError,
 };
 use crate::{
@@ -32,7 +32,7 @@ impl Publisher {
         Box::pin(async move {
             let target = settings.redis.clone().unwrap_or_default();
             let (access, place, settings) = (target.access()?, target.shown(), Arc::new(settings));
-            let commands = match Connection::open(Arc::new(access), Purpose::Commands, tasks).await {
+            let commands = match Connection::open(Arc::new(access), tasks).await {
                 Ok(connection) => {
                     // No log is read here.
                     let connection = Arc::new(connection);

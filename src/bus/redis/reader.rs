@@ -11,18 +11,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use fred::{
-    bytes_utils::Str,
-    types::{Message, MessageKind},
-};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    messages::{PushReceiver, Pushed},
-    reply,
-    revoked::read_order,
-};
+use super::{incoming::Message, messages::PushReceiver, revoked::read_order};
 use crate::{
     bus::{
         BusEvent, Content, Delivery, LinkChange, QUEUE, Settings, arrivals::Arrivals, keys::Keys, message,
@@ -44,7 +36,7 @@ pub(super) struct Reader {
     control: String,
     probes: String,
     /// The last message of a channel. A pattern that matches, too, delivers its copy directly behind it, which is dropped.
-    before: Option<(Str, Bytes)>,
+    before: Option<(Bytes, Bytes)>,
     /// What arrived before the link was up.
     held: Option<Vec<BusEvent>>,
     round: Round,
@@ -145,15 +137,8 @@ impl Reader {
             }
             // What is there already is taken without waiting: each wait enters this task in two lists and takes it out again.
             let mut left = TOGETHER;
-            while let Some(pushed) = message.filter(|_| !given_up.is_cancelled()) {
-                let opened = match pushed {
-                    Pushed::Message(message) => self.take(message),
-                    Pushed::Missed => {
-                        self.push(BusEvent::Doubt(None));
-                        false
-                    }
-                };
-                if opened && given_up.run_until_cancelled(self.open()).await.is_none() {
+            while let Some(arrived) = message.filter(|_| !given_up.is_cancelled()) {
+                if self.take(arrived) && given_up.run_until_cancelled(self.open()).await.is_none() {
                     return;
                 }
                 left -= 1;
@@ -174,14 +159,16 @@ impl Reader {
 
     /// Whether the message was the probe that opens the link.
     fn take(&mut self, message: Message) -> bool {
-        let channel: &str = &message.channel;
-        let Some(payload) = reply::bytes(message.value) else { return false };
-        let by_pattern = message.kind == MessageKind::PMessage;
-        let copy = by_pattern && self.before.as_ref().is_some_and(|(c, p)| **c == *channel && *p == payload);
-        self.before = (!by_pattern).then(|| (message.channel.clone(), payload.clone()));
+        let Message { channel, by_pattern, payload } = message;
+        let copy = by_pattern && self.before.as_ref().is_some_and(|(c, p)| *c == channel && *p == payload);
+        self.before = (!by_pattern).then(|| (channel.clone(), payload.clone()));
         if copy {
             return false;
         }
+        let Ok(channel) = std::str::from_utf8(&channel) else {
+            self.arrivals.reject("bad-topic", &String::from_utf8_lossy(&channel), "its name is not UTF-8");
+            return false;
+        };
         if channel == self.control {
             self.order(&payload);
         } else if channel.starts_with(&self.probes) {

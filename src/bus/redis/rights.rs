@@ -9,7 +9,7 @@ use futures_util::future::join_all;
 
 use super::{
     acl,
-    connection::{Connection, PATIENCE, SubscriptionChange},
+    connection::{Connection, PATIENCE, Subscriber, SubscriptionChange},
     fault::{ConnectError, describe, is_trouble},
 };
 use crate::bus::{Settings, keys::Keys};
@@ -39,7 +39,7 @@ impl Missing {
 /// What is missing. Only trouble with a connection is an error.
 pub(super) async fn missing(
     commands: &Connection,
-    subscriber: &Connection,
+    subscriber: &Connection<Subscriber>,
     settings: &Settings,
 ) -> Result<Missing, Error> {
     let key = &Keys::new(&settings.prefix).probe("rights");
@@ -67,9 +67,10 @@ pub(super) async fn missing(
         Some(server) => subscriber.socket(&server).await?,
         None => return Ok(missing),
     };
-    note(&mut missing, right, socket.confirmed(change, vec![key.clone()]).await.err())?;
+    note(&mut missing, right, socket.confirmed(change, std::slice::from_ref(key)).await.err())?;
     if !acl::is_sharded(settings) {
-        let error = socket.confirmed(SubscriptionChange::UnsubscribePatterns, vec![key.clone()]).await.err();
+        let error =
+            socket.confirmed(SubscriptionChange::UnsubscribePatterns, std::slice::from_ref(key)).await.err();
         note(&mut missing, "punsubscribe", error)?;
     }
     Ok(missing)

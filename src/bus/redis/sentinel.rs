@@ -7,10 +7,9 @@ use std::sync::Arc;
 use fred::prelude::{Error, Server};
 
 use super::{
-    ending::Ending,
     fault::{ConnectError, describe},
     reply, slots,
-    socket::{PATIENCE, Purpose, RedisSocket},
+    socket::{Opening, PATIENCE, RedisSocket, ServerSocket},
     target::{Access, RedisCredentials},
 };
 use crate::shutdown::Tasks;
@@ -57,8 +56,8 @@ async fn ask(access: &Access, sentinel: &Server, tasks: &Tasks) -> Result<Server
 async fn enter(access: &Access, sentinel: &Server, tasks: &Tasks) -> Result<RedisSocket, Error> {
     let open = async |who: &RedisCredentials| {
         let config = access.config(sentinel, who, true);
-        let ending = Arc::new(Ending::default());
-        RedisSocket::connect(config, sentinel.clone(), Purpose::Commands, ending, tasks).await
+        let opening = Opening { access, server: sentinel, who, ending: &Arc::default(), tasks };
+        RedisSocket::connect(config, opening).await
     };
     if let Some(own) = &access.sentinel {
         return open(own).await;

@@ -5,6 +5,9 @@ use fred::{prelude::Server, types::Value, util::redis_keyslot};
 
 use super::reply;
 
+/// Slots of a cluster.
+pub(super) const SLOTS: u32 = 16_384;
+
 /// A range of slots, both ends in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Range {
@@ -87,7 +90,7 @@ impl Slots {
             }
             next = u32::from(range.last) + 1;
         }
-        next >= 16_384
+        next >= SLOTS
     }
 
     /// One slot has another master.

@@ -16,12 +16,11 @@ use tokio::{
 
 pub(super) use self::compare::Agreement;
 use super::{
-    connection::{Connection, PATIENCE, SubscriptionChange},
+    connection::{Connection, PATIENCE, Subscriber, SubscriptionChange},
     fault::{describe, is_trouble},
     ledger::{Channel, Ledger, SubscriptionServer, Work},
-    reply,
     slots::{Redirect, redirect},
-    socket::RedisSocket,
+    socket::ServerSocket,
 };
 use crate::{
     bus::{BusError, keys::Keys},
@@ -51,7 +50,7 @@ pub(super) struct Subscriptions {
     ledger: Mutex<Ledger>,
     /// The link's connection while there is one. Locked while a command is under way: only by the order of answers is it known what
     /// Redis refuses.
-    wire: AsyncMutex<Option<Arc<Connection>>>,
+    wire: AsyncMutex<Option<Arc<Connection<Subscriber>>>>,
 }
 
 impl Subscriptions {
@@ -104,7 +103,7 @@ impl Subscriptions {
     /// subscriptions without a connection.
     pub(super) async fn attach(
         &self,
-        connection: Arc<Connection>,
+        connection: Arc<Connection<Subscriber>>,
         fixed: Vec<String>,
     ) -> Result<Vec<(Subject, String)>, Error> {
         let mut wire = self.wire.lock().await;
@@ -146,7 +145,7 @@ impl Subscriptions {
     }
 
     /// The servers where a channel belongs: the master of its slot, and the one that the slot is being moved to.
-    fn places(&self, connection: &Connection, channel: &Channel) -> Vec<SubscriptionServer> {
+    fn places(&self, connection: &Connection<Subscriber>, channel: &Channel) -> Vec<SubscriptionServer> {
         if !self.sharded {
             let server = connection.layout().masters()[0].clone();
             return vec![SubscriptionServer { server, asking: false }];
@@ -159,7 +158,7 @@ impl Subscriptions {
     }
 
     /// Subscribes to and unsubscribes from what is due, until nothing is left.
-    async fn flush(&self, connection: &Connection) -> Result<(), Error> {
+    async fn flush(&self, connection: &Connection<Subscriber>) -> Result<(), Error> {
         let mut redirected_since = None;
         loop {
             let work = self.ledger().work(|channel| self.places(connection, channel), BATCH);
@@ -188,14 +187,13 @@ impl Subscriptions {
         }
     }
 
-    async fn end(&self, socket: &RedisSocket, work: Work) -> Result<(), Error> {
+    async fn end(&self, socket: &Subscriber, work: Work) -> Result<(), Error> {
         let change = match (self.sharded, work.channels[0].is_pattern()) {
             (true, _) => SubscriptionChange::UnsubscribeShards,
             (false, true) => SubscriptionChange::UnsubscribePatterns,
             (false, false) => SubscriptionChange::Unsubscribe,
         };
-        let names = work.channels.iter().map(|channel| self.name(channel)).collect();
-        match socket.confirmed(change, names).await {
+        match socket.confirmed(change, &self.names(&work.channels)).await {
             Err(error) if is_trouble(&error) => return Err(error),
             // A refusal says that the slot is elsewhere: then it has ended by itself.
             _ => {}
@@ -207,60 +205,32 @@ impl Subscriptions {
         Ok(())
     }
 
-    /// Subscribes on a plain Redis. Where it refuses a whole command, this finds out for whom.
-    async fn begin(&self, socket: &RedisSocket, work: Work) -> Result<(), Error> {
-        let (mut parts, mut apart) = (vec![work.channels], false);
-        while let Some(mut part) = parts.pop() {
-            match self.begin_together(socket, &part).await {
-                Err(error) if !is_trouble(&error) => {
-                    if let [channel] = part.as_slice() {
-                        self.ledger().refuse(channel, describe(&error));
-                        continue;
-                    }
-                    let count = part.len();
-                    // All at once first: the others wait for it, and a link may be slow.
-                    if !std::mem::replace(&mut apart, true) {
-                        part = self.take_out_refused(socket, part).await?;
-                    }
-                    if part.len() == count {
-                        parts.push(part.split_off(count / 2));
-                    }
-                    if !part.is_empty() {
-                        parts.push(part);
-                    }
-                }
-                other => other?,
+    /// Subscribes on a plain Redis. It refuses a whole command because of one channel: then each is asked for by itself, all at once,
+    /// because the others wait for it and a link may be slow.
+    async fn begin(&self, socket: &Subscriber, work: Work) -> Result<(), Error> {
+        let channels = &work.channels;
+        match self.begin_together(socket, channels).await {
+            Err(error) if !is_trouble(&error) => {}
+            other => return other,
+        }
+        let said = socket.confirmed_apart(change_for(channels), &self.names(channels), false).await?;
+        let mut ledger = self.ledger();
+        for (channel, said) in channels.iter().zip(said) {
+            match said {
+                Ok(_) => ledger.done(channel, socket.server(), true),
+                Err(error) => ledger.refuse(channel, describe(&error)),
             }
         }
         Ok(())
     }
 
-    async fn begin_together(&self, socket: &RedisSocket, channels: &[Channel]) -> Result<(), Error> {
-        socket.confirmed(change_for(channels), self.names(channels)).await?;
+    async fn begin_together(&self, socket: &Subscriber, channels: &[Channel]) -> Result<(), Error> {
+        socket.confirmed(change_for(channels), &self.names(channels)).await?;
         let mut ledger = self.ledger();
         for channel in channels {
             ledger.done(channel, socket.server(), true);
         }
         Ok(())
-    }
-
-    /// Asks for each channel by itself, all at once. Returns those that Redis has not refused: all of them where its answers do not
-    /// tell. They are still to be subscribed to.
-    async fn take_out_refused(
-        &self,
-        socket: &RedisSocket,
-        channels: Vec<Channel>,
-    ) -> Result<Vec<Channel>, Error> {
-        let said = socket.confirmed_apart(change_for(&channels), self.names(&channels)).await?;
-        let Some(said) = said else { return Ok(channels) };
-        let mut left = Vec::new();
-        for (channel, said) in channels.into_iter().zip(said) {
-            match said {
-                Ok(()) => left.push(channel),
-                Err(error) => self.ledger().refuse(&channel, describe(&error)),
-            }
-        }
-        Ok(left)
     }
 
     fn names(&self, channels: &[Channel]) -> Vec<String> {
@@ -271,8 +241,8 @@ impl Subscriptions {
     /// itself.
     async fn begin_shards(
         &self,
-        connection: &Connection,
-        socket: &RedisSocket,
+        connection: &Connection<Subscriber>,
+        socket: &Subscriber,
         work: Work,
     ) -> Result<Began, Error> {
         if work.channels[0].is_pattern() {
@@ -282,14 +252,13 @@ impl Subscriptions {
             }
             return Ok(Began::default());
         }
-        let names = work.channels.iter().map(|channel| self.name(channel)).collect();
-        let answers = socket.send_each("SSUBSCRIBE", names, work.place.asking).await?;
+        let (change, names) = (SubscriptionChange::SubscribeShards, self.names(&work.channels));
+        let answers = socket.confirmed_apart(change, &names, work.place.asking).await?;
         let mut look_around = false;
         let mut began = Began::default();
         for (channel, answer) in work.channels.into_iter().zip(answers) {
             match answer {
-                Ok(answer) => {
-                    let count = reply::items(answer).pop().and_then(|count| reply::text(count).parse().ok());
+                Ok(count) => {
                     self.ledger().done(&channel, socket.server(), true);
                     began.counts.push((channel, count));
                 }

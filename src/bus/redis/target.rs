@@ -83,6 +83,18 @@ pub(super) struct RedisCredentials {
     pub(super) password: Option<String>,
 }
 
+impl RedisCredentials {
+    /// What goes with AUTH; `None` for who is let in without.
+    pub(super) fn words(&self) -> Option<Vec<String>> {
+        Some(self.username.iter().cloned().chain([self.password()?]).collect())
+    }
+
+    /// A user without a password is let in with any, if at all.
+    fn password(&self) -> Option<String> {
+        self.password.clone().or_else(|| self.username.as_ref().map(|_| String::new()))
+    }
+}
+
 /// How to get in, made from a [`Target`].
 #[derive(Clone)]
 pub(super) struct Access {
@@ -115,6 +127,13 @@ impl Access {
         self.tls.is_some()
     }
 
+    /// How TLS is spoken with a server, and the name in its certificate; `None` where it is not.
+    pub(super) fn connector(&self, server: &Server) -> Option<(&TlsConnector, String)> {
+        let name =
+            self.tls_server_name.clone().or_else(|| server.tls_server_name.as_ref().map(ToString::to_string));
+        Some((&self.tls.as_ref()?.connector, name.unwrap_or_else(|| server.host.to_string())))
+    }
+
     /// The client's configuration for a server, with its database where it is no sentinel.
     ///
     /// RESP2 to begin with: then the password goes as an argument of AUTH, whatever is in it.
@@ -123,11 +142,9 @@ impl Access {
         if let Some(name) = &self.tls_server_name {
             server.tls_server_name = Some(name.as_str().into());
         }
-        // A user without a password is let in with any, if at all.
-        let password = who.password.clone().or_else(|| who.username.as_ref().map(|_| String::new()));
         Config {
             username: who.username.clone(),
-            password,
+            password: who.password(),
             tls: self.tls.clone(),
             version: RespVersion::RESP2,
             server: ServerConfig::Centralized { server },

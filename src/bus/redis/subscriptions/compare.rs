@@ -5,11 +5,11 @@ use fred::prelude::{Error, ErrorKind};
 use super::{Subscriptions, Work};
 use crate::{
     bus::redis::{
-        connection::{Connection, PATIENCE},
+        connection::{Connection, PATIENCE, Subscriber},
         fault::{describe, is_trouble},
         ledger::{Channel, SubscriptionServer},
         reply,
-        socket::RedisSocket,
+        socket::ServerSocket,
     },
     protocol::Subject,
 };
@@ -67,14 +67,14 @@ impl Subscriptions {
     }
 
     /// Follows slots to where they lie by now; what has moved.
-    async fn follow(&self, connection: &Connection) -> Result<Vec<Channel>, Error> {
+    async fn follow(&self, connection: &Connection<Subscriber>) -> Result<Vec<Channel>, Error> {
         let moved = self.ledger().moved(|channel| self.places(connection, channel));
         self.flush(connection).await?;
         Ok(moved)
     }
 
     /// Channels and patterns that Redis knows of this connection; `None` where it does not say (sharded ones, before 7).
-    async fn counted(&self, socket: &RedisSocket) -> Result<Option<(usize, usize)>, Error> {
+    async fn counted(&self, socket: &Subscriber) -> Result<Option<(usize, usize)>, Error> {
         let answer = reply::text(socket.send("CLIENT", vec!["INFO".into()], PATIENCE).await?);
         let number = |name: &str| {
             answer.split_whitespace().find_map(|field| field.strip_prefix(name)?.parse::<usize>().ok())
@@ -90,8 +90,8 @@ impl Subscriptions {
     /// Subscribes to everything at a server once more, and finds out what of it was missing.
     async fn mend(
         &self,
-        connection: &Connection,
-        socket: &RedisSocket,
+        connection: &Connection<Subscriber>,
+        socket: &Subscriber,
         expected: (usize, usize),
     ) -> Result<Vec<Channel>, Error> {
         let mut missing = Vec::new();
