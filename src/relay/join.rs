@@ -292,8 +292,9 @@ impl Join {
                 Resumed::InStep => (position.clone(), None),
                 Resumed::Replay(replay) => (position.clone(), Some(replay)),
                 Resumed::Ahead | Resumed::OtherEpoch => return Err(Reason::LogReplaced),
-                // A log was read as often as it may be.
-                Resumed::Read(_, reason) | Resumed::Resync(reason) => return Err(reason),
+                // It was read as often as it may be.
+                Resumed::Read(_) => return Err(Reason::Gap),
+                Resumed::Resync(reason) => return Err(reason),
             },
             Asked::NoPosition | Asked::Gap => return Err(request.asked().reason()),
         };

@@ -6,8 +6,10 @@ use crate::{
     protocol::{Position, Reason, Resume, Subject},
 };
 
-/// How often a log is read for one session; one more would show nothing new.
-const READS: u8 = 3;
+/// How often a log is read forwards for a session that is ahead of the feed; one more would show nothing new.
+const FORWARDS: u8 = 3;
+/// How often it is read for one session in all: once the feed has passed who was ahead, they may lack what is before its tail.
+const READS: u8 = 2 * FORWARDS;
 /// How often a log is read to learn its epoch: once, and once more if another epoch began meanwhile.
 const LOOKS: u8 = 2;
 
@@ -112,8 +114,8 @@ impl JoinRequest {
         let Asked::From(position) = &self.asked else { return Ready::Yes };
         let end = |feeds: &Feeds| feeds.top(self.room).map_or(0, |top| top.seq);
         let (from, reads) = match feeds.resume(self.room, position) {
-            Some(Resumed::Read(seq, _)) => (seq, READS),
-            Some(Resumed::Ahead) => (end(feeds), READS),
+            Some(Resumed::Read(seq)) => (seq, READS),
+            Some(Resumed::Ahead) => (end(feeds), FORWARDS),
             Some(Resumed::OtherEpoch) => (end(feeds), LOOKS),
             _ => return Ready::Yes,
         };

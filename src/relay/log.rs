@@ -19,8 +19,8 @@ pub enum Resumed {
     InStep,
     /// It lacks these.
     Replay(Replay),
-    /// The log must be read from after this number; where that does not help, it must refetch for this reason.
-    Read(u64, Reason),
+    /// The log must be read from after this number.
+    Read(u64),
     /// It has been further than this feed is: the log must be read forwards.
     Ahead,
     /// It comes from a log of another epoch. Which of the two is the present one the log itself must say: another node may
@@ -138,7 +138,7 @@ impl Log {
             Covered::Replay(replay) => Resumed::Replay(replay),
             Covered::Invalid => Resumed::Resync(Reason::Invalid),
             Covered::Trimmed => Resumed::Resync(Reason::Trimmed),
-            Covered::NotHere => Resumed::Read(seq, self.tail.reason_without(head.top.seq - seq)),
+            Covered::NotHere => Resumed::Read(seq),
         }
     }
 
@@ -198,10 +198,12 @@ impl Log {
         let Some(head) = self.head.clone() else { return Err((history.head, Reason::Gap)) };
         let before = self.tail.first().unwrap_or(head.top.seq + 1);
         let (mut back, mut forward) = (Vec::new(), Vec::new());
+        let mut first = None;
         for (id, event) in history.entries {
             if id.epoch != head.top.epoch {
                 continue;
             }
+            first.get_or_insert(id.seq);
             if id.seq < before {
                 back.push((id, event.ok()));
             } else if id.seq > head.top.seq {
@@ -209,6 +211,10 @@ impl Log {
             } else if !overtaken && self.tail.differs(id.seq, event.as_ref().ok()) {
                 return Err((history.head, Reason::Invalid));
             }
+        }
+        // All that the log has was asked for: it begins with the first entry. That holds where the tail has gone on meanwhile, too.
+        if let Some(first) = first.filter(|first| *first > asked + 1) {
+            self.tail.raise_floor(first);
         }
         let reached = self.extend_back(topic, &head.lineage, back, before, at, now);
         // A read that ends before the tail begins says nothing of what lies between.

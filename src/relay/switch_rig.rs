@@ -28,6 +28,8 @@ pub(super) struct FakeRedis {
     pub(super) lineage: &'static str,
     pub(super) now: u64,
     pub(super) logs: BTreeMap<Topic, (u64, u64)>,
+    /// Entries that a log keeps.
+    pub(super) length: u64,
     pub(super) marks: BTreeMap<String, u64>,
     pub(super) refused: Vec<&'static str>,
     pub(super) marks_refused: bool,
@@ -77,6 +79,7 @@ impl Rig {
             lineage: "cafe",
             now: 1_000_000,
             logs: BTreeMap::new(),
+            length: log_length as u64,
             marks: BTreeMap::new(),
             refused: Vec::new(),
             marks_refused: false,
@@ -260,7 +263,8 @@ impl FakeRedis {
             Question::Close(_) => Answer::Closed,
             Question::Read { topic, after } => {
                 let history = self.head(&topic).map(|head| History {
-                    entries: (after.seq + 1..=head.top.seq)
+                    entries: ((after.seq + 1).max((head.top.seq + 1).saturating_sub(self.length))
+                        ..=head.top.seq)
                         .map(|seq| (EntryId { seq, ..head.top }, Ok(event(seq))))
                         .collect(),
                     head,

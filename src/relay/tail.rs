@@ -11,7 +11,7 @@ use std::{
 use crate::{
     hub::{Frame, Replay},
     mutant,
-    protocol::{Event, Reason},
+    protocol::Event,
 };
 
 /// Entries that the tail always keeps.
@@ -154,11 +154,6 @@ impl Tail {
         let (first, frames) = self.shared_frames();
         let skip = if mutant::is("filter") { 0 } else { (seq + 1 - first) as usize };
         Covered::Replay(Replay::new(Arc::clone(&frames), skip, frames.len()))
-    }
-
-    /// Why somebody must refetch who lacks so many entries that no read has brought: the log may not hold them any more.
-    pub(super) fn reason_without(&self, lacking: u64) -> Reason {
-        if lacking > self.longest as u64 { Reason::Trimmed } else { Reason::Gap }
     }
 
     /// The frames after the last invalid entry, and the number of the first. Made once for all who ask.

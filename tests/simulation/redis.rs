@@ -104,7 +104,7 @@ pub(crate) struct Redis {
     pub denied: BTreeSet<Topic>,
     names: BTreeMap<(Topic, String), (u64, EntryId)>,
     /// The epochs of logs with entries that functions have seen, which they give to no other log of the topic.
-    epochs: BTreeMap<Topic, u64>,
+    epochs: BTreeMap<Topic, BTreeSet<u64>>,
     /// Logs whose time was over, and which have begun anew since somebody last looked here.
     pub expired: Vec<Topic>,
     length: usize,
@@ -202,7 +202,7 @@ impl Redis {
     pub(crate) fn append(&mut self, topic: &Topic, event: Option<Event>) -> EntryId {
         let length = self.length;
         let epoch = self.open(topic).top.epoch;
-        self.epochs.insert(topic.clone(), epoch);
+        self.epochs.entry(topic.clone()).or_default().insert(epoch);
         let log = self.open(topic);
         log.top = log.top.next();
         log.entries.push_back((log.top.seq, event));
@@ -216,7 +216,7 @@ impl Redis {
     fn head(&mut self, topic: &Topic) -> EntryId {
         let top = self.open(topic).top;
         if top.seq > 0 {
-            self.epochs.insert(topic.clone(), top.epoch);
+            self.epochs.entry(topic.clone()).or_default().insert(top.epoch);
         }
         top
     }
@@ -228,8 +228,12 @@ impl Redis {
             self.expired.push(topic.clone());
         }
         // The real functions give a later epoch than any that they remember. They forget when their server starts anew; so that
-        // epochs go back here as well, only the same one is never given twice.
-        let epoch = clock + u64::from(self.epochs.get(topic) == Some(&clock));
+        // epochs go back here as well, only none is ever given twice.
+        let given = self.epochs.get(topic);
+        let mut epoch = clock;
+        while given.is_some_and(|given| given.contains(&epoch)) {
+            epoch += 1;
+        }
         let log = self.logs.entry(topic.clone()).or_insert_with(|| Log {
             top: EntryId { epoch, seq: 0 },
             entries: VecDeque::new(),

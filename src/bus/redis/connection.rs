@@ -28,14 +28,15 @@ use super::{
     layout::Layout,
     lineage,
     messages::PushReceiver,
+    push_stream::PushStream,
     sentinel,
+    server_socket::{ConnectParams, ServerSocket},
     slots::{Redirect, SLOTS, Slots, redirect},
-    socket::{Opening, RedisSocket, ServerSocket},
-    subscriber::PushStream,
+    socket::RedisSocket,
     target::{Access, Topology},
 };
 pub(super) use super::{
-    socket::PATIENCE,
+    server_socket::PATIENCE,
     subscriber::{Subscriber, SubscriptionChange},
 };
 use crate::{mutant, shutdown::Tasks};
@@ -55,7 +56,7 @@ pub(super) struct Connection<S: ServerSocket = RedisSocket> {
     sockets: Mutex<HashMap<Server, Arc<S>>>,
     /// Lineages of servers that are about to become masters, met while a slot moves to them.
     strangers: Mutex<Vec<String>>,
-    /// Where what servers push comes from, and the other end until the reader takes it.
+    /// What servers push: the streams of those that were connected to, until the reader takes them.
     streams: mpsc::Sender<PushStream>,
     opened: Mutex<Option<mpsc::Receiver<PushStream>>>,
 }
@@ -116,9 +117,9 @@ impl<S: ServerSocket> Connection<S> {
 
     async fn connect(&self, server: &Server) -> Result<Arc<S>, ConnectError> {
         let (access, ending, tasks) = (&self.access, &self.ending, &self.tasks);
-        let opening = Opening { access, server, who: &access.redis, ending, tasks };
+        let params = ConnectParams { access, server, who: &access.redis, ending, tasks };
         // In a box: futures that hold it whole are too deep for the compiler.
-        let opened: BoxFuture<'_, _> = Box::pin(S::open(opening));
+        let opened: BoxFuture<'_, _> = Box::pin(S::open(params));
         let (socket, stream) = opened.await.map_err(|error| connect_error(access, server, &error))?;
         let socket = Arc::new(socket);
         let mut sockets = self.sockets.lock().unwrap_or_else(PoisonError::into_inner);
@@ -383,7 +384,8 @@ async fn ask(access: &Access, server: &Server, tasks: &Tasks) -> Result<Slots, C
     let config = access.config(server, &access.redis, false);
     let (who, ending) = (&access.redis, &Arc::default());
     let asked = async {
-        let socket = RedisSocket::connect(config, Opening { access, server, who, ending, tasks }).await?;
+        let socket =
+            RedisSocket::connect(config, ConnectParams { access, server, who, ending, tasks }).await?;
         socket.send("CLUSTER", vec!["SLOTS".into()], PATIENCE).await
     };
     let answer = asked.await.map_err(|error| connect_error(access, server, &error))?;

@@ -1,9 +1,6 @@
 //! How a connection ends: once, for one reason, known to all who use it.
 
-use std::sync::{
-    Mutex, PoisonError,
-    atomic::{AtomicU64, Ordering},
-};
+use std::sync::{Mutex, PoisonError};
 
 use tokio_util::sync::CancellationToken;
 
@@ -12,7 +9,6 @@ use tokio_util::sync::CancellationToken;
 pub(super) struct Ending {
     token: CancellationToken,
     reason: Mutex<Option<String>>,
-    nonce: AtomicU64,
 }
 
 impl Ending {
@@ -31,10 +27,5 @@ impl Ending {
     pub(super) fn reason(&self) -> String {
         let reason = self.reason.lock().unwrap_or_else(PoisonError::into_inner);
         reason.clone().unwrap_or_else(|| "the connection was closed".into())
-    }
-
-    /// A text that is different at each call.
-    pub(super) fn nonce(&self) -> String {
-        self.nonce.fetch_add(1, Ordering::Relaxed).to_string()
     }
 }

@@ -337,10 +337,17 @@ async fn round_trip(
     let channel = Keys::new(&settings.prefix).probe(&format!("doctor-{:016x}", rand::random::<u64>()));
     let change =
         if target.is_sharded() { SubscriptionChange::SubscribeShards } else { SubscriptionChange::Subscribe };
-    let owner = subscriber.layout().owner(&channel);
-    let socket = subscriber.socket(owner.as_ref().unwrap_or(&subscriber.layout().masters()[0]));
-    let socket = socket.await.map_err(|e| refused("round trip", e.into(), &place))?;
-    let subscribed = socket.confirmed(change, std::slice::from_ref(&channel)).await;
+    let subscribe = async || {
+        let owner = subscriber.layout().owner(&channel);
+        let socket = subscriber.socket(owner.as_ref().unwrap_or(&subscriber.layout().masters()[0])).await?;
+        socket.confirmed(change, std::slice::from_ref(&channel)).await
+    };
+    let mut subscribed = subscribe().await;
+    if target.is_sharded() && subscribed.is_err() {
+        // Its slot may have moved.
+        let _ = subscriber.look_around().await;
+        subscribed = subscribe().await;
+    }
     subscribed.map_err(|e| refused("round trip", e.into(), &place))?;
     let started = Instant::now();
     let publish = if target.is_sharded() { "SPUBLISH" } else { "PUBLISH" };

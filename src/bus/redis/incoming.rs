@@ -28,7 +28,7 @@ pub(super) enum Incoming {
     /// A message.
     Message(Message),
     /// A sharded channel is subscribed to; how many of this connection are then.
-    Subscribed(usize),
+    ShardSubscribed(usize),
     /// A push that says nothing to us.
     Other,
     /// The answer to the first command that has none yet.
@@ -40,11 +40,15 @@ pub(super) fn decode(bytes: &mut BytesMut) -> Result<Option<Incoming>, Error> {
     if bytes.is_empty() {
         return Ok(None);
     }
-    if let Some(message) = Places::of(bytes).map(|places| places.take(bytes)) {
+    if let Some(message) = MessageSpans::of(bytes).map(|spans| spans.take(bytes)) {
         return Ok(Some(Incoming::Message(message)));
     }
+    // Without its details, which may be all that has come.
     let decoded = decode_bytes_mut(bytes).map_err(|error| {
-        Error::new(ErrorKind::Protocol, format!("what Redis sends cannot be read: {error}"))
+        Error::new(
+            ErrorKind::Protocol,
+            format!("what Redis sends cannot be read ({})", error.kind().to_str()),
+        )
     })?;
     Ok(decoded.map(|(frame, ..)| match frame {
         BytesFrame::Push { data, .. } => push(data),
@@ -54,7 +58,7 @@ pub(super) fn decode(bytes: &mut BytesMut) -> Result<Option<Incoming>, Error> {
 
 /// Where the parts of a message lie that has come whole: nearly all that comes in is one, and the library, which reads everything
 /// else, takes several times as long for it.
-struct Places {
+struct MessageSpans {
     by_pattern: bool,
     channel: Range<usize>,
     payload: Range<usize>,
@@ -62,10 +66,10 @@ struct Places {
     end: usize,
 }
 
-impl Places {
+impl MessageSpans {
     /// `None` for anything else.
     fn of(bytes: &[u8]) -> Option<Self> {
-        let mut strings = Strings { bytes, at: 4 };
+        let mut strings = BulkStrings { bytes, at: 4 };
         let by_pattern = match bytes.get(..4)? {
             b">3\r\n" => {
                 let kind = strings.next()?;
@@ -95,12 +99,12 @@ impl Places {
 }
 
 /// Where strings lie that follow each other (`$5\r\nhello\r\n`).
-struct Strings<'a> {
+struct BulkStrings<'a> {
     bytes: &'a [u8],
     at: usize,
 }
 
-impl Iterator for Strings<'_> {
+impl Iterator for BulkStrings<'_> {
     type Item = Range<usize>;
 
     fn next(&mut self) -> Option<Range<usize>> {
@@ -126,7 +130,7 @@ fn push(elements: Vec<BytesFrame>) -> Incoming {
         Some(b"ssubscribe") => {
             return match last {
                 Some(BytesFrame::Number { data, .. }) => {
-                    Incoming::Subscribed(usize::try_from(data).unwrap_or(0))
+                    Incoming::ShardSubscribed(usize::try_from(data).unwrap_or(0))
                 }
                 _ => Incoming::Other,
             };
@@ -182,7 +186,7 @@ mod tests {
             "Message(Message { channel: b\"a\", by_pattern: false, payload: b\"{}\" })",
             "Answer(Ok(Bytes(b\"OK\")))",
             "Message(Message { channel: b\"a\", by_pattern: true, payload: b\"\" })",
-            "Subscribed(7)",
+            "ShardSubscribed(7)",
             "Answer(Err(Error { details: \"NOPERM no\", kind: Unknown }))",
             "Answer(Ok(Bytes(b\"a=1\")))",
             "Other",
@@ -199,6 +203,30 @@ mod tests {
             bytes.extend_from_slice(&whole[cut..]);
             found.extend(all(bytes));
             assert_eq!(show(found), shown, "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn the_short_way_reads_what_the_library_reads() {
+        let strings = ["", "a", "\r\n", "$1\r\na\r\n", "{\"type\":\"a.b\"}", "ä€𝄞", &"x".repeat(70_000)];
+        for (kind, pattern) in [("message", None), ("smessage", None), ("pmessage", Some("a*"))] {
+            for (channel, payload) in strings.iter().flat_map(|one| strings.iter().map(move |two| (one, two)))
+            {
+                let elements = std::iter::once(kind).chain(pattern).chain([*channel, *payload]);
+                let elements =
+                    elements.map(|text| format!("${}\r\n{text}\r\n", text.len())).collect::<Vec<_>>();
+                let bytes = format!(">{}\r\n{}", elements.len(), elements.concat());
+                let short =
+                    MessageSpans::of(bytes.as_bytes()).unwrap().take(&mut BytesMut::from(bytes.as_str()));
+                let read = decode_bytes_mut(&mut BytesMut::from(bytes.as_str())).unwrap();
+                let Some((BytesFrame::Push { data, .. }, ..)) = read else { panic!("{bytes:?}") };
+                assert!(matches!(push(data), Incoming::Message(long) if long == short), "{bytes:?}");
+            }
+        }
+        for odd in
+            [">3\r\n$18446744073709551615\r\n", ">3\r\n$-1\r\n", ">3\r\n$7\r\nmessagexx", ">3\r\n:1\r\n"]
+        {
+            assert!(MessageSpans::of(odd.as_bytes()).is_none(), "{odd:?}");
         }
     }
 

@@ -7,19 +7,18 @@
 use std::{collections::HashSet, net::IpAddr, sync::Arc, time::Duration};
 
 use fred::prelude::{Error, Server};
-use futures_util::future::{try_join, try_join_all};
+use futures_util::future::try_join;
 use tokio::{
     sync::watch,
-    task::JoinHandle,
-    time::{Instant, MissedTickBehavior, interval_at, sleep, timeout},
+    time::{Instant, MissedTickBehavior, interval_at, sleep},
 };
-use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::{
     address::Address,
+    built_link::BuiltLink,
     commands::CommandClient,
-    connection::{Connection, PATIENCE, Subscriber},
+    connection::{Connection, Subscriber},
     fault::{ConnectError, Fault, describe, is_trouble},
     fitness::{names, unfit},
     foreign,
@@ -27,7 +26,7 @@ use super::{
     library,
     lineage::LINEAGE_CHANGED,
     probe_channels,
-    reader::{ProbeToken, Reader},
+    reader::Reader,
     reply, rights,
     subscriptions::{Agreement, Subscriptions},
     target::{Access, Target},
@@ -68,18 +67,6 @@ pub(super) struct LinkSupervisor {
     pub(super) generation: u64,
     /// What Redis refuses to go on with, until the relay is told: a link may be lost meanwhile, and the next one would not know.
     pub(super) untold: Vec<Subject>,
-}
-
-/// A link that works.
-pub(super) struct BuiltLink {
-    commands: Arc<CommandClient>,
-    subscriber: Arc<Connection<Subscriber>>,
-    given_up: CancellationToken,
-    reader: JoinHandle<()>,
-    returns: watch::Receiver<u64>,
-    probes: Vec<String>,
-    number: u64,
-    round: u64,
 }
 
 impl LinkSupervisor {
@@ -147,7 +134,10 @@ impl LinkSupervisor {
                 Ok(link)
             }
             Err(connect_error) => {
-                self.dismantle(link).await;
+                // It may have been proven, and fail all the same: no `Up` stays without its `Down`.
+                if self.dismantle(link).await {
+                    self.tell_down("the link was given up".into(), false).await;
+                }
                 Err(connect_error)
             }
         }
@@ -251,8 +241,7 @@ impl LinkSupervisor {
         if !lineages.is_subset(&self.known) {
             self.addresses.clear();
             if !self.known.is_empty() {
-                let down = LinkChange::Down { reason: LINEAGE_CHANGED.into(), lineage_changed: true };
-                self.arrivals.tell(BusEvent::Link(down)).await;
+                self.tell_down(LINEAGE_CHANGED.into(), true).await;
             }
         }
         self.addresses = address.with(&self.addresses);
@@ -280,20 +269,24 @@ impl LinkSupervisor {
             self.known.clear();
         }
         self.dismantle(link).await;
-        let down = LinkChange::Down { reason: reason.clone(), lineage_changed };
-        self.arrivals.tell(BusEvent::Link(down)).await;
+        self.tell_down(reason.clone(), lineage_changed).await;
         reason
     }
 
-    /// Closes a link. Nothing of it is delivered after this.
-    async fn dismantle(&self, link: BuiltLink) {
+    async fn tell_down(&self, reason: String, lineage_changed: bool) {
+        self.arrivals.tell(BusEvent::Link(LinkChange::Down { reason, lineage_changed })).await;
+    }
+
+    /// Closes a link. Nothing of it is delivered after this. Returns whether its reader has begun to say `Up`.
+    async fn dismantle(&self, link: BuiltLink) -> bool {
         self.commands.send_replace(None);
         let fixed = self.fixed(&link);
         link.given_up.cancel();
         link.subscriber.fail("the link was given up");
         // The reader has no reason to fail; if it did, it is gone all the same.
-        let _ = link.reader.await;
+        let opened = link.reader.await.unwrap_or(true);
         self.subscriptions.detach(&fixed).await;
+        opened
     }
 
     /// Tells of subjects whose events may be lost.
@@ -354,47 +347,6 @@ impl LinkSupervisor {
                 }
                 Err(error) => return format!("subscribing again failed: {}", describe(&error)),
             }
-        }
-    }
-}
-
-impl BuiltLink {
-    /// One round of probes: published on every master and received back.
-    async fn probe(&mut self, health_board: &HealthBoard) -> Result<(), Fault> {
-        self.round += 1;
-        let (link, commands, round, count) = (self.number, &self.commands, self.round, self.probes.len());
-        let asked = ProbeToken::moment();
-        let token = |index| ProbeToken { link, round, index, count, asked }.text();
-        let started = Instant::now();
-        let mut accepted = false;
-        let returned = timeout(PATIENCE, async {
-            // The first one's clock is `at`: what the others prove is later.
-            let first = token(0);
-            let touched = async { commands.keep_reads_open().await.map_err(Fault::from) };
-            let ((), mut refusing) = try_join(touched, commands.probe(&self.probes[0], &first)).await?;
-            let others = self.probes.iter().enumerate().skip(1);
-            let others = others.map(|(index, channel)| {
-                let token = token(index);
-                async move { commands.probe(channel, &token).await }
-            });
-            for other in try_join_all(others).await? {
-                refusing = refusing.or(other);
-            }
-            accepted = true;
-            let mut returns = self.returns.clone();
-            // The reader ends only with its link.
-            let _ = returns.wait_for(|returned| *returned >= round).await;
-            Ok::<_, Fault>(refusing)
-        });
-        match returned.await {
-            Ok(refusing) => {
-                health_board.proven(started.elapsed(), refusing?);
-                Ok(())
-            }
-            Err(_) if accepted => {
-                Err(Fault::Away("a probe was published but did not come back: the link is deaf".into()))
-            }
-            Err(_) => Err(Fault::Away("Redis did not answer in time".into())),
         }
     }
 }

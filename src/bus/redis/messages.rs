@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 
 use tokio::sync::mpsc;
 
-use super::{incoming::Message, subscriber::PushStream};
+use super::{incoming::Message, push_stream::PushStream};
 
 /// Where what Redis pushes comes out.
 pub(super) struct PushReceiver {

@@ -5,6 +5,7 @@
 
 mod acl;
 mod address;
+mod built_link;
 mod commands;
 mod connection;
 mod ending;
@@ -25,12 +26,14 @@ mod messages;
 mod pages;
 mod probe_channels;
 mod publisher;
+mod push_stream;
 mod reader;
 mod reply;
 mod revoked;
 mod rights;
 mod seal;
 mod sentinel;
+mod server_socket;
 mod slots;
 mod socket;
 mod sources;

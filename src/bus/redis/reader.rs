@@ -39,6 +39,8 @@ pub(super) struct Reader {
     before: Option<(Bytes, Bytes)>,
     /// What arrived before the link was up.
     held: Option<Vec<BusEvent>>,
+    /// It has begun to say `Up`.
+    opened: bool,
     round: Round,
     returned: watch::Sender<u64>,
 }
@@ -118,37 +120,40 @@ impl Reader {
             link,
             before: None,
             held: Some(Vec::new()),
+            opened: false,
             round: Round::default(),
             returned,
         };
         (reader, returns)
     }
 
-    /// Reads until the link is given up.
-    pub(super) async fn run(mut self, given_up: CancellationToken) {
+    /// Reads until the link is given up. Returns whether it has begun to say `Up`.
+    pub(super) async fn run(mut self, given_up: CancellationToken) -> bool {
         loop {
             let mut message = tokio::select! {
                 biased;
-                () = given_up.cancelled() => return,
+                () = given_up.cancelled() => return self.opened,
                 message = self.messages.next() => message,
             };
             if message.is_none() {
-                return;
+                return self.opened;
             }
             // What is there already is taken without waiting: each wait enters this task in two lists and takes it out again.
             let mut left = TOGETHER;
             while let Some(arrived) = message.filter(|_| !given_up.is_cancelled()) {
                 if self.take(arrived) && given_up.run_until_cancelled(self.open()).await.is_none() {
-                    return;
+                    return self.opened;
                 }
                 left -= 1;
                 message = if left > 0 { self.messages.ready() } else { None };
             }
+            tokio::task::coop::consume_budget().await;
         }
     }
 
     /// Hands over `Up` and what was held. Only here the reader may wait.
     async fn open(&mut self) {
+        self.opened = true;
         self.arrivals.tell(BusEvent::Link(LinkChange::Up)).await;
         for event in self.held.take().unwrap_or_default() {
             self.push(event);

@@ -8,8 +8,10 @@ use fred::prelude::{Error, Server};
 
 use super::{
     fault::{ConnectError, describe},
-    reply, slots,
-    socket::{Opening, PATIENCE, RedisSocket, ServerSocket},
+    reply,
+    server_socket::{ConnectParams, PATIENCE, ServerSocket},
+    slots,
+    socket::RedisSocket,
     target::{Access, RedisCredentials},
 };
 use crate::shutdown::Tasks;
@@ -56,8 +58,8 @@ async fn ask(access: &Access, sentinel: &Server, tasks: &Tasks) -> Result<Server
 async fn enter(access: &Access, sentinel: &Server, tasks: &Tasks) -> Result<RedisSocket, Error> {
     let open = async |who: &RedisCredentials| {
         let config = access.config(sentinel, who, true);
-        let opening = Opening { access, server: sentinel, who, ending: &Arc::default(), tasks };
-        RedisSocket::connect(config, opening).await
+        let params = ConnectParams { access, server: sentinel, who, ending: &Arc::default(), tasks };
+        RedisSocket::connect(config, params).await
     };
     if let Some(own) = &access.sentinel {
         return open(own).await;

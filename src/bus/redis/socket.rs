@@ -1,7 +1,7 @@
 //! One connection to one server, made by fred with every default set on purpose.
 //!
-//! It never reconnects: fred would then subscribe again without telling whether that worked, and send commands a second time. Fred
-//! knows nothing of clusters and sentinels either: [`super::connection`] decides where commands go.
+//! It never reconnects: fred would then send commands a second time. Fred knows nothing of clusters and sentinels either:
+//! [`super::connection`] decides where commands go. Subscriptions have connections of their own ([`super::subscriber`]).
 
 use std::{sync::Arc, time::Duration};
 
@@ -20,42 +20,9 @@ use tokio::task::AbortHandle;
 use super::{
     ending::Ending,
     fault::describe,
-    subscriber::PushStream,
-    target::{Access, RedisCredentials},
+    push_stream::PushStream,
+    server_socket::{ConnectParams, KEEPALIVE, PATIENCE, ServerSocket, UNACKNOWLEDGED},
 };
-use crate::shutdown::Tasks;
-
-/// The longest that anything but a long read may take.
-pub(super) const PATIENCE: Duration = Duration::from_secs(3);
-
-/// What is needed to connect to a server.
-#[derive(Clone, Copy)]
-pub(super) struct Opening<'a> {
-    pub(super) access: &'a Access,
-    pub(super) server: &'a Server,
-    /// Who we are there.
-    pub(super) who: &'a RedisCredentials,
-    /// Told when the connection has shown trouble.
-    pub(super) ending: &'a Arc<Ending>,
-    pub(super) tasks: &'a Tasks,
-}
-
-/// A connection to one server.
-pub(super) trait ServerSocket: Sized + Send + Sync + 'static {
-    /// Connects, says who we are and switches to RESP3, or says why not. With what the server pushes, where that is asked for.
-    fn open(opening: Opening<'_>) -> impl Future<Output = Result<(Self, Option<PushStream>), Error>> + Send;
-
-    /// The server at its other end.
-    fn server(&self) -> &Server;
-
-    /// Sends a command.
-    fn send(
-        &self,
-        name: &'static str,
-        args: Vec<Value>,
-        timeout: Duration,
-    ) -> impl Future<Output = Result<Value, Error>> + Send;
-}
 
 /// A connection for commands of all kinds, pipelined; closed when it is dropped.
 #[derive(Debug)]
@@ -79,9 +46,8 @@ pub(super) fn custom(name: &'static str) -> CustomCommand {
 }
 
 impl ServerSocket for RedisSocket {
-    async fn open(opening: Opening<'_>) -> Result<(Self, Option<PushStream>), Error> {
-        let socket =
-            Self::connect(opening.access.config(opening.server, opening.who, false), opening).await?;
+    async fn open(params: ConnectParams<'_>) -> Result<(Self, Option<PushStream>), Error> {
+        let socket = Self::connect(params.access.config(params.server, params.who, false), params).await?;
         socket.say_hello().await?;
         Ok((socket, None))
     }
@@ -110,9 +76,9 @@ impl RedisSocket {
     }
 
     /// Connects to a server, or says why not.
-    pub(super) async fn connect(config: Config, opening: Opening<'_>) -> Result<Self, Error> {
+    pub(super) async fn connect(config: Config, params: ConnectParams<'_>) -> Result<Self, Error> {
         let client = client(config)?;
-        let (server, ending) = (opening.server.clone(), Arc::clone(opening.ending));
+        let (server, ending) = (params.server.clone(), Arc::clone(params.ending));
         let mut errors = client.error_rx();
         let mut router = client.connect();
         let socket = Self { client, server, router: router.abort_handle(), ending };
@@ -127,12 +93,14 @@ impl RedisSocket {
         }
         while errors.try_recv().is_ok() {}
         let ending = socket.ending.clone();
-        opening.tasks.spawn_until_end(async move {
+        params.tasks.spawn_until_end(async move {
             let text = tokio::select! {
                 () = ending.token().cancelled() => return,
                 Ok((error, _)) = errors.recv() => describe(&error),
                 end = router => match end {
                     Ok(Err(error)) => describe(&error),
+                    // It was dropped, perhaps because there is another one to the same server already.
+                    Err(error) if error.is_cancelled() => return,
                     _ => "the connection was closed".into(),
                 },
             };
@@ -196,8 +164,8 @@ fn client(config: Config) -> Result<Client, Error> {
         reconnect_on_auth_error: false,
         tcp: TcpConfig {
             nodelay: Some(true),
-            keepalive: Some(TcpKeepalive::new().with_time(PATIENCE).with_interval(PATIENCE)),
-            user_timeout: Some(PATIENCE * 3),
+            keepalive: Some(TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE)),
+            user_timeout: Some(UNACKNOWLEDGED),
             ..TcpConfig::default()
         },
         ..ConnectionConfig::default()

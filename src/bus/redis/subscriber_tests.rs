@@ -1,15 +1,31 @@
 //! What is answered to whom, with a Redis that says what the test wants.
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use bytes::BytesMut;
+use tokio::io::{AsyncReadExt, DuplexStream};
 
 use super::*;
+use crate::{
+    bus::redis::{
+        Target,
+        incoming::{self, Incoming, Message},
+    },
+    shutdown::Tasks,
+};
+
+/// A connection, what it sends, and its other end.
+fn opened() -> (Subscriber, PushStream, DuplexStream, Tasks) {
+    let (wire, redis) = tokio::io::duplex(1 << 16);
+    let (tasks, server) = (Tasks::new(), Server::new("redis", 6379));
+    let access = Target { url: "redis://anna:secret@redis".into(), ..Target::default() }.access().unwrap();
+    let (who, ending) = (&access.redis, &Arc::default());
+    let params = ConnectParams { access: &access, server: &server, who, ending, tasks: &tasks };
+    let (subscriber, stream) = Subscriber::over(Box::new(wire), params);
+    (subscriber, stream, redis, tasks)
+}
 
 /// A connection whose messages are taken, and its other end.
 fn connected() -> (Subscriber, mpsc::Receiver<Message>, DuplexStream, Tasks) {
-    let (wire, redis) = tokio::io::duplex(1 << 16);
-    let tasks = Tasks::new();
-    let server = Server::new("redis", 6379);
-    let (subscriber, mut stream) = Subscriber::over(Box::new(wire), server, Arc::default(), &tasks);
+    let (subscriber, mut stream, redis, tasks) = opened();
     let (to, messages) = mpsc::channel(64);
     tasks.spawn_until_end(async move {
         while let Some(message) = std::future::poll_fn(|cx| stream.poll_next(cx)).await {
@@ -41,7 +57,7 @@ fn names(names: &[&str]) -> Vec<String> {
 async fn each_change_gets_its_own_answer_whatever_comes_in_between() {
     let (subscriber, mut messages, mut redis, _tasks) = connected();
     let names = names(&["a", "b", "c"]);
-    let changed = subscriber.confirmed_apart(SubscriptionChange::SubscribeShards, &names, true);
+    let changed = subscriber.confirmed_each(SubscriptionChange::SubscribeShards, &names, true);
     let answers = async {
         let commands = asked(&mut redis, 9).await;
         assert_eq!(commands[..3], ["ASKING", "SSUBSCRIBE a", "PING 0"]);
@@ -87,4 +103,53 @@ async fn whoever_waits_when_the_connection_ends_is_told() {
     assert_eq!(describe(&waiting.unwrap_err()), "the connection was closed");
     let late = subscriber.send("PING", Vec::new(), PATIENCE).await;
     assert_eq!(describe(&late.unwrap_err()), "the connection was closed");
+}
+
+#[tokio::test]
+async fn what_redis_says_before_it_hangs_up_is_the_reason() {
+    // To the first command.
+    let (subscriber, mut stream, mut redis, _tasks) = opened();
+    redis.write_all(b"-ERR max number of clients reached\r\n").await.unwrap();
+    drop(redis);
+    let who = RedisCredentials::default();
+    let refused = subscriber.handshake(&mut stream, &who).await.unwrap_err();
+    assert_eq!(describe(&refused), "ERR max number of clients reached");
+    // To none.
+    let (subscriber, mut stream, mut redis, _tasks) = opened();
+    redis.write_all(b"-ERR max number of clients reached\r\n").await.unwrap();
+    drop(redis);
+    stream.ended().await;
+    let refused = subscriber.handshake(&mut stream, &who).await.unwrap_err();
+    assert_eq!(describe(&refused), "ERR max number of clients reached");
+}
+
+#[tokio::test]
+async fn the_answer_to_who_has_gone_is_taken_by_nobody_else() {
+    let (subscriber, _messages, mut redis, _tasks) = connected();
+    let gone = subscriber.send("PING", vec!["gone".into()], Duration::from_millis(1)).await;
+    assert_eq!(describe(&gone.unwrap_err()), "Redis did not answer in time");
+    let asking = subscriber.send("PING", vec!["here".into()], PATIENCE);
+    let answers = async {
+        assert_eq!(asked(&mut redis, 2).await, ["PING gone", "PING here"]);
+        redis.write_all(b"$4\r\ngone\r\n$4\r\nhere\r\n").await.unwrap();
+    };
+    let (answer, ()) = tokio::join!(asking, answers);
+    assert_eq!(reply::text(answer.unwrap()), "here");
+}
+
+#[tokio::test]
+async fn of_several_refusals_of_a_change_the_first_counts_and_rubbish_ends_the_connection() {
+    let (subscriber, _messages, mut redis, _tasks) = connected();
+    let both = names(&["a", "b"]);
+    let changed = subscriber.confirmed(SubscriptionChange::UnsubscribeShards, &both);
+    let answers = async {
+        assert_eq!(asked(&mut redis, 3).await, ["SUNSUBSCRIBE a", "SUNSUBSCRIBE b", "PING 0"]);
+        redis.write_all(b"-MOVED 1 x:1\r\n-MOVED 2 y:2\r\n$1\r\n0\r\n").await.unwrap();
+    };
+    let (changed, ()) = tokio::join!(changed, answers);
+    assert_eq!(describe(&changed.unwrap_err()), "MOVED 1 x:1");
+    let waiting = subscriber.send("PING", Vec::new(), PATIENCE);
+    let (waiting, ()) = tokio::join!(waiting, async { redis.write_all(b"rubbish\r\n").await.unwrap() });
+    let said = describe(&waiting.unwrap_err());
+    assert!(said.starts_with("what Redis sends cannot be read"), "{said}");
 }

@@ -19,8 +19,8 @@ use super::{
     connection::{Connection, PATIENCE, Subscriber, SubscriptionChange},
     fault::{describe, is_trouble},
     ledger::{Channel, Ledger, SubscriptionServer, Work},
+    server_socket::ServerSocket,
     slots::{Redirect, redirect},
-    socket::ServerSocket,
 };
 use crate::{
     bus::{BusError, keys::Keys},
@@ -48,8 +48,7 @@ pub(super) struct Subscriptions {
     keys: Keys,
     sharded: bool,
     ledger: Mutex<Ledger>,
-    /// The link's connection while there is one. Locked while a command is under way: only by the order of answers is it known what
-    /// Redis refuses.
+    /// The link's connection while there is one. Locked while a command is under way, so that no two do the same work.
     wire: AsyncMutex<Option<Arc<Connection<Subscriber>>>>,
 }
 
@@ -213,7 +212,7 @@ impl Subscriptions {
             Err(error) if !is_trouble(&error) => {}
             other => return other,
         }
-        let said = socket.confirmed_apart(change_for(channels), &self.names(channels), false).await?;
+        let said = socket.confirmed_each(change_for(channels), &self.names(channels), false).await?;
         let mut ledger = self.ledger();
         for (channel, said) in channels.iter().zip(said) {
             match said {
@@ -253,7 +252,7 @@ impl Subscriptions {
             return Ok(Began::default());
         }
         let (change, names) = (SubscriptionChange::SubscribeShards, self.names(&work.channels));
-        let answers = socket.confirmed_apart(change, &names, work.place.asking).await?;
+        let answers = socket.confirmed_each(change, &names, work.place.asking).await?;
         let mut look_around = false;
         let mut began = Began::default();
         for (channel, answer) in work.channels.into_iter().zip(answers) {
@@ -271,7 +270,6 @@ impl Subscriptions {
                         began.redirected = true;
                         connection.layout().is_leaving(slot, &to);
                     }
-                    None if is_trouble(&error) => return Err(error),
                     None => self.ledger().refuse(&channel, describe(&error)),
                 },
             }

@@ -85,7 +85,7 @@ pub(super) struct RedisCredentials {
 
 impl RedisCredentials {
     /// What goes with AUTH; `None` for who is let in without.
-    pub(super) fn words(&self) -> Option<Vec<String>> {
+    pub(super) fn auth_args(&self) -> Option<Vec<String>> {
         Some(self.username.iter().cloned().chain([self.password()?]).collect())
     }
 

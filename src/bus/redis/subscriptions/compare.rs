@@ -9,7 +9,7 @@ use crate::{
         fault::{describe, is_trouble},
         ledger::{Channel, SubscriptionServer},
         reply,
-        socket::ServerSocket,
+        server_socket::ServerSocket,
     },
     protocol::Subject,
 };
