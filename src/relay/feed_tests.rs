@@ -241,6 +241,9 @@ fn a_trimmed_log_is_known_to_be_trimmed() {
     assert!(entries.is_empty() && matches!(verdict, Arrival::Nothing));
     assert!(matches!(feed.resume(&at(9)), Resumed::Resync(Reason::Trimmed)));
     assert_eq!(replayed(&mut feed, 10), Some((11..=20).collect()));
+    // What is kept here is replayed, even if the log has become shorter.
+    read(&mut feed, 9, history(20, 5, 9, &[]));
+    assert_eq!(replayed(&mut feed, 10), Some((11..=20).collect()));
     // A read that did not ask further back proves nothing about what lies there.
     let mut feed = started(20);
     read(&mut feed, 15, history(20, 20, 15, &[]));

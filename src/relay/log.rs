@@ -214,7 +214,7 @@ impl Log {
         }
         // All that the log has was asked for: it begins with the first entry. That holds where the tail has gone on meanwhile, too.
         if let Some(first) = first.filter(|first| *first > asked + 1) {
-            self.tail.raise_floor(first);
+            self.tail.raise_floor(first.min(before));
         }
         let reached = self.extend_back(topic, &head.lineage, back, before, at, now);
         // A read that ends before the tail begins says nothing of what lies between.

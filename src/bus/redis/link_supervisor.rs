@@ -135,8 +135,10 @@ impl LinkSupervisor {
             }
             Err(connect_error) => {
                 // It may have been proven, and fail all the same: no `Up` stays without its `Down`.
-                if self.dismantle(link).await {
-                    self.tell_down("the link was given up".into(), false).await;
+                let opened = self.dismantle(link).await;
+                let (ConnectError::Transient(text) | ConnectError::Permanent(text)) = &connect_error;
+                if opened {
+                    self.tell_down(text.clone(), false).await;
                 }
                 Err(connect_error)
             }

@@ -65,20 +65,36 @@ impl Pending {
         match (pending.pop_front(), answer) {
             (Some(Expected::Answer(done)), answer) => drop(done.send(answer)),
             (Some(Expected::Confirmation { nonce, commands, mut refusals, count, done }), answer) => {
-                let is_last = answer.as_ref().is_ok_and(|text| reply::text(text.clone()) == nonce);
-                refusals.extend(answer.err());
-                // One more than there are commands: the ping was refused as well (`LOADING`).
-                if is_last || refusals.len() > commands {
-                    drop(done.send(refusals.into_iter().next().map_or(Ok(count), Err)));
-                } else {
-                    pending.push_front(Expected::Confirmation { nonce, commands, refusals, count, done });
+                match answer {
+                    Ok(text) => match reply::text(text) {
+                        text if text == nonce => {
+                            drop(done.send(refusals.into_iter().next().map_or(Ok(count), Err)));
+                            return;
+                        }
+                        // Of ASKING.
+                        text if text == "OK" => {}
+                        _ => return ending.fail("the answers on the link are out of step"),
+                    },
+                    // It refuses the ping as well, or that alone, and nobody can tell what became of the change.
+                    Err(error) if refusals.len() >= commands || refuses_all(&error) => {
+                        return ending.fail(describe(&error));
+                    }
+                    Err(error) => refusals.push(error),
                 }
+                pending.push_front(Expected::Confirmation { nonce, commands, refusals, count, done });
             }
             // Redis says why it hangs up (`max number of clients reached`), to nobody's question.
             (None, Err(error)) => ending.fail(describe(&error)),
             (None, Ok(_)) => {}
         }
     }
+}
+
+/// Whether Redis answers so to whatever it is asked at the moment.
+fn refuses_all(error: &Error) -> bool {
+    let text = error.details();
+    ["LOADING", "BUSY", "MASTERDOWN"].contains(&text.split(' ').next().unwrap_or_default())
+        || text.starts_with("NOPERM") && text.contains("'ping'")
 }
 
 /// What one server sends.

@@ -153,3 +153,21 @@ async fn of_several_refusals_of_a_change_the_first_counts_and_rubbish_ends_the_c
     let said = describe(&waiting.unwrap_err());
     assert!(said.starts_with("what Redis sends cannot be read"), "{said}");
 }
+
+#[tokio::test]
+async fn a_ping_that_is_refused_ends_the_connection_before_answers_are_out_of_step() {
+    // The channel was subscribed to, and its ping refused; the next channel is elsewhere, and its ping answered.
+    let said =
+        b">3\r\n$10\r\nssubscribe\r\n$1\r\na\r\n:1\r\n-LOADING dataset\r\n-MOVED 7 other:1\r\n$1\r\n1\r\n";
+    let (subscriber, _messages, mut redis, _tasks) = connected();
+    let both = names(&["a", "b"]);
+    let changed = subscriber.confirmed_each(SubscriptionChange::SubscribeShards, &both, false);
+    let (changed, ()) = tokio::join!(changed, async { redis.write_all(said).await.unwrap() });
+    assert_eq!(describe(&changed.unwrap_err()), "LOADING dataset");
+    // Of one with another reason, the second refusal is the ping's.
+    let (subscriber, _messages, mut redis, _tasks) = connected();
+    let changed = subscriber.confirmed(SubscriptionChange::Subscribe, &both);
+    let said = b"-NOPERM first\r\n-NOPERM second\r\n";
+    let (changed, ()) = tokio::join!(changed, async { redis.write_all(said).await.unwrap() });
+    assert_eq!(describe(&changed.unwrap_err()), "NOPERM second");
+}
