@@ -132,9 +132,7 @@ impl World {
                 self.redis.fail_over(lost);
                 self.people.kept.lose(lost);
                 self.look_at_orders();
-                let marked = self.redis.marks.values().max().copied().unwrap_or(0);
-                let ahead = self.now + marked.saturating_sub(self.redis_clock());
-                self.audit.ahead = self.audit.ahead.max(ahead);
+                self.marks_lie_ahead();
                 self.audit_failed_over();
                 for node in 0..self.nodes.len() {
                     self.lose_link(node, false);
@@ -160,10 +158,18 @@ impl World {
             Deed::Clock { by } => {
                 self.skew += by;
                 self.audit.jumped = Some(self.now);
+                self.marks_lie_ahead();
                 self.hidden_trouble();
             }
             deed => self.rule(&deed),
         }
+    }
+
+    /// Redis' clock may be behind the marks by now.
+    fn marks_lie_ahead(&mut self) {
+        let marked = self.redis.marks.values().max().copied().unwrap_or(0);
+        let ahead = self.now + marked.saturating_sub(self.redis_clock());
+        self.audit.ahead = self.audit.ahead.max(ahead);
     }
 
     /// What operators order, and what becomes of who people are.
