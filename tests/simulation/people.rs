@@ -285,8 +285,7 @@ impl World {
         person.visit = person.papers.clone();
         person.bringing.clear();
         person.before.clear();
-        person.session = None;
-        (person.verdict, person.at_door) = (Arc::default(), true);
+        (person.session, person.verdict, person.at_door) = (None, Arc::default(), true);
         person.said = if is_socket { now + dawdles } else { now };
         let by_message = is_socket && by_message && proof == ProofBy::Token;
         let door = Door {
@@ -296,6 +295,10 @@ impl World {
             dawdles: Duration::from_millis(if is_socket { 0 } else { dawdles }),
             verdict: Arc::clone(&person.verdict),
         };
+        if !is_socket && dawdles > 0 {
+            // Who waits at the door is not back yet.
+            self.clients[client].cut_until = now + dawdles;
+        }
         Some((door, if is_socket { dawdles } else { 0 }))
     }
 
