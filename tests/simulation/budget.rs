@@ -97,7 +97,11 @@ impl World {
                     || since(audit.replaced.get(topic).map(|(at, _)| *at))
             }
             // Who names a position is served from the log, or told what became of it.
-            "gap" => whole_area || position.is_none() && (troubled || since(Some(audit.came_up))),
+            // So is who was answered without one, because Redis refused the topic.
+            "gap" => {
+                let lately = [Some(audit.came_up), audit.denied.get(topic).copied()];
+                whole_area || position.is_none() && (troubled || lately.into_iter().any(since))
+            }
             "invalid" => self.is_invalid(topic),
             "live" if self.is_told_by_cursor(client, topic) => false,
             "live" => self.has_live_cause(topic, &since),
