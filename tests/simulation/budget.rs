@@ -97,7 +97,7 @@ impl World {
                     || since(audit.replaced.get(topic).map(|(at, _)| *at))
             }
             // Who names a position is served from the log, or told what became of it.
-            // So is who was answered without one, because Redis refused the topic.
+            // Nobody can name one whom a node answered without it, because Redis refused the topic.
             "gap" => {
                 let lately = [Some(audit.came_up), audit.denied.get(topic).copied()];
                 whole_area || position.is_none() && (troubled || lately.into_iter().any(since))

@@ -381,11 +381,10 @@ async fn discover(access: &Access, tasks: &Tasks) -> Result<Slots, ConnectError>
 }
 
 async fn ask(access: &Access, server: &Server, tasks: &Tasks) -> Result<Slots, ConnectError> {
-    let config = access.config(server, &access.redis, false);
     let (who, ending) = (&access.redis, &Arc::default());
     let asked = async {
         let socket =
-            RedisSocket::connect(config, ConnectParams { access, server, who, ending, tasks }).await?;
+            RedisSocket::connect(ConnectParams { access, server, who, ending, tasks }, false).await?;
         socket.send("CLUSTER", vec!["SLOTS".into()], PATIENCE).await
     };
     let answer = asked.await.map_err(|error| connect_error(access, server, &error))?;

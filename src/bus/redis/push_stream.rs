@@ -129,12 +129,12 @@ impl PushStream {
             }
             let read = std::task::ready!(pin!(self.wire.read_buf(&mut self.bytes)).poll(cx));
             match read {
-                Ok(0) => self.ending.fail("the connection was closed"),
-                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                    self.ending.fail("the connection was closed");
+                Ok(count) if count > 0 => {}
+                // Over TLS an end without a farewell is an error.
+                Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => {
+                    self.ending.fail(describe(&error.into()));
                 }
-                Ok(_) => {}
-                Err(error) => self.ending.fail(describe(&error.into())),
+                Ok(_) | Err(_) => self.ending.fail("the connection was closed"),
             }
         }
     }

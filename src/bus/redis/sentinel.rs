@@ -57,9 +57,8 @@ async fn ask(access: &Access, sentinel: &Server, tasks: &Tasks) -> Result<Server
 /// some with those of Redis.
 async fn enter(access: &Access, sentinel: &Server, tasks: &Tasks) -> Result<RedisSocket, Error> {
     let open = async |who: &RedisCredentials| {
-        let config = access.config(sentinel, who, true);
         let params = ConnectParams { access, server: sentinel, who, ending: &Arc::default(), tasks };
-        RedisSocket::connect(config, params).await
+        RedisSocket::connect(params, true).await
     };
     if let Some(own) = &access.sentinel {
         return open(own).await;

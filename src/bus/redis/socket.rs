@@ -47,7 +47,7 @@ pub(super) fn custom(name: &'static str) -> CustomCommand {
 
 impl ServerSocket for RedisSocket {
     async fn open(params: ConnectParams<'_>) -> Result<(Self, Option<PushStream>), Error> {
-        let socket = Self::connect(params.access.config(params.server, params.who, false), params).await?;
+        let socket = Self::connect(params, false).await?;
         socket.say_hello().await?;
         Ok((socket, None))
     }
@@ -68,16 +68,16 @@ impl ServerSocket for RedisSocket {
 }
 
 impl RedisSocket {
-    /// Switches to RESP3, which pushes need. Fred would do so when it connects, but sends the password in HELLO unquoted, where a
+    /// Switches to RESP3, as all connections of a link do. Fred would do so when it connects, but sends the password in HELLO unquoted, where a
     /// space ends it.
     async fn say_hello(&self) -> Result<(), Error> {
         let hello = tokio::time::timeout(PATIENCE, self.client.hello(RespVersion::RESP3, None, None));
         hello.await.unwrap_or_else(|_| Err(Error::new(ErrorKind::Timeout, "no answer"))).map(drop)
     }
 
-    /// Connects to a server, or says why not.
-    pub(super) async fn connect(config: Config, params: ConnectParams<'_>) -> Result<Self, Error> {
-        let client = client(config)?;
+    /// Connects to a server, or says why not. `sentinel`: whether it is one.
+    pub(super) async fn connect(params: ConnectParams<'_>, sentinel: bool) -> Result<Self, Error> {
+        let client = client(params.access.config(params.server, params.who, sentinel))?;
         let (server, ending) = (params.server.clone(), Arc::clone(params.ending));
         let mut errors = client.error_rx();
         let mut router = client.connect();
