@@ -20,7 +20,6 @@ use std::{
 
 use axum::{
     Router,
-    body::Body,
     http::{Method, Version},
     response::{IntoResponse, Response},
 };
@@ -44,6 +43,7 @@ use super::{
     headers::settle_host,
     refusal::Refusal,
     tls_stream::TlsStream,
+    unread::Unread,
 };
 use crate::{
     config::KeepAlive,
@@ -277,11 +277,16 @@ impl HttpServer {
             }
             let settled = settle_host(&mut request);
             let mut router = router.clone();
+            let (request, unread) = Unread::keep(request);
             async move {
                 let answer = match settled {
-                    Ok(()) => router.call(request.map(Body::new)).await?,
+                    Ok(()) => router.call(request).await?,
                     Err(problem) => Refusal::from(problem).into_response(),
                 };
+                let refused = answer.status().is_client_error() || answer.status().is_server_error();
+                if let Some(unread) = unread.filter(|_| refused) {
+                    unread.throw_away().await;
+                }
                 if handover.is_some_and(|handover| handover.take(&answer)) {
                     // `drive` sees it, and drops this with the connection.
                     std::future::pending::<()>().await;

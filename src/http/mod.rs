@@ -25,6 +25,7 @@ pub mod status;
 mod stream_query;
 mod tls;
 mod tls_stream;
+mod unread;
 mod upgrade;
 
 pub use connections::Connections;

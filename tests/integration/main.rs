@@ -42,6 +42,7 @@ mod limits;
 mod node_secret;
 mod private_keys;
 mod readme;
+mod refused_bodies;
 mod relay;
 mod relay_parts;
 mod revocation;
