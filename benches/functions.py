@@ -63,24 +63,29 @@ class Client:
         self.send(*words)
         return self.answer()
 
-    def cost(self, asked, by=None, batch=50):
-        """Microseconds that Redis takes for one of these calls, by its own count; `by`: who calls, if that is somebody else.
+    def cost(self, asked, batch=50):
+        """Microseconds that Redis takes for one of these calls, by its own count."""
+        return self.costs({"": (asked, self)}, batch)[""]
+
+    def costs(self, ways, batch=50):
+        """The same for several ways, each a list of calls and who makes them; small batches take turns.
 
         It is the median of batches, because Redis counts the time on the clock: where the machine does something else meanwhile, that
-        is in it.
+        is in it, and in the batches of other ways as well.
         """
-        by, found = by or self, []
-        for begin in range(0, len(asked), batch):
-            some = asked[begin : begin + batch]
-            self.ask("CONFIG", "RESETSTAT")
-            for words in some:
-                by.send(*words)
-            for _ in some:
-                by.answer()
-            stats = self.ask("INFO", "commandstats").decode()
-            line = next(line for line in stats.splitlines() if line.startswith("cmdstat_fcall:"))
-            found.append(int(line.split("usec=")[1].split(",")[0]) / len(some))
-        return statistics.median(found)
+        found = {way: [] for way in ways}
+        for begin in range(0, max(len(asked) for asked, _ in ways.values()), batch):
+            for way, (asked, by) in ways.items():
+                some = asked[begin : begin + batch]
+                self.ask("CONFIG", "RESETSTAT")
+                for words in some:
+                    by.send(*words)
+                for _ in some:
+                    by.answer()
+                stats = self.ask("INFO", "commandstats").decode()
+                line = next(line for line in stats.splitlines() if line.startswith("cmdstat_fcall:"))
+                found[way].append(int(line.split("usec=")[1].split(",")[0]) / len(some))
+        return {way: statistics.median(costs) for way, costs in found.items()}
 
 
 def event(number, more=""):
@@ -154,12 +159,8 @@ def publish(client, user, rounds=25, each=1000):
         least = [("FCALL", "least", 2, "least", "ids", text, json.loads(text)["id"]) for text in events]
         later = [event((rounds + 1 + number) * each + one) for one in range(each)]
         printed = [("FCALL", f"{PREFIX}_publish", 1, topic, text) for text in later]
-        costs = {
-            "least": client.cost(least),
-            "ours": client.cost(ours),
-            "again": client.cost(ours),
-            "printed": client.cost(printed, user),
-        }
+        costs = client.costs({"least": (least, client), "ours": (ours, client), "printed": (printed, user)})
+        costs["again"] = client.cost(ours)
         # The first round warms up.
         for way, cost in costs.items() if number else ():
             ways[way].append(cost)
