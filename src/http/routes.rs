@@ -86,7 +86,7 @@ async fn answer_to_its_names(
         .into_response()
 }
 
-/// Asks who it is before the body is read, so that strangers cannot make the node read megabytes.
+/// Asks who it is before the body is read, so that strangers cannot make the node keep megabytes.
 async fn ask_first(State(internal): State<Arc<InternalState>>, request: Request, next: Next) -> Response {
     match internal.permission(request.headers()).await {
         Ok(_) => next.run(request).await,

@@ -17,11 +17,13 @@ use hyper::{
     body::{Frame, Incoming, SizeHint},
     header::EXPECT,
 };
+use tokio::time::timeout;
 
 /// What is read away at most, in bytes: twice the largest body that the internal listener takes. Whoever sends more is reset.
 const MOST: usize = 16 << 20;
-/// How long it may take. Whoever is slower is reset.
-const LONGEST: Duration = Duration::from_secs(5);
+/// How long it may take, in all and until the next bytes come. Whoever is slower is reset.
+const LONGEST: Duration = Duration::from_secs(10);
+const PAUSE: Duration = Duration::from_secs(2);
 
 /// A body that can still be read when its reader has given up.
 #[derive(Debug, Clone)]
@@ -30,7 +32,7 @@ pub(super) struct Unread(Arc<Mutex<Rest>>);
 #[derive(Debug)]
 struct Rest {
     body: Incoming,
-    /// The client sends nothing before it is asked to.
+    /// The client sends nothing before it is asked to (RFC 9110, 10.1.1).
     waits: bool,
 }
 
@@ -41,7 +43,9 @@ impl Unread {
         if request.body().is_end_stream() || request.version() > Version::HTTP_11 {
             return (request.map(Body::new), None);
         }
-        let waits = request.headers().contains_key(EXPECT);
+        let expects = request.headers().get(EXPECT);
+        let waits = request.version() == Version::HTTP_11
+            && expects.is_some_and(|what| what.as_bytes().eq_ignore_ascii_case(b"100-continue"));
         let (head, body) = request.into_parts();
         let unread = Self(Arc::new(Mutex::new(Rest { body, waits })));
         (Request::from_parts(head, Body::new(unread.clone())), Some(unread))
@@ -54,7 +58,7 @@ impl Unread {
         }
         let all = async {
             let mut left = MOST;
-            while let Some(Ok(frame)) = self.frame().await {
+            while let Ok(Some(Ok(frame))) = timeout(PAUSE, self.frame()).await {
                 match left.checked_sub(frame.data_ref().map_or(0, Bytes::len)) {
                     Some(fewer) => left = fewer,
                     None => return,
@@ -62,7 +66,7 @@ impl Unread {
             }
         };
         // What has not come by then is not waited for.
-        let _ = tokio::time::timeout(LONGEST, all).await;
+        let _ = timeout(LONGEST, all).await;
     }
 
     fn rest(&self) -> MutexGuard<'_, Rest> {
