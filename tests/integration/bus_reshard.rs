@@ -8,7 +8,7 @@ use std::sync::{
 use carillon::bus::BusError;
 
 use crate::support::{
-    bus::{TestBus, numbered, topic},
+    bus::{TestBus, numbered, subject, topic},
     cluster::RedisCluster,
     load::{Cms, in_step, named},
     node::{Node, until},
@@ -59,6 +59,33 @@ async fn an_event_that_is_repeated_while_its_slot_moves_is_recorded_once() {
         assert_eq!(bus.bus.publish(topic(at), named("A")).await.unwrap(), first);
         assert_eq!(bus.bus.publish(topic(at), named("B")).await.unwrap().seq, 3);
     }
+    bus.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_that_is_left_while_its_slot_moves_takes_no_link_down() {
+    let cluster = cluster().await;
+    let mut bus = TestBus::over(&cluster.url()).await;
+    let log = "carillon:comments:1";
+    bus.bus.publish(topic("comments:1"), numbered(1)).await.unwrap();
+    bus.follow(&["comments:1"]).await;
+    let slot = slot(&cluster, log);
+    let (from, to) = (cluster.owner(slot), (cluster.owner(slot) + 1) % 3);
+    let followers = |at: usize| {
+        let answer = cluster.servers[at].command(&["PUBSUB", "SHARDNUMSUB", log]);
+        answer.trim().lines().last().unwrap().to_owned()
+    };
+    cluster.open_slot(slot, from, to);
+    cluster.migrate(&[log], from, to);
+    // The answer ASK tells where the slot goes, and the next look follows it there.
+    until("the topic to be followed at both", || async {
+        let _ = bus.bus.publish(topic("comments:1"), numbered(2)).await;
+        followers(from) == "1" && followers(to) == "1"
+    })
+    .await;
+    bus.bus.unsubscribe(vec![subject("comments:1")]).await;
+    assert_eq!((followers(from), followers(to)), ("0".into(), "0".into()));
+    bus.stays_up().await;
     bus.end().await;
 }
 

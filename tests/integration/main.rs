@@ -9,6 +9,7 @@ mod budgets;
 mod bus;
 mod bus_access;
 mod bus_corpus;
+mod bus_disk;
 mod bus_doctor;
 mod bus_faults;
 mod bus_generations;

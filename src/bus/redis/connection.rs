@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     ending::Ending,
-    fault::{ConnectError, describe},
+    fault::{ConnectError, describe, is_trouble},
     layout::Layout,
     lineage,
     messages::PushReceiver,
@@ -120,7 +120,10 @@ impl<S: ServerSocket> Connection<S> {
         let params = ConnectParams { access, server, who: &access.redis, ending, tasks };
         // In a box: futures that hold it whole are too deep for the compiler.
         let opened: BoxFuture<'_, _> = Box::pin(S::open(params));
-        let (socket, stream) = opened.await.map_err(|error| connect_error(access, server, &error))?;
+        // Who gives the connection up does not wait for a server that does not answer.
+        let opened = ending.token().run_until_cancelled(opened).await;
+        let opened = opened.unwrap_or_else(|| Err(Error::new(ErrorKind::IO, ending.reason())));
+        let (socket, stream) = opened.map_err(|error| connect_error(access, server, &error))?;
         let socket = Arc::new(socket);
         let mut sockets = self.sockets.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(other) = sockets.get(server) {
@@ -236,7 +239,9 @@ impl Connection {
     pub(super) async fn touch(&self) -> Result<(), Error> {
         let sockets = self.sockets();
         let pings = sockets.iter().map(|socket| socket.send("PING", Vec::new(), PATIENCE));
-        try_join_all(pings).await.map(drop)
+        // A Redis that cannot save refuses pings (`MISCONF`), and serves reads all the same.
+        let trouble = join_all(pings).await.into_iter().filter_map(Result::err).find(is_trouble);
+        trouble.map_or(Ok(()), Err)
     }
 
     /// Sends a command to the master that has its key, wherever that is by now.

@@ -25,6 +25,10 @@ use super::{
 /// Bytes that are read at once where so many have come.
 const READ: usize = 32 << 10;
 
+/// Bytes of a message that has not come whole. One that is longer was published past the functions: rather than to take in all that
+/// Redis lets pass (512 MB), a node gives the link up.
+const LONGEST: usize = 64 << 20;
+
 /// What waits for an answer.
 #[derive(Debug)]
 pub(super) enum Expected {
@@ -62,26 +66,36 @@ impl Pending {
     /// Gives an answer to who waits for it. Whoever has gone does not matter.
     fn answer(&self, answer: Result<Value, Error>, ending: &Ending) {
         let mut pending = self.lock();
+        if ending.token().is_cancelled() {
+            // Nobody can tell any more what this belongs to.
+            return pending.clear();
+        }
         match (pending.pop_front(), answer) {
             (Some(Expected::Answer(done)), answer) => drop(done.send(answer)),
             (Some(Expected::Confirmation { nonce, commands, mut refusals, count, done }), answer) => {
-                match answer {
+                let over = match answer {
                     Ok(text) => match reply::text(text) {
-                        text if text == nonce => {
-                            drop(done.send(refusals.into_iter().next().map_or(Ok(count), Err)));
-                            return;
-                        }
+                        text if text == nonce => true,
                         // Of ASKING.
-                        text if text == "OK" => {}
+                        text if text == "OK" => false,
                         _ => return ending.fail("the answers on the link are out of step"),
                     },
+                    // To the ping: a Redis that cannot save refuses it, and none of the commands before it (`processCommand`).
+                    Err(error) if error.details().starts_with("MISCONF") => true,
                     // It refuses the ping as well, or that alone, and nobody can tell what became of the change.
                     Err(error) if refusals.len() >= commands || refuses_all(&error) => {
                         return ending.fail(describe(&error));
                     }
-                    Err(error) => refusals.push(error),
+                    Err(error) => {
+                        refusals.push(error);
+                        false
+                    }
+                };
+                if over {
+                    drop(done.send(refusals.into_iter().next().map_or(Ok(count), Err)));
+                } else {
+                    pending.push_front(Expected::Confirmation { nonce, commands, refusals, count, done });
                 }
-                pending.push_front(Expected::Confirmation { nonce, commands, refusals, count, done });
             }
             // Redis says why it hangs up (`max number of clients reached`), to nobody's question.
             (None, Err(error)) => ending.fail(describe(&error)),
@@ -122,6 +136,10 @@ impl PushStream {
                 return Poll::Ready(Some(message));
             }
             if self.ending.token().is_cancelled() {
+                return Poll::Ready(None);
+            }
+            if self.bytes.len() > LONGEST {
+                self.ending.fail("a message of more than 64 MiB was published");
                 return Poll::Ready(None);
             }
             if self.bytes.capacity() - self.bytes.len() < READ / 4 {

@@ -92,6 +92,24 @@ async fn a_refusal_is_that_of_its_command_and_of_no_other() {
 }
 
 #[tokio::test]
+async fn a_redis_that_cannot_save_refuses_pings_and_confirms_all_the_same() {
+    let (subscriber, _messages, mut redis, _tasks) = connected();
+    let both = names(&["a", "b"]);
+    let refused = subscriber.confirmed(SubscriptionChange::Subscribe, &both);
+    let each = subscriber.confirmed_each(SubscriptionChange::Subscribe, &both, false);
+    let answers = async {
+        assert_eq!(asked(&mut redis, 6).await.len(), 6);
+        let no_ping = "-MISCONF Redis is configured to save RDB snapshots, but it's currently unable to persist to disk.\r\n";
+        let said = format!("-NOPERM no\r\n{no_ping}{no_ping}-NOPERM b\r\n{no_ping}");
+        redis.write_all(said.as_bytes()).await.unwrap();
+    };
+    let (refused, each, ()) = tokio::join!(refused, each, answers);
+    assert_eq!(describe(&refused.unwrap_err()), "NOPERM no");
+    let each = each.unwrap().into_iter().map(|said| said.map_err(|error| describe(&error)));
+    assert_eq!(each.collect::<Vec<_>>(), [Ok(None), Err("NOPERM b".into())]);
+}
+
+#[tokio::test]
 async fn whoever_waits_when_the_connection_ends_is_told() {
     let (subscriber, _messages, mut redis, _tasks) = connected();
     let waiting = subscriber.send("PING", Vec::new(), PATIENCE);

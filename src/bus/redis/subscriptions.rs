@@ -187,12 +187,16 @@ impl Subscriptions {
     }
 
     async fn end(&self, socket: &Subscriber, work: Work) -> Result<(), Error> {
-        let change = match (self.sharded, work.channels[0].is_pattern()) {
-            (true, _) => SubscriptionChange::UnsubscribeShards,
-            (false, true) => SubscriptionChange::UnsubscribePatterns,
-            (false, false) => SubscriptionChange::Unsubscribe,
+        let names = self.names(&work.channels);
+        let ended = if self.sharded {
+            // Where the slot is on its way to, only a command behind ASKING is heard; elsewhere that does no harm.
+            socket.confirmed_each(SubscriptionChange::UnsubscribeShards, &names, true).await.map(drop)
+        } else if work.channels[0].is_pattern() {
+            socket.confirmed(SubscriptionChange::UnsubscribePatterns, &names).await
+        } else {
+            socket.confirmed(SubscriptionChange::Unsubscribe, &names).await
         };
-        match socket.confirmed(change, &self.names(&work.channels)).await {
+        match ended {
             Err(error) if is_trouble(&error) => return Err(error),
             // A refusal says that the slot is elsewhere: then it has ended by itself.
             _ => {}

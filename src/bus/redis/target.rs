@@ -142,11 +142,15 @@ impl Access {
         if let Some(name) = &self.tls_server_name {
             server.tls_server_name = Some(name.as_str().into());
         }
+        let password = who.password();
+        // Without a password, fred greets a server in RESP2 by a ping, which one that cannot save refuses. With one it must not say
+        // HELLO itself (`RedisSocket`).
+        let greets = password.is_none() && !sentinel;
         Config {
             username: who.username.clone(),
-            password: who.password(),
+            password,
             tls: self.tls.clone(),
-            version: RespVersion::RESP2,
+            version: if greets { RespVersion::RESP3 } else { RespVersion::RESP2 },
             server: ServerConfig::Centralized { server },
             database: self.database.filter(|_| !sentinel),
             ..Config::default()

@@ -132,6 +132,21 @@ impl TestBus {
         .await
     }
 
+    /// The link is kept for two rounds of probes and more.
+    pub(crate) async fn stays_up(&mut self) {
+        let mut proofs = 0;
+        self.until(|event| match event {
+            BusEvent::Link(LinkChange::Down { reason, .. }) => panic!("given up: {reason}"),
+            BusEvent::Proof { .. } => {
+                proofs += 1;
+                (proofs == 3).then_some(())
+            }
+            _ => None,
+        })
+        .await;
+        assert!(self.bus.health().live);
+    }
+
     /// Follows subjects; all must be confirmed.
     pub(crate) async fn follow(&self, subjects: &[&str]) {
         for result in self.bus.subscribe(subjects.iter().map(|s| subject(s)).collect()).await {

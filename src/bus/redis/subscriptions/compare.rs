@@ -43,7 +43,11 @@ impl Subscriptions {
         for socket in connection.sockets() {
             let counted = match self.counted(&socket).await {
                 Err(error) if !is_trouble(&error) => {
-                    unknown = Some(describe(&error));
+                    let text = describe(&error);
+                    // Other refusals pass (`BUSY`): then the next look tells.
+                    if text.starts_with("NOPERM") || text.contains("unknown") {
+                        unknown = Some(text);
+                    }
                     continue;
                 }
                 counted => counted?,
@@ -101,7 +105,8 @@ impl Subscriptions {
         let batches = channels.chunks(MENDED).chain(patterns.chunks(MENDED));
         for batch in batches {
             if self.sharded {
-                let place = SubscriptionServer { server: socket.server().clone(), asking: false };
+                // Its slots may be on their way here.
+                let place = SubscriptionServer { server: socket.server().clone(), asking: true };
                 let work = Work { place, subscribe: true, channels: batch.to_vec() };
                 let mut known = before.map(|(channels, _)| channels);
                 for (channel, count) in self.begin_shards(connection, socket, work).await?.counts {
