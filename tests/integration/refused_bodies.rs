@@ -55,7 +55,7 @@ async fn a_body_without_end_is_not_read_for_ever() {
     let node = Node::start(&[]).await;
     let mut socket = TcpStream::connect(node.internal).await.unwrap();
     let head = b"POST /publish HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n";
-    let chunk = [b"10000\r\n".as_slice(), &[b' '; 0x10000], b"\r\n"].concat();
+    let chunk = [b"10000\r\n".as_slice(), &vec![b' '; 0x10000], b"\r\n"].concat();
     within("the end of the connection", async {
         socket.write_all(head).await.unwrap();
         while socket.write_all(&chunk).await.is_ok() {}
