@@ -146,7 +146,7 @@ async fn a_command_that_was_renamed_is_named() {
         ("FUNCTION", "library", "has no command FUNCTION"),
         ("FCALL", "library", "has no command FCALL"),
         ("INFO", "server", "has no command INFO"),
-        ("PING", "connection", "has no command PING"),
+        ("PING", "rights", "has no command PING"),
         ("HELLO", "connection", "hides HELLO"),
         ("SUBSCRIBE", "round trip", "has no command SUBSCRIBE"),
         ("TIME", "rights", "has no command TIME"),
