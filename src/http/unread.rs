@@ -23,7 +23,7 @@ use tokio::time::timeout;
 const MOST: usize = 16 << 20;
 /// How long it may take, in all and until the next bytes come. Whoever is slower is reset.
 const LONGEST: Duration = Duration::from_secs(10);
-const PAUSE: Duration = Duration::from_secs(2);
+const PAUSE: Duration = Duration::from_secs(5);
 
 /// A body that can still be read when its reader has given up.
 #[derive(Debug, Clone)]

@@ -214,6 +214,12 @@ impl Hub {
         self.rooms.get(room as usize).map(|room| &room.subject)
     }
 
+    /// The rooms of an area, and its own.
+    pub fn rooms_of(&self, area: &str) -> Vec<RoomId> {
+        let of_area = self.rooms.iter().filter(|(_, room)| room.subject.area() == area);
+        of_area.map(|(id, _)| id as RoomId).collect()
+    }
+
     /// Takes an empty room down.
     pub fn close(&mut self, room: RoomId) {
         if self.is_empty(room)

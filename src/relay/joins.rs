@@ -177,7 +177,8 @@ impl Joins {
         let caught_up = replays.is_empty() && live_events.is_empty() && !pending;
         let back = proof_of_return(&join, member, around);
         let at = if caught_up { around.link.at() } else { back };
-        let live = around.link.is_live() && later.is_empty();
+        let lacks_live = status::lacks_live(member, around.hub, around.marks);
+        let live = around.link.is_live() && later.is_empty() && !lacks_live;
         if join.answer(at, Positions(positions), live, around.sources) {
             welcomed(member, live, around.hub);
         }
@@ -199,8 +200,8 @@ impl Joins {
         let held = around.hub.member(member).and_then(|member| member.at);
         join.replay(replays.into_iter().map(|replay| replay.held_back(held)), around.metrics);
         if around.link.is_live() {
-            let complete = status::is_complete(member, around.hub, around.feeds);
-            if complete || !later.is_empty() {
+            let complete = status::is_complete(member, around.hub, around.feeds, around.marks);
+            if complete || lacks_live || !later.is_empty() {
                 status::tell(member, complete, around.hub, around.link, around.sources);
             }
         }

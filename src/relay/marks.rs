@@ -113,13 +113,15 @@ struct Area {
     writing: Option<Writing>,
     /// Events were dropped, because the mark could not be written or too many waited for it.
     lost: bool,
+    /// Redis refuses the mark, so that none of its live events is delivered.
+    refused: bool,
     /// How far ahead the next mark is written.
     ahead: Duration,
 }
 
 impl Default for Area {
     fn default() -> Self {
-        Self { until: None, held: VecDeque::new(), writing: None, lost: false, ahead: AHEAD }
+        Self { until: None, held: VecDeque::new(), writing: None, lost: false, refused: false, ahead: AHEAD }
     }
 }
 
@@ -130,6 +132,8 @@ pub(super) struct Freed {
     pub(super) events: VecDeque<(Topic, Event)>,
     /// Others were dropped: who follows the area must refetch.
     pub(super) lost: bool,
+    /// None is delivered from now on: who follows the area must be told.
+    pub(super) withheld: bool,
 }
 
 /// Areas with live events, and what is known of their marks.
@@ -239,17 +243,20 @@ impl LiveMarks {
                     area.write(name, now, questions);
                     return Freed::default();
                 }
-                area.ahead = AHEAD;
-                Freed { events: std::mem::take(&mut area.held), lost: std::mem::take(&mut area.lost) }
+                (area.ahead, area.refused) = (AHEAD, false);
+                let (events, lost) = (std::mem::take(&mut area.held), std::mem::take(&mut area.lost));
+                Freed { events, lost, withheld: false }
             }
             Err(error) => {
                 // Without a mark nothing is delivered: sessions that are away could not be told. The next tick tries again.
-                if !std::mem::replace(&mut area.lost, true) {
+                let withheld = !std::mem::replace(&mut area.refused, true);
+                if withheld {
                     tracing::warn!(area = name, %error, "live events are withheld: their mark cannot be written");
                 }
+                area.lost = true;
                 area.held.clear();
                 self.recent.forget();
-                Freed::default()
+                Freed { withheld, ..Freed::default() }
             }
         }
     }
@@ -328,6 +335,11 @@ impl LiveMarks {
     /// Whether live events are held back somewhere, or may have been delivered after their mark ended: then `at` must not move.
     pub(super) fn withhold(&self) -> bool {
         self.renewal != Renewal::None || self.areas.values().any(|area| area.lost || !area.held.is_empty())
+    }
+
+    /// Whether live events of this area are not delivered, because Redis refuses its mark.
+    pub(super) fn is_refused(&self, area: &str) -> bool {
+        self.areas.get(area).is_some_and(|area| area.refused)
     }
 
     /// The link is lost: no mark is known to hold any more.

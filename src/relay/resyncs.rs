@@ -60,10 +60,8 @@ impl PendingResyncs {
     }
 
     /// Owes a `resync` to all who follow something in an area.
-    pub(super) fn owe_area(&mut self, hub: &mut Hub, feeds: &Feeds, area: &str, reason: Reason) {
-        let mut rooms: Vec<RoomId> = feeds.rooms().collect();
-        rooms.retain(|room| hub.subject(*room).is_some_and(|subject| subject.area() == area));
-        for room in rooms {
+    pub(super) fn owe_area(&mut self, hub: &mut Hub, area: &str, reason: Reason) {
+        for room in hub.rooms_of(area) {
             self.owe_all(hub, room, reason);
         }
     }

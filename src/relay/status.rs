@@ -1,19 +1,28 @@
 //! What sessions are told of the node's sight of Redis: `live:true` only where everything they follow is in step; and which
 //! sources are late.
 
-use super::{feeds::Feeds, link::Link, sources::LateSources};
+use super::{feeds::Feeds, link::Link, marks::LiveMarks, sources::LateSources};
 use crate::{
-    hub::{Hub, MemberId, Standing},
+    hub::{Hub, MemberId, RoomId, Standing},
     mutant,
-    protocol::{NodeMessage, time},
+    protocol::{NodeMessage, Subject, time},
 };
 
-/// Whether a member lacks nothing: all that it follows is in step, and it is owed nothing.
-pub(super) fn is_complete(member: MemberId, hub: &Hub, feeds: &Feeds) -> bool {
+/// Whether a member lacks nothing: all that it follows is in step, no live events of it are withheld, and it is owed nothing.
+pub(super) fn is_complete(member: MemberId, hub: &Hub, feeds: &Feeds, marks: &LiveMarks) -> bool {
     hub.standings(member).into_iter().all(|(room, standing)| {
         let owed = matches!(standing, Standing::Owed(_)) && !mutant::is("live-owed");
-        standing != Standing::Waiting && !owed && feeds.is_live(room)
+        standing != Standing::Waiting && !owed && feeds.is_live(room) && !is_withheld(room, hub, marks)
     })
+}
+
+/// Whether live events of something that a member follows are withheld.
+pub(super) fn lacks_live(member: MemberId, hub: &Hub, marks: &LiveMarks) -> bool {
+    hub.standings(member).into_iter().any(|(room, _)| is_withheld(room, hub, marks))
+}
+
+fn is_withheld(room: RoomId, hub: &Hub, marks: &LiveMarks) -> bool {
+    hub.subject(room).map(Subject::area).is_some_and(|area| marks.is_refused(area))
 }
 
 /// Tells a member `live`, unless that is what it was told last.
@@ -37,11 +46,26 @@ pub(super) fn tell_all_away(hub: &mut Hub, link: &Link, sources: &LateSources) {
 }
 
 /// Tells `live:true` to all who lack nothing and were not told so. The others are told when they lack nothing.
-pub(super) fn tell_complete(hub: &mut Hub, feeds: &Feeds, link: &Link, sources: &LateSources) {
+pub(super) fn tell_complete(
+    hub: &mut Hub,
+    feeds: &Feeds,
+    marks: &LiveMarks,
+    link: &Link,
+    sources: &LateSources,
+) {
     let untold = hub.members().filter(|(_, member)| member.welcomed && !member.live);
     for member in untold.map(|(id, _)| id).collect::<Vec<_>>() {
-        if is_complete(member, hub, feeds) {
+        if is_complete(member, hub, feeds, marks) {
             tell(member, true, hub, link, sources);
+        }
+    }
+}
+
+/// Tells those who follow something in an area that its live events are withheld.
+pub(super) fn tell_withheld(area: &str, hub: &mut Hub, link: &Link, sources: &LateSources) {
+    for room in hub.rooms_of(area) {
+        for member in hub.followers(room) {
+            tell(member, false, hub, link, sources);
         }
     }
 }

@@ -289,7 +289,7 @@ impl Switch {
         self.advance();
         self.resyncs.pay_all(&mut self.hub, &self.feeds, &self.link, &self.turn.metrics);
         tracing::info!(topics = self.feeds.len(), "Redis is in sight and all topics are in step");
-        status::tell_complete(&mut self.hub, &self.feeds, &self.link, &self.sources);
+        status::tell_complete(&mut self.hub, &self.feeds, &self.marks, &self.link, &self.sources);
         let ids = self.joins.all();
         self.attempt(ids);
     }
@@ -330,7 +330,7 @@ impl Switch {
         self.wake_all(unread);
         self.with_joins(|joins, around| joins.give_up(now, around));
         if self.link.is_live() {
-            status::tell_complete(&mut self.hub, &self.feeds, &self.link, &self.sources);
+            status::tell_complete(&mut self.hub, &self.feeds, &self.marks, &self.link, &self.sources);
         }
         self.turn.metrics.topics.set(self.feeds.len() as i64);
     }

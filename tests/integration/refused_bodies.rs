@@ -18,10 +18,11 @@ async fn who_sends_all_of_it_first_reads_why_it_is_refused() {
     let editor = format!("Bearer {}", token("anna", &["*"]));
     let json = ("Content-Type", "application/json");
     let publisher = ("Authorization", "Bearer the publish token of the tests");
-    let cases: [(_, &str, &str, &[_], u16); 11] = [
+    let cases: [(_, &str, &str, &[_], u16); 12] = [
         (node.internal, "POST", "/publish", &[publisher], 413),
         (node.internal, "POST", "/disconnect", &[publisher], 413),
         (node.internal, "POST", "/publish", &[], 401),
+        (node.internal, "POST", "/publish", &[("Expect", "something-else")], 401),
         (node.internal, "POST", "/refresh", &[("Authorization", "Bearer nonsense")], 401),
         (node.internal, "POST", "/publish?live=1&live=1", &[publisher], 400),
         (node.internal, "PUT", "/publish", &[publisher], 405),

@@ -111,14 +111,13 @@ impl CommandClient {
         }
         let StoredRevocations { change, orders, over, unsigned } =
             self.read_revocations(known.window()).await?;
-        for piece in over.chunks(FIELDS) {
-            let mut args = vec![key.as_str().into()];
-            args.extend(piece.iter().map(|name| name.as_str().into()));
-            self.connection().command("HDEL", &key, args, PATIENCE).await?;
-        }
         let Comparison { unknown, mut lost } = known.compare(&orders);
         lost.extend(unsigned);
-        let written = if lost.is_empty() { Ok(()) } else { self.keep(&lost).await };
+        let written = async {
+            self.remove(&over).await?;
+            if lost.is_empty() { Ok(()) } else { self.keep(&lost).await }
+        };
+        let written = written.await;
         match written {
             // What was written makes for another look, which finds nothing more to write.
             Ok(()) => self.revocations_read.store(change, Relaxed),
@@ -127,6 +126,17 @@ impl CommandClient {
             Err(fault) => return Err(fault),
         }
         Ok(unknown)
+    }
+
+    /// Removes what is over.
+    async fn remove(&self, names: &[String]) -> Result<(), Fault> {
+        let key = self.keys().revocations();
+        for piece in names.chunks(FIELDS) {
+            let mut args = vec![key.as_str().into()];
+            args.extend(piece.iter().map(|name| name.as_str().into()));
+            self.connection().command("HDEL", &key, args, PATIENCE).await?;
+        }
+        Ok(())
     }
 
     async fn read_revocations(&self, window: Duration) -> Result<StoredRevocations, Fault> {

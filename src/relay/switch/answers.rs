@@ -157,9 +157,12 @@ impl Switch {
         for (topic, event) in freed.events {
             self.pass_live(&topic, &event, false);
         }
+        if freed.withheld && self.link.is_live() {
+            status::tell_withheld(area, &mut self.hub, &self.link, &self.sources);
+        }
         if freed.lost {
             self.hub.flush();
-            self.resyncs.owe_area(&mut self.hub, &self.feeds, area, Reason::Live);
+            self.resyncs.owe_area(&mut self.hub, area, Reason::Live);
         }
     }
 

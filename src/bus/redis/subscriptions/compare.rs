@@ -44,8 +44,8 @@ impl Subscriptions {
             let counted = match self.counted(&socket).await {
                 Err(error) if !is_trouble(&error) => {
                     let text = describe(&error);
-                    // Other refusals pass (`BUSY`): then the next look tells.
-                    if text.starts_with("NOPERM") || text.contains("unknown") {
+                    // These pass, and the next look tells.
+                    if !["BUSY", "LOADING", "MASTERDOWN"].iter().any(|code| text.starts_with(code)) {
                         unknown = Some(text);
                     }
                     continue;
@@ -105,8 +105,10 @@ impl Subscriptions {
         let batches = channels.chunks(MENDED).chain(patterns.chunks(MENDED));
         for batch in batches {
             if self.sharded {
-                // Its slots may be on their way here.
-                let place = SubscriptionServer { server: socket.server().clone(), asking: true };
+                // Slots that are on their way here are served to those only who ask for that.
+                let owner = |channel| connection.layout().owner(&self.name(channel));
+                let asking = batch.iter().any(|channel| owner(channel).as_ref() != Some(socket.server()));
+                let place = SubscriptionServer { server: socket.server().clone(), asking };
                 let work = Work { place, subscribe: true, channels: batch.to_vec() };
                 let mut known = before.map(|(channels, _)| channels);
                 for (channel, count) in self.begin_shards(connection, socket, work).await?.counts {
