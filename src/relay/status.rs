@@ -61,9 +61,14 @@ pub(super) fn tell_complete(
     }
 }
 
-/// Tells those who follow something in an area that its live events are withheld.
-pub(super) fn tell_withheld(area: &str, hub: &mut Hub, link: &Link, sources: &LateSources) {
-    for room in hub.rooms_of(area) {
+/// Tells those who follow one of these that they lack something that cannot be had for now.
+pub(super) fn tell_followers_away(
+    rooms: impl IntoIterator<Item = RoomId>,
+    hub: &mut Hub,
+    link: &Link,
+    sources: &LateSources,
+) {
+    for room in rooms {
         for member in hub.followers(room) {
             tell(member, false, hub, link, sources);
         }

@@ -108,3 +108,21 @@ fn five_thousand_topics_join_in_one_go() {
     assert_eq!(welcome.len(), 1);
     assert_eq!(welcome[0].split(' ').count(), 2 + 5_001);
 }
+
+#[test]
+fn who_lacks_an_event_whose_log_redis_does_not_give_is_not_live() {
+    let mut rig = Rig::live();
+    let (anna, bo) = (rig.join(&["comments:1"]), rig.join(&["comments:2"]));
+    rig.publish("comments:1", true);
+    rig.redis.refused.push("comments:1");
+    rig.publish("comments:1", false);
+    rig.serve();
+    assert_eq!(told(&anna), ["status false"], "the second shows that the first is missing");
+    rig.redis.refused.clear();
+    for _ in 0..3 {
+        rig.tick();
+        rig.serve();
+    }
+    assert_eq!(told(&anna), ["comments:1 1", "comments:1 2", "status true"]);
+    assert_eq!(told(&bo), Told::new());
+}

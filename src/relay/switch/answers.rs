@@ -108,6 +108,7 @@ impl Switch {
                     self.joins.read_failed(room);
                     if !self.feeds.is_live(room) {
                         self.link.look_again([room].into_iter(), self.turn.now.instant);
+                        self.tell_away(vec![room]);
                     }
                 }
                 return;
@@ -157,12 +158,19 @@ impl Switch {
         for (topic, event) in freed.events {
             self.pass_live(&topic, &event, false);
         }
-        if freed.withheld && self.link.is_live() {
-            status::tell_withheld(area, &mut self.hub, &self.link, &self.sources);
+        if freed.withheld {
+            self.tell_away(self.hub.rooms_of(area));
         }
         if freed.lost {
             self.hub.flush();
             self.resyncs.owe_area(&mut self.hub, area, Reason::Live);
+        }
+    }
+
+    /// Tells those who follow one of these that they are not live: they may lack something that Redis does not give now.
+    fn tell_away(&mut self, rooms: Vec<RoomId>) {
+        if self.link.is_live() {
+            status::tell_followers_away(rooms, &mut self.hub, &self.link, &self.sources);
         }
     }
 
@@ -180,7 +188,8 @@ impl Switch {
                 let error = marks.err().or(head_error).map(|error| error.to_string()).unwrap_or_default();
                 tracing::warn!(error, "the heads of the followed topics cannot be read; trying again");
                 let behind: Vec<RoomId> = self.feeds.behind().collect();
-                return self.link.look_at_all_again(behind.into_iter(), now);
+                self.link.look_at_all_again(behind.iter().copied(), now);
+                return self.tell_away(behind);
             }
         };
         if looked.whole {
@@ -210,7 +219,8 @@ impl Switch {
         if again.is_empty() {
             self.link.looked_well();
         } else {
-            self.link.look_again(again.into_iter(), now);
+            self.link.look_again(again.iter().copied(), now);
+            self.tell_away(again);
         }
         if looked.whole {
             self.link.settle();
