@@ -238,7 +238,7 @@ pub struct Welcome {
     pub positions: Positions,
     /// What is not followed.
     pub refused: Vec<Refused>,
-    /// Whether the node sees Redis.
+    /// Whether the node sees Redis, and Redis gives it all that this session follows.
     pub live: bool,
     /// Sources whose changes may be late; absent where publishers vouch for none.
     #[serde(skip_serializing_if = "Option::is_none")]

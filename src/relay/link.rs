@@ -54,6 +54,8 @@ pub(super) struct Link {
     proof: Option<u64>,
     /// Since when `live` is as it is, ms since 1970.
     since: u64,
+    /// What people's clocks show in this turn, ms since 1970.
+    wall_ms: u64,
     looking: Option<LookUnderWay>,
     /// The first look after the link came back is still to be made.
     whole: bool,
@@ -76,6 +78,7 @@ impl Link {
             at: 0,
             proof: None,
             since: now.wall_ms,
+            wall_ms: now.wall_ms,
             looking: None,
             whole: false,
             doubtful: BTreeSet::new(),
@@ -110,6 +113,16 @@ impl Link {
         self.since
     }
 
+    /// A turn begins.
+    pub(super) fn begin(&mut self, now: Now) {
+        self.wall_ms = now.wall_ms;
+    }
+
+    /// Since when somebody is live, or is not, who is told so in this turn: they may lack something over a link that is live.
+    pub(super) fn since_for(&self, live: bool) -> u64 {
+        if live || !self.live { self.since } else { self.wall_ms }
+    }
+
     /// The link is lost. Returns whether it was live.
     pub(super) fn lose(&mut self, now: Now) -> bool {
         let was_live = self.live;
@@ -129,6 +142,7 @@ impl Link {
             at: self.at,
             proof: None,
             since: self.since,
+            wall_ms: self.wall_ms,
             looking: None,
             whole: true,
             doubtful: feeds.rooms().filter(|room| !opening.contains(room)).collect(),

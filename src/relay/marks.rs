@@ -113,15 +113,15 @@ struct Area {
     writing: Option<Writing>,
     /// Events were dropped, because the mark could not be written or too many waited for it.
     lost: bool,
-    /// Redis refuses the mark, so that none of its live events is delivered.
-    refused: bool,
+    /// Whoever follows something here is not live, because Redis refuses the mark, or the link was lost before it was written.
+    withheld: bool,
     /// How far ahead the next mark is written.
     ahead: Duration,
 }
 
 impl Default for Area {
     fn default() -> Self {
-        Self { until: None, held: VecDeque::new(), writing: None, lost: false, refused: false, ahead: AHEAD }
+        Self { until: None, held: VecDeque::new(), writing: None, lost: false, withheld: false, ahead: AHEAD }
     }
 }
 
@@ -243,13 +243,13 @@ impl LiveMarks {
                     area.write(name, now, questions);
                     return Freed::default();
                 }
-                (area.ahead, area.refused) = (AHEAD, false);
+                (area.ahead, area.withheld) = (AHEAD, false);
                 let (events, lost) = (std::mem::take(&mut area.held), std::mem::take(&mut area.lost));
                 Freed { events, lost, withheld: false }
             }
             Err(error) => {
                 // Without a mark nothing is delivered: sessions that are away could not be told. The next tick tries again.
-                let withheld = !std::mem::replace(&mut area.refused, true);
+                let withheld = !std::mem::replace(&mut area.withheld, true);
                 if withheld {
                     tracing::warn!(area = name, %error, "live events are withheld: their mark cannot be written");
                 }
@@ -337,15 +337,21 @@ impl LiveMarks {
         self.renewal != Renewal::None || self.areas.values().any(|area| area.lost || !area.held.is_empty())
     }
 
-    /// Whether live events of this area are not delivered, because Redis refuses its mark.
-    pub(super) fn is_refused(&self, area: &str) -> bool {
-        self.areas.get(area).is_some_and(|area| area.refused)
+    /// Whether live events of this area are not delivered for now.
+    pub(super) fn withholds(&self, area: &str) -> bool {
+        self.areas.get(area).is_some_and(|area| area.withheld)
+    }
+
+    /// Whether live events of any area are not delivered for now.
+    pub(super) fn withholds_any(&self) -> bool {
+        self.areas.values().any(|area| area.withheld)
     }
 
     /// The link is lost: no mark is known to hold any more.
     pub(super) fn interrupt(&mut self) {
         for area in self.areas.values_mut() {
             area.lost |= !area.held.is_empty();
+            area.withheld |= area.lost;
             area.held.clear();
             area.until = None;
             area.writing = None;

@@ -72,7 +72,10 @@ impl PendingResyncs {
             return;
         }
         let pending = std::mem::take(&mut self.pending);
-        let spread = self.spread_for(pending.len());
+        // Who waits for a topic that is behind is looked at in each turn, and told nothing.
+        let is_due = |(room, standing)| matches!(standing, Standing::Owed(_)) && feeds.is_live(room);
+        let due = pending.iter().filter(|member| hub.standings(**member).into_iter().any(is_due)).count();
+        let spread = self.spread_for(due);
         for member in pending {
             self.pay(member, spread, hub, feeds, link, metrics);
         }

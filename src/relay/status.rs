@@ -18,16 +18,16 @@ pub(super) fn is_complete(member: MemberId, hub: &Hub, feeds: &Feeds, marks: &Li
 
 /// Whether live events of something that a member follows are withheld.
 pub(super) fn lacks_live(member: MemberId, hub: &Hub, marks: &LiveMarks) -> bool {
-    hub.standings(member).into_iter().any(|(room, _)| is_withheld(room, hub, marks))
+    marks.withholds_any() && hub.standings(member).into_iter().any(|(room, _)| is_withheld(room, hub, marks))
 }
 
 fn is_withheld(room: RoomId, hub: &Hub, marks: &LiveMarks) -> bool {
-    hub.subject(room).map(Subject::area).is_some_and(|area| marks.is_refused(area))
+    marks.withholds_any() && hub.subject(room).map(Subject::area).is_some_and(|area| marks.withholds(area))
 }
 
 /// Tells a member `live`, unless that is what it was told last.
 pub(super) fn tell(id: MemberId, live: bool, hub: &mut Hub, link: &Link, sources: &LateSources) {
-    let since = link.since();
+    let since = link.since_for(live);
     if let Some(member) = hub.member_mut(id).filter(|member| member.welcomed && member.live != live) {
         member.live = live;
         member.outbox.message(NodeMessage::Status {

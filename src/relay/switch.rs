@@ -117,6 +117,7 @@ impl Switch {
     /// Takes an input. [`Switch::end_turn`] must follow.
     pub fn take(&mut self, input: SwitchInput<'_>, now: Now) {
         self.turn.now = now;
+        self.link.begin(now);
         self.deliveries.begin(now, self.link.at());
         match input {
             SwitchInput::Events(batch) => self.take_events(batch),

@@ -164,6 +164,8 @@ impl Poll {
             NodeMessage::Resync { topics, reason: Reason::Live, .. } => {
                 self.live_areas.extend(topics.iter().map(|subject| subject.area().to_owned()));
             }
+            // It comes behind the `resync`, whose mark is waited for all the same.
+            NodeMessage::Status { live: true, late: None, .. } => {}
             _ => self.other = true,
         }
         self.put(message);

@@ -114,8 +114,10 @@ impl CommandClient {
         let Comparison { unknown, mut lost } = known.compare(&orders);
         lost.extend(unsigned);
         let written = async {
-            self.remove(&over).await?;
-            if lost.is_empty() { Ok(()) } else { self.keep(&lost).await }
+            if !lost.is_empty() {
+                self.keep(&lost).await?;
+            }
+            self.remove(&over).await
         };
         let written = written.await;
         match written {
