@@ -275,6 +275,7 @@ impl World {
     pub(crate) fn look(&mut self) {
         let last = self.plan.steps.last().map_or(0, |step| step.at);
         self.look_at_orders();
+        self.look_at_withheld();
         let quiet = self.now > self.audit.trouble + PROMISED + self.slack();
         if quiet {
             for client in 0..self.clients.len() {

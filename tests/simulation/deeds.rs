@@ -84,7 +84,9 @@ impl World {
             }
             Deed::Refuse { why, lasts } => {
                 let until = self.now + lasts;
-                self.redis.refusal = Some(why);
+                if self.redis.refusal != Some(why) {
+                    (self.redis.refusal, self.redis.refused_since) = (Some(why), self.now);
+                }
                 self.redis.refused_until = self.redis.refused_until.max(until);
                 self.audit.refused_until = self.audit.refused_until.max(until);
                 self.at(until, Happening::Mend);

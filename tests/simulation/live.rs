@@ -1,9 +1,9 @@
 //! Live events: what was published without being recorded, who may not know of it, and who should.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use carillon::{
-    bus::Content,
+    bus::{BusEvent, Content, Delivery},
     protocol::{Subject, Topic},
     session::Cursor,
 };
@@ -12,6 +12,7 @@ use crate::{
     audit::PROMISED,
     client::{Client, Line},
     plan::Way,
+    redis::Refusal,
     world::World,
 };
 
@@ -30,6 +31,8 @@ pub(crate) struct Live {
     pub excused: BTreeSet<usize>,
     /// The nodes that it was lost on the way to.
     pub lost_at: BTreeSet<usize>,
+    /// When it reached a node first, virtual ms.
+    pub arrived: BTreeMap<usize, u64>,
 }
 
 /// A recorded event that was lost on the way to a node.
@@ -118,9 +121,60 @@ impl World {
     pub(crate) fn audit_live(&mut self, topic: &Topic, number: u64) {
         self.redis.pass(self.redis_clock());
         let (at, clock) = (self.now, self.redis.clock);
-        let (excused, lost_at) = (BTreeSet::new(), BTreeSet::new());
-        let live = Live { at, clock, topic: topic.to_string(), heard: false, excused, lost_at };
+        let (excused, lost_at, arrived) = (BTreeSet::new(), BTreeSet::new(), BTreeMap::new());
+        let live = Live { at, clock, topic: topic.to_string(), heard: false, excused, lost_at, arrived };
         self.audit.live.insert(number, live);
+    }
+
+    /// Something arrives at a node.
+    pub(crate) fn audit_arrival(&mut self, node: usize, event: &BusEvent) {
+        let BusEvent::Delivery(Delivery { content: Content::Live(event), .. }) = event else { return };
+        let read = serde_json::from_slice::<serde_json::Value>(event.json()).unwrap_or_default();
+        let number = read["data"]["n"].as_u64().unwrap_or_default();
+        if let Some(live) = self.audit.live.get_mut(&number) {
+            live.arrived.entry(node).or_insert(self.now);
+        }
+    }
+
+    /// Where Redis refuses marks, nodes withhold live events: then nobody who follows them may go on taking their node for live.
+    pub(crate) fn look_at_withheld(&mut self) {
+        if matches!(self.redis.refusal, Some(Refusal::NoReplicas | Refusal::MisConf)) {
+            for client in 0..self.clients.len() {
+                self.look_at_withheld_from(client);
+            }
+        }
+    }
+
+    fn look_at_withheld_from(&mut self, client: usize) {
+        let (me, view) = (&self.clients[client], &self.audit.views[client]);
+        let is_told = me.way != Way::Poll && me.welcomed && me.live && !matches!(me.line, Line::None);
+        let node = &self.nodes[me.node];
+        let steady = [me.since, me.cut_until, me.stalled, node.frozen, node.bus.deaf, node.bus.slow.1];
+        let since = steady.into_iter().fold(self.redis.refused_since, u64::max);
+        let due = self.now.saturating_sub(PROMISED + self.slack());
+        if !is_told || since >= due {
+            return;
+        }
+        let withheld = |live: &&Live| {
+            let before = |at: &u64| {
+                let (topic, area) = (&live.topic, format!("{}:*", live.area()));
+                let of = |map: &BTreeMap<String, u64>| map.get(topic).or_else(|| map.get(&area)).copied();
+                of(&view.follows).is_some_and(|follows| follows < *at) && of(&view.told).unwrap_or(0) < *at
+            };
+            live.arrived.get(&me.node).is_some_and(|at| *at > since && *at <= due && before(at))
+        };
+        let mut all = self.audit.live.iter().filter(|(_, live)| withheld(live));
+        let missed = all
+            .find(|(number, live)| !view.numbers.contains(number) && !live.excused.contains(&client))
+            .map(|(number, live)| {
+                format!("live event {number} of {}, published at {} ms", live.topic, live.at)
+            });
+        if let Some(missed) = missed {
+            self.violate(
+                "live event withheld",
+                format!("client {client} is told live:true and not {missed}"),
+            );
+        }
     }
 
     /// A client comes back.

@@ -154,6 +154,7 @@ impl World {
 
     /// Something arrives from the bus.
     pub(crate) fn event(&mut self, node: usize, event: BusEvent) {
+        self.audit_arrival(node, &event);
         if let Some(running) = &mut self.nodes[node].running {
             running.events.push_back(event);
             self.stir(node);

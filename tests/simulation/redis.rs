@@ -98,6 +98,8 @@ pub(crate) struct Redis {
     pub marks: BTreeMap<String, u64>,
     /// What is refused at present.
     pub refusal: Option<Refusal>,
+    /// Since when, virtual ms.
+    pub refused_since: u64,
     /// Until when, virtual ms.
     pub refused_until: u64,
     /// Keys that nodes may not touch at present.
@@ -124,6 +126,7 @@ impl Redis {
             logs: BTreeMap::new(),
             marks: BTreeMap::new(),
             refusal: None,
+            refused_since: 0,
             refused_until: 0,
             denied: BTreeSet::new(),
             names: BTreeMap::new(),

@@ -2,7 +2,10 @@
 //! everything since.
 
 use super::{ALONE, Stage, X};
-use crate::plan::{Deed, Late, Way};
+use crate::{
+    plan::{Deed, Late, Way},
+    redis::Refusal,
+};
 
 /// The answer to the write of a mark comes late, and a live event meanwhile.
 pub(super) fn late_mark(stage: &mut Stage<'_>) {
@@ -22,6 +25,17 @@ pub(super) fn late_mark(stage: &mut Stage<'_>) {
     stage.on(7_300, Deed::Probe { node: 2 });
     stage.on(7_600, Deed::Ping { client: X });
     stage.cut(8_000, X, 100, 50, 0);
+}
+
+/// Redis lets nobody write a mark for a while, and a live event comes.
+pub(super) fn withheld(stage: &mut Stage<'_>) {
+    let way = stage.way();
+    stage.cast(&[(way, 0, &[ALONE])]);
+    stage.plan.pace = stage.one_of(&[1, 5]);
+    let why = stage.one_of(&[Refusal::NoReplicas, Refusal::MisConf]);
+    stage.on(0, Deed::Refuse { why, lasts: 25_000 });
+    let when = stage.between(100, 6_000);
+    stage.live(when, ALONE);
 }
 
 /// Redis' clock is set ahead while a mark still holds by the clock of a node.
