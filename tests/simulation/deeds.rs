@@ -84,10 +84,7 @@ impl World {
             }
             Deed::Refuse { why, lasts } => {
                 let until = self.now + lasts;
-                if self.redis.refusal != Some(why) {
-                    (self.redis.refusal, self.redis.refused_since) = (Some(why), self.now);
-                }
-                self.redis.refused_until = self.redis.refused_until.max(until);
+                self.redis.refuse(why, self.now, until);
                 self.audit.refused_until = self.audit.refused_until.max(until);
                 self.at(until, Happening::Mend);
                 self.trouble(lasts);

@@ -144,6 +144,14 @@ impl Redis {
         self.clock = machine + self.behind;
     }
 
+    /// It refuses some calls from now until then, ms.
+    pub(crate) fn refuse(&mut self, why: Refusal, now: u64, until: u64) {
+        if self.refusal != Some(why) {
+            (self.refusal, self.refused_since) = (Some(why), now);
+        }
+        self.refused_until = self.refused_until.max(until);
+    }
+
     /// Calls a function. The error is Redis' text.
     pub(crate) fn call(&mut self, call: &Call) -> Result<Reply, String> {
         if let Some(refusal) = self.refusal.filter(|refusal| refusal.hits(call)) {
