@@ -104,8 +104,7 @@ pub enum Content {
 pub enum LinkChange {
     /// Every wanted subject is subscribed to (confirmed by Redis) and a probe has come back.
     Up,
-    /// Events may be missed from now on. May come twice before `Up`: the change of a lineage is found when a lost link
-    /// is built again.
+    /// Events may be missed from now on. May come twice before `Up`: the change of a lineage is found when a lost link is built again.
     Down {
         /// For operators, one line, without secrets.
         reason: String,
@@ -172,8 +171,7 @@ pub enum BusError {
 }
 
 impl BusError {
-    /// Whether this node's user in Redis may not do it: that concerns only what was asked for, and only an operator can
-    /// change it.
+    /// Whether this node's user in Redis may not do it: that concerns only what was asked for, and only an operator can change it.
     pub fn is_forbidden(&self) -> bool {
         matches!(self, Self::Refused(text) if text.contains("NOPERM"))
     }

@@ -11,7 +11,7 @@ use std::{
 };
 
 use super::{
-    question::{Question, Questions, Stamp},
+    question::{Question, Questions, Stamp, is_refusal},
     recent::{Absence, RecentLive},
 };
 use crate::{
@@ -249,11 +249,11 @@ impl LiveMarks {
             }
             Err(error) => {
                 // Without a mark nothing is delivered: sessions that are away could not be told. The next tick tries again.
-                let withheld = !std::mem::replace(&mut area.withheld, true);
-                if withheld {
+                if !std::mem::replace(&mut area.lost, true) {
                     tracing::warn!(area = name, %error, "live events are withheld: their mark cannot be written");
                 }
-                area.lost = true;
+                // Whatever else goes wrong ends the link, which is told.
+                let withheld = is_refusal(&error) && !std::mem::replace(&mut area.withheld, true);
                 area.held.clear();
                 self.recent.forget();
                 Freed { withheld, ..Freed::default() }

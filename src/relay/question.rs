@@ -28,6 +28,11 @@ impl Now {
     }
 }
 
+/// Whether Redis has answered, and does not do what it was asked. Where it has not answered, the link ends, and that is told.
+pub(super) fn is_refusal(error: &BusError) -> bool {
+    matches!(error, BusError::Refused(_))
+}
+
 /// What the switch takes.
 #[derive(Debug)]
 pub enum SwitchInput<'a> {

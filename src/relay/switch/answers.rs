@@ -11,7 +11,7 @@ use crate::{
         feed::Arrival,
         feeds::{Opened, Read},
         log::LogEntry,
-        question::{Answer, FeedPlace, Stamp},
+        question::{Answer, FeedPlace, Stamp, is_refusal},
         status,
     },
 };
@@ -108,7 +108,9 @@ impl Switch {
                     self.joins.read_failed(room);
                     if !self.feeds.is_live(room) {
                         self.link.look_again([room].into_iter(), self.turn.now.instant);
-                        self.tell_away(vec![room]);
+                        if is_refusal(&error) {
+                            self.tell_away(vec![room]);
+                        }
                     }
                 }
                 return;
@@ -185,11 +187,16 @@ impl Switch {
             Ok(marks) if !failed || !looked.whole => marks,
             marks => {
                 let head_error = heads.into_iter().find_map(|(_, head)| head.err());
-                let error = marks.err().or(head_error).map(|error| error.to_string()).unwrap_or_default();
+                let error = marks.err().or(head_error);
+                let refused = error.as_ref().is_some_and(is_refusal);
+                let error = error.map(|error| error.to_string()).unwrap_or_default();
                 tracing::warn!(error, "the heads of the followed topics cannot be read; trying again");
                 let behind: Vec<RoomId> = self.feeds.behind().collect();
                 self.link.look_at_all_again(behind.iter().copied(), now);
-                return self.tell_away(behind);
+                if refused {
+                    self.tell_away(behind);
+                }
+                return;
             }
         };
         if looked.whole {
@@ -198,15 +205,17 @@ impl Switch {
             self.marks.learn(&marks);
         }
         let latest = self.turn.questions.latest();
-        let mut again = Vec::new();
+        let (mut again, mut refused) = (Vec::new(), Vec::new());
         for (place, head) in heads {
             let Some(room) = self.hub.find_topic(&place.topic) else { continue };
             // In doubt again: another look comes.
             if self.link.is_doubtful(room) {
                 continue;
             }
+            let refuses = head.as_ref().is_err_and(is_refusal);
             if !self.take_head(room, &place, head, latest, &marks) {
                 again.push(room);
+                refused.extend(refuses.then_some(room));
             }
         }
         for room in looked.areas.iter().filter_map(|area| self.hub.find(area)).collect::<Vec<_>>() {
@@ -219,8 +228,8 @@ impl Switch {
         if again.is_empty() {
             self.link.looked_well();
         } else {
-            self.link.look_again(again.iter().copied(), now);
-            self.tell_away(again);
+            self.link.look_again(again.into_iter(), now);
+            self.tell_away(refused);
         }
         if looked.whole {
             self.link.settle();
