@@ -187,16 +187,7 @@ impl Switch {
             Ok(marks) if !failed || !looked.whole => marks,
             marks => {
                 let head_error = heads.into_iter().find_map(|(_, head)| head.err());
-                let error = marks.err().or(head_error);
-                let refused = error.as_ref().is_some_and(is_refusal);
-                let error = error.map(|error| error.to_string()).unwrap_or_default();
-                tracing::warn!(error, "the heads of the followed topics cannot be read; trying again");
-                let behind: Vec<RoomId> = self.feeds.behind().collect();
-                self.link.look_at_all_again(behind.iter().copied(), now);
-                if refused {
-                    self.tell_away(behind);
-                }
-                return;
+                return self.look_failed(marks.err().or(head_error));
             }
         };
         if looked.whole {
@@ -235,6 +226,18 @@ impl Switch {
             self.link.settle();
             let ids = self.joins.all();
             self.attempt(ids);
+        }
+    }
+
+    /// Heads or marks could not be read: another look comes.
+    fn look_failed(&mut self, error: Option<BusError>) {
+        let refused = error.as_ref().is_some_and(is_refusal);
+        let error = error.map(|error| error.to_string()).unwrap_or_default();
+        tracing::warn!(error, "the heads of the followed topics cannot be read; trying again");
+        let behind: Vec<RoomId> = self.feeds.behind().collect();
+        self.link.look_at_all_again(behind.iter().copied(), self.turn.now.instant);
+        if refused {
+            self.tell_away(behind);
         }
     }
 
