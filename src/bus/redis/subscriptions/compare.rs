@@ -6,7 +6,7 @@ use super::{Subscriptions, Work};
 use crate::{
     bus::redis::{
         connection::{Connection, PATIENCE, Subscriber},
-        fault::{describe, is_trouble},
+        fault::{Fault, is_trouble},
         ledger::{Channel, SubscriptionServer},
         reply,
         server_socket::ServerSocket,
@@ -43,10 +43,10 @@ impl Subscriptions {
         for socket in connection.sockets() {
             let counted = match self.counted(&socket).await {
                 Err(error) if !is_trouble(&error) => {
-                    let text = describe(&error);
-                    // These pass, and the next look tells.
-                    if !["BUSY", "LOADING", "MASTERDOWN"].iter().any(|code| text.starts_with(code)) {
-                        unknown = Some(text);
+                    // What passes (`BUSY`) is left to the next look.
+                    match Fault::from(error) {
+                        Fault::Away(_) => {}
+                        fault => unknown = Some(fault.text().to_owned()),
                     }
                     continue;
                 }
