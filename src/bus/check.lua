@@ -139,7 +139,7 @@ end
 -- The same for JSON with strings. Behind the last one there is nothing to cut out, which counts where much stands there.
 local function bad_number_beside_strings(s, object)
   local last = (#s < SHORT or has(s, '"', -SHORT)) and #s or last_quote(s)
-  local rest = gsub(sub(s, 1, last), '%b""', '')
+  local rest = gsub(last == #s and s or sub(s, 1, last), '%b""', '')
   local problem, may_be = bad_number(rest, 1, object)
   if not problem and last < #s then
     local may_be_behind

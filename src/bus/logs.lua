@@ -6,7 +6,7 @@ local function end_of(key, opens)
   local top, quiet, wrong = top_of(key)
   if wrong and not find(wrong.err, 'WRONGTYPE', 1, true) then error(wrong) end
   if top then
-    keep(key)
+    if ends_soon(key) then renew(key) end
     return top, quiet
   elseif opens then
     local epoch = new_epoch(young[key] or old[key])

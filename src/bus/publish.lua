@@ -9,7 +9,7 @@
 -- provable place, and a short one. The first event makes it a stream whose entries are numbered <epoch>-1, -2, -3, ...
 -- without holes.
 
-local VERSION = 19 -- goes up with every change of this text
+local VERSION = 20 -- goes up with every change of this text
 local GENERATION = @GENERATION@ -- of the settings below: a higher one replaces a lower one, before VERSION counts
 local PREFIX = '@PREFIX@'
 local AREAS = '@AREAS@' -- comma-separated, like the next
@@ -80,8 +80,9 @@ local function now_ms()
 end
 
 -- What was learned of a topic in earlier calls: `good` (its name was checked), `ids` (the names of its hashes of ids),
--- `top` (the last entry of its stream) and `next` (what XADD takes for the entry after it). It saves questions, and
--- decides nothing by itself: keys may have gone, or come from another master, so Redis' answer in the same call counts.
+-- `begun` (the last five minutes of which it has one), `top` (the last entry of its stream) and `next` (what XADD takes for
+-- the entry after it). It saves questions, and decides nothing by itself: keys may have gone, or come from another master,
+-- so Redis' answer in the same call counts.
 local REMEMBERED = 16384
 local young, old, count = {}, {}, 0
 
@@ -156,9 +157,8 @@ local function append(channel, topic, json)
   return id
 end
 
-local function keep(channel)
-  if call('PTTL', channel) < LOG_TTL_MS then call('PEXPIRE', channel, LOG_LIFE) end
-end
+local function ends_soon(channel) return call('PTTL', channel) < LOG_TTL_MS end
+local function renew(channel) call('PEXPIRE', channel, LOG_LIFE) end
 
 -- Ids of events lie in two hashes in turn, one for each five minutes, so that neither grows for ever and none is
 -- forgotten too early; the member '' says which five minutes a hash is of. Earlier releases wrote a time there.
@@ -217,37 +217,34 @@ end
 -- The functions ----------------------------------------------------------------------------------------------------
 
 -- What comes after an event is recorded must not be refused: the event would be there unannounced, and once more for each
--- time that somebody repeats it. So a missing right is missed before; nil, or the error.
-local function lacks(channel, named)
+-- time that somebody repeats it. So a missing right is missed before; nil, or the error. `renews`: whether the log will be;
+-- `which`: the five minutes in digits, where an event has a name.
+local function lacks(channel, topic, renews, which)
   local may, command = redis.acl_check_cmd, nil
-  if not may('PTTL', channel) then command = 'pttl' end
-  if not may('PEXPIRE', channel, '1') then command = 'pexpire' end
+  if renews and not may('PEXPIRE', channel, '1') then command = 'pexpire' end
   if not may(SEND, channel, '') then command = SHARDED and 'spublish' or 'publish' end
-  if named then
-    local present = hashes_of(channel, topic_of(channel), 0)
+  if which then
+    local present = hashes_of(channel, topic, 0)
     if not may('HSET', present, '', '') then command = 'hset' end
-    if not may('PEXPIREAT', present, '1') then command = 'pexpireat' end
+    if topic.begun ~= which and not may('PEXPIREAT', present, '1') then command = 'pexpireat' end
   end
   return command and "NOPERM this user has no permissions to run the '" .. command .. "' command on what belongs to " .. channel
 end
 
-local function record(channel, name, json)
-  local topic = topic_of(channel)
+-- Records an event and announces it; its id. `now`, `at` and `which`: the time, and it and the five minutes in digits; nil
+-- where events have no names.
+local function record(channel, topic, name, json, now, at, which)
   if not name then
     local id = append(channel, topic, json)
-    keep(channel)
     send(channel, id .. ' ' .. json)
     return id
   end
-  local now = now_ms()
-  -- What these are at the next look at the clock is another matter.
-  local at, which = digits, period_digits
-  local present, before = hashes_of(channel, topic, period % 2)
+  local present, before = hashes_of(channel, topic, which % 2)
   local first, found = first_id(name, now, present, before)
   if first then return first end
   local id = append(channel, topic, json)
-  keep(channel)
   remember(name, id, at, which, present, found)
+  topic.begun = which
   send(channel, id .. ' ' .. json)
   return id
 end
@@ -298,13 +295,25 @@ local function publish(keys, args)
   for i = 1, SHARDED and named and #channels or 0 do
     if is_torn(channels[i]) then return redis.error_reply(TORN) end
   end
-  for _, channel in ipairs(channels) do
-    local refusal = lacks(channel, named)
+  local now, at, which
+  if named then
+    now = now_ms()
+    at, which = digits, period_digits -- What these are at the next look at the clock is another matter.
+  end
+  local renews = {}
+  for n, channel in ipairs(channels) do
+    local topic = topic_of(channel)
+    -- What is not known to have a stream may be given one, which lives for ever until it is told otherwise.
+    renews[n] = ends_soon(channel) or not topic.next
+    local refusal = lacks(channel, topic, renews[n], which)
     if refusal then return redis.error_reply(refusal) end
   end
   local ids = {}
-  for _, channel in ipairs(channels) do
-    for i = 1, #args do ids[#ids + 1] = record(channel, names[i], args[i]) end
+  for n, channel in ipairs(channels) do
+    local topic = topic_of(channel)
+    local known = topic.next
+    for i = 1, #args do ids[#ids + 1] = record(channel, topic, names[i], args[i], now, at, which) end
+    if renews[n] or topic.next ~= known then renew(channel) end
   end
   return #ids == 1 and ids[1] or ids
 end
