@@ -169,6 +169,8 @@ impl Queue {
                     if !topics.is_empty() && message.says_live() && !mutant::is("claims") =>
                 {
                     live = true;
+                    let told = message.not_live().map(Box::new);
+                    kept.extend(told.map(QueueEntry::Message));
                 }
                 QueueEntry::Message(mut message) => {
                     if !topics.is_empty() && !mutant::is("claims") {

@@ -27,6 +27,16 @@ impl NodeMessage {
     pub fn says_live(&self) -> bool {
         matches!(self, Self::Status { live: true, .. })
     }
+
+    /// Makes `live:false` of it, or `None` where nothing is left to say. One that tells which sources are late may repeat what the
+    /// client knows already; then it is not enough to leave it out.
+    pub fn not_live(self) -> Option<Self> {
+        match self {
+            Self::Status { late: None, .. } => None,
+            Self::Status { since, late, .. } => Some(Self::Status { live: false, since, late }),
+            other => Some(other),
+        }
+    }
 }
 
 #[cfg(test)]

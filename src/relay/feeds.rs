@@ -15,6 +15,7 @@ use rustc_hash::FxHashMap;
 pub(super) use self::opening::Opened;
 use super::{
     area_progress::{AreaVerdict, EarlyProgress},
+    behind::BehindRooms,
     feed::{Arrival, Feed, FeedState},
     log::{LogEntry, Resumed},
     question::{Question, Questions, Stamp},
@@ -71,7 +72,7 @@ pub(super) struct Feeds {
     /// Those of the node's canary.
     own: BTreeSet<RoomId>,
     /// Feeds that are not live.
-    behind: BTreeSet<RoomId>,
+    behind: BehindRooms,
     /// Feeds whose last question failed.
     failed: BTreeMap<RoomId, Failed>,
     wanted: BTreeMap<RoomId, Wanted>,
@@ -92,7 +93,7 @@ impl Feeds {
         Self {
             by_room: FxHashMap::default(),
             own: BTreeSet::new(),
-            behind: BTreeSet::new(),
+            behind: BehindRooms::default(),
             failed: BTreeMap::new(),
             wanted: BTreeMap::new(),
             reads: BTreeSet::new(),
@@ -120,7 +121,12 @@ impl Feeds {
 
     /// Feeds that are not live, in the order of their rooms.
     pub(super) fn behind(&self) -> impl Iterator<Item = RoomId> {
-        self.behind.iter().copied()
+        self.behind.iter()
+    }
+
+    /// Feeds that have become live since the last call.
+    pub(super) fn take_caught_up(&mut self) -> BTreeSet<RoomId> {
+        self.behind.take_caught_up()
     }
 
     /// Whether a room's feed can be relied on; a room without one lacks nothing.
@@ -148,7 +154,7 @@ impl Feeds {
     pub(super) fn are_live(&self) -> bool {
         let opening = |room: &RoomId| self.get(*room).is_none_or(|feed| feed.state() == FeedState::Opening);
         self.behind.iter().all(|room| {
-            opening(room) || matches!(self.failed.get(room), Some(Failed::Alone | Failed::Refused))
+            opening(&room) || matches!(self.failed.get(&room), Some(Failed::Alone | Failed::Refused))
         })
     }
 
@@ -163,7 +169,7 @@ impl Feeds {
             self.early.leave(topic, feed.handed());
         }
         self.own.remove(&room);
-        self.behind.remove(&room);
+        self.behind.forget(room);
         self.failed.remove(&room);
         self.wanted.remove(&room);
     }
@@ -180,7 +186,7 @@ impl Feeds {
         let Some(feed) = self.by_room.get_mut(&room) else { return Arrival::Nothing };
         let arrival = feed.arrive(topic, id, event, at, now);
         if matches!(arrival, Arrival::Read(_)) {
-            self.behind.insert(room);
+            self.behind.extend([room]);
         }
         arrival
     }
@@ -235,7 +241,7 @@ impl Feeds {
     pub(super) fn doubt(&mut self, room: RoomId) {
         if let Some(feed) = self.by_room.get_mut(&room) {
             feed.doubt();
-            self.behind.insert(room);
+            self.behind.extend([room]);
         }
     }
 
@@ -282,20 +288,12 @@ impl Feeds {
         self.settle(room);
     }
 
-    /// The head of a feed, or its log, could not be read.
-    pub(super) fn fail(&mut self, room: RoomId, error: &BusError) {
-        let failed = if error.is_forbidden() { Failed::Alone } else { Failed::WithOthers };
-        if self.by_room.contains_key(&room) {
-            self.failed.insert(room, failed);
-        }
-    }
-
     fn settle(&mut self, room: RoomId) {
         if self.is_live(room) {
-            self.behind.remove(&room);
+            self.behind.catch_up(room);
             self.failed.remove(&room);
         } else {
-            self.behind.insert(room);
+            self.behind.extend([room]);
         }
     }
 

@@ -1,6 +1,9 @@
 //! A session on its way into step: what it asked for, and what it is answered.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use super::{
     feeds::Feeds,
@@ -15,11 +18,16 @@ use crate::{
     bus::Marks,
     hub::{Frame, Hub, MemberId, Outbox, Replay, RoomId},
     metrics::Metrics,
+    mutant,
     protocol::{
         NodeMessage, Passed, Position, Reason, Refused, Resume, Subject, Topic,
         message::{Positions, Welcome},
     },
 };
+
+/// How long after Redis has refused marks every node has written those for which it withheld events: each tries every second. Before
+/// that, a session that comes from another node could not be told what was withheld there.
+const CAUGHT_UP: Duration = Duration::from_secs(3);
 
 /// The answer that a join is owed.
 #[derive(Debug)]
@@ -84,6 +92,8 @@ pub(super) struct Join {
     passed: Option<Passed>,
     /// Marks that were read after all its topics were followed, and the question that asked for them.
     marks: Option<(Stamp, Arc<Marks>)>,
+    /// When Redis last refused to show the marks.
+    refused: Option<Instant>,
     /// When the answer goes out in any case.
     until: Instant,
     /// Index of the first request that was not ready when it was last looked at; those before it were.
@@ -111,6 +121,7 @@ impl Join {
             resume_at: resume.map(|resume| resume.at.unwrap_or(0)),
             passed: resume.and_then(|resume| resume.passed.clone()),
             marks: None,
+            refused: None,
             until,
             checked: 0,
             prefetched: false,
@@ -142,9 +153,18 @@ impl Join {
         self.requests.iter().map(JoinRequest::room)
     }
 
-    /// Marks were read, in question `read`; they count for topics that were followed before it.
-    pub(super) fn learn(&mut self, read: Stamp, marks: &Arc<Marks>) {
-        self.marks = Some((read, Arc::clone(marks)));
+    /// Marks were read, in question `read`; they count for topics that were followed before it. Returns whether they count at all.
+    pub(super) fn learn(&mut self, read: Stamp, marks: &Arc<Marks>, now: Instant) -> bool {
+        let counts = self.refused.is_none_or(|refused| refused + CAUGHT_UP <= now);
+        if counts {
+            self.marks = Some((read, Arc::clone(marks)));
+        }
+        counts
+    }
+
+    /// Redis refused to show the marks.
+    pub(super) fn marks_refused(&mut self, now: Instant) {
+        self.refused = Some(now);
     }
 
     /// The link is lost, and with it every answer that is due.
@@ -180,7 +200,7 @@ impl Join {
             }
             // Other topics need not wait for one that Redis refuses; nor need the answer, once given, for one that failed.
             let refused = feeds.is_refused(room) || self.is_given() && feeds.has_failed(room);
-            let passed_over = refused && !crate::mutant::is("held-up");
+            let passed_over = refused && !mutant::is("held-up");
             if passed_over || ready != Ready::No {
                 self.fetch(at, ticket, member, hub, feeds);
             }
@@ -237,6 +257,12 @@ impl Join {
         self.requests.iter_mut().for_each(JoinRequest::unanswered);
     }
 
+    /// The `at` that it is answered with while Redis is away. Who starts has been told nothing yet, and the clock of the next master
+    /// may be behind. `now`: what the session is told by now.
+    pub(super) fn unproven(&self, now: u64) -> u64 {
+        self.resume_at.unwrap_or(if matches!(self.reply, Reply::Welcome(_)) { 0 } else { now })
+    }
+
     /// Whether it was answered already.
     pub(super) fn is_given(&self) -> bool {
         matches!(self.reply, Reply::Given)
@@ -257,7 +283,7 @@ impl Join {
             .iter()
             .filter_map(|request| feeds.get(request.room()).filter(|feed| feed.is_live())?.confirmed())
             .any(|confirmed| *read <= confirmed)
-            && !crate::mutant::is("marks-first")
+            && !mutant::is("marks-first")
     }
 
     /// Whether live events of an area may have been published since the session's `at`. An `at` that Redis' clock has not reached

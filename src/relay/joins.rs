@@ -21,7 +21,7 @@ use super::{
     join_request::{Asked, JoinRequest},
     link::Link,
     marks::LiveMarks,
-    question::{Question, Questions, Stamp},
+    question::{Question, Questions, Stamp, is_refusal},
     resyncs::PendingResyncs,
     sources::LateSources,
     status, verdicts,
@@ -189,7 +189,7 @@ impl Joins {
         });
         join.replay(live_events, around.metrics);
         if pending {
-            around.hub.freeze(member, Some(at));
+            around.hub.hold_back(member, at);
         } else if !owes {
             around.hub.freeze(member, None);
         }
@@ -245,7 +245,7 @@ impl Joins {
     fn answer_without_redis(&mut self, around: &mut JoinContext<'_>, due: impl Fn(&Join) -> bool) {
         for join in self.by_id.values_mut().filter(|join| !join.is_given() && due(join)) {
             let Some(member) = join.member(around.hub) else { continue };
-            let at = join.resume_at().unwrap_or_else(|| around.hub.at_of(member, around.link.at()));
+            let at = join.unproven(around.hub.at_of(member, around.link.at()));
             if join.answer(at, Positions::default(), false, around.sources) {
                 welcomed(member, false, around.hub);
             }
@@ -286,6 +286,7 @@ impl Joins {
         stamp: Stamp,
         marks: Result<Marks, BusError>,
         known: &LiveMarks,
+        now: Instant,
     ) -> BTreeSet<u64> {
         let Some((_, ids)) = self.reading.take_if(|(reading, _)| *reading == stamp) else {
             return BTreeSet::new();
@@ -294,15 +295,21 @@ impl Joins {
             Ok(marks) => {
                 known.learn(&marks);
                 let marks = Arc::new(marks);
-                for id in &ids {
-                    if let Some(join) = self.by_id.get_mut(id) {
-                        join.learn(stamp, &marks);
-                    }
-                }
-                ids
+                let by_id = &mut self.by_id;
+                let mut learn =
+                    |id: &u64| by_id.get_mut(id).is_some_and(|join| join.learn(stamp, &marks, now));
+                let (ready, again): (_, BTreeSet<u64>) = ids.into_iter().partition(|id| learn(id));
+                self.paused = !again.is_empty();
+                self.next_read.extend(again);
+                ready
             }
             Err(error) => {
                 tracing::warn!(%error, "the marks of live events cannot be read; trying again");
+                if is_refusal(&error) {
+                    for id in &ids {
+                        self.by_id.get_mut(id).into_iter().for_each(|join| join.marks_refused(now));
+                    }
+                }
                 if !mutant::is("marks-retry") {
                     self.next_read.extend(ids);
                 }

@@ -118,9 +118,10 @@ impl Link {
         self.wall_ms = now.wall_ms;
     }
 
-    /// Since when somebody is live, or is not, who is told so in this turn: they may lack something over a link that is live.
-    pub(super) fn since_for(&self, live: bool) -> u64 {
-        if live || !self.live { self.since } else { self.wall_ms }
+    /// Since when somebody is live, or is not, who is told so in this turn: over a link that is live, they may have lacked something
+    /// until now, or lack it from now on.
+    pub(super) fn told_since(&self) -> u64 {
+        if self.live { self.since.max(self.wall_ms) } else { self.since }
     }
 
     /// The link is lost. Returns whether it was live.

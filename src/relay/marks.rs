@@ -201,7 +201,7 @@ impl LiveMarks {
         let area = self.areas.get_mut(topic.area())?;
         let left = area.left(now);
         let ready = left >= LEFT && area.held.is_empty();
-        if left < RENEW && area.writing.is_none() {
+        if left < RENEW && area.writing.is_none() && !area.lost {
             area.write(topic.area(), now, questions);
         }
         if ready {
@@ -248,12 +248,17 @@ impl LiveMarks {
                 Freed { events, lost, withheld: false }
             }
             Err(error) => {
-                // Without a mark nothing is delivered: sessions that are away could not be told. The next tick tries again.
-                if !std::mem::replace(&mut area.lost, true) {
-                    tracing::warn!(area = name, %error, "live events are withheld: their mark cannot be written");
+                // What was delivered lies under the mark before. The next event asks again.
+                if area.held.is_empty() && !area.lost {
+                    return Freed::default();
                 }
+                // Without a mark nothing is delivered: sessions that are away could not be told. The next tick tries again.
+                let first = !std::mem::replace(&mut area.lost, true);
                 // Whatever else goes wrong ends the link, which is told.
                 let withheld = is_refusal(&error) && !std::mem::replace(&mut area.withheld, true);
+                if first || withheld {
+                    tracing::warn!(area = name, %error, "live events are withheld: their mark cannot be written");
+                }
                 area.held.clear();
                 self.recent.forget();
                 Freed { withheld, ..Freed::default() }

@@ -6,6 +6,7 @@
 //! outbox, in order with the events.
 
 mod area_progress;
+mod behind;
 mod deliveries;
 pub mod feed;
 mod feeds;

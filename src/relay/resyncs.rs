@@ -67,12 +67,15 @@ impl PendingResyncs {
     }
 
     /// Sends what is owed, at the end of a turn.
-    pub(super) fn pay_all(&mut self, hub: &mut Hub, feeds: &Feeds, link: &Link, metrics: &Metrics) {
-        if self.pending.is_empty() || !link.is_settled() {
+    pub(super) fn pay_all(&mut self, hub: &mut Hub, feeds: &mut Feeds, link: &Link, metrics: &Metrics) {
+        if !link.is_settled() {
             return;
         }
+        // Who waits for a topic that is behind is looked at when that has caught up, and not in each turn: it may be everybody.
+        for room in feeds.take_caught_up() {
+            self.pending.extend(hub.followers(room));
+        }
         let pending = std::mem::take(&mut self.pending);
-        // Who waits for a topic that is behind is looked at in each turn, and told nothing.
         let is_due = |(room, standing)| matches!(standing, Standing::Owed(_)) && feeds.is_live(room);
         let due = pending.iter().filter(|member| hub.standings(**member).into_iter().any(is_due)).count();
         let spread = self.spread_for(due);
@@ -123,10 +126,6 @@ impl PendingResyncs {
                     due.entry(reason).or_default().push(room);
                 }
                 Standing::InStep if feeds.is_live(room) => {}
-                Standing::Owed(_) | Standing::InStep if !slow => {
-                    self.pending.insert(id);
-                    left = true;
-                }
                 _ => left = true,
             }
         }

@@ -29,7 +29,7 @@ fn is_withheld(room: RoomId, hub: &Hub, marks: &LiveMarks) -> bool {
 
 /// Tells a member `live`, unless that is what it was told last.
 pub(super) fn tell(id: MemberId, live: bool, hub: &mut Hub, link: &Link, sources: &LateSources) {
-    let since = link.since_for(live);
+    let since = link.told_since();
     if let Some(member) = hub.member_mut(id).filter(|member| member.welcomed && member.live != live) {
         member.live = live;
         member.outbox.message(NodeMessage::Status {

@@ -142,7 +142,7 @@ impl Switch {
         self.link.look(&self.hub, &self.feeds, &mut self.turn.questions, now.instant);
         self.joins.ask(&self.link, &mut self.turn.questions);
         self.turn.metrics.history_reads.inc_by(self.feeds.ask(&mut self.turn.questions));
-        self.resyncs.pay_all(&mut self.hub, &self.feeds, &self.link, &self.turn.metrics);
+        self.resyncs.pay_all(&mut self.hub, &mut self.feeds, &self.link, &self.turn.metrics);
         TurnOutput { questions: self.turn.questions.take(), fatal: self.turn.fatal.take() }
     }
 
@@ -231,8 +231,9 @@ impl Switch {
     fn release(&mut self, room: RoomId, topic: &Topic) {
         let (at, now) = (self.link.at(), self.turn.now.instant);
         let (held, unheld) = self.feeds.release(room);
-        let mut earlier = false;
+        let (mut earlier, mut waiting) = (false, 0);
         for (id, event) in held {
+            self.flush_beyond(&mut waiting, event.as_ref());
             match self.feeds.arrive(room, topic, (id, event), at, now) {
                 // One look at the log answers for all of them.
                 Arrival::Earlier => earlier = true,
@@ -288,7 +289,7 @@ impl Switch {
     fn go_live(&mut self) {
         self.link.go_live(self.turn.now);
         self.advance();
-        self.resyncs.pay_all(&mut self.hub, &self.feeds, &self.link, &self.turn.metrics);
+        self.resyncs.pay_all(&mut self.hub, &mut self.feeds, &self.link, &self.turn.metrics);
         tracing::info!(topics = self.feeds.len(), "Redis is in sight and all topics are in step");
         status::tell_complete(&mut self.hub, &self.feeds, &self.marks, &self.link, &self.sources);
         let ids = self.joins.all();

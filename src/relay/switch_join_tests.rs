@@ -4,11 +4,6 @@ use super::{
     rig::{Rig, told},
     *,
 };
-use crate::{
-    hub::Item,
-    protocol::{NodeMessage, time},
-};
-
 #[test]
 fn a_log_that_rolls_over_faster_than_it_is_read_is_trimmed_and_no_gap() {
     let mut rig = Rig::live_keeping(4);
@@ -129,45 +124,4 @@ fn who_lacks_an_event_whose_log_redis_does_not_give_is_not_live() {
     }
     assert_eq!(told(&anna), ["comments:1 1", "comments:1 2", "status true"]);
     assert_eq!(told(&bo), Told::new());
-}
-
-#[test]
-fn live_events_that_a_lost_link_has_dropped_are_told_before_live_true() {
-    let mut rig = Rig::live();
-    let anna = rig.join(&["comments:1"]);
-    rig.arrive("comments:1", Content::Live(event(1)));
-    rig.questions.clear();
-    rig.event(BusEvent::Link(LinkChange::Down { reason: "lost".into(), lineage_changed: false }));
-    rig.event(BusEvent::Link(LinkChange::Up));
-    rig.prove();
-    rig.serve();
-    assert_eq!(told(&anna), ["status false"]);
-    rig.tick();
-    rig.serve();
-    rig.tick();
-    assert_eq!(told(&anna), ["resync live comments:1 comments", "status true"]);
-}
-
-#[test]
-fn who_waits_for_a_topic_is_told_since_when_and_makes_nobody_else_wait() {
-    let mut rig = Rig::live();
-    let (anna, bo) = (rig.join(&["comments:1"]), rig.join(&["comments:2"]));
-    rig.now.wall_ms += 3_600_000;
-    rig.publish("comments:1", true);
-    rig.redis.refused.push("comments:1");
-    rig.publish("comments:1", false);
-    rig.serve();
-    let Item::Message(NodeMessage::Status { live: false, since, .. }) = anna.pull(1).remove(0) else {
-        panic!("anna is told that she lacks something");
-    };
-    assert_eq!(since, time::rfc3339(rig.now.wall_ms), "not since the link became live");
-    for _ in 0..5_000 {
-        rig.prove();
-    }
-    rig.arrive("comments:2", Content::Invalid(EntryId { epoch: rig.redis.now, seq: 1 }));
-    let items = bo.pull(10);
-    assert!(
-        matches!(items[..], [Item::Message(NodeMessage::Resync { spread_ms: 5_000, .. })]),
-        "5,000 turns in which anna waits are no refetches: {items:?}"
-    );
 }

@@ -248,31 +248,6 @@ fn a_mark_that_lies_far_ahead_is_not_counted_on_once_redis_may_have_been_emptied
 }
 
 #[test]
-fn who_follows_an_area_whose_live_events_are_withheld_is_told() {
-    let mut rig = Rig::live();
-    let (anna, bo) = (rig.join(&["comments:1"]), rig.join(&["projects"]));
-    rig.redis.marks_refused = true;
-    rig.arrive("comments:2", Content::Live(event(1)));
-    rig.serve();
-    assert_eq!((told(&anna), told(&bo)), (vec!["status false".to_owned()], Told::new()));
-    let late = rig.connect(&["comments:*"], None, 1_000);
-    rig.serve();
-    assert_eq!(told(&late), ["welcome away comments=0"]);
-    for _ in 0..3 {
-        rig.tick();
-        rig.serve();
-    }
-    assert_eq!(told(&anna), Told::new(), "still withheld");
-    rig.redis.marks_refused = false;
-    rig.tick();
-    rig.serve();
-    rig.tick();
-    assert_eq!(told(&anna), ["resync live comments:1 comments", "status true"]);
-    assert_eq!(told(&late), ["resync live comments comments:*", "status true"]);
-    assert_eq!(told(&bo), Told::new());
-}
-
-#[test]
 fn marks_that_are_gone_with_a_replaced_log_are_written_again() {
     let mut rig = Rig::live();
     let anna = rig.join(&["comments:1"]);

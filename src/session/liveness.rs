@@ -266,7 +266,7 @@ impl SessionLiveness {
             if self.transport == Transport::WebSocket {
                 return Some(Due::Close(CloseCode::TimedOut, "nothing heard for two heartbeats"));
             }
-            if self.outbox.is_blocked() {
+            if self.outbox.is_blocked() || self.waits_for_its_task() {
                 return Some(Due::Close(CloseCode::TimedOut, "nothing read for two heartbeats"));
             }
         }
@@ -299,15 +299,25 @@ impl SessionLiveness {
             }
             // What waits for the socket will be the sign of life.
             Due::Beat if self.outbox.is_blocked() => self.beaten.store(true, Relaxed),
+            Due::Beat if self.outbox.socket().is_some() => {
+                self.heard.store(clock, Relaxed);
+                self.outbox.raw(Bytes::from_static(BEAT_CHUNK));
+            }
+            // Its task says when the connection has taken something.
+            Due::Beat if self.transport == Transport::Sse => {
+                self.beaten.store(true, Relaxed);
+                self.ask_task(TaskRequest::Beat);
+            }
             Due::Beat => {
                 self.heard.store(clock, Relaxed);
-                if self.outbox.socket().is_some() {
-                    self.outbox.raw(Bytes::from_static(BEAT_CHUNK));
-                } else {
-                    self.ask_task(TaskRequest::Beat);
-                }
+                self.ask_task(TaskRequest::Beat);
             }
         }
+    }
+
+    /// Whether a sign of life is due that only the session's task can write, and that the connection has not taken.
+    fn waits_for_its_task(&self) -> bool {
+        self.beaten.load(Relaxed) && self.transport == Transport::Sse && self.outbox.socket().is_none()
     }
 
     fn ask_task(&self, request: TaskRequest) {

@@ -102,8 +102,11 @@ fn a_stream_that_is_not_read_ends_after_two_heartbeats() {
     assert_eq!(liveness.due(26_000, 0, BEAT), Some(Due::Beat));
     liveness.act(Due::Beat, 26_000, 0);
     assert!(liveness.take(TaskRequest::Beat), "its task says it");
-    assert_eq!(liveness.due(50_999, 0, BEAT), None, "nothing is heard on a stream");
-    assert_eq!(liveness.due(200_000, 0, BEAT), Some(Due::Beat), "and nobody minds");
+    liveness.heard(26_001);
+    assert_eq!(liveness.due(51_000, 0, BEAT), None, "its connection has taken that");
+    assert_eq!(liveness.due(52_000, 0, BEAT), Some(Due::Beat));
+    liveness.act(Due::Beat, 52_000, 0);
+    assert!(matches!(liveness.due(77_000, 0, BEAT), Some(Due::Close(CloseCode::TimedOut, _))));
     let framing = Box::new(SseChunks(SseText { cursor: Cursor::default(), place: CursorPlace::Query }));
     // It has no socket yet, so it writes nothing: as if the socket took nothing.
     let liveness = SessionLiveness::new(Transport::Sse, Outbox::promised(framing, 1), 1000);

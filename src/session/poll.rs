@@ -165,7 +165,8 @@ impl Poll {
                 self.live_areas.extend(topics.iter().map(|subject| subject.area().to_owned()));
             }
             // It comes behind the `resync`, whose mark is waited for all the same.
-            NodeMessage::Status { live: true, late: None, .. } => {}
+            NodeMessage::Status { live: true, late, .. }
+                if late.as_ref().map_or(0, Late::digest) == self.answer.cursor.late => {}
             _ => self.other = true,
         }
         self.put(message);

@@ -1,4 +1,4 @@
-//! How feeds come to be in step for the first time, and what a refused subscription means for one.
+//! How feeds come to be in step for the first time, and what it means for one that Redis refuses something.
 //!
 //! What Redis refuses stays behind alone and is asked for again; a feed that was followed before it was refused is in doubt
 //! when it is open again.
@@ -46,7 +46,7 @@ impl Feeds {
             }
         }
         self.by_room.insert(room, feed);
-        self.behind.insert(room);
+        self.behind.extend([room]);
         true
     }
 
@@ -68,7 +68,7 @@ impl Feeds {
                     return Opened::Doubtful;
                 }
                 feed.open(head, latest);
-                self.behind.remove(&room);
+                self.behind.catch_up(room);
                 Opened::Live
             }
             head => {
@@ -79,11 +79,19 @@ impl Feeds {
         }
     }
 
+    /// The head of a feed, or its log, could not be read.
+    pub(in crate::relay) fn fail(&mut self, room: RoomId, error: &BusError) {
+        let failed = if error.is_forbidden() { Failed::Alone } else { Failed::WithOthers };
+        if self.by_room.contains_key(&room) {
+            self.failed.insert(room, failed);
+        }
+    }
+
     /// Redis refuses a subscription that it had confirmed. Whether the room has a feed.
     pub(in crate::relay) fn refuse(&mut self, room: RoomId, latest: Stamp) -> bool {
         let Some(feed) = self.by_room.get_mut(&room) else { return false };
         feed.refuse(latest);
-        self.behind.insert(room);
+        self.behind.extend([room]);
         self.failed.insert(room, Failed::Alone);
         self.wanted.remove(&room);
         true

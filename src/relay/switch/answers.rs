@@ -26,7 +26,7 @@ impl Switch {
             Answer::Closed => drop(self.interest.answered(stamp)),
             Answer::Read { topic, after, history } => self.take_read(stamp, &topic, after, history),
             Answer::Marks(marks) => {
-                let ids = self.joins.take_marks(stamp, marks, &self.marks);
+                let ids = self.joins.take_marks(stamp, marks, &self.marks, self.turn.now.instant);
                 self.attempt(ids);
             }
             Answer::Marked { area, marks } => self.take_marked(stamp, &area, marks),
@@ -124,7 +124,9 @@ impl Switch {
             self.turn.metrics.backfilled.inc_by(entries.len() as u64);
         }
         let every = self.hub.every(topic);
+        let mut waiting = 0;
         for (id, event) in entries {
+            self.flush_beyond(&mut waiting, event.as_ref());
             self.hand(every, room, topic, (id, event.clone()));
             let arrival = self.feeds.arrive(room, topic, (id, event), at, now);
             self.follow(room, topic, arrival, false);
@@ -157,7 +159,9 @@ impl Switch {
     fn take_marked(&mut self, stamp: Stamp, area: &str, marks: Result<Marks, BusError>) {
         let now = self.turn.now.instant;
         let freed = self.marks.marked(stamp, area, marks, now, &mut self.turn.questions);
+        let mut waiting = 0;
         for (topic, event) in freed.events {
+            self.flush_beyond(&mut waiting, Some(&event));
             self.pass_live(&topic, &event, false);
         }
         if freed.withheld {

@@ -16,7 +16,7 @@ const BATCH_BYTES: usize = 65_536;
 
 impl Switch {
     pub(super) fn take_events(&mut self, batch: &mut Vec<BusEvent>) {
-        let mut bytes = 0;
+        let mut waiting = 0;
         let lone = batch.len() == 1;
         if !lone {
             self.touch(batch);
@@ -25,13 +25,9 @@ impl Switch {
             match event {
                 BusEvent::Delivery(delivery) => {
                     if let Content::Recorded(_, event) | Content::Live(event) = &delivery.content {
-                        bytes += event.json().len();
+                        self.flush_beyond(&mut waiting, Some(event));
                     }
                     self.take_delivery(delivery, lone);
-                    if bytes > BATCH_BYTES {
-                        self.hub.flush();
-                        bytes = 0;
-                    }
                 }
                 other => {
                     self.hub.flush();
@@ -57,6 +53,16 @@ impl Switch {
                 }
             }
         }
+    }
+
+    /// Before another event is delivered in this turn: writes those that wait, where they are many. No outbox shall run over
+    /// with what its session could have had. `waiting`: how many bytes they have, counted from one call to the next.
+    pub(super) fn flush_beyond(&mut self, waiting: &mut usize, next: Option<&Event>) {
+        if *waiting > BATCH_BYTES {
+            self.hub.flush();
+            *waiting = 0;
+        }
+        *waiting += next.map_or(0, |event| event.json().len());
     }
 
     /// Looks once at what the deliveries of a batch will need, and changes nothing. With thousands of topics all of it is in memory
@@ -201,7 +207,6 @@ impl Switch {
         for member in self.feeds.behind().flat_map(|room| self.hub.followers(room)).collect::<Vec<_>>() {
             if self.hub.member(member).is_some_and(|member| member.welcomed) {
                 self.hub.freeze(member, Some(self.link.at()));
-                self.resyncs.look_at(member);
             }
         }
         self.link.advance();

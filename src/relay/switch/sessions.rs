@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::Switch;
 use crate::{
-    hub::{MemberId, Outbox},
-    protocol::{NodeMessage, Proof},
+    hub::{MemberId, Outbox, RoomId, Standing},
+    protocol::{NodeMessage, Proof, Reason, Subject},
     relay::{Command, Request, join::Reply, joins::Joins},
 };
 
@@ -27,9 +27,15 @@ impl Switch {
             }
             Command::Unsubscribe { outbox, subjects } => {
                 let Some(member) = self.hub.member_of(&outbox) else { return };
+                let unsure = self.areas_unsure_of(member, &subjects);
                 let (topics, left) = self.hub.unsubscribe(member, &subjects);
+                for area in unsure {
+                    self.hub.owe(member, area, Reason::Gap);
+                }
                 self.interest.left_empty(left, self.turn.now.instant);
                 outbox.message(NodeMessage::Unsubscribed { topics });
+                // It may have waited for one of these.
+                self.resyncs.look_at(member);
             }
             Command::Ping(outbox) => {
                 let at = self.link.at();
@@ -48,6 +54,22 @@ impl Switch {
                 }
             }
         }
+    }
+
+    /// The whole areas that a member follows and of whose keys it leaves one that it is not in step in. What it lacks there would have
+    /// come by key only.
+    fn areas_unsure_of(&self, member: MemberId, subjects: &[Subject]) -> Vec<RoomId> {
+        let lacks = |subject: &&Subject| {
+            let room = self.hub.find(subject).filter(|_| matches!(subject, Subject::Topic(_)));
+            room.is_some_and(|room| {
+                let standing = self.hub.standing(member, room);
+                standing.is_some_and(|standing| standing != Standing::InStep || !self.feeds.is_live(room))
+            })
+        };
+        let areas = subjects.iter().filter(lacks).filter_map(|s| self.hub.find(&Subject::Every(s.wide())));
+        areas
+            .filter(|area| self.hub.standing(member, *area).is_some_and(|s| s != Standing::Waiting))
+            .collect()
     }
 
     /// A member goes on with a newer proof.

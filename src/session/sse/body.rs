@@ -38,6 +38,7 @@ impl SseBodyTask {
                 permit = self.sender.reserve(), if !self.out.is_empty() => {
                     let Ok(permit) = permit else { break None };
                     permit.send(std::mem::take(&mut self.out).into());
+                    self.session.heard();
                     if self.owes {
                         self.session.owe(true);
                     }
