@@ -176,11 +176,19 @@ impl BusError {
         matches!(self, Self::Refused(text) if text.contains("NOPERM"))
     }
 
+    /// Whether it concerns only what was asked for: others need not wait for it.
+    pub(crate) fn is_alone(&self) -> bool {
+        self.is_forbidden() || matches!(self, Self::Refused(text) if text.starts_with(ASTRAY))
+    }
+
     /// Whether it will be refused again when it is asked for again soon: Redis is full, or a right is missing.
     pub fn is_lasting(&self) -> bool {
         self.is_forbidden() || matches!(self, Self::Refused(text) if text.contains("OOM"))
     }
 }
+
+/// How what is said of a topic begins whose slot is being moved and can be asked for nowhere.
+pub(crate) const ASTRAY: &str = "ASTRAY";
 
 /// What to do about a refusal of Redis (a sentence, or nothing).
 pub(crate) fn remedy(text: &str) -> &'static str {

@@ -6,6 +6,7 @@ use std::sync::{
 };
 
 use carillon::bus::BusError;
+use serde_json::json;
 
 use crate::support::{
     bus::{TestBus, numbered, subject, topic},
@@ -87,6 +88,53 @@ async fn a_topic_that_is_left_while_its_slot_moves_takes_no_link_down() {
     assert_eq!((followers(from), followers(to)), ("0".into(), "0".into()));
     bus.stays_up().await;
     bus.end().await;
+}
+
+/// A node goes on with all topics but those of one slot, also over a new link, and follows new ones.
+async fn all_others_go_on(cluster: &RedisCluster, down: usize, torn: &str) {
+    let node = Node::start(&[("redis.url", &cluster.url())]).await;
+    let there = cluster.servers.iter().enumerate().filter(|(at, _)| *at != down);
+    let there = there.map(|(_, server)| server).collect::<Vec<_>>();
+    let (mut anna, _) = node.session("anna", &["projects"]).await;
+    let (_bo, welcome) = node.session("bo", &[torn]).await;
+    assert_eq!(welcome["live"], json!(false), "{welcome}");
+    for server in &there {
+        server.command(&["CLIENT", "KILL", "TYPE", "normal"]);
+    }
+    for live in [false, true] {
+        assert_eq!(anna.message_of("status").await["live"], json!(live));
+    }
+    let (mut carl, welcome) = node.session("carl", &["content:new"]).await;
+    assert_eq!(welcome["live"], json!(true), "{welcome}");
+    node.publish("projects", &json!({"type": "a.b"})).await;
+    assert_eq!(anna.message_of("event").await["topic"], "projects");
+    node.publish("content:new", &json!({"type": "c.d"})).await;
+    assert_eq!(carl.message_of("event").await["event"]["type"], "c.d");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slot_whose_heir_is_down_concerns_no_other_topic() {
+    let mut cluster = tokio::task::spawn_blocking(|| {
+        let mut cluster = RedisCluster::start(3, 0);
+        cluster.add();
+        cluster
+    })
+    .await
+    .unwrap();
+    let slot = slot(&cluster, "carillon:comments:1");
+    cluster.open_slot(slot, cluster.owner(slot), 3);
+    cluster.servers[3].kill();
+    all_others_go_on(&cluster, 3, "comments:1").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slot_about_which_masters_do_not_agree_concerns_no_other_topic() {
+    let cluster = cluster().await;
+    let slot = slot(&cluster, "carillon:comments:1");
+    let (from, to) = (cluster.owner(slot), (cluster.owner(slot) + 1) % 3);
+    let heir = cluster.servers[to].command(&["CLUSTER", "MYID"]);
+    cluster.servers[from].command(&["CLUSTER", "SETSLOT", &slot.to_string(), "MIGRATING", heir.trim()]);
+    all_others_go_on(&cluster, usize::MAX, "comments:1").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

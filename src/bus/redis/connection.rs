@@ -1,9 +1,8 @@
 //! A connection to Redis: to its one server, or on a cluster to each master, with every command going to the master that
-//! has its key.
+//! has its key ([`super::routing`]).
 //!
-//! A cluster's answers MOVED, ASK and TRYAGAIN stay inside: they mean that nothing was done, so the command is sent again, to the
-//! right server. A connection that has shown any trouble is never mended but replaced, with
-//! all others of its link, by [`super::link_supervisor`].
+//! A connection that has shown any trouble is never mended but replaced, with all others of its link, by
+//! [`super::link_supervisor`].
 
 use std::{
     collections::HashMap,
@@ -16,10 +15,7 @@ use fred::{
     types::Value,
 };
 use futures_util::future::{BoxFuture, join_all, try_join_all};
-use tokio::{
-    sync::mpsc,
-    time::{Instant, sleep},
-};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -31,7 +27,7 @@ use super::{
     push_stream::PushStream,
     sentinel,
     server_socket::{ConnectParams, ServerSocket},
-    slots::{Redirect, SLOTS, Slots, redirect},
+    slots::{SLOTS, Slots},
     socket::RedisSocket,
     target::{Access, Topology},
 };
@@ -39,13 +35,10 @@ pub(super) use super::{
     server_socket::PATIENCE,
     subscriber::{Subscriber, SubscriptionChange},
 };
-use crate::{mutant, shutdown::Tasks};
+use crate::shutdown::Tasks;
 
 /// The longest that a read of heads or history may take: a slow link needs its time for a long log.
 pub(super) const READ_PATIENCE: Duration = Duration::from_secs(10);
-
-/// The wait before a command is sent again that a cluster cannot serve yet; grows with each try.
-const AGAIN: Duration = Duration::from_millis(20);
 
 /// A connection, closed when it is dropped: for commands, or for subscriptions ([`Subscriber`]).
 pub(super) struct Connection<S: ServerSocket = RedisSocket> {
@@ -243,101 +236,6 @@ impl Connection {
         let trouble = join_all(pings).await.into_iter().filter_map(Result::err).find(is_trouble);
         trouble.map_or(Ok(()), Err)
     }
-
-    /// Sends a command to the master that has its key, wherever that is by now.
-    pub(super) async fn command(
-        &self,
-        name: &'static str,
-        key: &str,
-        args: Vec<Value>,
-        timeout: Duration,
-    ) -> Result<Value, Error> {
-        let answers = self.routed(name, key, args, timeout, false).await?;
-        Ok(answers.into_iter().next_back().unwrap_or(Value::Null))
-    }
-
-    /// The same, with INFO directly before and behind it: the answers, and the lineage where both say the same.
-    pub(super) async fn command_with_lineage(
-        &self,
-        name: &'static str,
-        key: &str,
-        args: Vec<Value>,
-        timeout: Duration,
-    ) -> Result<(Value, Option<String>), Error> {
-        let answers = self.routed(name, key, args, timeout, true).await?;
-        let mut answers = answers.into_iter();
-        let behind = lineage::told(answers.next_back());
-        let answer = answers.next_back().unwrap_or(Value::Null);
-        Ok((
-            answer,
-            behind.filter(|lineage_behind| lineage::told(answers.next()).as_ref() == Some(lineage_behind)),
-        ))
-    }
-
-    /// Sends a command to the master that has its key; the answers to all that was sent for it, in order.
-    async fn routed(
-        &self,
-        name: &'static str,
-        key: &str,
-        args: Vec<Value>,
-        timeout: Duration,
-        with_info: bool,
-    ) -> Result<Vec<Value>, Error> {
-        let deadline = Instant::now() + timeout;
-        let mut heir = None;
-        let mut tries = 0;
-        // Why it is to be tried again, where Redis has said more than where to ask.
-        let mut why = None;
-        loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let (server, asking) = match (heir.take(), self.layout.owner(key)) {
-                (Some(heir), _) => (heir, true),
-                (None, Some(owner)) => (owner, false),
-                (None, None) => return Err(Error::new(ErrorKind::IO, "no master has this slot")),
-            };
-            let socket = self.socket(&server).await?;
-            let answers = if asking || with_info {
-                socket.send_together(together(name, args.clone(), asking, with_info), left).await
-            } else {
-                socket.send(name, args.clone(), left).await.map(|answer| vec![answer])
-            };
-            let Err(error) = answers else { return answers };
-            let text = describe(&error);
-            match redirect(&text, &server) {
-                Some(Redirect::Ask(slot, to)) if !mutant::is("ask") => {
-                    self.layout.is_leaving(slot, &to);
-                    heir = Some(to);
-                }
-                Some(Redirect::Moved(slot, to)) => {
-                    if !self.layout.moved(slot, &to) {
-                        self.look_around().await?;
-                    }
-                }
-                None if text.starts_with("TRYAGAIN") => why = Some(error.clone()),
-                _ => return Err(error),
-            }
-            tries += 1;
-            if tries > 1 {
-                let wait = AGAIN * tries;
-                if Instant::now() + wait >= deadline {
-                    return Err(why.unwrap_or(error));
-                }
-                sleep(wait).await;
-            }
-        }
-    }
-}
-
-/// A command with what must be sent with it: ASKING at a server that is about to get the slot, and INFO around both.
-fn together(
-    name: &'static str,
-    args: Vec<Value>,
-    asking: bool,
-    with_info: bool,
-) -> Vec<(&'static str, Vec<Value>)> {
-    let info = || with_info.then(|| ("INFO", vec!["replication".into()]));
-    let asking = asking.then(|| ("ASKING", Vec::new()));
-    info().into_iter().chain(asking).chain([(name, args)]).chain(info()).collect()
 }
 
 /// Where a server is, for messages.

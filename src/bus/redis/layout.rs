@@ -71,6 +71,11 @@ impl Layout {
         known
     }
 
+    /// A server cannot be reached: nothing is on its way there, until that is said again.
+    pub(super) fn loses(&self, heir: &Server) {
+        self.state().leaving.retain(|_, to| to != heir);
+    }
+
     /// A slot is on its way.
     pub(super) fn is_leaving(&self, slot: u16, to: &Server) {
         self.state().leaving.insert(slot, to.clone());

@@ -31,6 +31,7 @@ mod reader;
 mod reply;
 mod revoked;
 mod rights;
+mod routing;
 mod seal;
 mod sentinel;
 mod server_socket;

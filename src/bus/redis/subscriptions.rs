@@ -162,7 +162,14 @@ impl Subscriptions {
         loop {
             let work = self.ledger().work(|channel| self.places(connection, channel), BATCH);
             let Some(work) = work else { return Ok(()) };
-            let socket = connection.socket(&work.place.server).await?;
+            let socket = match connection.socket(&work.place.server).await {
+                // The master of the slot still has its subscription.
+                Err(_) if work.place.asking => {
+                    connection.layout().loses(&work.place.server);
+                    continue;
+                }
+                socket => socket?,
+            };
             match (self.sharded, work.subscribe) {
                 (_, false) => self.end(&socket, work).await?,
                 (false, true) => self.begin(&socket, work).await?,

@@ -81,7 +81,7 @@ impl Feeds {
 
     /// The head of a feed, or its log, could not be read.
     pub(in crate::relay) fn fail(&mut self, room: RoomId, error: &BusError) {
-        let failed = if error.is_forbidden() { Failed::Alone } else { Failed::WithOthers };
+        let failed = if error.is_alone() { Failed::Alone } else { Failed::WithOthers };
         if self.by_room.contains_key(&room) {
             self.failed.insert(room, failed);
         }
