@@ -12,8 +12,17 @@ end
 local function clock() return integer(now_ms()) end
 
 -- KEYS: the hash of marks. -> now, area, mark, ...
+-- None lies further ahead than nodes write them. One that does is of another master, whose clock was ahead: until this one had
+-- reached it, everybody who comes back would be told to refetch, each time.
 local function all_marks(key, now)
   local reply = call('HGETALL', key)
+  local furthest = now + MARK_AHEAD_MS
+  for i = 2, #reply, 2 do
+    if tonumber(reply[i]) > furthest then
+      reply[i] = integer(furthest)
+      call('HSET', key, reply[i - 1], reply[i])
+    end
+  end
   table.insert(reply, 1, integer(now))
   return reply
 end

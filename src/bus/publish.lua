@@ -20,6 +20,7 @@ local LOG_TTL_MS = @LOG_TTL_MS@ -- how long it lives after the last event or fol
 local EVENT_BYTES = @EVENT_BYTES@ -- the largest event
 local SHARDED = @SHARDED@ -- Redis Cluster: sharded pub/sub
 local DUPLICATES_MS = 300000 -- how long a duplicate is recognised
+local MARK_AHEAD_MS = 30000 -- how far ahead of Redis' clock a mark of live events is written at most
 local NODES_MS = 600000 -- how long what nodes say about themselves is kept, when none is left; each entry has its own end
 local SOURCES = 64 -- names of sources
 local SOURCES_MS = 3600000 -- how long one is remembered that is no longer vouched for, where others need room

@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 
 use crate::support::{
     bus::{TestBus, event, settings, topic},
+    node::Node,
     proxy::Proxy,
     redis::RedisServer,
 };
@@ -12,6 +13,7 @@ use carillon::{
     protocol::EntryId,
 };
 use futures_util::future::join_all;
+use serde_json::json;
 
 fn long_logs(url: &str) -> Settings {
     Settings { log_length: 1000, ..settings(Some(url)) }
@@ -95,4 +97,27 @@ async fn a_connection_for_logs_that_is_deaf_is_replaced() {
     bus.until_up().await;
     assert_eq!(seqs(&bus.bus.history(topic("comments:1"), before).await.unwrap()), [1, 2, 3]);
     bus.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_reads_gets_all_that_a_lost_link_has_missed_however_much_that_is() {
+    let redis = RedisServer::start();
+    let proxy = Proxy::before(redis.port()).await;
+    let node = Node::start(&[("redis.url", &proxy.url())]).await;
+    let (mut anna, _) = node.session("anna", &["comments:1"]).await;
+    let text = "x".repeat(1_000);
+    let events = (0..400).map(|n| format!(r#"{{"type":"a.b","data":{{"n":{n},"text":"{text}"}}}}"#));
+    let events = events.collect::<Vec<_>>();
+    proxy.cut();
+    let publish = ["FCALL", "carillon_publish", "1", "carillon:comments:1"];
+    redis.command(&publish.into_iter().chain(events.iter().map(String::as_str)).collect::<Vec<_>>());
+    for live in [false, true] {
+        if live {
+            for n in 0..400 {
+                let message = anna.message().await;
+                assert_eq!((&message["type"], &message["event"]["data"]["n"]), (&json!("event"), &json!(n)));
+            }
+        }
+        assert_eq!(anna.message().await["live"], json!(live));
+    }
 }

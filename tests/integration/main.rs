@@ -15,6 +15,7 @@ mod bus_faults;
 mod bus_generations;
 mod bus_history;
 mod bus_logs;
+mod bus_marks;
 mod bus_names;
 mod bus_reach;
 mod bus_reads;
