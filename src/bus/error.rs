@@ -22,7 +22,12 @@ impl BusError {
 
     /// Whether it concerns only what was asked for: others need not wait for it.
     pub(crate) fn is_alone(&self) -> bool {
-        self.is_forbidden() || matches!(self, Self::Refused(text) if text.starts_with(ASTRAY))
+        self.is_forbidden() || self.is_astray()
+    }
+
+    /// Whether it belongs to a slot of a cluster that can be asked for nowhere now.
+    pub(crate) fn is_astray(&self) -> bool {
+        matches!(self, Self::Refused(text) if text.starts_with(ASTRAY))
     }
 
     /// Whether it will be refused again when it is asked for again soon: Redis is full, or a right is missing.

@@ -21,7 +21,7 @@ local function erase(channel)
   -- Later than any place that somebody may still hold.
   local before = top and tonumber(string.match(top, '^%d+')) or 0
   local epoch = integer(math.max(tonumber(new_epoch(topic)), before + 1))
-  topic.top, topic.next = nil, epoch .. '-*'
+  topic.top, topic.next, topic.begun = nil, epoch .. '-*', nil
   call('SET', channel, epoch, 'PX', LOG_LIFE)
   send(channel, epoch .. '-0 ')
   return events

@@ -83,7 +83,7 @@ end
 -- What was learned of a topic in earlier calls: `good` (its name was checked), `ids` (the names of its hashes of ids),
 -- `begun` (the last five minutes of which it has one), `top` (the last entry of its stream) and `next` (what XADD takes for
 -- the entry after it). It saves questions, and decides nothing by itself: keys may have gone, or come from another master,
--- so Redis' answer in the same call counts.
+-- so Redis' answer in the same call counts. Of the present call: `opened` (its log may have no end yet).
 local REMEMBERED = 16384
 local young, old, count = {}, {}, 0
 
@@ -126,6 +126,16 @@ local function top_of(channel)
   end
 end
 
+-- Redis' words where a right is missing.
+local function without(command, channel)
+  return "NOPERM this user has no permissions to run the '" .. command:lower() .. "' command on what belongs to " .. channel
+end
+
+-- An error where the user may not do this, before anything is written that needs it.
+local function demand(command, channel, ...)
+  if not redis.acl_check_cmd(command, ...) then error{ err = without(command, channel) } end
+end
+
 -- The epoch of a log that is opened now: a later one than the topic is known to have had.
 local function new_epoch(topic)
   local before = topic and topic.next and tonumber(sub(topic.next, 1, -3)) or 0
@@ -150,6 +160,8 @@ local function append(channel, topic, json)
   else
     local top, quiet, wrong = top_of(channel)
     if wrong then error(wrong) end
+    topic.opened = true
+    demand('PEXPIRE', channel, channel, '1')
     if quiet then call('DEL', channel) end
     entry = quiet and sub(top, 1, -2) .. '1' or top and topic.next or new_epoch(topic) .. '-1'
   end
@@ -229,7 +241,7 @@ local function lacks(channel, topic, renews, which)
     if not may('HSET', present, '', '') then command = 'hset' end
     if topic.begun ~= which and not may('PEXPIREAT', present, '1') then command = 'pexpireat' end
   end
-  return command and "NOPERM this user has no permissions to run the '" .. command .. "' command on what belongs to " .. channel
+  return command and without(command, channel)
 end
 
 -- Records an event and announces it; its id. `now`, `at` and `which`: the time, and it and the five minutes in digits; nil
@@ -243,6 +255,7 @@ local function record(channel, topic, name, json, now, at, which)
   local present, before = hashes_of(channel, topic, which % 2)
   local first, found = first_id(name, now, present, before)
   if first then return first end
+  if found ~= which then demand('PEXPIREAT', channel, present, '1') end
   local id = append(channel, topic, json)
   remember(name, id, at, which, present, found)
   topic.begun = which
@@ -312,9 +325,9 @@ local function publish(keys, args)
   local ids = {}
   for n, channel in ipairs(channels) do
     local topic = topic_of(channel)
-    local known = topic.next
+    topic.opened = nil
     for i = 1, #args do ids[#ids + 1] = record(channel, topic, names[i], args[i], now, at, which) end
-    if renews[n] or topic.next ~= known then renew(channel) end
+    if renews[n] or topic.opened then renew(channel) end
   end
   return #ids == 1 and ids[1] or ids
 end

@@ -93,21 +93,28 @@ impl HeadCheck {
         }
     }
 
-    /// Takes the heads; returns the rooms whose logs were replaced, and by what.
+    /// Takes the heads; returns the rooms whose logs were replaced, and by what, and those that may be published where this node
+    /// hears nothing.
     pub(super) fn take(
         &mut self,
         stamp: Stamp,
         heads: Vec<(FeedPlace, Result<Head, BusError>)>,
         hub: &Hub,
         feeds: &Feeds,
-    ) -> Vec<(RoomId, Head)> {
-        let mut replaced = Vec::new();
+    ) -> (Vec<(RoomId, Head)>, Vec<RoomId>) {
+        let (mut replaced, mut astray) = (Vec::new(), Vec::new());
         if self.asked.take_if(|asked| *asked == stamp).is_none() {
-            return replaced;
+            return (replaced, astray);
         }
         for (place, head) in heads {
-            let (Some(asked), Ok(head)) = (place.top, head) else { continue };
-            let Some(room) = hub.find_topic(&place.topic) else { continue };
+            let (Some(asked), Some(room)) = (place.top, hub.find_topic(&place.topic)) else { continue };
+            let head = match head {
+                Ok(head) => head,
+                Err(error) => {
+                    astray.extend(error.is_astray().then_some(room));
+                    continue;
+                }
+            };
             let Some(feed) = feeds.get(room).filter(|feed| feed.is_live()) else { continue };
             // Of another lineage: the bus sees it too, and interrupts the link.
             let Some(mine) = feed.head().filter(|mine| mine.lineage == head.lineage) else { continue };
@@ -119,7 +126,7 @@ impl HeadCheck {
                 HeadVerdict::Nothing => {}
             }
         }
-        replaced
+        (replaced, astray)
     }
 
     /// A probe has come back; returns the rooms of suspects that are lost.

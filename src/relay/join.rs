@@ -1,9 +1,6 @@
 //! A session on its way into step: what it asked for, and what it is answered.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Instant};
 
 use super::{
     feeds::Feeds,
@@ -24,10 +21,6 @@ use crate::{
         message::{Positions, Welcome},
     },
 };
-
-/// How long after Redis has refused marks every node has written those for which it withheld events: each tries every second. Before
-/// that, a session that comes from another node could not be told what was withheld there.
-const CAUGHT_UP: Duration = Duration::from_secs(3);
 
 /// The answer that a join is owed.
 #[derive(Debug)]
@@ -92,8 +85,6 @@ pub(super) struct Join {
     passed: Option<Passed>,
     /// Marks that were read after all its topics were followed, and the question that asked for them.
     marks: Option<(Stamp, Arc<Marks>)>,
-    /// When Redis last refused to show the marks.
-    refused: Option<Instant>,
     /// When the answer goes out in any case.
     until: Instant,
     /// Index of the first request that was not ready when it was last looked at; those before it were.
@@ -121,7 +112,6 @@ impl Join {
             resume_at: resume.map(|resume| resume.at.unwrap_or(0)),
             passed: resume.and_then(|resume| resume.passed.clone()),
             marks: None,
-            refused: None,
             until,
             checked: 0,
             prefetched: false,
@@ -153,18 +143,9 @@ impl Join {
         self.requests.iter().map(JoinRequest::room)
     }
 
-    /// Marks were read, in question `read`; they count for topics that were followed before it. Returns whether they count at all.
-    pub(super) fn learn(&mut self, read: Stamp, marks: &Arc<Marks>, now: Instant) -> bool {
-        let counts = self.refused.is_none_or(|refused| refused + CAUGHT_UP <= now);
-        if counts {
-            self.marks = Some((read, Arc::clone(marks)));
-        }
-        counts
-    }
-
-    /// Redis refused to show the marks.
-    pub(super) fn marks_refused(&mut self, now: Instant) {
-        self.refused = Some(now);
+    /// Marks were read, in question `read`; they count for topics that were followed before it.
+    pub(super) fn learn(&mut self, read: Stamp, marks: &Arc<Marks>) {
+        self.marks = Some((read, Arc::clone(marks)));
     }
 
     /// The link is lost, and with it every answer that is due.

@@ -37,6 +37,10 @@ use crate::{
 /// How long a session waits for its answer before it gets one without all positions.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// How long after Redis has refused marks every node has written those for which it withheld events: each tries every second. Before
+/// that, a session that comes from another node could not be told what was withheld there.
+const CAUGHT_UP: Duration = Duration::from_secs(3);
+
 /// The parts that a join touches.
 #[derive(Debug)]
 pub(super) struct JoinContext<'a> {
@@ -60,8 +64,10 @@ pub(super) struct Joins {
     reading: Option<(Stamp, BTreeSet<u64>)>,
     /// Joins that wait for the next read.
     next_read: BTreeSet<u64>,
-    /// The last read was refused: the next one waits for the next tick.
+    /// The last read was refused, or did not count: the next one waits for the next tick.
     paused: bool,
+    /// When Redis last refused to show the marks.
+    refused: Option<Instant>,
 }
 
 impl Joins {
@@ -172,7 +178,7 @@ impl Joins {
         }
         positions.extend(join.known().iter().filter_map(|room| known_position(member, *room, around)));
         let standings = around.hub.standings(member);
-        let pending = standings.iter().any(|(_, standing)| *standing != Standing::InStep);
+        let pending = lacks_something(&standings, around.feeds);
         live_events.retain(|events| !events.is_empty());
         let caught_up = replays.is_empty() && live_events.is_empty() && !pending;
         let back = proof_of_return(&join, member, around);
@@ -294,21 +300,23 @@ impl Joins {
         match marks {
             Ok(marks) => {
                 known.learn(&marks);
+                if self.refused.is_some_and(|refused| now < refused + CAUGHT_UP) {
+                    self.next_read.extend(ids);
+                    self.paused = true;
+                    return BTreeSet::new();
+                }
                 let marks = Arc::new(marks);
-                let by_id = &mut self.by_id;
-                let mut learn =
-                    |id: &u64| by_id.get_mut(id).is_some_and(|join| join.learn(stamp, &marks, now));
-                let (ready, again): (_, BTreeSet<u64>) = ids.into_iter().partition(|id| learn(id));
-                self.paused = !again.is_empty();
-                self.next_read.extend(again);
-                ready
+                for id in &ids {
+                    if let Some(join) = self.by_id.get_mut(id) {
+                        join.learn(stamp, &marks);
+                    }
+                }
+                ids
             }
             Err(error) => {
                 tracing::warn!(%error, "the marks of live events cannot be read; trying again");
                 if is_refusal(&error) {
-                    for id in &ids {
-                        self.by_id.get_mut(id).into_iter().for_each(|join| join.marks_refused(now));
-                    }
+                    self.refused = Some(now);
                 }
                 if !mutant::is("marks-retry") {
                     self.next_read.extend(ids);
@@ -329,6 +337,11 @@ fn welcomed(member: MemberId, live: bool, hub: &mut Hub) {
         member.welcomed = true;
         member.live = live;
     }
+}
+
+/// Whether something has yet to be said of a room that a member stands in so.
+fn lacks_something(standings: &[(RoomId, Standing)], feeds: &Feeds) -> bool {
+    standings.iter().any(|(room, standing)| *standing != Standing::InStep || !feeds.is_live(*room))
 }
 
 /// The `at` that a session which comes back is answered with: where its own is later than what it is told here, the earlier one.

@@ -32,6 +32,8 @@ pub(super) struct FakeRedis {
     pub(super) length: u64,
     pub(super) marks: BTreeMap<String, u64>,
     pub(super) refused: Vec<&'static str>,
+    /// What is said of these.
+    pub(super) refusal: &'static str,
     pub(super) marks_refused: bool,
     /// Name, until when, since when.
     pub(super) sources: Vec<(&'static str, u64, u64)>,
@@ -52,10 +54,6 @@ pub(super) type Told = Vec<String>;
 
 pub(super) fn event(n: u64) -> Event {
     Event::parse(Bytes::from(format!(r#"{{"type":"a.b","n":{n}}}"#)), 1000).unwrap()
-}
-
-fn refused() -> BusError {
-    BusError::Refused("NOPERM no".into())
 }
 
 impl Rig {
@@ -82,6 +80,7 @@ impl Rig {
             length: log_length as u64,
             marks: BTreeMap::new(),
             refused: Vec::new(),
+            refusal: "NOPERM no",
             marks_refused: false,
             sources: Vec::new(),
             sources_refused: false,
@@ -218,7 +217,7 @@ impl Rig {
 impl FakeRedis {
     pub(super) fn head(&mut self, topic: &Topic) -> Result<Head, BusError> {
         if self.refused.contains(&topic.as_str()) {
-            return Err(refused());
+            return Err(self.refusal());
         }
         let (epoch, seq) = *self.logs.entry(topic.clone()).or_insert((self.now, 0));
         Ok(Head { lineage: Lineage::new(self.lineage), top: EntryId { epoch, seq } })
@@ -229,6 +228,10 @@ impl FakeRedis {
             return Err(BusError::Refused("NOREPLICAS".into()));
         }
         Ok(Marks { now: self.now, marks: self.marks.clone() })
+    }
+
+    fn refusal(&self) -> BusError {
+        BusError::Refused(self.refusal.into())
     }
 
     fn sources(&self) -> Result<Sources, BusError> {
@@ -255,7 +258,7 @@ impl FakeRedis {
                         }
                         Subject::Every(_) => {
                             let refuses = self.refused.contains(&subject.to_string().as_str());
-                            (subject, if refuses { Err(refused()) } else { Ok(None) })
+                            (subject, if refuses { Err(self.refusal()) } else { Ok(None) })
                         }
                     })
                     .collect(),

@@ -241,3 +241,86 @@ fn what_is_said_of_sources_behind_dropped_events_leaves_nobody_with_live_true() 
         "{told:?}"
     );
 }
+
+#[test]
+fn who_left_while_the_marks_were_refused_holds_up_nobody_who_comes_later() {
+    let mut rig = Rig::live();
+    rig.join(&["comments:1"]);
+    rig.redis.marks_refused = true;
+    let resume = rig.resume(&[("comments:1", 0), ("comments", 0)], rig.switch.at());
+    let anna = rig.connect(&["comments:1"], Some(resume.clone()), 1_000);
+    rig.serve();
+    rig.take(SwitchInput::Command(Command::Leave(anna)));
+    rig.redis.marks_refused = false;
+    for _ in 0..5 {
+        rig.tick();
+        rig.serve();
+    }
+    let bo = rig.connect(&["comments:1"], Some(resume), 1_000);
+    rig.serve();
+    assert_eq!(told(&bo), ["welcome live comments:1=0 comments=0"], "at once");
+    rig.tick();
+    assert!(!rig.questions.iter().any(|(_, question)| matches!(question, Question::Marks)));
+}
+
+#[test]
+fn proofs_go_on_for_who_followed_a_topic_of_an_area_that_is_gone() {
+    let mut rig = Rig::live();
+    let anna = rig.join(&["comments:1", "projects:1"]);
+    rig.publish("projects:1", true);
+    rig.redis.refused.push("projects:1");
+    rig.publish("projects:1", false);
+    rig.serve();
+    rig.pass(5_000);
+    rig.prove();
+    let ttl = Duration::from_secs(3_600);
+    rig.event(BusEvent::Adopted { areas: vec!["comments".to_owned()], log_ttl: ttl });
+    rig.take(SwitchInput::Command(Command::Ping(Arc::clone(&anna))));
+    assert_eq!(told(&anna).pop().unwrap(), format!("pong {}", rig.switch.at()));
+}
+
+#[test]
+fn who_asks_for_more_while_a_topic_is_in_doubt_is_told_no_later_proof() {
+    let mut rig = Rig::live();
+    let anna = rig.join(&["comments:1"]);
+    let before = rig.switch.at();
+    rig.redis.refused.push("comments:1");
+    rig.event(BusEvent::Doubt(Some(Subject::parse("comments:1", &rig.areas).unwrap())));
+    rig.serve();
+    for _ in 0..3 {
+        rig.pass(5_000);
+        rig.prove();
+        rig.serve();
+    }
+    told(&anna);
+    let request =
+        Request { subjects: vec![Subject::parse("projects:1", &rig.areas).unwrap()], ..Request::default() };
+    rig.take(SwitchInput::Command(Command::Subscribe { outbox: Arc::clone(&anna), request }));
+    rig.serve();
+    let at = |item| match item {
+        Item::Message(NodeMessage::Subscribed { at, .. } | NodeMessage::Pong { at }) => Some(at),
+        _ => None,
+    };
+    rig.take(SwitchInput::Command(Command::Ping(Arc::clone(&anna))));
+    let told = anna.pull(10).into_iter().filter_map(at).collect::<Vec<_>>();
+    assert_eq!(told, [before, before]);
+}
+
+#[test]
+fn who_follows_a_topic_that_is_published_where_this_node_hears_nothing_is_told() {
+    let mut rig = Rig::live();
+    let (anna, bo) = (rig.join(&["comments:1"]), rig.join(&["projects"]));
+    (rig.redis.refused, rig.redis.refusal) = (vec!["comments:1"], "ASTRAY its slot is being moved");
+    rig.pass(120_000);
+    for _ in 0..2 {
+        rig.tick();
+        rig.serve();
+    }
+    assert_eq!((told(&anna), told(&bo)), (vec!["status false".to_owned()], Told::new()));
+    rig.redis.refused.clear();
+    for _ in 0..5 {
+        rig.tick();
+        rig.serve();
+    }
+    assert_eq!(told(&anna), ["status true"]);
+}

@@ -17,6 +17,7 @@ mod bus_history;
 mod bus_logs;
 mod bus_marks;
 mod bus_names;
+mod bus_publish;
 mod bus_reach;
 mod bus_reads;
 mod bus_refused;

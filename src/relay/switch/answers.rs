@@ -41,7 +41,11 @@ impl Switch {
             }
             Answer::Heads(heads) => {
                 let heads = self.by_name(heads, mutant::is("head-names"));
-                for (room, head) in self.head_check.take(stamp, heads, &self.hub, &self.feeds) {
+                let (replaced, astray) = self.head_check.take(stamp, heads, &self.hub, &self.feeds);
+                for room in astray {
+                    self.link.doubt(room, &mut self.feeds);
+                }
+                for (room, head) in replaced {
                     // A log never shrinks: what came beyond its end was published by hand, and never in it.
                     let same = self.feeds.top(room).is_some_and(|top| top.epoch == head.top.epoch);
                     let reason = if same { Reason::Invalid } else { Reason::LogReplaced };

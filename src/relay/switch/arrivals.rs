@@ -172,6 +172,7 @@ impl Switch {
                 continue;
             }
             let (topics, left) = self.hub.unsubscribe(id, &gone);
+            self.resyncs.look_at(id);
             self.interest.left_empty(left, self.turn.now.instant);
             if let Some(member) = self.hub.member(id).filter(|member| member.welcomed) {
                 member.outbox.message(NodeMessage::Unsubscribed { topics });
