@@ -83,7 +83,7 @@ end
 -- What was learned of a topic in earlier calls: `good` (its name was checked), `ids` (the names of its hashes of ids),
 -- `begun` (the last five minutes of which it has one), `top` (the last entry of its stream) and `next` (what XADD takes for
 -- the entry after it). It saves questions, and decides nothing by itself: keys may have gone, or come from another master,
--- so Redis' answer in the same call counts. Of the present call: `opened` (its log may have no end yet).
+-- so Redis' answer in the same call counts.
 local REMEMBERED = 16384
 local young, old, count = {}, {}, 0
 
@@ -142,6 +142,9 @@ local function new_epoch(topic)
   return integer(math.max(now_ms(), before + 1))
 end
 
+local function ends_soon(channel) return call('PTTL', channel) < LOG_TTL_MS end
+local function renew(channel) call('PEXPIRE', channel, LOG_LIFE) end
+
 -- Appends an event; its id. The log is opened where there is none, and becomes a stream where it was a string.
 local function append(channel, topic, json)
   local stray
@@ -160,18 +163,16 @@ local function append(channel, topic, json)
   else
     local top, quiet, wrong = top_of(channel)
     if wrong then error(wrong) end
-    topic.opened = true
     demand('PEXPIRE', channel, channel, '1')
     if quiet then call('DEL', channel) end
     entry = quiet and sub(top, 1, -2) .. '1' or top and topic.next or new_epoch(topic) .. '-1'
   end
   local id = call('XADD', channel, 'MAXLEN', KEPT, entry, 'event', json)
   topic.top, topic.next = id, sub(id, 1, find(id, '-', 1, true)) .. '*'
+  -- A new stream has no end yet.
+  renew(channel)
   return id
 end
-
-local function ends_soon(channel) return call('PTTL', channel) < LOG_TTL_MS end
-local function renew(channel) call('PEXPIRE', channel, LOG_LIFE) end
 
 -- Ids of events lie in two hashes in turn, one for each five minutes, so that neither grows for ever and none is
 -- forgotten too early; the member '' says which five minutes a hash is of. Earlier releases wrote a time there.
@@ -317,17 +318,15 @@ local function publish(keys, args)
   local renews = {}
   for n, channel in ipairs(channels) do
     local topic = topic_of(channel)
-    -- What is not known to have a stream may be given one, which lives for ever until it is told otherwise.
-    renews[n] = ends_soon(channel) or not topic.next
-    local refusal = lacks(channel, topic, renews[n], which)
+    renews[n] = ends_soon(channel)
+    local refusal = lacks(channel, topic, renews[n] or not topic.next, which)
     if refusal then return redis.error_reply(refusal) end
   end
   local ids = {}
   for n, channel in ipairs(channels) do
     local topic = topic_of(channel)
-    topic.opened = nil
     for i = 1, #args do ids[#ids + 1] = record(channel, topic, names[i], args[i], now, at, which) end
-    if renews[n] or topic.opened then renew(channel) end
+    if renews[n] then renew(channel) end
   end
   return #ids == 1 and ids[1] or ids
 end

@@ -111,7 +111,7 @@ impl HeadCheck {
             let head = match head {
                 Ok(head) => head,
                 Err(error) => {
-                    astray.extend(error.is_astray().then_some(room));
+                    astray.extend((error.is_astray() && feeds.is_live(room)).then_some(room));
                     continue;
                 }
             };

@@ -205,8 +205,8 @@ fn what_was_held_for_a_topic_is_told_to_who_leaves_it_and_follows_the_whole_area
     let anna = rig.join(&["comments:*", "comments:1"]);
     rig.event(BusEvent::Doubt(Some(Subject::parse("comments:1", &rig.areas).unwrap())));
     rig.publish("comments:1", false);
-    let told = leave(&mut rig, &anna);
-    assert_eq!(told, (Told::new(), vec![gone.to_owned(), "resync gap comments:*".to_owned()]));
+    let left = leave(&mut rig, &anna);
+    assert_eq!(left, (Told::new(), vec![gone.to_owned(), "resync gap comments:*".to_owned()]));
     // The key hangs at a log that is not shown.
     rig.serve();
     rig.redis.refused.push("comments:1");
@@ -218,6 +218,25 @@ fn what_was_held_for_a_topic_is_told_to_who_leaves_it_and_follows_the_whole_area
     }
     rig.publish("comments:1", false);
     assert_eq!(leave(&mut rig, &bo).1, [gone, "resync gap comments:*"]);
+    // One that was never given by key has come by the area, until it is owed something.
+    let mut rig = Rig::live();
+    rig.redis.refused.push("comments:1");
+    let follow = ["comments:*", "comments:1"];
+    let both = [rig.connect(&follow, None, 1_000), rig.connect(&follow, None, 1_000)];
+    for _ in 0..6 {
+        rig.tick();
+        rig.serve();
+    }
+    rig.publish("comments:1", false);
+    let [dora, emil] = both;
+    assert_eq!(
+        (told(&dora).pop(), leave(&mut rig, &dora).1),
+        (Some("comments:1 1".into()), vec![gone.to_owned()])
+    );
+    (0..20).for_each(|_| rig.publish("comments:1", false));
+    told(&emil);
+    rig.take(SwitchInput::Command(Command::Drained(Arc::clone(&emil))));
+    assert_eq!(leave(&mut rig, &emil).1, [gone, "resync gap comments:*"]);
 }
 
 #[test]

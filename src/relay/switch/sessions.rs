@@ -59,15 +59,15 @@ impl Switch {
     /// The whole areas that a member follows and of whose keys it leaves one that it is not in step in. What it lacks there would have
     /// come by key only.
     fn areas_unsure_of(&self, member: MemberId, subjects: &[Subject]) -> Vec<RoomId> {
-        // The whole topic itself never comes by the area, and what was not yet given by key has come by the area.
-        let is_by_key =
-            |room: &RoomId| self.hub.follow(member, *room).is_some_and(|follow| follow.from < u64::MAX);
+        // The whole topic itself never comes by the area, and a key that was never in step, nor is owed anything, still does.
+        let is_by_key = |room| self.hub.follow(member, room).is_some_and(|follow| follow.from < u64::MAX);
         let lacks = |subject: &&Subject| {
             let key = matches!(subject, Subject::Topic(topic) if *topic != subject.wide());
-            let room = self.hub.find(subject).filter(|room| key && is_by_key(room));
-            room.is_some_and(|room| {
-                let standing = self.hub.standing(member, room);
-                standing.is_some_and(|standing| standing != Standing::InStep || !self.feeds.is_live(room))
+            self.hub.find(subject).filter(|_| key).is_some_and(|room| match self.hub.standing(member, room) {
+                Some(Standing::Owed(_)) => true,
+                Some(Standing::Waiting) => is_by_key(room),
+                Some(Standing::InStep) => !self.feeds.is_live(room),
+                None => false,
             })
         };
         let areas = subjects.iter().filter(lacks).filter_map(|s| self.hub.find(&Subject::Every(s.wide())));
