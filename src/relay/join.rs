@@ -1,6 +1,6 @@
 //! A session on its way into step: what it asked for, and what it is answered.
 
-use std::{sync::Arc, time::Instant};
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
 use super::{
     feeds::Feeds,
@@ -81,6 +81,8 @@ pub(super) struct Join {
     known: Vec<RoomId>,
     /// The `at` of a session that comes back; `None` for one that starts.
     resume_at: Option<u64>,
+    /// Areas of which it was told later than that.
+    told: BTreeMap<String, u64>,
     /// The live events that it says it had after that.
     passed: Option<Passed>,
     /// Marks that were read after all its topics were followed, and the question that asked for them.
@@ -110,6 +112,7 @@ impl Join {
             requests,
             known,
             resume_at: resume.map(|resume| resume.at.unwrap_or(0)),
+            told: resume.map(|resume| resume.told.clone()).unwrap_or_default(),
             passed: resume.and_then(|resume| resume.passed.clone()),
             marks: None,
             until,
@@ -272,7 +275,16 @@ impl Join {
     /// than the marks that were read.
     fn missed_live(&self, area: &str, known: Option<u64>) -> bool {
         let (Some(at), Some((_, marks))) = (self.resume_at, &self.marks) else { return false };
+        let at = self.told_later(area, marks.now).unwrap_or(at);
         marks.marks.get(area).copied().max(known).is_some_and(|mark| at < mark || at > marks.now)
+    }
+
+    /// When it was told to refetch an area, where that is later than its `at`. `now`: Redis' clock.
+    fn told_later(&self, area: &str, now: u64) -> Option<u64> {
+        self.told
+            .get(area)
+            .copied()
+            .filter(|told| self.resume_at.is_some_and(|at| at < *told) && *told <= now)
     }
 
     /// Where the session stands in a room, and what it lacks; or why it must refetch.
@@ -319,6 +331,10 @@ impl Join {
         marks: &LiveMarks,
     ) -> Option<Vec<Frame>> {
         let (at, passed, (_, read)) = (self.resume_at?, self.passed.as_ref()?, self.marks.as_ref()?);
+        if self.told_later(topic.area(), read.now).is_some() {
+            // Its names are of the events since `at`.
+            return None;
+        }
         let confirmed = feeds.get(room)?.confirmed()?;
         marks.missed(&Absence { topic, at, passed, confirmed, marked: 0 }, read)
     }

@@ -248,6 +248,8 @@ impl LiveMarks {
                 Freed { events, lost, withheld: false }
             }
             Err(error) => {
+                // However long this answer took, the next one may come at once.
+                area.ahead = AHEAD;
                 // What was delivered lies under the mark before. The next event asks again.
                 if area.held.is_empty() && !area.lost {
                     return Freed::default();

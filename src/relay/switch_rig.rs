@@ -192,6 +192,7 @@ impl Rig {
             positions: positions.iter().map(position).collect(),
             away: false,
             passed: None,
+            told: BTreeMap::new(),
         }
     }
 

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     hub::{Item, Outbox},
-    protocol::{NodeMessage, time},
+    protocol::{NodeMessage, Resume, time},
 };
 
 #[test]
@@ -342,4 +342,36 @@ fn who_follows_a_topic_that_is_published_where_this_node_hears_nothing_is_told()
         rig.serve();
     }
     assert_eq!(told(&anna), ["status true"]);
+}
+
+#[test]
+fn who_polls_while_a_topic_is_refused_is_told_of_live_events_of_another_area_once() {
+    let mut rig = Rig::live();
+    rig.join(&["comments:1", "projects:1"]);
+    let before = rig
+        .resume(&[("comments:1", 0), ("comments", 0), ("projects:1", 0), ("projects", 0)], rig.switch.at());
+    rig.redis.refused.push("projects:1");
+    rig.event(BusEvent::Doubt(Some(Subject::parse("projects:1", &rig.areas).unwrap())));
+    rig.serve();
+    rig.redis.marks.insert("comments".into(), rig.redis.now + 2_000);
+    rig.pass(5_000);
+    rig.prove();
+    rig.serve();
+    let mut poll = |then: u64| {
+        let then = BTreeMap::from([("comments".to_owned(), then)]);
+        let anna =
+            rig.connect(&["comments:1", "projects:1"], Some(Resume { told: then, ..before.clone() }), 1_000);
+        for _ in 0..6 {
+            rig.tick();
+            rig.serve();
+        }
+        told(&anna).iter().filter(|line| line.starts_with("resync live")).count()
+    };
+    let now = before.at.unwrap();
+    assert_eq!(
+        (poll(0), poll(now + 1_000), poll(now + 4_000)),
+        (1, 1, 0),
+        "its mark is of two seconds later"
+    );
+    assert_eq!(poll(now + 900_000), 1, "a time that Redis has not reached proves nothing");
 }

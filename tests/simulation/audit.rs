@@ -22,7 +22,7 @@ pub(crate) const PROMISED: u64 = 10_000;
 /// How long a loss on a link that works may stay unknown, ms.
 const UNKNOWN: u64 = 60_000;
 /// How long after it was refused a topic may be asked for again, ms.
-const ASKED_AGAIN: u64 = 5_000;
+pub(crate) const ASKED_AGAIN: u64 = 5_000;
 /// How long a poll may wait for a message, with all that comes behind it, ms.
 const POLL: u64 = 36_000;
 

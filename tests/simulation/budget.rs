@@ -1,7 +1,14 @@
 //! When a `resync` may be said: each reason needs something that happened since the client was last told about the topic.
 //! Whoever refetches without need costs the CMS as much as whoever must.
 
-use crate::{live::Live, plan::Way, world::World};
+use std::collections::BTreeSet;
+
+use crate::{
+    audit::{ASKED_AGAIN, topics_of},
+    live::Live,
+    plan::Way,
+    world::World,
+};
 
 /// How long after a live event who comes back may be told of it: its mark lies two seconds ahead, and what a client last
 /// heard of Redis' clock may be two rounds of probes old, ms.
@@ -47,7 +54,15 @@ impl World {
         let heard = heard && audit.live.values().filter(marked).all(followed);
         let back_soon = brought + SOON > self.redis.clock;
         let quick = me.way == Way::Poll && self.plan.pace <= 5 && back_soon;
-        quick && long && heard && calm(audit.trouble) && calm(audit.doubtful) && audit.jumped.is_none()
+        // Marks are renewed for a topic that can be followed again.
+        let denied = audit.denied.values().all(|until| calm(*until));
+        quick
+            && long
+            && heard
+            && calm(audit.trouble)
+            && calm(audit.doubtful)
+            && audit.jumped.is_none()
+            && denied
     }
 
     /// By when a node knows of something that happened then: later, where things took their time there.
@@ -97,9 +112,13 @@ impl World {
                     || since(audit.replaced.get(topic).map(|(at, _)| *at))
             }
             // Who names a position is served from the log, or told what became of it.
-            // Nobody can name one whom a node answered without it, because Redis refused the topic.
+            // Nobody can name one whom a node answered without it, because Redis refused the topic, or another one in the same request.
             "gap" => {
-                let lately = [Some(audit.came_up), audit.denied.get(topic).copied()];
+                let subjects = &self.clients[client].subjects;
+                let asked: BTreeSet<String> =
+                    subjects.iter().flat_map(|subject| topics_of(subject)).collect();
+                let denied = audit.denied.iter().filter(|(name, _)| *name == topic || asked.contains(*name));
+                let lately = [Some(audit.came_up), denied.map(|(_, until)| *until).max()];
                 whole_area || position.is_none() && (troubled || lately.into_iter().any(since))
             }
             "invalid" => self.is_invalid(topic),
@@ -135,11 +154,15 @@ impl World {
         let moved = moved.filter(|_| audit.jumped.is_some() && last.is_some());
         // What was withheld while Redis refused is told when it does not any more.
         let withheld = Some(audit.refused_until + MARKED).filter(|_| last.is_some());
+        // A topic that could not be followed for a while is in doubt when it can be again, and all marks are renewed for it.
+        let denied =
+            audit.denied.values().max().map(|until| until + ASKED_AGAIN + MARKED).filter(|_| last.is_some());
         // Where the answer to the write of a mark was long on its way, the next mark lies further ahead.
         let late = audit.late.iter().map(|(.., until)| *until).max();
         let ahead = late.map(|at| at + FURTHEST + MARKED).filter(|_| last.is_some());
         // What still comes of a log that was replaced casts doubt on its topic.
         let late = audit.replaced.get(topic).map(|(at, _)| at + LATE).filter(|_| last.is_some());
-        since(last.map(|at| at + MARKED)) || [doubtful, moved, withheld, late, ahead].into_iter().any(since)
+        since(last.map(|at| at + MARKED))
+            || [doubtful, moved, withheld, denied, late, ahead].into_iter().any(since)
     }
 }
