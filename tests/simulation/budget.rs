@@ -114,11 +114,7 @@ impl World {
             // Who names a position is served from the log, or told what became of it.
             // Nobody can name one whom a node answered without it, because Redis refused the topic, or another one in the same request.
             "gap" => {
-                let subjects = &self.clients[client].subjects;
-                let asked: BTreeSet<String> =
-                    subjects.iter().flat_map(|subject| topics_of(subject)).collect();
-                let denied = audit.denied.iter().filter(|(name, _)| *name == topic || asked.contains(*name));
-                let lately = [Some(audit.came_up), denied.map(|(_, until)| *until).max()];
+                let lately = [Some(audit.came_up), self.denied_until(client, topic)];
                 whole_area || position.is_none() && (troubled || lately.into_iter().any(since))
             }
             "invalid" => self.is_invalid(topic),
@@ -133,6 +129,14 @@ impl World {
             );
             self.violate("needless resync", text);
         }
+    }
+
+    /// Until when a topic was refused, or another that the client asks for.
+    fn denied_until(&self, client: usize, topic: &str) -> Option<u64> {
+        let subjects = &self.clients[client].subjects;
+        let asked: BTreeSet<String> = subjects.iter().flat_map(|subject| topics_of(subject)).collect();
+        let denied = self.audit.denied.iter().filter(|(name, _)| *name == topic || asked.contains(*name));
+        denied.map(|(_, until)| *until).max()
     }
 
     /// Whether a topic's log has, or had, something that is no event.
