@@ -358,7 +358,7 @@ fn who_polls_while_a_topic_is_refused_is_told_of_live_events_of_another_area_onc
     rig.prove();
     rig.serve();
     let mut poll = |then: u64| {
-        let then = BTreeMap::from([("comments".to_owned(), then)]);
+        let then = ["comments:1", "comments"].map(|topic| (topic.to_owned(), then)).into();
         let anna =
             rig.connect(&["comments:1", "projects:1"], Some(Resume { told: then, ..before.clone() }), 1_000);
         for _ in 0..6 {

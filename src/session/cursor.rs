@@ -7,7 +7,7 @@
 //! (length and text, index of the lineage, epoch, seq; until the end). Numbers are LEB128. Among the lineages are up to five that no
 //! topic refers to, so that earlier releases pass over them: which sources the client knows to be late (`!` and a digest), the
 //! live events that it has had lately (`+` and their names), the session that polls go on with (`#` and its name), which
-//! topics were refused (`-` and a digest), and when it was told to refetch an area (`@`, times and names).
+//! topics were refused (`-` and a digest), and when it was told to refetch what (`@`, times and names).
 
 use std::collections::BTreeMap;
 
@@ -45,10 +45,10 @@ const PASSED: &str = "+";
 const SESSION: &str = "#";
 /// Before the digest of what was refused.
 const REFUSED: &str = "-";
-/// Before the areas that the client was told to refetch.
+/// Before what the client was told to refetch.
 const TOLD: &str = "@";
-/// Areas that are named so at most.
-const MOST_TOLD: usize = 8;
+/// So much of it is named at most.
+const MOST_TOLD: usize = 64;
 /// Characters of a session's name.
 const SESSION_LENGTH: usize = 12;
 
@@ -84,8 +84,8 @@ pub struct Cursor {
     pub session: Option<Box<str>>,
     /// Digest of the topics that the client was told are refused; 0: none.
     pub refused: u32,
-    /// Areas that the client was told to refetch for live events, by a later proof than `at`: that stands still while something
-    /// else has yet to be told, and who polls would be told the same again and again.
+    /// What the client was told to refetch for live events, by a later proof than `at`: that stands still while something else has
+    /// yet to be told, and who polls would be told the same again and again.
     told: BTreeMap<String, u64>,
     /// Which live events the client has had lately.
     passed: Passed,
@@ -137,11 +137,11 @@ impl Cursor {
                 late = u32::from_str_radix(digest, 16).ok()?;
             } else if let Some(names) = text.strip_prefix(PASSED) {
                 passed = Passed::read(names)?;
-            } else if let Some(areas) = text.strip_prefix(TOLD) {
+            } else if let Some(subjects) = text.strip_prefix(TOLD) {
                 let area = |text: &str| {
                     text.split_once(' ').and_then(|(at, area)| Some((area.to_owned(), at.parse().ok()?)))
                 };
-                told = areas.split(',').filter_map(area).collect();
+                told = subjects.split(',').filter_map(area).collect();
             } else if let Some(digest) = text.strip_prefix(REFUSED) {
                 refused = u32::from_str_radix(digest, 16).ok()?;
             } else if let Some(name) = text.strip_prefix(SESSION) {
@@ -212,7 +212,7 @@ impl Cursor {
         BASE64_URL_SAFE_NO_PAD.encode(bytes)
     }
 
-    /// The areas that were told, as text; of the latest, as many as there may be room for.
+    /// What was told, as text; the latest, as much as there may be room for.
     fn told_text(&self) -> Option<String> {
         let mut told = self.told.iter().filter(|(_, at)| **at > self.at).collect::<Vec<_>>();
         told.sort_unstable_by_key(|(_, at)| std::cmp::Reverse(**at));
@@ -221,16 +221,17 @@ impl Cursor {
         (!told.is_empty()).then(|| format!("{TOLD}{}", told.join(",")))
     }
 
-    /// The client was told to refetch an area for live events, and what is so new that no proof of before could cover it is not
-    /// all: `at` is the last proof before that, ms of Redis' clock.
-    pub fn tell(&mut self, area: &str, at: u64) {
-        self.told.insert(area.to_owned(), at);
+    /// The client is told to refetch a subject for live events. `at`: a proof from before that, ms of Redis' clock.
+    pub fn tell(&mut self, subject: &Subject, at: u64) {
+        self.told.insert(subject.to_string(), at);
     }
 
     /// Forgets what is not followed any more. `topics`: what the client asks for.
     pub fn keep(&mut self, topics: &[String]) {
         let area = |topic: &str| topic.split(':').next().unwrap_or_default().to_owned();
-        self.positions.retain(|topic, _| topics.iter().any(|asked| asked == topic || area(asked) == *topic));
+        let is_asked = |topic: &String| topics.iter().any(|asked| asked == topic || area(asked) == *topic);
+        self.positions.retain(|topic, _| is_asked(topic));
+        self.told.retain(|topic, _| is_asked(topic));
     }
 
     /// The topics that it has positions of.

@@ -169,12 +169,13 @@ fn a_topic_that_is_refused_keeps_no_position() {
 }
 
 #[test]
-fn areas_that_were_told_later_than_everything_else_are_named_until_that_is_told_as_well() {
+fn what_was_told_later_than_everything_else_is_named_until_that_is_told_as_well() {
     let mut cursor = Cursor { at: 50, ..Cursor::default() };
-    cursor.tell("comments", 70);
-    cursor.tell("projects", 40);
+    let areas = Areas::new(["comments", "projects"], [], []).unwrap();
+    cursor.tell(&Subject::parse("comments:1", &areas).unwrap(), 70);
+    cursor.tell(&Subject::parse("projects", &areas).unwrap(), 40);
     let read = Cursor::read(&cursor.text()).unwrap();
-    assert_eq!(read.resume().told, BTreeMap::from([("comments".to_owned(), 70)]));
+    assert_eq!(read.resume().told, BTreeMap::from([("comments:1".to_owned(), 70)]));
     let mut later = read.clone();
     later.note(&NodeMessage::Pong { at: 80 });
     assert!(Cursor::read(&later.text()).unwrap().resume().told.is_empty());

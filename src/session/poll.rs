@@ -175,7 +175,7 @@ impl Poll {
         self.put(message);
         if let NodeMessage::Resync { topics, reason: Reason::Live, .. } = message {
             for subject in topics {
-                self.answer.cursor.tell(subject.area(), self.begun);
+                self.answer.cursor.tell(subject, self.begun);
             }
         }
     }

@@ -42,6 +42,7 @@ impl World {
             }
             Deed::Follow { client, subject } => self.change(client, &subject, true),
             Deed::Unfollow { client, subject } => {
+                self.audit.views[client].left = self.now;
                 if self.clients[client].subjects.len() > 1 {
                     self.change(client, &subject, false);
                 }
