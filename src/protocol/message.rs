@@ -25,9 +25,6 @@ pub struct Resume {
     /// Which live events the client has had lately; `None`: nobody kept count. Only a cursor knows.
     #[serde(skip)]
     pub passed: Option<Passed>,
-    /// Subjects of which the client was told, later than `at`, that live events may be missing. Only a cursor knows.
-    #[serde(skip)]
-    pub told: BTreeMap<String, u64>,
 }
 
 /// The first message of a client.

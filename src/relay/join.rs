@@ -1,6 +1,6 @@
 //! A session on its way into step: what it asked for, and what it is answered.
 
-use std::{collections::BTreeMap, sync::Arc, time::Instant};
+use std::{sync::Arc, time::Instant};
 
 use super::{
     feeds::Feeds,
@@ -81,8 +81,6 @@ pub(super) struct Join {
     known: Vec<RoomId>,
     /// The `at` of a session that comes back; `None` for one that starts.
     resume_at: Option<u64>,
-    /// Subjects of which it was told later than that.
-    told: BTreeMap<String, u64>,
     /// The live events that it says it had after that.
     passed: Option<Passed>,
     /// Marks that were read after all its topics were followed, and the question that asked for them.
@@ -112,7 +110,6 @@ impl Join {
             requests,
             known,
             resume_at: resume.map(|resume| resume.at.unwrap_or(0)),
-            told: resume.map(|resume| resume.told.clone()).unwrap_or_default(),
             passed: resume.and_then(|resume| resume.passed.clone()),
             marks: None,
             until,
@@ -273,18 +270,9 @@ impl Join {
     /// Whether live events of an area may have been published since the session's `at`. An `at` that Redis' clock has not reached
     /// yet proves nothing: the clock of a new master may be behind. `known`: the mark as this node knows it, which may be newer
     /// than the marks that were read.
-    fn missed_live(&self, subject: &Subject, known: Option<u64>) -> bool {
+    fn missed_live(&self, area: &str, known: Option<u64>) -> bool {
         let (Some(at), Some((_, marks))) = (self.resume_at, &self.marks) else { return false };
-        let at = self.told_later(&subject.to_string(), marks.now).unwrap_or(at);
-        marks.marks.get(subject.area()).copied().max(known).is_some_and(|mark| at < mark || at > marks.now)
-    }
-
-    /// When it was told to refetch a subject, where that is later than its `at`. `now`: Redis' clock.
-    fn told_later(&self, subject: &str, now: u64) -> Option<u64> {
-        self.told
-            .get(subject)
-            .copied()
-            .filter(|told| self.resume_at.is_some_and(|at| at < *told) && *told <= now)
+        marks.marks.get(area).copied().max(known).is_some_and(|mark| at < mark || at > marks.now)
     }
 
     /// Where the session stands in a room, and what it lacks; or why it must refetch.
@@ -296,7 +284,7 @@ impl Join {
         marks: &LiveMarks,
     ) -> Result<StartingPoint, Reason> {
         let subject = hub.subject(request.room()).cloned().ok_or(Reason::Gap)?;
-        let marked = self.missed_live(&subject, marks.known().get(subject.area()));
+        let marked = self.missed_live(subject.area(), marks.known().get(subject.area()));
         let Subject::Topic(topic) = subject else {
             let fresh = *request.asked() == Asked::Fresh;
             return if fresh {
@@ -331,10 +319,6 @@ impl Join {
         marks: &LiveMarks,
     ) -> Option<Vec<Frame>> {
         let (at, passed, (_, read)) = (self.resume_at?, self.passed.as_ref()?, self.marks.as_ref()?);
-        if self.told_later(topic.as_str(), read.now).is_some() {
-            // Its names are of the events since `at`.
-            return None;
-        }
         let confirmed = feeds.get(room)?.confirmed()?;
         marks.missed(&Absence { topic, at, passed, confirmed, marked: 0 }, read)
     }

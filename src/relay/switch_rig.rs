@@ -192,7 +192,6 @@ impl Rig {
             positions: positions.iter().map(position).collect(),
             away: false,
             passed: None,
-            told: BTreeMap::new(),
         }
     }
 

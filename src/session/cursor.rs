@@ -4,10 +4,10 @@
 //! anew each time. So it is not signed, and an unreadable one is like none at all: `resync` (`no-position`).
 //!
 //! Layout before base64 (URL-safe, no padding): version 1, flags, `at`, lineages (count; length and text each), topics
-//! (length and text, index of the lineage, epoch, seq; until the end). Numbers are LEB128. Among the lineages are up to five that no
+//! (length and text, index of the lineage, epoch, seq; until the end). Numbers are LEB128. Among the lineages are up to four that no
 //! topic refers to, so that earlier releases pass over them: which sources the client knows to be late (`!` and a digest), the
-//! live events that it has had lately (`+` and their names), the session that polls go on with (`#` and its name), which
-//! topics were refused (`-` and a digest), and when it was told to refetch what (`@`, times and names).
+//! live events that it has had lately (`+` and their names), the session that polls go on with (`#` and its name), and which
+//! topics were refused (`-` and a digest).
 
 use std::collections::BTreeMap;
 
@@ -19,7 +19,7 @@ use crate::{
     mutant,
     protocol::{
         EntryId, Late, Lineage, NodeMessage, Passed, Position, Reason, Refused, Resume, Subject,
-        message::Positions,
+        message::{Connect, Positions},
     },
 };
 
@@ -35,7 +35,7 @@ const ENTRY: usize = 14;
 const VERSION: u8 = 1;
 /// Flag: the client was told that the node does not see Redis.
 const AWAY: u8 = 1;
-/// Most lineages of positions. With the five others their count must fit into a byte.
+/// Most lineages of positions. With the four others their count must fit into a byte.
 const MOST_LINEAGES: u8 = 250;
 /// Before the digest of the sources that are late.
 const LATE: &str = "!";
@@ -45,10 +45,6 @@ const PASSED: &str = "+";
 const SESSION: &str = "#";
 /// Before the digest of what was refused.
 const REFUSED: &str = "-";
-/// Before what the client was told to refetch.
-const TOLD: &str = "@";
-/// So much of it is named at most.
-const MOST_TOLD: usize = 64;
 /// Characters of a session's name.
 const SESSION_LENGTH: usize = 12;
 
@@ -84,12 +80,59 @@ pub struct Cursor {
     pub session: Option<Box<str>>,
     /// Digest of the topics that the client was told are refused; 0: none.
     pub refused: u32,
-    /// What the client was told to refetch for live events, by a later proof than `at`: that stands still while something else has
-    /// yet to be told, and who polls would be told the same again and again.
-    told: BTreeMap<String, u64>,
     /// Which live events the client has had lately.
     passed: Passed,
     positions: BTreeMap<String, Position>,
+}
+
+/// Where a session begins whose transport has no `connect` (SSE, long-poll).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Start {
+    /// At the present end.
+    Fresh,
+    /// Where a session over another transport left off: like a fresh one it is welcomed.
+    Resume(Cursor),
+    /// Where its own cursor says.
+    GoOn(Cursor),
+}
+
+impl Start {
+    /// Whether an earlier session goes on; a cursor that says nothing, or cannot be read, begins a new one.
+    pub fn goes_on(&self) -> bool {
+        matches!(self, Self::GoOn(cursor) if *cursor != Cursor::default())
+    }
+
+    /// The cursor to begin with, and what the relay resumes from.
+    fn split(self, topics: &[String]) -> (Cursor, Option<Resume>) {
+        let mut cursor = match self {
+            Self::Fresh => return (Cursor::default(), None),
+            Self::GoOn(cursor) => cursor,
+            // Over another transport: a session of its own.
+            Self::Resume(cursor) => Cursor { session: None, refused: 0, ..cursor },
+        };
+        cursor.keep(topics);
+        let resume = cursor.resume();
+        (cursor, Some(resume))
+    }
+}
+
+/// What a client of SSE or long-poll asks for: what `connect` says over a WebSocket.
+#[derive(Debug, Clone)]
+pub struct StreamRequest {
+    /// Topics to follow, as they were written.
+    pub topics: Vec<String>,
+    /// Where the client left off.
+    pub start: Start,
+    /// Where the client brings its cursor back.
+    pub cursor_in: CursorPlace,
+}
+
+impl StreamRequest {
+    /// The cursor to begin with, and the `connect` that says the same.
+    pub(super) fn begin(self) -> (Cursor, Connect) {
+        let (cursor, resume) = self.start.split(&self.topics);
+        (cursor, Connect { topics: self.topics, resume, ..Connect::default() })
+    }
 }
 
 impl Cursor {
@@ -108,7 +151,6 @@ impl Cursor {
             positions: positions.collect(),
             away: self.away,
             passed: Some(self.passed.clone()),
-            told: self.told.clone(),
         }
     }
 
@@ -130,18 +172,13 @@ impl Cursor {
         let away = byte(&mut rest)? & AWAY != 0;
         let at = number(&mut rest)?;
         let (mut lineages, mut late, mut refused) = (Vec::new(), 0, 0);
-        let (mut passed, mut session, mut told) = (Passed::default(), None, BTreeMap::new());
+        let (mut passed, mut session) = (Passed::default(), None);
         for _ in 0..byte(&mut rest)? {
             let text = piece(&mut rest)?;
             if let Some(digest) = text.strip_prefix(LATE) {
                 late = u32::from_str_radix(digest, 16).ok()?;
             } else if let Some(names) = text.strip_prefix(PASSED) {
                 passed = Passed::read(names)?;
-            } else if let Some(subjects) = text.strip_prefix(TOLD) {
-                let area = |text: &str| {
-                    text.split_once(' ').and_then(|(at, area)| Some((area.to_owned(), at.parse().ok()?)))
-                };
-                told = subjects.split(',').filter_map(area).collect();
             } else if let Some(digest) = text.strip_prefix(REFUSED) {
                 refused = u32::from_str_radix(digest, 16).ok()?;
             } else if let Some(name) = text.strip_prefix(SESSION) {
@@ -156,7 +193,7 @@ impl Cursor {
             let id = EntryId { epoch: number(&mut rest)?, seq: number(&mut rest)? };
             positions.insert(topic, Position { lineage, id });
         }
-        Some(Self { at, away, late, session, refused, told, passed, positions })
+        Some(Self { at, away, late, session, refused, passed, positions })
     }
 
     /// The cursor as text for an address, at most [`MAX_LENGTH`] characters. A position that does not fit is left out:
@@ -195,15 +232,13 @@ impl Cursor {
                 lineages.push(lineage);
             }
         }
-        // Positions come first; three bytes hold a length.
-        let told = self.told_text().filter(|text| size + text.len() + 3 <= place.most());
-        size += told.as_ref().map_or(0, |text| text.len() + 3);
+        // Positions come first; three bytes hold the length.
         let room = place.most().saturating_sub(size + PASSED.len() + 3);
         let passed = self.passed.text(self.at, room).map(|names| format!("{PASSED}{names}"));
         let mut bytes = Vec::with_capacity(topics.len() + RESERVED);
         bytes.extend_from_slice(&[VERSION, if self.away { AWAY } else { 0 }]);
         put_number(&mut bytes, self.at);
-        let others = others.into_iter().chain(told).chain(passed).collect::<Vec<_>>();
+        let others = others.into_iter().chain(passed).collect::<Vec<_>>();
         bytes.push((lineages.len() + others.len()) as u8);
         for text in lineages.into_iter().map(Lineage::as_str).chain(others.iter().map(String::as_str)) {
             put_piece(&mut bytes, text);
@@ -212,26 +247,10 @@ impl Cursor {
         BASE64_URL_SAFE_NO_PAD.encode(bytes)
     }
 
-    /// What was told, as text; the latest, as much as there may be room for.
-    fn told_text(&self) -> Option<String> {
-        let mut told = self.told.iter().filter(|(_, at)| **at > self.at).collect::<Vec<_>>();
-        told.sort_unstable_by_key(|(_, at)| std::cmp::Reverse(**at));
-        let told =
-            told.into_iter().map(|(area, at)| format!("{at} {area}")).take(MOST_TOLD).collect::<Vec<_>>();
-        (!told.is_empty()).then(|| format!("{TOLD}{}", told.join(",")))
-    }
-
-    /// The client is told to refetch a subject for live events. `at`: a proof from before that, ms of Redis' clock.
-    pub fn tell(&mut self, subject: &Subject, at: u64) {
-        self.told.insert(subject.to_string(), at);
-    }
-
     /// Forgets what is not followed any more. `topics`: what the client asks for.
     pub fn keep(&mut self, topics: &[String]) {
         let area = |topic: &str| topic.split(':').next().unwrap_or_default().to_owned();
-        let is_asked = |topic: &String| topics.iter().any(|asked| asked == topic || area(asked) == *topic);
-        self.positions.retain(|topic, _| is_asked(topic));
-        self.told.retain(|topic, _| is_asked(topic));
+        self.positions.retain(|topic, _| topics.iter().any(|asked| asked == topic || area(asked) == *topic));
     }
 
     /// The topics that it has positions of.
@@ -273,10 +292,6 @@ impl Cursor {
                 // again and again.
                 if matches!(reason, Reason::RedisChanged | Reason::Live) && !mutant::is("cursor-at") {
                     self.at = *at;
-                }
-                // Times of another Redis.
-                if *reason == Reason::RedisChanged {
-                    self.told.clear();
                 }
                 self.start(*at, positions, &[]);
             }

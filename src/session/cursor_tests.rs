@@ -167,25 +167,3 @@ fn a_topic_that_is_refused_keeps_no_position() {
     cursor.note(&NodeMessage::Subscribed { at: 7, positions, refused: vec![refused()] });
     assert_eq!(cursor.topics().collect::<Vec<_>>(), ["comments:2"]);
 }
-
-#[test]
-fn what_was_told_later_than_everything_else_is_named_until_that_is_told_as_well() {
-    let mut cursor = Cursor { at: 50, ..Cursor::default() };
-    let areas = Areas::new(["comments", "projects"], [], []).unwrap();
-    cursor.tell(&Subject::parse("comments:1", &areas).unwrap(), 70);
-    cursor.tell(&Subject::parse("projects", &areas).unwrap(), 40);
-    let read = Cursor::read(&cursor.text()).unwrap();
-    assert_eq!(read.resume().told, BTreeMap::from([("comments:1".to_owned(), 70)]));
-    let mut later = read.clone();
-    later.note(&NodeMessage::Pong { at: 80 });
-    assert!(Cursor::read(&later.text()).unwrap().resume().told.is_empty());
-    let mut changed = read;
-    changed.note(&NodeMessage::Resync {
-        topics: Vec::new(),
-        reason: Reason::RedisChanged,
-        spread_ms: 0,
-        at: 20,
-        positions: Positions::default(),
-    });
-    assert!(changed.resume().told.is_empty(), "by the clock of another Redis");
-}

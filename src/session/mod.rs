@@ -14,7 +14,6 @@ pub mod machine;
 mod poll;
 pub mod registry;
 mod sse;
-mod start;
 mod wakeup;
 mod websocket;
 
@@ -22,13 +21,12 @@ use std::sync::Arc;
 
 pub use budget::Budgets;
 pub use canary::Canary;
-pub use cursor::{Cursor, CursorPlace};
+pub use cursor::{Cursor, CursorPlace, Start, StreamRequest};
 pub use liveness::{SessionLiveness, Transport};
 pub use machine::{Machine, SessionPolicy};
 pub use poll::{PollAnswer, serve as serve_poll};
 pub use registry::{Full, Limits, SessionRegistry, SessionSlot};
 pub use sse::{SseOnSocket, open_on_socket as open_sse, serve_body as serve_sse_body};
-pub use start::{Start, StreamRequest};
 pub use websocket::{serve_plain as serve_websocket, serve_tls as serve_websocket_tls};
 
 use liveness::TaskRequest;

@@ -56,9 +56,8 @@ pub async fn serve(
         .with_cursor_in(cursor_in)
         .going_on(cursor.session.clone());
     let answer = PollAnswer { cursor, cursor_in, messages: Vec::new() };
-    let begun = session.context.relay.at();
     let mut poll =
-        Poll { session, first, begun, answer, bytes: 0, proven: false, live_areas: Vec::new(), other: false };
+        Poll { session, first, answer, bytes: 0, proven: false, live_areas: Vec::new(), other: false };
     if let Some(closing) = poll.session.take(Input::Message(ClientMessage::Connect(connect))).await {
         poll.session.leave(Some(&closing)).await;
         let _ = asker.send(Err(closing));
@@ -82,8 +81,6 @@ struct Poll {
     session: Session,
     /// Whether there was no cursor: then the `welcome` is the answer.
     first: bool,
-    /// The last proof when it began, ms of Redis' clock.
-    begun: u64,
     answer: PollAnswer,
     bytes: usize,
     /// The relay has said until when everything was told.
@@ -173,11 +170,6 @@ impl Poll {
             _ => self.other = true,
         }
         self.put(message);
-        if let NodeMessage::Resync { topics, reason: Reason::Live, .. } = message {
-            for subject in topics {
-                self.answer.cursor.tell(subject, self.begun);
-            }
-        }
     }
 
     /// A client that goes on is told only what is new in its `welcome`.

@@ -110,7 +110,7 @@ DEFENCES = [
             (U, "frames_without_a_message_count_as_messages_before_connect_too")),
     Defence("flood-after", "src/session/websocket/plain.rs", "                    Ok(_) => turns -= 1,", "                    Ok(_) if OFF => {}\n                    Ok(_) => turns -= 1,",
             (U, "a_flood_is_not_read_on_after_it_was_cut")),
-    Defence("unread-cursor", "src/session/start.rs", "if *cursor != Cursor::default())", "if OFF || *cursor != Cursor::default())",
+    Defence("unread-cursor", "src/session/cursor.rs", "if *cursor != Cursor::default())", "if OFF || *cursor != Cursor::default())",
             (U, "a_cursor_that_cannot_be_read_begins_anew_and_counts_so")),
     Defence("stuck-resync", "src/session/liveness.rs", "stuck > 0 && waited", "stuck > 0 && !OFF && waited",
             (K, "a_resync_that_the_connection_does_not_take_ends_the_session")),

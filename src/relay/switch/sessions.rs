@@ -38,8 +38,10 @@ impl Switch {
                 self.resyncs.look_at(member);
             }
             Command::Ping(outbox) => {
-                let at = self.link.at();
-                let at = self.hub.member_of(&outbox).map_or(at, |member| self.hub.at_of(member, at));
+                // Nothing is proven to who waits for its welcome: what it lacks has yet to be told.
+                let id = self.hub.member_of(&outbox);
+                let member = id.filter(|id| self.hub.member(*id).is_some_and(|member| member.welcomed));
+                let at = member.map_or(0, |member| self.hub.at_of(member, self.link.at()));
                 outbox.message(NodeMessage::Pong { at });
             }
             Command::Drained(outbox) => {
