@@ -75,6 +75,9 @@ impl PendingResyncs {
         for room in feeds.take_caught_up() {
             self.pending.extend(hub.followers(room));
         }
+        if self.pending.is_empty() {
+            return;
+        }
         let pending = std::mem::take(&mut self.pending);
         let is_due = |(room, standing)| matches!(standing, Standing::Owed(_)) && feeds.is_live(room);
         let due = pending.iter().filter(|member| hub.standings(**member).into_iter().any(is_due)).count();

@@ -4,6 +4,7 @@ use super::{
     rig::{Rig, told},
     *,
 };
+
 #[test]
 fn a_log_that_rolls_over_faster_than_it_is_read_is_trimmed_and_no_gap() {
     let mut rig = Rig::live_keeping(4);
@@ -118,10 +119,7 @@ fn who_lacks_an_event_whose_log_redis_does_not_give_is_not_live() {
     rig.serve();
     assert_eq!(told(&anna), ["status false"], "the second shows that the first is missing");
     rig.redis.refused.clear();
-    for _ in 0..3 {
-        rig.tick();
-        rig.serve();
-    }
+    rig.wait(3);
     assert_eq!(told(&anna), ["comments:1 1", "comments:1 2", "status true"]);
     assert_eq!(told(&bo), Told::new());
 }

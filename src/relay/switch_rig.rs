@@ -149,6 +149,20 @@ impl Rig {
         }
     }
 
+    /// Some seconds pass, in which every question is answered.
+    pub(super) fn wait(&mut self, seconds: u32) {
+        for _ in 0..seconds {
+            self.tick();
+            self.serve();
+        }
+    }
+
+    /// A session pings; what it is told by then.
+    pub(super) fn ping(&mut self, outbox: &Arc<Outbox>) -> Told {
+        self.take(SwitchInput::Command(Command::Ping(Arc::clone(outbox))));
+        told(outbox)
+    }
+
     /// Takes the next question of a kind out of the queue.
     pub(super) fn keep(&mut self, kind: impl Fn(&Question) -> bool) -> (Stamp, Question) {
         let at = self.questions.iter().position(|(_, question)| kind(question)).expect("no such question");

@@ -60,8 +60,7 @@ fn what_an_overflow_dropped_is_not_claimed_by_what_stays_behind_it() {
     }
     // The position of `comments` is beyond the event of it that is gone, and so is the later proof.
     assert_eq!(told(&anna), ["subscribed comments:2=0".to_owned(), format!("pong {before}")]);
-    rig.take(SwitchInput::Command(Command::Ping(Arc::clone(&anna))));
-    assert_eq!(told(&anna), [format!("pong {before}")], "nor does anything else until the resync");
+    assert_eq!(rig.ping(&anna), [format!("pong {before}")], "nor does anything else until the resync");
     rig.take(SwitchInput::Command(Command::Drained(Arc::clone(&anna))));
     assert_eq!(told(&anna), ["resync slow comments:1 comments"]);
 }
@@ -93,16 +92,10 @@ fn marks_that_were_refused_are_read_again() {
     let anna = rig.connect(&["comments:1"], Some(resume), 1_000);
     rig.serve();
     assert_eq!(rig.questions.len(), 0, "not again and again");
-    for _ in 0..6 {
-        rig.tick();
-        rig.serve();
-    }
+    rig.wait(6);
     assert_eq!(told(&anna), ["welcome away"], "nobody waits for ever");
     rig.redis.marks_refused = false;
-    for _ in 0..3 {
-        rig.tick();
-        rig.serve();
-    }
+    rig.wait(3);
     assert_eq!(told(&anna), ["comments:1 1", "status true"]);
 }
 

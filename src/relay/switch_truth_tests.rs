@@ -48,29 +48,25 @@ fn live_is_taken_back_with_the_events_before_it() {
 fn marks_are_renewed_before_anybody_is_told_of_a_clock_that_was_set_ahead() {
     let mut rig = Rig::live();
     let anna = rig.join(&["comments:1"]);
-    let ping = |rig: &mut Rig| {
-        rig.take(SwitchInput::Command(Command::Ping(Arc::clone(&anna))));
-        told(&anna)
-    };
     rig.pass(5_000);
     rig.prove();
     let before = rig.switch.at();
-    assert_eq!(ping(&mut rig), [format!("pong {before}")]);
+    assert_eq!(rig.ping(&anna), [format!("pong {before}")]);
     assert!(rig.questions.is_empty(), "a clock that runs as ours does needs nothing");
     // Another node counts on a mark that is over by the new clock.
     rig.redis.now += 60_000;
     rig.pass(5_000);
     rig.prove();
-    assert_eq!(ping(&mut rig), [format!("pong {before}")]);
+    assert_eq!(rig.ping(&anna), [format!("pong {before}")]);
     let renewal = rig.keep(LOOK);
     assert!(matches!(&renewal.1, Question::Look { places, renew: true } if places.is_empty()));
     rig.redis.marks_refused = true;
     rig.answer(renewal);
-    assert_eq!(ping(&mut rig), [format!("pong {before}")], "refused");
+    assert_eq!(rig.ping(&anna), [format!("pong {before}")], "refused");
     rig.redis.marks_refused = false;
     rig.tick();
     rig.serve();
-    assert_eq!(ping(&mut rig), [format!("pong {}", before + 65_000)]);
+    assert_eq!(rig.ping(&anna), [format!("pong {}", before + 65_000)]);
 }
 
 #[test]
@@ -101,10 +97,7 @@ fn a_head_that_is_refused_is_asked_for_ever_more_seldom_and_renews_no_marks() {
     assert!(places.iter().any(|place| place.topic == topic));
     rig.answer(look);
     rig.redis.refused.clear();
-    for _ in 0..5 {
-        rig.tick();
-        rig.serve();
-    }
+    rig.wait(5);
     assert!(rig.switch.is_live() && rig.questions.is_empty());
 }
 

@@ -20,10 +20,7 @@ fn who_follows_an_area_whose_live_events_are_withheld_is_told() {
     let late = rig.connect(&["comments:*"], None, 1_000);
     rig.serve();
     assert_eq!(told(&late), ["welcome away comments=0"]);
-    for _ in 0..3 {
-        rig.tick();
-        rig.serve();
-    }
+    rig.wait(3);
     assert_eq!(told(&anna), Told::new(), "still withheld");
     rig.redis.marks_refused = false;
     rig.tick();
@@ -117,10 +114,7 @@ fn live_again_is_said_with_the_time_at_which_it_became_so() {
     rig.serve();
     rig.now.wall_ms += 3_600_000;
     rig.redis.marks_refused = false;
-    for _ in 0..2 {
-        rig.tick();
-        rig.serve();
-    }
+    rig.wait(2);
     let Some(Item::Message(NodeMessage::Status { live: true, since, .. })) = anna.pull(10).pop() else {
         panic!("anna is told that she lacks nothing");
     };
@@ -131,10 +125,7 @@ fn live_again_is_said_with_the_time_at_which_it_became_so() {
 fn proofs_go_on_for_who_leaves_the_topic_that_is_behind_and_when_it_has_caught_up() {
     let mut rig = Rig::live();
     let (anna, bo) = (rig.join(&["comments:1", "comments:2"]), rig.join(&["comments:2"]));
-    let pong = |rig: &mut Rig, outbox: &Arc<Outbox>| {
-        rig.take(SwitchInput::Command(Command::Ping(Arc::clone(outbox))));
-        told(outbox).pop().unwrap()
-    };
+    let pong = |rig: &mut Rig, outbox: &Arc<Outbox>| rig.ping(outbox).pop().unwrap();
     rig.publish("comments:2", true);
     rig.redis.refused.push("comments:2");
     rig.publish("comments:2", false);
@@ -148,10 +139,7 @@ fn proofs_go_on_for_who_leaves_the_topic_that_is_behind_and_when_it_has_caught_u
     rig.take(SwitchInput::Command(Command::Unsubscribe { outbox: Arc::clone(&anna), subjects }));
     assert_eq!((pong(&mut rig, &anna), pong(&mut rig, &bo)), (new.clone(), old));
     rig.redis.refused.clear();
-    for _ in 0..5 {
-        rig.tick();
-        rig.serve();
-    }
+    rig.wait(5);
     assert_eq!(pong(&mut rig, &bo), new);
 }
 
@@ -169,10 +157,7 @@ fn who_changes_nodes_while_redis_refuses_is_told_what_the_other_node_withheld() 
     rig.serve();
     // The other node tries in the second after.
     rig.redis.marks.insert("comments".into(), rig.redis.now + 2_500);
-    for _ in 0..3 {
-        rig.tick();
-        rig.serve();
-    }
+    rig.wait(3);
     assert_eq!(told(&anna), ["welcome live", "resync live comments:1 comments"]);
 }
 
@@ -212,10 +197,7 @@ fn what_was_held_for_a_topic_is_told_to_who_leaves_it_and_follows_the_whole_area
     rig.redis.refused.push("comments:1");
     let resume = rig.resume(&[("comments:1", 7)], rig.switch.at());
     let bo = rig.connect(&["comments:*", "comments:1"], Some(resume), 1_000);
-    for _ in 0..6 {
-        rig.tick();
-        rig.serve();
-    }
+    rig.wait(6);
     rig.publish("comments:1", false);
     assert_eq!(leave(&mut rig, &bo).1, [gone, "resync gap comments:*"]);
     // One that was never given by key has come by the area, until it is owed something.
@@ -223,10 +205,7 @@ fn what_was_held_for_a_topic_is_told_to_who_leaves_it_and_follows_the_whole_area
     rig.redis.refused.push("comments:1");
     let follow = ["comments:*", "comments:1"];
     let both = [rig.connect(&follow, None, 1_000), rig.connect(&follow, None, 1_000)];
-    for _ in 0..6 {
-        rig.tick();
-        rig.serve();
-    }
+    rig.wait(6);
     rig.publish("comments:1", false);
     let [dora, emil] = both;
     assert_eq!(
@@ -248,10 +227,7 @@ fn what_is_said_of_sources_behind_dropped_events_leaves_nobody_with_live_true() 
     let now = rig.redis.now;
     rig.publish("comments:1", false);
     rig.redis.sources = vec![("cms", now + 60_000, now - 30_000)];
-    for _ in 0..5 {
-        rig.tick();
-        rig.serve();
-    }
+    rig.wait(5);
     (0..20).for_each(|_| rig.publish("comments:1", false));
     rig.event(BusEvent::Link(LinkChange::Down { reason: "lost".into(), lineage_changed: false }));
     let told = told(&anna);
@@ -271,10 +247,7 @@ fn who_left_while_the_marks_were_refused_holds_up_nobody_who_comes_later() {
     rig.serve();
     rig.take(SwitchInput::Command(Command::Leave(anna)));
     rig.redis.marks_refused = false;
-    for _ in 0..5 {
-        rig.tick();
-        rig.serve();
-    }
+    rig.wait(5);
     let bo = rig.connect(&["comments:1"], Some(resume), 1_000);
     rig.serve();
     assert_eq!(told(&bo), ["welcome live comments:1=0 comments=0"], "at once");
@@ -294,8 +267,7 @@ fn proofs_go_on_for_who_followed_a_topic_of_an_area_that_is_gone() {
     rig.prove();
     let ttl = Duration::from_secs(3_600);
     rig.event(BusEvent::Adopted { areas: vec!["comments".to_owned()], log_ttl: ttl });
-    rig.take(SwitchInput::Command(Command::Ping(Arc::clone(&anna))));
-    assert_eq!(told(&anna).pop().unwrap(), format!("pong {}", rig.switch.at()));
+    assert_eq!(rig.ping(&anna).pop().unwrap(), format!("pong {}", rig.switch.at()));
 }
 
 #[test]
@@ -331,16 +303,10 @@ fn who_follows_a_topic_that_is_published_where_this_node_hears_nothing_is_told()
     let (anna, bo) = (rig.join(&["comments:1"]), rig.join(&["projects"]));
     (rig.redis.refused, rig.redis.refusal) = (vec!["comments:1"], "ASTRAY its slot is being moved");
     rig.pass(120_000);
-    for _ in 0..2 {
-        rig.tick();
-        rig.serve();
-    }
+    rig.wait(2);
     assert_eq!((told(&anna), told(&bo)), (vec!["status false".to_owned()], Told::new()));
     rig.redis.refused.clear();
-    for _ in 0..5 {
-        rig.tick();
-        rig.serve();
-    }
+    rig.wait(5);
     assert_eq!(told(&anna), ["status true"]);
 }
 
@@ -354,6 +320,5 @@ fn who_pings_before_their_welcome_is_told_no_proof() {
     rig.prove();
     let anna = rig.connect(&["comments:1"], Some(resume), 1_000);
     rig.serve();
-    rig.take(SwitchInput::Command(Command::Ping(Arc::clone(&anna))));
-    assert_eq!(told(&anna), ["pong 0"], "live events may be missing");
+    assert_eq!(rig.ping(&anna), ["pong 0"], "live events may be missing");
 }

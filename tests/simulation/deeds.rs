@@ -42,8 +42,8 @@ impl World {
             }
             Deed::Follow { client, subject } => self.change(client, &subject, true),
             Deed::Unfollow { client, subject } => {
-                self.audit.views[client].left = self.now;
                 if self.clients[client].subjects.len() > 1 {
+                    self.audit.views[client].left = self.now;
                     self.change(client, &subject, false);
                 }
             }

@@ -44,6 +44,9 @@ pub(crate) enum Reply {
     Marks(u64, BTreeMap<String, u64>),
 }
 
+/// How far ahead of Redis' clock a mark is shown at most, ms (`MARK_AHEAD_MS` of the function library).
+const MARK_AHEAD: u64 = 30_000;
+
 /// Why Redis refuses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -187,7 +190,7 @@ impl Redis {
     /// The marks, none further ahead than nodes write them.
     fn all_marks(&mut self) -> Reply {
         for mark in self.marks.values_mut() {
-            *mark = (*mark).min(self.clock + 30_000);
+            *mark = (*mark).min(self.clock + MARK_AHEAD);
         }
         Reply::Marks(self.clock, self.marks.clone())
     }
