@@ -35,6 +35,8 @@ pub(super) struct AreaProgress {
     told: Option<EntryId>,
     /// The last entry that a read has brought, until the wire has brought it too.
     early: Option<EntryId>,
+    /// A message of another log has come, and they neither got it nor were told yet: the log's head will show what it means.
+    withheld: bool,
 }
 
 /// Topics that nobody follows by key any more, and whose last entries came by a read: the wire may bring them yet.
@@ -55,7 +57,7 @@ impl EarlyProgress {
     /// A topic is followed by key again.
     pub(super) fn take(&mut self, topic: &Topic) -> AreaProgress {
         let early = self.topics.remove(topic).map(|(early, _)| early);
-        AreaProgress { last: early, told: None, early }
+        AreaProgress { last: early, early, ..AreaProgress::default() }
     }
 
     /// Whether an entry of a topic that nobody follows by key comes for the first time, by the wire. What comes moves nothing:
@@ -87,16 +89,23 @@ impl AreaProgress {
 
     /// They are told that something up to this entry is missing.
     pub(super) fn tell(&mut self, up_to: EntryId) {
+        self.withheld = false;
         let told = seq_of(self.told, up_to).filter(|told| *told >= up_to.seq);
         if told.is_none() {
             self.told = Some(up_to);
         }
     }
 
+    /// Whether a message was kept from them that the topic's head has yet to explain.
+    pub(super) fn is_withheld(&self) -> bool {
+        self.withheld
+    }
+
     /// Takes a message. Returns whether its entry comes for the first time and belongs to the present log, whose last known entry
     /// is `end`. `new`: whether its epoch is later than any that was known.
     pub(super) fn by_wire(&mut self, id: EntryId, end: Option<EntryId>, new: bool) -> bool {
         let same = end.is_none_or(|end| end.epoch == id.epoch);
+        self.withheld |= !same;
         self.early.take_if(|early| early.epoch == id.epoch && early.seq <= id.seq);
         let first = same && seq_of(self.last, id).is_none_or(|last| id.seq > last);
         if let Some(end) = end.filter(|_| !same && mutant::is("wire-epoch")) {

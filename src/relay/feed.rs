@@ -231,13 +231,13 @@ impl Feed {
     fn forget(&mut self) {
         self.doubt();
         (self.reading, self.confirmed) = (None, None);
-        self.held = Vec::new();
-        self.unheld = None;
+        (self.held, self.unheld) = (Vec::new(), None);
     }
 
-    /// Whether a message from Redis comes for the first time and belongs to the log that is known.
+    /// Whether a message from Redis comes for the first time and belongs to the log that is known (and not refused since).
     pub fn first_on_wire(&mut self, id: EntryId) -> bool {
-        self.handed.by_wire(id, self.log.head().map(|head| head.top), self.log.is_new(id.epoch))
+        let end = self.log.head().filter(|_| self.state != FeedState::Opening).map(|head| head.top);
+        self.handed.by_wire(id, end, self.log.is_new(id.epoch))
     }
 
     /// What those who follow the whole area have of it.

@@ -227,6 +227,15 @@ impl Switch {
         }
     }
 
+    /// A topic's head will not be compared: followers of the whole area are told of what was kept from them until it is.
+    fn tell_withheld(&mut self, room: RoomId) {
+        if self.feeds.withholds(room)
+            && let Some(topic) = self.topic_of(room)
+        {
+            self.doubt_every(&topic);
+        }
+    }
+
     /// The feed is live: what was held arrives, and the joins that wait for the room go on.
     fn release(&mut self, room: RoomId, topic: &Topic) {
         let (at, now) = (self.link.at(), self.turn.now.instant);
@@ -304,6 +313,7 @@ impl Switch {
                 continue;
             }
             if let Some(subject) = self.hub.subject(room).cloned() {
+                self.tell_withheld(room);
                 self.feeds.close(room, &subject);
                 closed.push(subject);
             }

@@ -97,3 +97,40 @@ fn what_a_read_has_brought_does_not_come_again_when_nobody_follows_the_topic_by_
         assert_eq!(told(&area), ["comments:1 2"]);
     }
 }
+
+#[test]
+fn what_was_kept_from_followers_of_an_area_is_told_when_nobody_will_look_at_the_topic_any_more() {
+    // The topic is left while its head is being compared, or Redis refuses it; the new log may have a later or an earlier epoch.
+    for (refused, later) in [(false, true), (false, false), (true, true), (true, false)] {
+        let mut rig = Rig::live();
+        let (area, anna) = (rig.join(&["comments:*"]), rig.join(&["comments:1"]));
+        let topic = rig.topic("comments:1");
+        let (epoch, _) = rig.redis.logs[&topic];
+        let id = EntryId { epoch: if later { epoch + 1 } else { epoch - 1 }, seq: 1 };
+        if later {
+            rig.event(BusEvent::Doubt(Some(Subject::Topic(topic.clone()))));
+        }
+        rig.arrive("comments:1", Content::Recorded(id, event(1)));
+        assert_eq!(told(&area), Told::new(), "the head will show what it means");
+        if refused {
+            rig.event(BusEvent::Refused(Subject::Topic(topic)));
+        } else {
+            rig.take(SwitchInput::Command(Command::Leave(anna)));
+            rig.pass(60_000);
+            rig.tick();
+        }
+        assert_eq!(told(&area), ["resync gap comments:*"], "refused {refused}, later {later}");
+    }
+}
+
+#[test]
+fn what_comes_of_a_topic_that_redis_refuses_reaches_followers_of_the_whole_area() {
+    let mut rig = Rig::live();
+    let (area, _anna) = (rig.join(&["comments:*"]), rig.join(&["comments:1"]));
+    let topic = rig.topic("comments:1");
+    let (epoch, _) = rig.redis.logs[&topic];
+    rig.redis.refused.push("comments:1");
+    rig.event(BusEvent::Refused(Subject::Topic(topic)));
+    rig.arrive("comments:1", Content::Recorded(EntryId { epoch: epoch + 1, seq: 1 }, event(1)));
+    assert_eq!(told(&area), ["comments:1 1"]);
+}

@@ -227,6 +227,7 @@ impl Switch {
     /// Redis has withdrawn one subscription. Its followers are told, and go on with the rest.
     fn refuse(&mut self, subject: &Subject) {
         let Some(room) = self.hub.find(subject) else { return };
+        self.tell_withheld(room);
         if !self.feeds.refuse(room, self.turn.questions.latest()) {
             return;
         }
