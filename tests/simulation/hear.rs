@@ -345,8 +345,8 @@ impl World {
         let since = humantime::parse_rfc3339(since).ok()?.duration_since(UNIX_EPOCH).ok()?;
         let since = (since.as_millis() as u64).checked_sub(EPOCH)?;
         let node = &self.nodes[self.clients[client].node];
-        let links = node.past.iter().map(|(up, _)| *up).chain(node.up_since);
-        links.filter(|up| *up <= since).max()
+        // Who stood still may say something before it takes the news of its link.
+        node.links().filter(|up| node.heard.get(up).is_some_and(|heard| *heard < since)).max()
     }
 
     /// The answer to a poll has come: what was waited for.

@@ -3,12 +3,17 @@
 //! A turn takes one input of one queue, whichever the schedule likes: events in the order of their link, commands in the
 //! order in which sessions gave them, answers (each after the events that had arrived before it), ticks.
 
-use std::{collections::VecDeque, net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    net::IpAddr,
+    sync::Arc,
+    time::Duration,
+};
 
 use carillon::{
     app::wiring,
     auth::{Authenticator, Credentials},
-    bus::BusEvent,
+    bus::{BusEvent, LinkChange},
     config::Layers,
     hub::Hub,
     protocol::{Areas, time},
@@ -54,6 +59,8 @@ pub(crate) struct Node {
     pub up_since: Option<u64>,
     /// When the links before came up, and went down.
     pub past: Vec<(u64, u64)>,
+    /// When it took the news that a link had come up, by when that was.
+    pub heard: BTreeMap<u64, u64>,
     turn_due: bool,
 }
 
@@ -67,8 +74,14 @@ impl Node {
             frozen: 0,
             up_since: None,
             past: Vec::new(),
+            heard: BTreeMap::new(),
             turn_due: false,
         }
+    }
+
+    /// When its links came up: those before, and the present one.
+    pub(crate) fn links(&self) -> impl Iterator<Item = u64> {
+        self.past.iter().map(|(up, _)| *up).chain(self.up_since)
     }
 }
 
@@ -118,6 +131,7 @@ impl World {
         place.bus = place.bus.anew();
         place.frozen = 0;
         place.up_since = None;
+        place.heard = place.links().map(|up| (up, self.now)).collect();
         place.turn_due = false;
         let (events, answers) = (VecDeque::new(), VecDeque::new());
         place.running =
@@ -207,13 +221,15 @@ impl World {
         let (now, chance, mut choice) = (Self::clock(), self.fraction(), self.pick(4));
         let most = 1 + self.pick(relay::BATCH as u64 - 1) as usize;
         let Some(running) = &mut self.nodes[node].running else { return };
-        let mut comes = false;
+        let (mut comes, mut ups) = (false, 0);
         for _ in 0..4 {
             match choice {
                 0 if !running.events.is_empty() => {
                     let count = most.min(running.events.len());
                     running.taken += count as u64;
-                    let mut batch = running.events.drain(..count).collect();
+                    let mut batch: Vec<_> = running.events.drain(..count).collect();
+                    ups =
+                        batch.iter().filter(|event| matches!(event, BusEvent::Link(LinkChange::Up))).count();
                     running.switch.take(SwitchInput::Events(&mut batch), now);
                     break;
                 }
@@ -249,6 +265,9 @@ impl World {
         if comes {
             self.excuse_who_comes(node);
         }
+        let place = &mut self.nodes[node];
+        let unheard: Vec<_> = place.links().filter(|up| !place.heard.contains_key(up)).take(ups).collect();
+        place.heard.extend(unheard.into_iter().map(|up| (up, self.now)));
         self.stir(node);
     }
 
