@@ -120,6 +120,7 @@ ASCII = {
     "a number in each line": filled("1", between=",\n"),
     "nested 60 levels deep": filled("[" * 60 + "]" * 60),
     "nested 6 levels deep": filled("[" * 6 + "]" * 6),
+    "lists of two lists, 4 levels deep": filled("[[[[],[]],[[],[]]],[[[],[]],[[],[]]]]"),
 }
 OTHER = {
     "letters of two bytes": filled("ä", '"data":"', '"', ""),

@@ -149,31 +149,63 @@ local function bad_number_beside_strings(s, object)
   return problem or may_be and bad_number_left_out(rest .. sub(s, last + 1)) or nil
 end
 
--- Lists that hold nothing but a list are what Redis' reader takes longest for, so [[[...]]] becomes [...] before it reads.
--- That is JSON where the text is, but for the depth, which is counted here as far as we come, and by the reader from there
--- on: we look on as long as that cuts enough off to pay for the looks. `bare`: the text without escapes.
-local function without_stacks(s, bare)
-  if not has(s, '[[[[') then return s end
-  local parts, kept, at, depth, looks, cut = {}, 1, 1, 0, 0, 0
-  while at <= #s and looks < 128 + cut / 8 do
-    local _, last, first, inside, open, close, behind = find(s, '^[^][{}]*()%[*()({?)[^][{}]*(}?)()%]*', at)
-    local lists, ends = inside - first, last + 1 - behind
-    depth = depth + lists + #open
-    if depth > DEPTH then return s end
-    depth = depth - ends - #close
-    local needless = math.min(lists, ends) - 1
-    if needless > 0 then
-      parts[#parts + 1] = sub(s, kept, inside - needless - 1)
-      parts[#parts + 1] = sub(s, inside, last - needless)
-      kept, cut = last + 1, cut + 2 * needless
+-- What lists that hold this are reduced to: a value that joins nothing beside it, neither a number nor an escape (brackets in
+-- strings are reduced as well), and has as many quotation marks.
+local REDUCED = { ['{}'] = ' 0 ', ['""'] = ' "" ' }
+local function reduced(inside) return REDUCED[inside] or find(inside, '^%d?$') and ' 0 ' end
+
+-- Lists with one list or nothing in each: at their beginning, all that opens, and behind that all that closes.
+local LISTS = '%f[[]%[+["{%d]?["}]?%]+'
+
+local function brackets(s) return select(2, gsub(s, '[][{}]', '')) end
+
+-- Whether to reduce lists pays, by the first piece of a text: most of its brackets go, and more than three at once.
+local function pays(piece, known)
+  local reduced_piece, count = gsub(piece, LISTS, known)
+  local before, after = brackets(piece), brackets(reduced_piece)
+  return before * 2 > #piece and after * 3 < before and before - after > count * 3
+end
+
+-- Lists are what Redis' reader takes longest for. So where there are many, those that hold one list and nothing else are reduced
+-- before it reads: [[[]]] to 0, and [[[[]] to [[0. That is JSON where the text is, if it is not too deep. Second, how many
+-- levels have gone at most.
+local function without_lists(s)
+  if not has(s, '[[') then return s, 0 end
+  local most = 0
+  local function shorten(lists)
+    local _, _, opened, inside, closed = find(lists, '^(%[+)([^]]*)(%]+)$')
+    local value, whole = reduced(inside), math.min(#opened, #closed)
+    if value then
+      most = math.max(most, inside == '{}' and whole + 1 or whole)
+      lists = sub(opened, whole + 1) .. value .. sub(closed, whole + 1)
     end
-    at, looks = last + 1, looks + 1
+    return lists
   end
-  local shorter = table.concat(parts) .. sub(s, kept)
-  if #shorter > #s * 7 / 8 then return s end
-  -- Brackets in strings are none. The first string with one stays here, whatever becomes of those behind it.
-  local rest = gsub(sub(bare, 1, last_quote(bare)), '"[^]["{}]*"', '')
-  return has(rest, '"') and s or shorter
+  local known = setmetatable({}, { __index = function(known, lists)
+    known[lists] = shorten(lists)
+    return known[lists]
+  end })
+  if not pays(sub(s, 1, 4096), known) then return s, 0 end
+  local shorter = gsub(s, LISTS, known)
+  return shorter, most
+end
+
+-- What Redis' reader makes of this, or nil and what is wrong.
+local function read(s)
+  local shorter, levels = s, 0
+  if #s >= SHORT then shorter, levels = without_lists(s) end
+  local good, value
+  if levels > 0 and levels < DEPTH then
+    set_depth(DEPTH - levels)
+    good, value = pcall(decode, shorter)
+    set_depth(DEPTH)
+  end
+  -- What was deep may have gone, a mistake has its place in the whole text, and an id is what was written.
+  if not good or type(value) == 'table' and (has(tostring(value.id), ' 0 ') or has(tostring(value.source), ' 0 ')) then
+    good, value = pcall(decode, s)
+  end
+  if not good then return nil, in_words(value) end
+  return value
 end
 
 -- The object that this text is, or nil and what is wrong; third, the text on one line. `plain`: there is nothing in it but
@@ -181,21 +213,19 @@ end
 local function read_object(s, plain)
   local blanks = not plain and not find(s, '^[ -\255]*$')
   if blanks and has(s, '\0') then return nil, 'a zero byte' end
-  local bare = has(s, '\\') and gsub(s, '\\.', '') or s
-  local shorter = #s < SHORT and s or without_stacks(s, bare)
-  local good, read = pcall(decode, shorter)
-  -- A place in what is shorter would mislead.
-  if not good then return nil, shorter == s and in_words(read) or gsub(in_words(read), ' at %a+ %d+$', '') end
+  local object, wrong = read(s)
+  if wrong then return nil, wrong end
   if byte(s) ~= 123 and not find(s, '^[ \t\r\n]*{') then return nil, 'it does not start with {' end
+  local bare = has(s, '\\') and gsub(s, '\\.', '') or s
   if blanks then
     -- The strings alone; what follows the last one is cut off, because every try to find another there would be long.
     local inside = gsub(sub(bare, 1, last_quote(bare)), '[^"]*("[^"]*")', '%1')
     if not find(inside, '^[ -\255]*$') then return nil, 'a control character in a string' end
     s = on_one_line(s)
   end
-  local problem = bad_number_beside_strings(bare, read)
+  local problem = bad_number_beside_strings(bare, object)
   if problem then return nil, problem end
-  return read, nil, s
+  return object, nil, s
 end
 
 -- Events and topics ------------------------------------------------------------------------------------------------

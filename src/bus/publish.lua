@@ -9,7 +9,7 @@
 -- provable place, and a short one. The first event makes it a stream whose entries are numbered <epoch>-1, -2, -3, ...
 -- without holes.
 
-local VERSION = 20 -- goes up with every change of this text
+local VERSION = 21 -- goes up with every change of this text
 local GENERATION = @GENERATION@ -- of the settings below: a higher one replaces a lower one, before VERSION counts
 local PREFIX = '@PREFIX@'
 local AREAS = '@AREAS@' -- comma-separated, like the next
@@ -32,7 +32,7 @@ local LOG_LIFE
 local KEPT -- LOG_LENGTH in digits
 
 -- Redis lends its own and the libraries of Lua to running functions only, so these are filled at the first call.
-local byte, find, gsub, sub, format, decode
+local byte, find, gsub, sub, format, decode, set_depth
 local IS_AREA, IS_PRIVATE
 local call, try
 local TORN = 'TRYAGAIN this topic is moving to another master of the cluster, and not all of its keys are there yet'
@@ -53,7 +53,7 @@ local function prepare()
   local strict = cjson.new()
   strict.decode_invalid_numbers(false)
   strict.decode_max_depth(DEPTH)
-  decode = strict.decode
+  decode, set_depth = strict.decode, strict.decode_max_depth
   KEPT = integer(LOG_LENGTH)
   LOG_LIFE = integer(LOG_TTL_MS + math.floor(LOG_TTL_MS / 2000) * 1000)
   IS_PRIVATE = set_of(PRIVATE)
@@ -291,6 +291,40 @@ local function name_of(source, id)
   return begin .. id
 end
 
+-- An event on one line, and which one it is (nil where it has no id); nil, nil and what is wrong with it.
+local function read_event(json)
+  local event, line, problem = check_event(json)
+  if problem then return nil, nil, 'EVENT ' .. problem end
+  return line, event.id and name_of(event.source or '', event.id)
+end
+
+-- The time, and in digits: it, and its five minutes.
+local function times()
+  local now = now_ms()
+  return now, digits, period_digits
+end
+
+-- Whether a log must be renewed; second, an error where this user may not record there. Nothing is written yet.
+local function look_at(channel, topic, which)
+  local renews = ends_soon(channel)
+  return renews, lacks(channel, topic, renews or not topic.next, which)
+end
+
+-- One event for one topic, as most calls bring. The general way makes lists, which would cost a fifteenth more.
+local function publish_one(channel, json)
+  local line, name, problem = read_event(json)
+  if not problem and SHARDED and name and is_torn(channel) then problem = TORN end
+  if problem then return redis.error_reply(problem) end
+  local now, at, which
+  if name then now, at, which = times() end
+  local topic = topic_of(channel)
+  local renews, refusal = look_at(channel, topic, which)
+  if refusal then return redis.error_reply(refusal) end
+  local id = record(channel, topic, name, line, now, at, which)
+  if renews then renew(channel) end
+  return id
+end
+
 -- KEYS: channels of topics. ARGS: an event, or several for one topic. -> its id; a list of ids, in order, where there are
 -- several topics or events. All is checked before anything is published.
 local function publish(keys, args)
@@ -299,27 +333,22 @@ local function publish(keys, args)
   if #channels == 0 or #args == 0 or #channels > 1 and #args > 1 then
     return redis.error_reply('ERR usage: FCALL ' .. PREFIX .. '_publish 1 ' .. PREFIX .. ':<topic> <event json>')
   end
+  if #channels == 1 and #args == 1 then return publish_one(channels[1], args[1]) end
   local names, named = {}, false
   for i = 1, #args do
-    local event
-    event, args[i], problem = check_event(args[i])
-    if problem then return redis.error_reply('EVENT ' .. problem) end
-    names[i] = event.id and name_of(event.source or '', event.id)
+    args[i], names[i], problem = read_event(args[i])
+    if problem then return redis.error_reply(problem) end
     named = named or names[i]
   end
   for i = 1, SHARDED and named and #channels or 0 do
     if is_torn(channels[i]) then return redis.error_reply(TORN) end
   end
   local now, at, which
-  if named then
-    now = now_ms()
-    at, which = digits, period_digits -- What these are at the next look at the clock is another matter.
-  end
+  if named then now, at, which = times() end
   local renews = {}
   for n, channel in ipairs(channels) do
-    local topic = topic_of(channel)
-    renews[n] = ends_soon(channel)
-    local refusal = lacks(channel, topic, renews[n] or not topic.next, which)
+    local refusal
+    renews[n], refusal = look_at(channel, topic_of(channel), which)
     if refusal then return redis.error_reply(refusal) end
   end
   local ids = {}
@@ -328,7 +357,7 @@ local function publish(keys, args)
     for i = 1, #args do ids[#ids + 1] = record(channel, topic, names[i], args[i], now, at, which) end
     if renews[n] then renew(channel) end
   end
-  return #ids == 1 and ids[1] or ids
+  return ids
 end
 
 @LOGS@

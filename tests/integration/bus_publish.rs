@@ -53,3 +53,17 @@ async fn a_right_that_is_missed_only_now_and_then_is_missed_before_anything_is_r
     }
     bus.end().await;
 }
+
+#[tokio::test]
+async fn an_event_of_many_lists_keeps_the_name_that_it_has() {
+    let redis = RedisServer::start();
+    let bus = TestBus::over(&redis.url()).await;
+    let lists = ["[[[[]]]]"; 300].join(",");
+    // The library reads such events with fewer brackets, in strings too.
+    for (name, number) in [("[]", 1), ("[[]]", 2), (" 0 ", 3), ("[]", 1)] {
+        let event = format!(r#"{{"type":"a.b","id":"{name}","data":[{lists}]}}"#);
+        let answer = redis.command(&["FCALL", "carillon_publish", "1", LOG, &event]);
+        assert!(answer.trim().ends_with(&format!("-{number}")), "{name}: {answer}");
+    }
+    bus.end().await;
+}
