@@ -149,9 +149,9 @@ local function bad_number_beside_strings(s, object)
   return problem or may_be and bad_number_left_out(rest .. sub(s, last + 1)) or nil
 end
 
--- What lists that hold this are reduced to: a value that joins nothing beside it, neither a number nor an escape (brackets in
--- strings are reduced as well), and has as many quotation marks.
-local REDUCED = { ['{}'] = ' 0 ', ['""'] = ' "" ' }
+-- What lists that hold this are reduced to: a value that is no name, joins nothing beside it, neither a number nor an escape (brackets
+-- in strings are reduced as well), and has as many quotation marks.
+local REDUCED = { ['{}'] = ' 0 ', ['""'] = ' [""] ' }
 local function reduced(inside) return REDUCED[inside] or find(inside, '^%d?$') and ' 0 ' end
 
 -- Lists with one list or nothing in each: at their beginning, all that opens, and behind that all that closes.
@@ -187,6 +187,7 @@ local function without_lists(s)
   end })
   if not pays(sub(s, 1, 4096), known) then return s, 0 end
   local shorter = gsub(s, LISTS, known)
+  if #shorter * 6 > #s * 5 then return s, 0 end -- What follows is of another kind.
   return shorter, most
 end
 
@@ -197,8 +198,7 @@ local function read(s)
   local good, value
   if levels > 0 and levels < DEPTH then
     set_depth(DEPTH - levels)
-    good, value = pcall(decode, shorter)
-    set_depth(DEPTH)
+    good, value = pcall(decode_reduced, shorter)
   end
   -- What was deep may have gone, a mistake has its place in the whole text, and an id is what was written.
   if not good or type(value) == 'table' and (has(tostring(value.id), ' 0 ') or has(tostring(value.source), ' 0 ')) then

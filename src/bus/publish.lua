@@ -32,7 +32,7 @@ local LOG_LIFE
 local KEPT -- LOG_LENGTH in digits
 
 -- Redis lends its own and the libraries of Lua to running functions only, so these are filled at the first call.
-local byte, find, gsub, sub, format, decode, set_depth
+local byte, find, gsub, sub, format, decode, decode_reduced, set_depth
 local IS_AREA, IS_PRIVATE
 local call, try
 local TORN = 'TRYAGAIN this topic is moving to another master of the cluster, and not all of its keys are there yet'
@@ -50,10 +50,16 @@ local function integer(n) return format('%.0f', n) end
 local function prepare()
   call, try = redis.call, redis.pcall
   byte, find, gsub, sub, format = string.byte, string.find, string.gsub, string.sub, string.format
-  local strict = cjson.new()
-  strict.decode_invalid_numbers(false)
-  strict.decode_max_depth(DEPTH)
-  decode, set_depth = strict.decode, strict.decode_max_depth
+  local function reader()
+    local strict = cjson.new()
+    strict.decode_invalid_numbers(false)
+    strict.decode_max_depth(DEPTH)
+    return strict
+  end
+  decode = reader().decode
+  -- With a depth that changes. Who is killed (FUNCTION KILL) leaves it changed.
+  local reduced = reader()
+  decode_reduced, set_depth = reduced.decode, reduced.decode_max_depth
   KEPT = integer(LOG_LENGTH)
   LOG_LIFE = integer(LOG_TTL_MS + math.floor(LOG_TTL_MS / 2000) * 1000)
   IS_PRIVATE = set_of(PRIVATE)
@@ -164,7 +170,10 @@ local function append(channel, topic, json)
     local top, quiet, wrong = top_of(channel)
     if wrong then error(wrong) end
     demand('PEXPIRE', channel, channel, '1')
-    if quiet then call('DEL', channel) end
+    if quiet then
+      demand('XADD', channel, channel, '*', 'event', '')
+      call('DEL', channel)
+    end
     entry = quiet and sub(top, 1, -2) .. '1' or top and topic.next or new_epoch(topic) .. '-1'
   end
   local id = call('XADD', channel, 'MAXLEN', KEPT, entry, 'event', json)
@@ -206,6 +215,9 @@ local function is_torn(channel)
   return type(there) == 'table' and (find(there.err, 'non local key', 1, true) or find(there.err, 'during rehashing', 1, true))
 end
 
+-- Whether a hash is of earlier five minutes. (`found` is longer where an earlier release wrote a time.)
+local function is_of_before(found, which) return found and found ~= which and #found < 12 end
+
 -- `at` and `which`: the time and the five minutes, in digits.
 local function remember(name, id, at, which, present, found)
   local value = at .. ' ' .. id
@@ -213,7 +225,7 @@ local function remember(name, id, at, which, present, found)
     call('HSET', present, name, value)
     return
   end
-  if found and #found < 12 then call('DEL', present) end
+  if is_of_before(found, which) then call('DEL', present) end
   call('HSET', present, '', which, name, value)
   call('PEXPIREAT', present, integer((which + 2) * DUPLICATES_MS))
 end
@@ -257,6 +269,7 @@ local function record(channel, topic, name, json, now, at, which)
   local first, found = first_id(name, now, present, before)
   if first then return first end
   if found ~= which then demand('PEXPIREAT', channel, present, '1') end
+  if is_of_before(found, which) then demand('DEL', channel, present) end
   local id = append(channel, topic, json)
   remember(name, id, at, which, present, found)
   topic.begun = which
