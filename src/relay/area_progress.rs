@@ -96,18 +96,26 @@ impl AreaProgress {
         }
     }
 
-    /// Whether a message was kept from them that the topic's head has yet to explain.
-    pub(super) fn is_withheld(&self) -> bool {
-        self.withheld
+    /// A message was kept from them, and the topic's head will show what it means.
+    pub(super) fn withhold(&mut self) {
+        self.withheld = true;
+    }
+
+    /// Whether a message was kept from them that the topic's head has yet to explain. They count as told then.
+    pub(super) fn take_withheld(&mut self) -> bool {
+        std::mem::take(&mut self.withheld)
     }
 
     /// Takes a message. Returns whether its entry comes for the first time and belongs to the present log, whose last known entry
-    /// is `end`. `new`: whether its epoch is later than any that was known.
-    pub(super) fn by_wire(&mut self, id: EntryId, end: Option<EntryId>, new: bool) -> bool {
-        let same = end.is_none_or(|end| end.epoch == id.epoch);
-        self.withheld |= !same;
+    /// is `end`. `followed`: whether that is still known; `new`: whether its epoch is later than any that was known.
+    pub(super) fn by_wire(&mut self, id: EntryId, end: Option<EntryId>, followed: bool, new: bool) -> bool {
+        let same = !followed || end.is_none_or(|end| end.epoch == id.epoch);
+        let read = seq_of(self.early, id).is_some_and(|early| id.seq <= early);
         self.early.take_if(|early| early.epoch == id.epoch && early.seq <= id.seq);
         let first = same && seq_of(self.last, id).is_none_or(|last| id.seq > last);
+        // It may look like one that came already because somebody published a number by hand that no log has yet.
+        let known = read || seq_of(end, id).is_some_and(|end| id.seq <= end);
+        self.withheld |= !first && !known;
         if let Some(end) = end.filter(|_| !same && mutant::is("wire-epoch")) {
             self.last = Some(EntryId { seq: id.seq, ..end });
             return true;
@@ -156,17 +164,17 @@ mod tests {
     #[test]
     fn what_a_read_brings_is_handed_on_where_it_follows_what_came() {
         let mut handed = AreaProgress::default();
-        assert!(handed.by_wire(id(7, 4), None, true) && handed.by_wire(id(7, 5), None, true));
+        assert!(handed.by_wire(id(7, 4), None, true, true) && handed.by_wire(id(7, 5), None, true, true));
         assert_eq!(
             [4, 5, 6, 7].map(|seq| handed.by_read(id(7, seq))),
             [AreaVerdict::Nothing, AreaVerdict::Nothing, AreaVerdict::Pass, AreaVerdict::Pass]
         );
         let end = Some(id(7, 7));
         assert!(
-            !handed.by_wire(id(7, 6), end, true) && !handed.by_wire(id(7, 7), end, true),
+            !handed.by_wire(id(7, 6), end, true, true) && !handed.by_wire(id(7, 7), end, true, true),
             "the read was sooner"
         );
-        assert!(handed.by_wire(id(7, 8), end, true));
+        assert!(handed.by_wire(id(7, 8), end, true, true));
     }
 
     #[test]
@@ -177,16 +185,16 @@ mod tests {
         assert_eq!(handed.by_read(id(7, 9)), AreaVerdict::Pass, "what came before was told");
         let end = Some(id(7, 9));
         assert!(
-            [7, 8, 9].iter().all(|seq| !handed.by_wire(id(7, *seq), end, true)),
+            [7, 8, 9].iter().all(|seq| !handed.by_wire(id(7, *seq), end, true, true)),
             "nobody gets it after that"
         );
-        assert!(handed.by_wire(id(7, 10), end, true));
+        assert!(handed.by_wire(id(7, 10), end, true, true));
     }
 
     #[test]
     fn what_was_told_is_not_handed_on_by_a_read_and_what_follows_it_is() {
         let mut handed = AreaProgress::default();
-        assert!(handed.by_wire(id(7, 5), None, true));
+        assert!(handed.by_wire(id(7, 5), None, true, true));
         handed.tell(id(7, 8));
         assert_eq!(
             [6, 7, 8, 9].map(|seq| handed.by_read(id(7, seq))),
@@ -197,7 +205,10 @@ mod tests {
     #[test]
     fn what_came_before_the_log_was_known_is_not_handed_on_again() {
         let mut handed = AreaProgress::default();
-        assert!(handed.by_wire(id(7, 9), None, true) && handed.by_wire(id(7, 10), None, true), "8 is lost");
+        assert!(
+            handed.by_wire(id(7, 9), None, true, true) && handed.by_wire(id(7, 10), None, true, true),
+            "8 is lost"
+        );
         handed.tell(id(7, 9));
         assert_eq!(
             [8, 9, 10, 11].map(|seq| handed.by_read(id(7, seq))),
@@ -208,14 +219,18 @@ mod tests {
     #[test]
     fn another_log_is_counted_anew() {
         let mut handed = AreaProgress::default();
-        assert!(handed.by_wire(id(7, 50), Some(id(7, 49)), true));
-        assert!(!handed.by_wire(id(8, 1), Some(id(7, 50)), true), "its followers are told");
+        assert!(handed.by_wire(id(7, 50), Some(id(7, 49)), true, true));
+        assert!(!handed.by_wire(id(8, 1), Some(id(7, 50)), true, true), "its followers are told");
         handed.tell(id(8, 1));
         assert_eq!(handed.by_read(id(8, 2)), AreaVerdict::Pass);
-        assert!(!handed.by_wire(id(7, 51), Some(id(8, 2)), false), "late");
-        assert!(!handed.by_wire(id(9, 51), Some(id(8, 2)), false), "late, of a master whose clock was ahead");
+        assert!(!handed.by_wire(id(7, 51), Some(id(8, 2)), true, false), "late");
         assert!(
-            !handed.by_wire(id(8, 2), Some(id(8, 2)), true) && handed.by_wire(id(8, 3), Some(id(8, 2)), true)
+            !handed.by_wire(id(9, 51), Some(id(8, 2)), true, false),
+            "late, of a master whose clock was ahead"
+        );
+        assert!(
+            !handed.by_wire(id(8, 2), Some(id(8, 2)), true, true)
+                && handed.by_wire(id(8, 3), Some(id(8, 2)), true, true)
         );
     }
 
@@ -226,7 +241,7 @@ mod tests {
         let (one, other) = (topic("comments:1"), topic("comments:2"));
         let read = |seqs: &[u64]| {
             let mut handed = AreaProgress::default();
-            assert!(handed.by_wire(id(7, 4), None, true));
+            assert!(handed.by_wire(id(7, 4), None, true, true));
             for seq in seqs {
                 assert_eq!(handed.by_read(id(7, *seq)), AreaVerdict::Pass);
             }
@@ -243,7 +258,7 @@ mod tests {
         assert!(early.topics.is_empty());
         early.leave(&one, &read(&[5]));
         let mut handed = early.take(&one);
-        assert!(!handed.by_wire(id(7, 5), Some(id(7, 5)), true) && early.topics.is_empty());
+        assert!(!handed.by_wire(id(7, 5), Some(id(7, 5)), true, true) && early.topics.is_empty());
     }
 
     #[test]
@@ -251,10 +266,10 @@ mod tests {
         let areas = crate::protocol::Areas::new(["comments"], [], []).unwrap();
         let topic = Topic::parse("comments:1", &areas).unwrap();
         let mut handed = AreaProgress::default();
-        assert!(handed.by_wire(id(7, 4), None, true));
+        assert!(handed.by_wire(id(7, 4), None, true, true));
         assert_eq!(handed.by_read(id(7, 5)), AreaVerdict::Pass);
         assert!(
-            !handed.by_wire(id(9, 1), Some(id(7, 5)), false),
+            !handed.by_wire(id(9, 1), Some(id(7, 5)), true, false),
             "of another log: it shows nothing of this one"
         );
         let mut early = EarlyProgress::default();
@@ -263,7 +278,7 @@ mod tests {
         assert!(!early.by_wire(&topic, id(7, 5)), "the read was sooner");
         assert!(early.by_wire(&topic, id(7, 6)), "the next one");
         let mut handed = early.take(&topic);
-        assert!(!handed.by_wire(id(7, 5), None, true) && handed.by_wire(id(7, 6), None, true));
+        assert!(!handed.by_wire(id(7, 5), None, true, true) && handed.by_wire(id(7, 6), None, true, true));
         assert_eq!(handed.by_read(id(7, 7)), AreaVerdict::Pass);
     }
 }

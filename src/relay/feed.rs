@@ -236,8 +236,8 @@ impl Feed {
 
     /// Whether a message from Redis comes for the first time and belongs to the log that is known (and not refused since).
     pub fn first_on_wire(&mut self, id: EntryId) -> bool {
-        let end = self.log.head().filter(|_| self.state != FeedState::Opening).map(|head| head.top);
-        self.handed.by_wire(id, end, self.log.is_new(id.epoch))
+        let followed = self.state != FeedState::Opening;
+        self.handed.by_wire(id, self.log.head().map(|head| head.top), followed, self.log.is_new(id.epoch))
     }
 
     /// What those who follow the whole area have of it.

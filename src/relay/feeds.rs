@@ -3,6 +3,7 @@
 //! At most one read per log is under way, whoever waits for it, and at most [`READS`] in all: that bounds what a lost link
 //! costs.
 
+mod by_area;
 mod opening;
 
 use std::{
@@ -14,7 +15,7 @@ use rustc_hash::FxHashMap;
 
 pub(super) use self::opening::Opened;
 use super::{
-    area_progress::{AreaVerdict, EarlyProgress},
+    area_progress::EarlyProgress,
     behind::BehindRooms,
     feed::{Arrival, Feed, FeedState},
     log::{LogEntry, Resumed},
@@ -191,11 +192,6 @@ impl Feeds {
         arrival
     }
 
-    /// Whether a message of a topic that has no feed comes for the first time.
-    pub(super) fn first_without_feed(&self, topic: &Topic, id: EntryId) -> bool {
-        self.early.by_wire(topic, id)
-    }
-
     /// A probe has come back, behind all messages that were published before it.
     pub(super) fn prove(&mut self) {
         self.early.prove();
@@ -204,16 +200,6 @@ impl Feeds {
     /// See [`super::tail::Tail::touch`].
     pub(super) fn touch(&self, room: RoomId) -> u64 {
         self.by_room.get(&room).map_or(0, Feed::touch)
-    }
-
-    /// See [`Feed::first_on_wire`].
-    pub(super) fn first_on_wire(&mut self, room: RoomId, id: EntryId) -> bool {
-        self.by_room.get_mut(&room).is_none_or(|feed| feed.first_on_wire(id))
-    }
-
-    /// What is done for followers of the whole area with an entry that a read has brought.
-    pub(super) fn hand(&mut self, room: RoomId, id: EntryId) -> AreaVerdict {
-        self.by_room.get_mut(&room).map_or(AreaVerdict::Nothing, |feed| feed.handed().by_read(id))
     }
 
     /// Whether the room's head was compared over this link: then its log is the one whose messages come.
@@ -266,6 +252,10 @@ impl Feeds {
     ) -> Arrival {
         let Some(feed) = self.by_room.get_mut(&room) else { return Arrival::Nothing };
         let arrival = feed.compare(head, asked, latest);
+        if matches!(arrival, Arrival::Nothing) && feed.is_live() {
+            // What was kept from followers of the whole area was late, or comes again with what was held.
+            feed.handed().take_withheld();
+        }
         self.lineage = Some(head.lineage.clone());
         self.failed.remove(&room);
         self.settle(room);

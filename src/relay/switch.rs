@@ -204,6 +204,7 @@ impl Switch {
                     tracing::warn!(topic = %topic, others, "the log of a topic may be another one: comparing with what Redis has");
                 }
                 if !mutant::is("earlier") {
+                    self.feeds.withhold(room);
                     self.link.doubt(room, &mut self.feeds);
                 }
             }
@@ -227,9 +228,9 @@ impl Switch {
         }
     }
 
-    /// A topic's head will not be compared: followers of the whole area are told of what was kept from them until it is.
+    /// A topic's head will not be compared soon: followers of the whole area are told of what was kept from them until it is.
     fn tell_withheld(&mut self, room: RoomId) {
-        if self.feeds.withholds(room)
+        if self.feeds.take_withheld(room)
             && let Some(topic) = self.topic_of(room)
         {
             self.doubt_every(&topic);
@@ -307,7 +308,7 @@ impl Switch {
 
     /// Takes down the rooms that have been empty for long enough; their subjects.
     fn close_rooms(&mut self) -> Vec<Subject> {
-        let mut closed = Vec::new();
+        let (mut closed, mut waiting) = (Vec::new(), Vec::new());
         for room in self.interest.closing() {
             if !self.hub.is_empty(room) {
                 continue;
@@ -318,9 +319,11 @@ impl Switch {
                 closed.push(subject);
             }
             self.link.forget(room);
-            self.joins.waiting_for(room);
+            waiting.extend(self.joins.waiting_for(room));
             self.hub.close(room);
         }
+        // Who waited for one of them wants other topics by now.
+        self.attempt(waiting);
         closed
     }
 

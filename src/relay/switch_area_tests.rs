@@ -134,3 +134,74 @@ fn what_comes_of_a_topic_that_redis_refuses_reaches_followers_of_the_whole_area(
     rig.arrive("comments:1", Content::Recorded(EntryId { epoch: epoch + 1, seq: 1 }, event(1)));
     assert_eq!(told(&area), ["comments:1 1"]);
 }
+
+#[test]
+fn who_follows_an_area_is_told_where_a_number_of_nobody_hides_what_comes() {
+    // While a topic is opened, or after Redis has refused it, somebody publishes by hand a number that its log does not have.
+    for opened in [false, true] {
+        let mut rig = Rig::live();
+        let area = rig.join(&["comments:*"]);
+        let topic = rig.topic("comments:1");
+        let epoch = rig.redis.now;
+        rig.redis.logs.insert(topic.clone(), (epoch, 50));
+        if !opened {
+            rig.redis.refused.push("comments:1");
+        }
+        let anna = rig.connect(&["comments:1"], None, 1_000);
+        rig.serve();
+        let mut arrive = |rig: &mut Rig, seq| {
+            rig.arrive("comments:1", Content::Recorded(EntryId { epoch, seq }, event(seq)));
+        };
+        arrive(&mut rig, 900);
+        if opened {
+            assert_eq!(told(&area), ["resync gap comments:*"]);
+        } else {
+            assert_eq!(told(&area), ["comments:1 900"]);
+        }
+        arrive(&mut rig, 51);
+        if opened {
+            rig.event(BusEvent::Refused(Subject::Topic(topic)));
+        } else {
+            rig.take(SwitchInput::Command(Command::Leave(anna)));
+            rig.pass(60_000);
+            rig.tick();
+        }
+        assert_eq!(told(&area), ["resync gap comments:*"], "opened {opened}");
+    }
+}
+
+#[test]
+fn what_is_kept_from_followers_of_an_area_is_told_where_redis_does_not_show_the_head() {
+    for marks in [false, true] {
+        let mut rig = Rig::live();
+        let (area, _anna) = (rig.join(&["comments:*"]), rig.join(&["comments:1"]));
+        let topic = rig.topic("comments:1");
+        let (epoch, _) = rig.redis.logs[&topic];
+        if marks {
+            rig.redis.marks_refused = true;
+        } else {
+            rig.redis.refused.push("comments:1");
+        }
+        rig.event(BusEvent::Doubt(Some(Subject::Topic(topic))));
+        rig.arrive("comments:1", Content::Recorded(EntryId { epoch: epoch + 1, seq: 1 }, event(1)));
+        rig.serve();
+        assert_eq!(told(&area), ["resync gap comments:*"]);
+        rig.wait(20);
+        assert_eq!(told(&area), Told::new(), "once is enough");
+    }
+}
+
+#[test]
+fn a_late_message_of_a_log_before_costs_followers_of_an_area_nothing() {
+    let mut rig = Rig::live();
+    let (area, anna) = (rig.join(&["comments:*"]), rig.join(&["comments:1"]));
+    let topic = rig.topic("comments:1");
+    let (epoch, _) = rig.redis.logs[&topic];
+    rig.arrive("comments:1", Content::Recorded(EntryId { epoch: epoch - 1, seq: 9 }, event(9)));
+    rig.serve();
+    rig.event(BusEvent::Doubt(Some(Subject::Topic(topic))));
+    rig.take(SwitchInput::Command(Command::Leave(anna)));
+    rig.pass(60_000);
+    rig.tick();
+    assert_eq!(told(&area), Told::new());
+}

@@ -94,7 +94,7 @@ fn a_second_join_of_a_topic_is_not_finished_by_the_first() {
     rig.tick();
     rig.serve();
     let after = told(&anna);
-    assert_eq!(after[1..], ["subscribed projects=1", "projects 2", "projects 3", "status true"]);
+    assert_eq!(after[1..], ["status true", "subscribed projects=1", "projects 2", "projects 3"]);
 }
 
 #[test]
@@ -122,4 +122,31 @@ fn who_lacks_an_event_whose_log_redis_does_not_give_is_not_live() {
     rig.wait(3);
     assert_eq!(told(&anna), ["comments:1 1", "comments:1 2", "status true"]);
     assert_eq!(told(&bo), Told::new());
+}
+
+#[test]
+fn who_waited_for_a_topic_that_is_left_goes_on_with_the_others() {
+    for closes in [false, true] {
+        let mut rig = Rig::live();
+        let other = rig.join(&["comments:2"]);
+        // Redis shows no marks, so the second topic stays in doubt; and refuses the first at first.
+        rig.redis.marks_refused = true;
+        rig.event(BusEvent::Doubt(Some(Subject::parse("comments:2", &rig.areas).unwrap())));
+        rig.redis.refused.push("projects:1");
+        let anna = rig.connect(&["projects:1", "comments:2"], None, 1_000);
+        rig.wait(6);
+        rig.redis.refused.clear();
+        rig.wait(6);
+        told(&anna);
+        rig.take(SwitchInput::Command(Command::Leave(other)));
+        let subjects = vec![Subject::parse("comments:2", &rig.areas).unwrap()];
+        rig.take(SwitchInput::Command(Command::Unsubscribe { outbox: Arc::clone(&anna), subjects }));
+        if closes {
+            rig.wait(40);
+        }
+        rig.redis.marks_refused = false;
+        rig.serve();
+        rig.publish("projects:1", false);
+        assert!(told(&anna).contains(&"projects:1 1".to_owned()), "closes {closes}");
+    }
 }

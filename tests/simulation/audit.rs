@@ -302,7 +302,7 @@ impl World {
         let me = &self.clients[client];
         // A poll that goes on is as good as its cursor; whoever has just come back has its ten seconds.
         let came = if me.way == Way::Poll { 0 } else { me.since };
-        let since = came.max(me.cut_until).max(me.stalled);
+        let since = came.max(me.cut_until).max(me.stalled) + me.long_read(now, slack);
         let is_kept_out = self.people.all.get(client).is_some_and(|person| person.refused.is_some());
         if matches!(me.line, Line::None) || me.stalled > now || is_kept_out {
             return;

@@ -23,6 +23,9 @@ use crate::{
     world::{Happening, Served, World},
 };
 
+/// How long it may take a client to read what it missed, ms.
+const A_LONG_READ: u64 = 10_000;
+
 /// What a client is connected by.
 pub(crate) enum Line {
     /// Nothing.
@@ -74,6 +77,8 @@ pub(crate) struct Client {
     pub stalled: u64,
     /// When it came, or comes, back after it was last cut off.
     pub cut_until: u64,
+    /// When it last read something of its connection.
+    pub read: u64,
     buffer: Vec<u8>,
     /// A chunk that is not whole yet.
     chunk: Vec<u8>,
@@ -99,11 +104,17 @@ impl Client {
             waits: VecDeque::new(),
             stalled: 0,
             cut_until: 0,
+            read: 0,
             buffer: Vec::new(),
             chunk: Vec::new(),
             read_due: false,
             seen: 0,
         }
+    }
+
+    /// How much longer it may take who has just come back to have everything, while it reads: many events are long on a slow line.
+    pub(crate) fn long_read(&self, now: u64, slack: u64) -> u64 {
+        if now <= self.read + slack { A_LONG_READ } else { 0 }
     }
 
     /// What it brings back.
@@ -291,6 +302,9 @@ impl World {
 
     /// Frames of a WebSocket, or chunks of server-sent events.
     fn hear_bytes(&mut self, client: usize, bytes: &[u8]) {
+        if !bytes.is_empty() {
+            self.clients[client].read = self.now;
+        }
         if self.clients[client].way == Way::Sse {
             return self.hear_chunks(client, bytes);
         }

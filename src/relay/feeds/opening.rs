@@ -87,12 +87,6 @@ impl Feeds {
         }
     }
 
-    /// Whether followers of the whole area were not given a message of a topic that only its head could explain.
-    pub(in crate::relay) fn withholds(&mut self, room: RoomId) -> bool {
-        let doubtful = self.by_room.get_mut(&room).filter(|feed| !feed.is_live());
-        doubtful.is_some_and(|feed| feed.handed().is_withheld())
-    }
-
     /// Redis refuses a subscription that it had confirmed. Whether the room has a feed.
     pub(in crate::relay) fn refuse(&mut self, room: RoomId, latest: Stamp) -> bool {
         let Some(feed) = self.by_room.get_mut(&room) else { return false };

@@ -245,6 +245,9 @@ impl Switch {
         let behind: Vec<RoomId> = self.feeds.behind().collect();
         self.link.look_at_all_again(behind.iter().copied(), self.turn.now.instant);
         if refused {
+            for room in &behind {
+                self.tell_withheld(*room);
+            }
             self.tell_away(behind);
         }
     }
@@ -271,6 +274,9 @@ impl Switch {
                     tracing::warn!(topic = %place.topic, %error, others, "the head of a topic cannot be read; trying again");
                 }
                 self.feeds.fail(room, &error);
+                if is_refusal(&error) {
+                    self.tell_withheld(room);
+                }
                 false
             }
         }

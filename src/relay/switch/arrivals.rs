@@ -163,6 +163,7 @@ impl Switch {
             let own = matches!(subject, Subject::Topic(topic) if topic.is_canary());
             !own && !areas.iter().any(|area| area == subject.area())
         };
+        let mut waited = Vec::new();
         for id in self.hub.members().map(|(id, _)| id).collect::<Vec<_>>() {
             let followed = self.hub.standings(id).into_iter();
             let gone =
@@ -172,12 +173,14 @@ impl Switch {
                 continue;
             }
             let (topics, left) = self.hub.unsubscribe(id, &gone);
+            waited.extend(topics.iter().filter_map(|topic| self.hub.find(topic)));
             self.resyncs.look_at(id);
             self.interest.left_empty(left, self.turn.now.instant);
             if let Some(member) = self.hub.member(id).filter(|member| member.welcomed) {
                 member.outbox.message(NodeMessage::Unsubscribed { topics });
             }
         }
+        self.wake_all(waited);
     }
 
     /// A probe has come back: everything before it was handed over.

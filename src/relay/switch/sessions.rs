@@ -33,9 +33,11 @@ impl Switch {
                     self.hub.owe(member, area, Reason::Gap);
                 }
                 self.interest.left_empty(left, self.turn.now.instant);
-                outbox.message(NodeMessage::Unsubscribed { topics });
                 // It may have waited for one of these.
+                let rooms: Vec<_> = topics.iter().filter_map(|topic| self.hub.find(topic)).collect();
+                outbox.message(NodeMessage::Unsubscribed { topics });
                 self.resyncs.look_at(member);
+                self.wake_all(rooms);
             }
             Command::Ping(outbox) => {
                 // Nothing is proven to who waits for its welcome: what it lacks has yet to be told.
