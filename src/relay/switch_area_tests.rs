@@ -149,7 +149,7 @@ fn who_follows_an_area_is_told_where_a_number_of_nobody_hides_what_comes() {
         }
         let anna = rig.connect(&["comments:1"], None, 1_000);
         rig.serve();
-        let mut arrive = |rig: &mut Rig, seq| {
+        let arrive = |rig: &mut Rig, seq| {
             rig.arrive("comments:1", Content::Recorded(EntryId { epoch, seq }, event(seq)));
         };
         arrive(&mut rig, 900);
