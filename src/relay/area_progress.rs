@@ -35,8 +35,21 @@ pub(super) struct AreaProgress {
     told: Option<EntryId>,
     /// The last entry that a read has brought, until the wire has brought it too.
     early: Option<EntryId>,
-    /// A message of another log has come, and they neither got it nor were told yet: the log's head will show what it means.
+    /// A message has come that may be of another log, and they neither got it nor were told yet: the log's head will show what it means.
     withheld: bool,
+    /// They were told of that before the head was shown, and get whatever comes until it is.
+    open: bool,
+}
+
+/// What is known of a topic's log when a message comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum LogSight {
+    /// Nothing that counts: its end was not shown yet, or is old.
+    Unknown,
+    /// Where it ends.
+    InStep,
+    /// Where it ended; something may be missing since.
+    Doubtful,
 }
 
 /// Topics that nobody follows by key any more, and whose last entries came by a read: the wire may bring them yet.
@@ -89,11 +102,21 @@ impl AreaProgress {
 
     /// They are told that something up to this entry is missing.
     pub(super) fn tell(&mut self, up_to: EntryId) {
-        self.withheld = false;
+        self.explain();
         let told = seq_of(self.told, up_to).filter(|told| *told >= up_to.seq);
         if told.is_none() {
             self.told = Some(up_to);
         }
+    }
+
+    /// The topic's head was shown: nothing is kept from them, or it comes again with what was held.
+    pub(super) fn explain(&mut self) {
+        (self.withheld, self.open) = (false, false);
+    }
+
+    /// Redis does not let the topic be followed any more: what came may be of a number that its log will never have.
+    pub(super) fn unfollow(&mut self) {
+        self.last = self.early;
     }
 
     /// A message was kept from them, and the topic's head will show what it means.
@@ -103,18 +126,22 @@ impl AreaProgress {
 
     /// Whether a message was kept from them that the topic's head has yet to explain. They count as told then.
     pub(super) fn take_withheld(&mut self) -> bool {
+        self.open |= self.withheld;
         std::mem::take(&mut self.withheld)
     }
 
     /// Takes a message. Returns whether its entry comes for the first time and belongs to the present log, whose last known entry
-    /// is `end`. `followed`: whether that is still known; `new`: whether its epoch is later than any that was known.
-    pub(super) fn by_wire(&mut self, id: EntryId, end: Option<EntryId>, followed: bool, new: bool) -> bool {
-        let same = !followed || end.is_none_or(|end| end.epoch == id.epoch);
+    /// is `end`. `new`: whether its epoch is later than any that was known.
+    pub(super) fn by_wire(&mut self, id: EntryId, end: Option<EntryId>, sight: LogSight, new: bool) -> bool {
+        let sight = if self.open { LogSight::Unknown } else { sight };
+        let same = sight == LogSight::Unknown || end.is_none_or(|end| end.epoch == id.epoch);
         let read = seq_of(self.early, id).is_some_and(|early| id.seq <= early);
         self.early.take_if(|early| early.epoch == id.epoch && early.seq <= id.seq);
-        let first = same && seq_of(self.last, id).is_none_or(|last| id.seq > last);
-        // It may look like one that came already because somebody published a number by hand that no log has yet.
+        // It may look like one that came already because somebody published by hand a number that no log has yet. While the log is in
+        // step, its end says what is new.
         let known = read || seq_of(end, id).is_some_and(|end| id.seq <= end);
+        let later = seq_of(self.last, id).is_none_or(|last| id.seq > last);
+        let first = same && (later || !known && sight != LogSight::Doubtful);
         self.withheld |= !first && !known;
         if let Some(end) = end.filter(|_| !same && mutant::is("wire-epoch")) {
             self.last = Some(EntryId { seq: id.seq, ..end });
@@ -164,17 +191,21 @@ mod tests {
     #[test]
     fn what_a_read_brings_is_handed_on_where_it_follows_what_came() {
         let mut handed = AreaProgress::default();
-        assert!(handed.by_wire(id(7, 4), None, true, true) && handed.by_wire(id(7, 5), None, true, true));
+        assert!(
+            handed.by_wire(id(7, 4), None, LogSight::InStep, true)
+                && handed.by_wire(id(7, 5), None, LogSight::InStep, true)
+        );
         assert_eq!(
             [4, 5, 6, 7].map(|seq| handed.by_read(id(7, seq))),
             [AreaVerdict::Nothing, AreaVerdict::Nothing, AreaVerdict::Pass, AreaVerdict::Pass]
         );
         let end = Some(id(7, 7));
         assert!(
-            !handed.by_wire(id(7, 6), end, true, true) && !handed.by_wire(id(7, 7), end, true, true),
+            !handed.by_wire(id(7, 6), end, LogSight::InStep, true)
+                && !handed.by_wire(id(7, 7), end, LogSight::InStep, true),
             "the read was sooner"
         );
-        assert!(handed.by_wire(id(7, 8), end, true, true));
+        assert!(handed.by_wire(id(7, 8), end, LogSight::InStep, true));
     }
 
     #[test]
@@ -185,16 +216,16 @@ mod tests {
         assert_eq!(handed.by_read(id(7, 9)), AreaVerdict::Pass, "what came before was told");
         let end = Some(id(7, 9));
         assert!(
-            [7, 8, 9].iter().all(|seq| !handed.by_wire(id(7, *seq), end, true, true)),
+            [7, 8, 9].iter().all(|seq| !handed.by_wire(id(7, *seq), end, LogSight::InStep, true)),
             "nobody gets it after that"
         );
-        assert!(handed.by_wire(id(7, 10), end, true, true));
+        assert!(handed.by_wire(id(7, 10), end, LogSight::InStep, true));
     }
 
     #[test]
     fn what_was_told_is_not_handed_on_by_a_read_and_what_follows_it_is() {
         let mut handed = AreaProgress::default();
-        assert!(handed.by_wire(id(7, 5), None, true, true));
+        assert!(handed.by_wire(id(7, 5), None, LogSight::InStep, true));
         handed.tell(id(7, 8));
         assert_eq!(
             [6, 7, 8, 9].map(|seq| handed.by_read(id(7, seq))),
@@ -206,7 +237,8 @@ mod tests {
     fn what_came_before_the_log_was_known_is_not_handed_on_again() {
         let mut handed = AreaProgress::default();
         assert!(
-            handed.by_wire(id(7, 9), None, true, true) && handed.by_wire(id(7, 10), None, true, true),
+            handed.by_wire(id(7, 9), None, LogSight::InStep, true)
+                && handed.by_wire(id(7, 10), None, LogSight::InStep, true),
             "8 is lost"
         );
         handed.tell(id(7, 9));
@@ -219,18 +251,18 @@ mod tests {
     #[test]
     fn another_log_is_counted_anew() {
         let mut handed = AreaProgress::default();
-        assert!(handed.by_wire(id(7, 50), Some(id(7, 49)), true, true));
-        assert!(!handed.by_wire(id(8, 1), Some(id(7, 50)), true, true), "its followers are told");
+        assert!(handed.by_wire(id(7, 50), Some(id(7, 49)), LogSight::InStep, true));
+        assert!(!handed.by_wire(id(8, 1), Some(id(7, 50)), LogSight::InStep, true), "its followers are told");
         handed.tell(id(8, 1));
         assert_eq!(handed.by_read(id(8, 2)), AreaVerdict::Pass);
-        assert!(!handed.by_wire(id(7, 51), Some(id(8, 2)), true, false), "late");
+        assert!(!handed.by_wire(id(7, 51), Some(id(8, 2)), LogSight::InStep, false), "late");
         assert!(
-            !handed.by_wire(id(9, 51), Some(id(8, 2)), true, false),
+            !handed.by_wire(id(9, 51), Some(id(8, 2)), LogSight::InStep, false),
             "late, of a master whose clock was ahead"
         );
         assert!(
-            !handed.by_wire(id(8, 2), Some(id(8, 2)), true, true)
-                && handed.by_wire(id(8, 3), Some(id(8, 2)), true, true)
+            !handed.by_wire(id(8, 2), Some(id(8, 2)), LogSight::InStep, true)
+                && handed.by_wire(id(8, 3), Some(id(8, 2)), LogSight::InStep, true)
         );
     }
 
@@ -241,7 +273,7 @@ mod tests {
         let (one, other) = (topic("comments:1"), topic("comments:2"));
         let read = |seqs: &[u64]| {
             let mut handed = AreaProgress::default();
-            assert!(handed.by_wire(id(7, 4), None, true, true));
+            assert!(handed.by_wire(id(7, 4), None, LogSight::InStep, true));
             for seq in seqs {
                 assert_eq!(handed.by_read(id(7, *seq)), AreaVerdict::Pass);
             }
@@ -258,7 +290,7 @@ mod tests {
         assert!(early.topics.is_empty());
         early.leave(&one, &read(&[5]));
         let mut handed = early.take(&one);
-        assert!(!handed.by_wire(id(7, 5), Some(id(7, 5)), true, true) && early.topics.is_empty());
+        assert!(!handed.by_wire(id(7, 5), Some(id(7, 5)), LogSight::InStep, true) && early.topics.is_empty());
     }
 
     #[test]
@@ -266,10 +298,10 @@ mod tests {
         let areas = crate::protocol::Areas::new(["comments"], [], []).unwrap();
         let topic = Topic::parse("comments:1", &areas).unwrap();
         let mut handed = AreaProgress::default();
-        assert!(handed.by_wire(id(7, 4), None, true, true));
+        assert!(handed.by_wire(id(7, 4), None, LogSight::InStep, true));
         assert_eq!(handed.by_read(id(7, 5)), AreaVerdict::Pass);
         assert!(
-            !handed.by_wire(id(9, 1), Some(id(7, 5)), true, false),
+            !handed.by_wire(id(9, 1), Some(id(7, 5)), LogSight::InStep, false),
             "of another log: it shows nothing of this one"
         );
         let mut early = EarlyProgress::default();
@@ -278,7 +310,10 @@ mod tests {
         assert!(!early.by_wire(&topic, id(7, 5)), "the read was sooner");
         assert!(early.by_wire(&topic, id(7, 6)), "the next one");
         let mut handed = early.take(&topic);
-        assert!(!handed.by_wire(id(7, 5), None, true, true) && handed.by_wire(id(7, 6), None, true, true));
+        assert!(
+            !handed.by_wire(id(7, 5), None, LogSight::InStep, true)
+                && handed.by_wire(id(7, 6), None, LogSight::InStep, true)
+        );
         assert_eq!(handed.by_read(id(7, 7)), AreaVerdict::Pass);
     }
 }

@@ -6,7 +6,7 @@
 use std::time::Instant;
 
 use super::{
-    area_progress::AreaProgress,
+    area_progress::{AreaProgress, LogSight},
     log::{Log, LogEntry, Resumed, drop_strays},
     question::Stamp,
 };
@@ -166,9 +166,7 @@ impl Feed {
 
     /// Starts (anew) at the end of a log.
     pub fn start(&mut self, head: Head) {
-        if let Some(reading) = &mut self.reading {
-            reading.void = true;
-        }
+        self.reading.iter_mut().for_each(|reading| reading.void = true);
         self.log.start(head);
         self.state = FeedState::Live;
     }
@@ -236,8 +234,12 @@ impl Feed {
 
     /// Whether a message from Redis comes for the first time and belongs to the log that is known (and not refused since).
     pub fn first_on_wire(&mut self, id: EntryId) -> bool {
-        let followed = self.state != FeedState::Opening;
-        self.handed.by_wire(id, self.log.head().map(|head| head.top), followed, self.log.is_new(id.epoch))
+        let sight = match self.state {
+            FeedState::Opening => LogSight::Unknown,
+            FeedState::Live => LogSight::InStep,
+            FeedState::Filling | FeedState::Doubt => LogSight::Doubtful,
+        };
+        self.handed.by_wire(id, self.log.head().map(|head| head.top), sight, self.log.is_new(id.epoch))
     }
 
     /// What those who follow the whole area have of it.
@@ -326,9 +328,7 @@ impl Feed {
                 self.state = FeedState::Filling;
                 self.handed.tell(now.top);
                 self.confirmed = Some(latest);
-                if let Some(reading) = &mut self.reading {
-                    reading.again = true;
-                }
+                self.reading.iter_mut().for_each(|reading| reading.again = true);
                 return Arrival::Read(self.head().map_or(now.top, |head| head.top));
             }
             Err(reason) => {

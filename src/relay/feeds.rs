@@ -253,8 +253,7 @@ impl Feeds {
         let Some(feed) = self.by_room.get_mut(&room) else { return Arrival::Nothing };
         let arrival = feed.compare(head, asked, latest);
         if matches!(arrival, Arrival::Nothing) && feed.is_live() {
-            // What was kept from followers of the whole area was late, or comes again with what was held.
-            feed.handed().take_withheld();
+            feed.handed().explain();
         }
         self.lineage = Some(head.lineage.clone());
         self.failed.remove(&room);

@@ -123,6 +123,11 @@ impl Join {
         hub.member_of(&self.outbox)
     }
 
+    /// Whether it is a join of this session.
+    pub(super) fn is_of(&self, outbox: &Arc<Outbox>) -> bool {
+        Arc::ptr_eq(&self.outbox, outbox)
+    }
+
     /// Whether it has waited for its answer for too long.
     pub(super) fn is_overdue(&self, now: Instant) -> bool {
         !self.is_given() && self.until <= now

@@ -139,6 +139,12 @@ impl Joins {
         self.waiting.remove(&room).unwrap_or_default()
     }
 
+    /// The joins of one session that wait for one of these rooms, to be tried.
+    pub(super) fn waiting_of(&self, outbox: &Arc<Outbox>, rooms: &[RoomId]) -> BTreeSet<u64> {
+        let ids = rooms.iter().filter_map(|room| self.waiting.get(room)).flatten().copied();
+        ids.filter(|id| self.by_id.get(id).is_some_and(|join| join.is_of(outbox))).collect()
+    }
+
     /// A log could not be read: that read does not count.
     pub(super) fn read_failed(&mut self, room: RoomId) {
         for id in self.waiting.get(&room).into_iter().flatten() {

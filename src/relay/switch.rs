@@ -204,7 +204,6 @@ impl Switch {
                     tracing::warn!(topic = %topic, others, "the log of a topic may be another one: comparing with what Redis has");
                 }
                 if !mutant::is("earlier") {
-                    self.feeds.withhold(room);
                     self.link.doubt(room, &mut self.feeds);
                 }
             }
@@ -246,7 +245,10 @@ impl Switch {
             self.flush_beyond(&mut waiting, event.as_ref());
             match self.feeds.arrive(room, topic, (id, event), at, now) {
                 // One look at the log answers for all of them.
-                Arrival::Earlier => earlier = true,
+                Arrival::Earlier => {
+                    self.feeds.withhold(room);
+                    earlier = true;
+                }
                 arrival => self.follow(room, topic, arrival, false),
             }
         }

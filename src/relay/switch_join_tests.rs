@@ -94,7 +94,7 @@ fn a_second_join_of_a_topic_is_not_finished_by_the_first() {
     rig.tick();
     rig.serve();
     let after = told(&anna);
-    assert_eq!(after[1..], ["status true", "subscribed projects=1", "projects 2", "projects 3"]);
+    assert_eq!(after[1..], ["subscribed projects=1", "projects 2", "projects 3", "status true"]);
 }
 
 #[test]

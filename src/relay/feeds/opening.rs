@@ -91,6 +91,7 @@ impl Feeds {
     pub(in crate::relay) fn refuse(&mut self, room: RoomId, latest: Stamp) -> bool {
         let Some(feed) = self.by_room.get_mut(&room) else { return false };
         feed.refuse(latest);
+        feed.handed().unfollow();
         self.behind.extend([room]);
         self.failed.insert(room, Failed::Alone);
         self.wanted.remove(&room);

@@ -33,11 +33,14 @@ impl Switch {
                     self.hub.owe(member, area, Reason::Gap);
                 }
                 self.interest.left_empty(left, self.turn.now.instant);
-                // It may have waited for one of these.
                 let rooms: Vec<_> = topics.iter().filter_map(|topic| self.hub.find(topic)).collect();
                 outbox.message(NodeMessage::Unsubscribed { topics });
                 self.resyncs.look_at(member);
-                self.wake_all(rooms);
+                // It may have waited for one of these, and the others go on.
+                if self.hub.standings(member).iter().any(|(_, standing)| *standing == Standing::Waiting) {
+                    let ids = self.joins.waiting_of(&outbox, &rooms);
+                    self.attempt(ids);
+                }
             }
             Command::Ping(outbox) => {
                 // Nothing is proven to who waits for its welcome: what it lacks has yet to be told.
