@@ -253,7 +253,11 @@ impl Switch {
             }
         }
         let feed = self.feeds.get(room).filter(|feed| feed.is_live());
-        if earlier || feed.is_some_and(|feed| unheld.is_some_and(|id| !feed.has(id))) {
+        let lacks = feed.is_some_and(|feed| unheld.is_some_and(|id| !feed.has(id)));
+        if lacks {
+            self.feeds.withhold(room);
+        }
+        if earlier || lacks {
             self.follow(room, topic, Arrival::Earlier, false);
         }
         self.wake(room);

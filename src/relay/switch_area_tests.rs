@@ -212,3 +212,23 @@ fn a_late_message_of_a_log_before_costs_followers_of_an_area_nothing() {
     rig.tick();
     assert_eq!(told(&area), Told::new());
 }
+
+#[test]
+fn who_follows_a_topic_and_its_area_gets_no_event_of_a_new_log_before_they_are_told() {
+    let mut rig = Rig::live();
+    let topic = rig.topic("comments:1");
+    let epoch = rig.redis.now;
+    rig.redis.logs.insert(topic.clone(), (epoch, 50));
+    let both = rig.join(&["comments:1", "comments:*"]);
+    rig.redis.refused.push("comments:1");
+    rig.event(BusEvent::Doubt(Some(Subject::Topic(topic.clone()))));
+    for seq in [1, 2] {
+        rig.arrive("comments:1", Content::Recorded(EntryId { epoch: epoch + 1, seq }, event(seq)));
+        rig.serve();
+    }
+    assert_eq!(told(&both), ["status false", "resync gap comments:*"], "their place is 50 of the log before");
+    rig.redis.refused.clear();
+    rig.redis.logs.insert(topic, (epoch + 1, 2));
+    rig.wait(10);
+    assert_eq!(told(&both)[0], "resync log-replaced comments:1");
+}

@@ -144,7 +144,10 @@ impl Switch {
         // All topics of a node with area-wide followers are on one master (no cluster), so any head names its lineage.
         let position = self.feeds.lineage().map(|lineage| (lineage.clone(), id));
         // Until its head was compared over this link, the log may be another one than its followers' numbers are of.
-        let by_key = room.map(|room| (room, self.feeds.is_proven(room).then_some(id.seq)));
+        let same = |room| {
+            self.feeds.is_proven(room) && self.feeds.top(room).is_some_and(|top| top.epoch == id.epoch)
+        };
+        let by_key = room.map(|room| (room, same(room).then_some(id.seq)));
         let wide = AreaEvent { every, topic, by_key, position };
         self.deliveries.deliver_wide(wide, &event, lone, &mut self.hub);
     }
