@@ -22,6 +22,8 @@ const LATE: u64 = 5_000;
 const CALM: u64 = 2 * MARKED;
 /// How long a poll may have been away for that, ms.
 const SOON: u64 = 15_000;
+/// How long after one probe the next one is sent, ms.
+const PROBED: u64 = 5_000;
 /// How long a cursor names them, ms.
 const KEPT: u64 = 60_000;
 /// How many live events a cursor names for sure.
@@ -39,6 +41,10 @@ impl World {
         let since = bus.followed_since(&crate::deeds::topic(topic.trim_end_matches(":*")));
         let up = self.nodes[me.node].up_since;
         let long = since.max(up).is_some_and(calm) && since.is_some() && up.is_some();
+        // A node compares the `at` of what the poll had with the first probe behind what it follows itself.
+        let named = me.lives.iter().filter(|(heard, _)| heard + KEPT > came).map(|(_, at)| *at).min();
+        let early = self.redis.clock + since.max(up).unwrap_or(0) + PROBED + self.slack();
+        let long = long && named.is_none_or(|at| early < at + self.now);
         let lately = |within: u64| audit.live.values().filter(move |live| live.at + within > came);
         // What another node may have heard and this one not yet is none of what the node knows.
         let at_once = lately(self.slack()).any(|live| live.at < came + self.slack());

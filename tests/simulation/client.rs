@@ -79,6 +79,8 @@ pub(crate) struct Client {
     pub cut_until: u64,
     /// When it last read something of its connection.
     pub read: u64,
+    /// When it heard live events, and the `at` that they came with.
+    pub lives: Vec<(u64, u64)>,
     buffer: Vec<u8>,
     /// A chunk that is not whole yet.
     chunk: Vec<u8>,
@@ -105,6 +107,7 @@ impl Client {
             stalled: 0,
             cut_until: 0,
             read: 0,
+            lives: Vec::new(),
             buffer: Vec::new(),
             chunk: Vec::new(),
             read_due: false,

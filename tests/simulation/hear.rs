@@ -204,6 +204,8 @@ impl World {
             if let Some(live) = self.audit.live.get_mut(&number) {
                 live.heard = true;
             }
+            let at = message["at"].as_u64().unwrap_or(0);
+            self.clients[client].lives.push((self.now, at));
             // Two nodes may each deliver it to polls that hop between them: without a position nobody can tell.
             let view = &mut self.audit.views[client];
             view.numbers.insert(number);
