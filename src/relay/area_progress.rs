@@ -141,7 +141,8 @@ impl AreaProgress {
         // step, its end says what is new.
         let known = read || seq_of(end, id).is_some_and(|end| id.seq <= end);
         let later = seq_of(self.last, id).is_none_or(|last| id.seq > last);
-        let first = same && (later || !known && sight != LogSight::Doubtful);
+        let shown = !known && sight != LogSight::Doubtful && !mutant::is("wire-epoch");
+        let first = same && (later || shown);
         self.withheld |= !first && !known;
         if let Some(end) = end.filter(|_| !same && mutant::is("wire-epoch")) {
             self.last = Some(EntryId { seq: id.seq, ..end });
