@@ -41,7 +41,7 @@ pub fn library(settings: &Settings) -> String {
     }
     // As if no slot ever moved.
     if mutant::is("torn") {
-        text = text.replace("SHARDED and named and #channels or 0", "0");
+        text = text.replace("return type(there) == 'table'", "return false");
     }
     text
 }
