@@ -1,6 +1,7 @@
 // The publisher against a real Redis with Carillon's functions. CARILLON_BIN names a node's program.
 import assert from 'node:assert/strict';
 import { execFileSync, spawn } from 'node:child_process';
+import { randomInt } from 'node:crypto';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -11,8 +12,10 @@ import { Publisher, QueueFull, Refused, Unavailable, encodeKey, folded, privateT
 
 const root = new URL('../../../', import.meta.url).pathname;
 const carillon = process.env.CARILLON_BIN ?? `${root}target/debug/carillon`;
+/** Below the ports that the kernel gives to outgoing connections, so that a server can come back on it. */
 const freePort = () => new Promise((done) => {
-  const server = createServer().listen(0, '127.0.0.1', () => { const { port } = server.address(); server.close(() => done(port)); });
+  const port = randomInt(12_000, 32_000);
+  const server = createServer().once('error', () => done(freePort())).listen(port, '127.0.0.1', () => server.close(() => done(port)));
 });
 
 /** A redis-server of the test's own, with the function library. */

@@ -1,5 +1,6 @@
 // What the tests run against: Redis, nodes, nginx, HAProxy, each on a free port of loopback, in a folder of its own, ended by its process id.
 import { spawn } from 'node:child_process';
+import { randomInt } from 'node:crypto';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync, openSync } from 'node:fs';
 import net from 'node:net';
 import { tmpdir } from 'node:os';
@@ -8,7 +9,11 @@ import { until } from './harness.js';
 
 export const SECRET = 'browser-tests-secret-of-more-than-32-bytes';
 
-export const freePort = () => new Promise((go) => { const s = net.createServer().listen(0, '127.0.0.1', () => { const { port } = s.address(); s.close(() => go(port)); }); });
+/** Below the ports that the kernel gives to outgoing connections, so that a server can come back on it. */
+export const freePort = () => new Promise((go) => {
+  const port = randomInt(12_000, 32_000);
+  const s = net.createServer().once('error', () => go(freePort())).listen(port, '127.0.0.1', () => s.close(() => go(port)));
+});
 const answers = (port) => new Promise((go) => { const s = net.connect(port, '127.0.0.1', () => { s.destroy(); go(true); }); s.on('error', () => go(false)); });
 
 function folder(t) {

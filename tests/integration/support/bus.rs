@@ -93,12 +93,16 @@ impl TestBus {
     /// Drops events until one is found.
     pub(crate) async fn until<T>(&mut self, mut found: impl FnMut(BusEvent) -> Option<T>) -> T {
         let search = async {
-            loop {
-                let event = self.events.recv().await.expect("the bus has ended");
+            let mut why = None;
+            while let Some(event) = self.events.recv().await {
+                if let BusEvent::Fatal(text) = &event {
+                    why = Some(text.clone());
+                }
                 if let Some(t) = found(event) {
                     return t;
                 }
             }
+            panic!("the bus has ended: {:?}", why.or(self.bus.health().trouble))
         };
         timeout(DEADLINE, search).await.expect("the bus did not say it")
     }

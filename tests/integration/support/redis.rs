@@ -15,9 +15,11 @@ use tempfile::TempDir;
 /// The file with the clock of a server whose clock is wrong.
 const CLOCK: &str = "clock";
 
-/// A port that nobody listens on. Another process may take it before we do, so starting tries several.
+/// A port that nobody listens on, below those that the kernel gives to outgoing connections, so that a server can come back
+/// on it. Another server may take it before we do, so starting tries several.
 pub(crate) fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port").port()
+    let mut ports = (0..200).map(|_| rand::random_range(12_000..32_000));
+    ports.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).expect("a free port")
 }
 
 /// A running `redis-server` (or `redis-sentinel`).

@@ -8,6 +8,7 @@ import static org.junit.jupiter.api.Assertions.assertTrue;
 import com.google.gson.JsonObject;
 import com.google.gson.JsonParser;
 import java.io.IOException;
+import java.net.InetAddress;
 import java.net.ServerSocket;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
@@ -16,6 +17,7 @@ import java.time.Duration;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
+import java.util.concurrent.ThreadLocalRandom;
 import java.util.concurrent.atomic.AtomicInteger;
 import java.util.function.BooleanSupplier;
 import java.util.stream.IntStream;
@@ -40,9 +42,7 @@ class PublisherTest {
 
     @BeforeEach
     void start() throws Exception {
-        try (ServerSocket free = new ServerSocket(0)) {
-            port = free.getLocalPort();
-        }
+        port = freePort();
         serve();
         String program = System.getenv().getOrDefault("CARILLON_BIN", ROOT.resolve("target/debug/carillon").toString());
         Process printed = new ProcessBuilder(program, "redis-function").redirectError(ProcessBuilder.Redirect.INHERIT).start();
@@ -53,6 +53,18 @@ class PublisherTest {
     void stop() throws Exception {
         redis.close();
         server.destroyForcibly().waitFor();
+    }
+
+    /** Below the ports that the kernel gives to outgoing connections, so that a server can come back on it. */
+    private static int freePort() {
+        while (true) {
+            int port = ThreadLocalRandom.current().nextInt(12_000, 32_000);
+            try (ServerSocket free = new ServerSocket(port, 1, InetAddress.getLoopbackAddress())) {
+                return free.getLocalPort();
+            } catch (IOException taken) {
+                // Another one.
+            }
+        }
     }
 
     private void serve() throws IOException {
