@@ -101,7 +101,7 @@ export class Session extends Timers {
 
   /** Answers come, and what a node owes comes while it sees Redis; else another connection is tried. */
   expect() {
-    this.later('answer', ANSWER, () => { if (this.asked.length || (this.link.nodeLive && this.subscriptions.named('owed').length)) this.end({}); });
+    this.later('answer', ANSWER, () => { if (this.asked[0] || (this.link.nodeLive && this.subscriptions.named('owed').length)) this.end({}); });
   }
 
   answer() {
@@ -147,7 +147,7 @@ export class Session extends Timers {
     switch (m.type) {
       case 'welcome': this.welcome(m); break;
       case 'subscribed': {
-        const entry = this.asked.length && !this.asked[0].drop && this.answer();
+        const entry = this.asked[0] && !this.asked[0].drop && this.answer();
         if (entry) this.told(entry.topics, entry.resume, m);
         break;
       }
@@ -168,8 +168,9 @@ export class Session extends Timers {
         if (m.code === 'bad-token') link.tokens.bad();
         else link.say(m.code, 'warn', m.detail);
     }
-    // Of another Redis, whose clock may be behind, or of a time that this one has not reached: what was proven before says nothing there.
-    if (m.at > this.subscriptions.at || m.at && /^(redis-changed|live)$/.test(m.reason)) this.subscriptions.at = m.at;
+    // One proof for all topics: it does not move up while some may still be asked for from an older one. Of another Redis, whose clock may be
+    // behind, or of a time that this one has not reached: what was proven before says nothing there.
+    if (m.at > this.subscriptions.at ? !this.asked[0] : m.at && /^(redis-changed|live)$/.test(m.reason)) this.subscriptions.at = m.at;
   }
 
   welcome(m) {

@@ -125,7 +125,7 @@ export class FakeNode {
       hear(m, close) {
         s.close = close;
         if (m.type === 'connect') { if (!s.welcome(m.token, m.topics ?? [], m.resume)) close(4401); }
-        else if (m.type === 'subscribe') { const { positions, refused, after } = s.follow(m.topics, m.resume)(); s.say({ type: 'subscribed', at: Date.now(), positions, refused }); after(); }
+        else if (m.type === 'subscribe') { if (node.subscribes === false) return; const { positions, refused, after } = s.follow(m.topics, m.resume)(); s.say({ type: 'subscribed', at: node.proof(), positions, refused }); after(); }
         else if (m.type === 'unsubscribe') {
           for (const t of m.topics) s.topics.delete(t);
           // With the last key of an area, the area-wide topic ends too.

@@ -65,6 +65,26 @@ test('a Redis whose clock is behind: the proof goes back with it, so that a live
   }
 });
 
+test('the proof of the topics that fit into `connect` is not that of the rest, until those are answered', async (t) => {
+  const { node, rt, live } = await setup(t, { provenAt: 1000 }, { transports: ['websocket'] });
+  const all = Array.from({ length: 700 }, (_, n) => audit(rt, `comments:a-rather-long-key-of-this-topic-${n}`));
+  await live();
+  for (const one of all) await one.followed();
+  Object.assign(node, { provenAt: 5000, subscribes: false });
+  const back = async (times) => {
+    rt.simulate({ drop: true });
+    await until('it comes back', () => node.connects.length > times);
+    await live();
+    return node.connects.at(-1).resume.at;
+  };
+  assert.equal(await back(1), 1000);
+  await until('it asks for the rest', () => node.sent.at(-1).resume?.at === 1000 && node.sent.at(-1).type === 'subscribe');
+  assert.equal(await back(2), 1000, 'the rest was not answered');
+  node.subscribes = true;
+  await back(3);
+  await until('all is answered, and it is proven', () => rt.status.state === 'live' && node.sent.filter((m) => m.type === 'subscribe').length > 2);
+});
+
 test('drain: waits as long as it is told', async (t) => {
   const { node, rt, live } = await setup(t);
   audit(rt, 'comments:42');
