@@ -154,6 +154,11 @@ impl Areas {
         if names.is_empty() && reader.list("areas.names").is_empty() {
             reader.complain("areas.names", "is empty: it must name at least one area");
         }
+        // The log of a topic of this name would take the place of what publishers write there.
+        if names.iter().any(|name| name == "sources") {
+            let what = "names an area \"sources\": publishers that vouch for themselves are kept in Redis under that name. Choose another";
+            reader.complain("areas.names", what);
+        }
         let listed = format!("one of areas.names ({})", names.join(", "));
         let known = |text: &str| names.iter().find(|name| *name == text).cloned();
         let private = if reader.is_default("areas.private") {

@@ -115,6 +115,8 @@ fn what_nobody_wrote_makes_nothing_wrong() {
     assert!(text.contains("each must be one of areas.names (comments)"), "{text}");
     let text = refusal("", &[("CARILLON__AREAS__NAMES", "Comments")]);
     assert_eq!(text.lines().count(), 1, "{text}");
+    let text = refusal("", &[("CARILLON__AREAS__NAMES", "comments,sources")]);
+    assert!(text.contains("areas.names") && text.contains("Choose another"), "{text}");
 }
 
 #[test]
