@@ -35,10 +35,19 @@ pub(super) struct AreaProgress {
     told: Option<EntryId>,
     /// The last entry that a read has brought, until the wire has brought it too.
     early: Option<EntryId>,
+    /// What they lack of what messages have passed over while something was missing already.
+    hole: Option<Hole>,
     /// A message has come that may be of another log, and they neither got it nor were told yet: the log's head will show what it means.
     withheld: bool,
     /// They were told of that before the head was shown, and get whatever comes until it is.
     open: bool,
+}
+
+/// Entries of one log between two others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Hole {
+    after: EntryId,
+    before: u64,
 }
 
 /// What is known of a topic's log when a message comes.
@@ -100,18 +109,47 @@ impl AreaProgress {
         *self = Self::default();
     }
 
+    /// A log's end was read, and messages lay beyond it that it never had. They are told that something up to there may be missing, and
+    /// those messages hide nothing any more.
+    pub(super) fn tell_strays(&mut self, end: EntryId) {
+        let end = Some(end);
+        *self = Self { last: end, told: end, early: end, ..Self::default() };
+    }
+
     /// They are told that something up to this entry is missing.
     pub(super) fn tell(&mut self, up_to: EntryId) {
-        self.explain();
+        (self.withheld, self.open) = (false, false);
+        self.hole.take_if(|hole| hole.after.epoch != up_to.epoch || hole.before <= up_to.seq + 1);
+        self.hole.iter_mut().for_each(|hole| hole.after = hole.after.max(up_to));
         let told = seq_of(self.told, up_to).filter(|told| *told >= up_to.seq);
         if told.is_none() {
             self.told = Some(up_to);
         }
     }
 
-    /// The topic's head was shown: nothing is kept from them, or it comes again with what was held.
-    pub(super) fn explain(&mut self) {
+    /// The topic's head was shown, and is the feed's own: `top`. What was kept from them is of another log, and comes again with what
+    /// was `held`. But if the last that came lies beyond `top` and is not held, somebody published that number by hand: what was kept
+    /// may have been kept because of it. Returns whether they must be told.
+    pub(super) fn explain(&mut self, top: EntryId, held: impl Iterator<Item = EntryId> + Clone) -> bool {
+        let by_hand = seq_of(self.last, top).is_some_and(|last| last > top.seq)
+            && !held.clone().any(|id| self.last == Some(id));
+        let lacks = self.withheld && by_hand;
         (self.withheld, self.open) = (false, false);
+        if by_hand {
+            // They have, or are told of, what follows the head without a hole.
+            let mut reach = top;
+            for id in held.take_while(|id| id.epoch == top.epoch) {
+                if id.seq > reach.seq + 1 {
+                    break;
+                }
+                reach = reach.max(id);
+            }
+            (self.last, self.hole) = (Some(reach), None);
+            if lacks {
+                self.tell(reach);
+            }
+        }
+        lacks
     }
 
     /// Redis does not let the topic be followed any more: what came may be of a number that its log will never have.
@@ -148,6 +186,9 @@ impl AreaProgress {
             self.last = Some(EntryId { seq: id.seq, ..end });
             return true;
         }
+        if first && sight == LogSight::Doubtful {
+            self.note_hole(id, end);
+        }
         // A late entry of a log before must not move the mark.
         if first || !same && new && self.last < Some(id) {
             self.last = Some(id);
@@ -155,11 +196,25 @@ impl AreaProgress {
         first
     }
 
+    /// A message that they get while something is missing already: what lies between it and the one before is missing as well, and
+    /// was perhaps published after they were told.
+    fn note_hole(&mut self, id: EntryId, end: Option<EntryId>) {
+        let known = [self.last, self.told, end].into_iter().filter_map(|entry| seq_of(entry, id));
+        let after = EntryId { seq: known.max().unwrap_or(0), ..id };
+        if id.seq > after.seq + 1 && !mutant::is("second-hole") {
+            let earlier = self.hole.filter(|hole| hole.after.epoch == id.epoch);
+            self.hole = Some(Hole { after: earlier.map_or(after, |hole| hole.after), before: id.seq });
+        }
+    }
+
     /// What is done with an entry that a read has brought.
     pub(super) fn by_read(&mut self, id: EntryId) -> AreaVerdict {
         let last = seq_of(self.last, id);
         if last.is_some_and(|last| id.seq <= last) {
-            return AreaVerdict::Nothing;
+            let lacks = |hole: &mut Hole| {
+                seq_of(Some(hole.after), id).is_some_and(|after| (after + 1..hole.before).contains(&id.seq))
+            };
+            return self.hole.take_if(lacks).map_or(AreaVerdict::Nothing, |_| AreaVerdict::Gap);
         }
         (self.last, self.early) = (Some(id), Some(id));
         let told = seq_of(self.told, id);

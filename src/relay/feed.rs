@@ -3,10 +3,12 @@
 //! It is in step while every message is the successor of the one before. When something is missing, what arrives is
 //! held, the log is read once, and what was held follows.
 
+mod by_area;
+
 use std::time::Instant;
 
 use super::{
-    area_progress::{AreaProgress, LogSight},
+    area_progress::AreaProgress,
     log::{Log, LogEntry, Resumed, drop_strays},
     question::Stamp,
 };
@@ -232,21 +234,6 @@ impl Feed {
         (self.held, self.unheld) = (Vec::new(), None);
     }
 
-    /// Whether a message from Redis comes for the first time and belongs to the log that is known (and not refused since).
-    pub fn first_on_wire(&mut self, id: EntryId) -> bool {
-        let sight = match self.state {
-            FeedState::Opening => LogSight::Unknown,
-            FeedState::Live => LogSight::InStep,
-            FeedState::Filling | FeedState::Doubt => LogSight::Doubtful,
-        };
-        self.handed.by_wire(id, self.log.head().map(|head| head.top), sight, self.log.is_new(id.epoch))
-    }
-
-    /// What those who follow the whole area have of it.
-    pub(super) fn handed(&mut self) -> &mut AreaProgress {
-        &mut self.handed
-    }
-
     /// Takes a recorded message: from Redis, out of what was held, or from a read of the log.
     pub fn arrive(
         &mut self,
@@ -386,7 +373,7 @@ impl Feed {
                 self.state = FeedState::Live;
                 let strays = !reading.again && drop_strays(&mut self.held, reading.heard, end);
                 if strays {
-                    self.handed.forget();
+                    self.handed.tell_strays(end);
                 }
                 let otherwise = if strays { Arrival::Invalid } else { Arrival::Nothing };
                 (entries, if reading.again { Arrival::Earlier } else { otherwise })

@@ -113,7 +113,8 @@ fn what_is_not_in_the_log_is_invalid_after_one_read() {
     let (entries, verdict) = feed.merge(&topic(), 5, history(6, 99, 5, &[]), 0, Instant::now());
     assert!(matches!(verdict, Arrival::Invalid));
     assert_eq!((entries.len(), feed.release().0.len()), (1, 1));
-    assert!(feed.is_live() && feed.first_on_wire(id(7, 6)), "and it hides nothing that comes");
+    assert!(feed.is_live() && !feed.first_on_wire(id(7, 6)), "they were told");
+    assert!(feed.first_on_wire(id(7, 7)), "and it hides nothing that comes");
 }
 
 #[test]

@@ -78,12 +78,7 @@ fn what_a_read_has_brought_does_not_come_again_when_nobody_follows_the_topic_by_
         let bob = rig.connect(&["comments:1"], Some(resume), 1_000);
         rig.serve();
         assert_eq!(told(&area), ["comments:1 1"]);
-        for outbox in [anna, bob] {
-            rig.take(SwitchInput::Command(Command::Leave(outbox)));
-        }
-        // The topic's room is empty for long enough, and closed.
-        rig.pass(60_000);
-        rig.tick();
+        rig.leave([anna, bob]);
         rig.serve();
         // Somebody may come back to it before the wire has brought the event.
         let _carl = back.then(|| rig.connect(&["comments:1"], None, 1_000));
@@ -115,9 +110,7 @@ fn what_was_kept_from_followers_of_an_area_is_told_when_nobody_will_look_at_the_
         if refused {
             rig.event(BusEvent::Refused(Subject::Topic(topic)));
         } else {
-            rig.take(SwitchInput::Command(Command::Leave(anna)));
-            rig.pass(60_000);
-            rig.tick();
+            rig.leave([anna]);
         }
         assert_eq!(told(&area), ["resync gap comments:*"], "refused {refused}, later {later}");
     }
@@ -167,9 +160,7 @@ fn who_follows_an_area_is_told_where_a_number_of_nobody_hides_what_comes() {
         }
         arrive(&mut rig, 52);
         assert_eq!(told(&area), ["comments:1 52"], "opened {opened}");
-        rig.take(SwitchInput::Command(Command::Leave(anna)));
-        rig.pass(60_000);
-        rig.tick();
+        rig.leave([anna]);
         assert_eq!(told(&area), Told::new(), "opened {opened}");
     }
 }
@@ -207,9 +198,7 @@ fn a_late_message_of_a_log_before_costs_followers_of_an_area_nothing() {
     rig.arrive("comments:1", Content::Recorded(EntryId { epoch: epoch - 1, seq: 9 }, event(9)));
     rig.serve();
     rig.event(BusEvent::Doubt(Some(Subject::Topic(topic))));
-    rig.take(SwitchInput::Command(Command::Leave(anna)));
-    rig.pass(60_000);
-    rig.tick();
+    rig.leave([anna]);
     assert_eq!(told(&area), Told::new());
 }
 
@@ -231,4 +220,70 @@ fn who_follows_a_topic_and_its_area_gets_no_event_of_a_new_log_before_they_are_t
     rig.redis.logs.insert(topic, (epoch + 1, 2));
     rig.wait(10);
     assert_eq!(told(&both)[0], "resync log-replaced comments:1");
+}
+
+#[test]
+fn what_is_lost_while_a_log_is_read_is_told_as_well() {
+    let mut rig = Rig::live();
+    let (area, anna) = (rig.join(&["comments:*"]), rig.join(&["comments:1"]));
+    rig.publish("comments:1", true);
+    rig.publish("comments:1", false);
+    assert_eq!(told(&area), ["resync gap comments:*"], "the log is being read now");
+    rig.publish("comments:1", true);
+    rig.publish("comments:1", false);
+    assert_eq!(told(&area), ["comments:1 4"]);
+    rig.serve();
+    assert_eq!(told(&anna), ["comments:1 1", "comments:1 2", "comments:1 3", "comments:1 4"]);
+    assert_eq!(told(&area), ["resync gap comments:*"], "3 was published after they refetched");
+    rig.publish("comments:1", false);
+    assert_eq!(told(&area), ["comments:1 5"]);
+}
+
+#[test]
+fn a_number_by_hand_for_which_there_is_no_room_hides_nothing() {
+    let mut rig = Rig::live();
+    let (area, topic) = (rig.join(&["comments:*"]), rig.topic("comments:1"));
+    rig.redis.refused.push("comments:1");
+    let _anna = rig.connect(&["comments:1"], None, 100_000);
+    rig.wait(6);
+    for _ in 0..512 {
+        rig.publish("comments:1", false);
+    }
+    let (epoch, _) = rig.redis.logs[&topic];
+    rig.arrive("comments:1", Content::Recorded(EntryId { epoch, seq: 9_000 }, event(9_000)));
+    assert_eq!(told(&area).len(), 513);
+    rig.redis.refused.clear();
+    rig.tick();
+    while !matches!(rig.questions.front(), Some((_, Question::Look { .. }))) {
+        let asked = rig.keep(|_| true);
+        rig.answer(asked);
+    }
+    // The log's end is read before this one is published, and shown after it has come.
+    rig.publish("comments:1", false);
+    rig.redis.logs.insert(topic.clone(), (epoch, 512));
+    let look = rig.keep(|question| matches!(question, Question::Look { .. }));
+    rig.answer(look);
+    rig.redis.logs.insert(topic, (epoch, 513));
+    assert_eq!(told(&area), ["resync gap comments:*"]);
+    rig.publish("comments:1", false);
+    assert_eq!(told(&area), ["comments:1 514"]);
+}
+
+#[test]
+fn what_a_read_has_brought_does_not_come_again_because_of_a_number_by_hand() {
+    let mut rig = Rig::live();
+    let (area, _anna) = (rig.join(&["comments:*"]), rig.join(&["comments:1"]));
+    rig.publish("comments:1", true);
+    let resume = rig.resume(&[("comments:1", 1), ("comments", 0)], rig.switch.at());
+    let _bob = rig.connect(&["comments:1"], Some(resume), 1_000);
+    rig.serve();
+    assert_eq!(told(&area), ["comments:1 1"], "its message is still on its way");
+    let (epoch, seq) = rig.redis.logs[&rig.topic("comments:1")];
+    rig.arrive("comments:1", Content::Recorded(EntryId { epoch, seq: 900 }, event(900)));
+    rig.serve();
+    told(&area);
+    rig.arrive("comments:1", Content::Recorded(EntryId { epoch, seq }, event(seq)));
+    assert_eq!(told(&area), Told::new());
+    rig.publish("comments:1", false);
+    assert_eq!(told(&area), ["comments:1 2"]);
 }

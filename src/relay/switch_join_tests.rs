@@ -150,3 +150,13 @@ fn who_waited_for_a_topic_that_is_left_goes_on_with_the_others() {
         assert!(told(&anna).contains(&"projects:1 1".to_owned()), "closes {closes}");
     }
 }
+
+#[test]
+fn who_leaves_all_that_they_waited_for_is_answered() {
+    let mut rig = Rig::live();
+    let anna = rig.connect(&["comments:1"], None, 1_000);
+    let subjects = vec![Subject::parse("comments:1", &rig.areas).unwrap()];
+    rig.take(SwitchInput::Command(Command::Unsubscribe { outbox: Arc::clone(&anna), subjects }));
+    let heard = told(&anna);
+    assert!(heard.iter().any(|message| message.starts_with("welcome")), "{heard:?}");
+}

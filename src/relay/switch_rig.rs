@@ -136,6 +136,15 @@ impl Rig {
         self.take(SwitchInput::Tick { chance: 0.5 });
     }
 
+    /// These sessions end, and what nobody else follows is empty for so long that it is closed.
+    pub(super) fn leave(&mut self, outboxes: impl IntoIterator<Item = Arc<Outbox>>) {
+        for outbox in outboxes {
+            self.take(SwitchInput::Command(Command::Leave(outbox)));
+        }
+        self.pass(60_000);
+        self.tick();
+    }
+
     pub(super) fn prove(&mut self) {
         let (at, asked) = (self.redis.now, self.now.instant);
         self.event(BusEvent::Proof { at, asked });

@@ -65,7 +65,7 @@ pub(crate) struct View {
     pub lost: HashSet<u64>,
     /// The last event of each topic that came by the whole area, since that was last told.
     pub by_area: BTreeMap<String, carillon::protocol::Position>,
-    /// The `at` of the cursor that it brought.
+    /// The `at` that it brought, in its cursor or by itself.
     pub brought: u64,
     /// When it was last told that it has left something.
     pub left: u64,
@@ -83,6 +83,8 @@ pub(crate) struct Audit {
     pub denied: BTreeMap<String, u64>,
     /// Something is wrong until then.
     pub trouble: u64,
+    /// Something other than slowness and lost messages is wrong until then.
+    pub unrest: u64,
     /// What each client was told.
     pub views: Vec<View>,
     /// Recorded events by topic, of the log that there is now.
@@ -121,6 +123,7 @@ impl Audit {
             refused_until: 0,
             denied: BTreeMap::new(),
             trouble: 0,
+            unrest: 0,
             views: (0..clients).map(|_| View::default()).collect(),
             records: BTreeMap::new(),
             contents: HashMap::new(),
@@ -169,12 +172,17 @@ impl World {
 
     /// Something is wrong for a while.
     pub(crate) fn trouble(&mut self, lasts: u64) {
+        self.lasting(lasts);
+        self.audit.unrest = self.audit.unrest.max(self.now + lasts);
+    }
+
+    fn lasting(&mut self, lasts: u64) {
         self.audit.trouble = self.audit.trouble.max(self.now + lasts);
     }
 
     /// Something takes its time at a node for a while, and marks with it.
     pub(crate) fn lateness(&mut self, node: usize, lasts: u64) {
-        self.trouble(lasts);
+        self.lasting(lasts);
         self.audit.late.push((node, self.now, self.now + lasts));
     }
 
@@ -185,7 +193,7 @@ impl World {
 
     /// Messages were lost on a link that works: live ones may be among them.
     pub(crate) fn hidden_loss(&mut self) {
-        self.hidden_trouble();
+        self.lasting(UNKNOWN);
         self.audit.doubtful = self.now + UNKNOWN;
     }
 
@@ -330,71 +338,13 @@ impl World {
         }
         let subjects: Vec<String> = me.subjects.iter().cloned().collect();
         for subject in &subjects {
-            if subject.ends_with(":*") && self.audit.denied.is_empty() {
+            if subject.ends_with(":*") {
                 self.look_at_area(client, subject);
             }
             for name in topics_of(subject).into_iter().filter(|name| !denied.contains(name)) {
                 self.look_at_topic(client, &name);
                 self.look_at_live(client, &name);
             }
-        }
-    }
-
-    /// Whether a client has the last event of a topic that it should have by now.
-    fn look_at_topic(&mut self, client: usize, name: &str) {
-        let due = self.now.saturating_sub(PROMISED + self.slack());
-        let view = &self.audit.views[client];
-        if view.changing.contains(name) || self.now < self.clients[client].since + PROMISED {
-            return;
-        }
-        if !view.started.contains(name) {
-            let text = format!("client {client} follows {name} and was not told where it starts");
-            return self.violate("no start", text);
-        }
-        let Some(top) = self.redis.log(&topic(name)).map(|log| log.top) else { return };
-        let last = self.audit.records.get(name).and_then(|records| {
-            records.iter().rev().find(|record| record.at <= due && record.id.epoch == top.epoch)
-        });
-        let Some(last) = last else { return };
-        let Some(position) = self.clients[client].positions.get(name) else { return };
-        let behind = position.lineage != self.redis.lineage
-            || position.id.epoch != last.id.epoch
-            || position.id.seq < last.id.seq;
-        if behind {
-            let text = format!(
-                "client {client} is at {position} in {name}, where {}.{} has been since {} ms: it is stale and does not know",
-                self.redis.lineage, last.id, last.at
-            );
-            self.violate("silently stale", text);
-        }
-    }
-
-    /// Whether who follows a whole area has every event since it was last told.
-    fn look_at_area(&mut self, client: usize, subject: &str) {
-        let due = self.now.saturating_sub(PROMISED + self.slack());
-        let view = &self.audit.views[client];
-        let Some(told) = view.told.get(subject).copied().filter(|_| !view.changing.contains(subject)) else {
-            return;
-        };
-        let area = subject.trim_end_matches('*');
-        let missing = self.audit.records.iter().filter(|(name, _)| name.starts_with(area)).find_map(
-            |(name, records)| {
-                let missing = |record: &&Record| {
-                    // Who follows the topic by key as well is told by that, also when they have left it since.
-                    let by_key = view.told.get(name).is_some_and(|at| *at >= record.at);
-                    !by_key
-                        && record.at > told + self.slack()
-                        && record.at <= due
-                        && record
-                            .number
-                            .is_some_and(|n| !view.numbers.contains(&n) && !view.lost.contains(&n))
-                };
-                records.iter().find(missing).map(|record| (name.clone(), record.id))
-            },
-        );
-        if let Some((name, id)) = missing {
-            let text = format!("client {client} follows {subject} and neither got {name} {id} nor was told");
-            self.violate("silently stale", text);
         }
     }
 }

@@ -125,7 +125,7 @@ impl World {
             }
             "invalid" => self.is_invalid(topic),
             "live" if self.is_told_by_cursor(client, topic) => false,
-            "live" => self.has_live_cause(topic, &since),
+            "live" => self.has_live_cause(topic, &since) || self.is_told_by_at(client, topic, told),
             "slow" => self.plan.outbox_bytes < 100_000,
             _ => false,
         };
@@ -151,6 +151,15 @@ impl World {
         self.audit.contents.iter().any(|((_, of, _), number)| {
             number.is_none() && (of == topic || topic.ends_with(":*") && of.starts_with(area))
         })
+    }
+
+    /// Whether a client that came after it was told brought an `at` from before a live event: there is one `at` for all of its topics,
+    /// and it is that of the one that was told longest ago.
+    fn is_told_by_at(&self, client: usize, topic: &str, told: u64) -> bool {
+        let (audit, area) = (&self.audit, topic.split(':').next());
+        let brought = audit.views[client].brought;
+        let mut of_area = audit.live.values().filter(|live| live.topic.split(':').next() == area);
+        self.clients[client].since >= told && of_area.any(|live| live.clock + MARKED > brought)
     }
 
     /// Whether live events may have been missed. `since`: whether that was so since the client was told.

@@ -37,6 +37,7 @@ impl World {
         view.changing.clear();
         view.by_area.clear();
         view.follows.retain(|topic, _| wanted.contains(topic));
+        view.brought = me.at;
         if let Some(cursor) = me.cursor.as_deref().filter(|_| me.way != Way::Socket).and_then(Cursor::read) {
             view.brought = cursor.at;
             // What is followed anew goes on as well, where the cursor knows it: from before, or by the whole area.
@@ -137,10 +138,11 @@ impl World {
             let brought: Vec<String> = self.clients[client].positions.keys().cloned().collect();
             self.audit.views[client].started.extend(brought);
         }
-        self.start_areas(client);
+        self.start_areas(client, |_| true);
     }
 
     fn subscribed(&mut self, client: usize, message: &Value) {
+        let before = self.audit.views[client].changing.clone();
         self.done_waiting(client, "subscribed");
         for (topic, position) in positions(message) {
             let view = &self.audit.views[client];
@@ -157,14 +159,13 @@ impl World {
             }
             self.start_at(client, &topic, position, true);
         }
-        self.start_areas(client);
+        self.start_areas(client, |area| before.contains(area));
     }
 
     /// Whole areas have no positions: they are followed from the answer on.
-    fn start_areas(&mut self, client: usize) {
-        let areas: Vec<String> =
-            self.clients[client].subjects.iter().filter(|s| s.ends_with(":*")).cloned().collect();
-        for area in areas {
+    fn start_areas(&mut self, client: usize, is_new: impl Fn(&String) -> bool) {
+        let areas = self.clients[client].subjects.iter().filter(|s| s.ends_with(":*") && is_new(s)).cloned();
+        for area in areas.collect::<Vec<_>>() {
             let now = self.now;
             self.audit.views[client].follows.entry(area.clone()).or_insert(now);
             self.audit.views[client].told.insert(area, now);

@@ -64,7 +64,7 @@ impl World {
     /// Whether somebody has followed a topic by key at a node for a while, and nothing was wrong meanwhile.
     pub(crate) fn is_followed_by_key(&self, node: usize, topic: &Topic) -> bool {
         let steady = self.now.checked_sub(STEADY).is_some_and(|since| {
-            self.audit.trouble + STEADY < self.now
+            self.audit.unrest + STEADY < self.now
                 && self.nodes[node].up_since.is_some_and(|up| up < since)
                 && self.nodes[node].bus.followed_since(topic).is_some_and(|at| at < since)
         });

@@ -31,6 +31,7 @@ mod serving;
 mod shrink;
 mod shut_out;
 mod stages;
+mod stale;
 mod themes;
 mod wire;
 mod work;

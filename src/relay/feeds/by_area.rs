@@ -23,6 +23,11 @@ impl Feeds {
         self.by_room.get_mut(&room).map_or(AreaVerdict::Nothing, |feed| feed.handed().by_read(id))
     }
 
+    /// A topic's head was shown, and is where its feed is. Whether they must be told that something was kept from them.
+    pub(in crate::relay) fn explain(&mut self, room: RoomId) -> bool {
+        self.by_room.get_mut(&room).is_some_and(|feed| feed.is_live() && feed.explain())
+    }
+
     /// A message was kept from them, and the topic's head will show what it means.
     pub(in crate::relay) fn withhold(&mut self, room: RoomId) {
         if let Some(feed) = self.by_room.get_mut(&room) {

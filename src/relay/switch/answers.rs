@@ -264,6 +264,9 @@ impl Switch {
         match head {
             Ok(head) => {
                 let arrival = self.feeds.compare(room, &head, place.top, latest);
+                if matches!(arrival, Arrival::Nothing) && self.feeds.explain(room) {
+                    self.doubt_every(&place.topic);
+                }
                 self.follow(room, &place.topic, arrival, false);
                 self.owe_live(room, marks);
                 self.release(room, &place.topic);

@@ -36,8 +36,10 @@ impl Switch {
                 let rooms: Vec<_> = topics.iter().filter_map(|topic| self.hub.find(topic)).collect();
                 outbox.message(NodeMessage::Unsubscribed { topics });
                 self.resyncs.look_at(member);
-                // It may have waited for one of these, and the others go on.
-                if self.hub.standings(member).iter().any(|(_, standing)| *standing == Standing::Waiting) {
+                // It may have waited for one of these, and goes on with the others; or, before its welcome, without any.
+                let greeted = self.hub.member(member).is_some_and(|member| member.welcomed);
+                let waits = |(_, standing): &(RoomId, Standing)| *standing == Standing::Waiting;
+                if !greeted || self.hub.standings(member).iter().any(waits) {
                     let ids = self.joins.waiting_of(&outbox, &rooms);
                     self.attempt(ids);
                 }

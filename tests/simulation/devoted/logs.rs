@@ -72,7 +72,7 @@ pub(super) fn read_before_the_wire(stage: &mut Stage<'_>) {
     stage.cut(4_000, Z, 100, 10, 1);
 }
 
-/// A message is lost where a topic is followed by key, and somebody else follows its whole area.
+/// A message is lost where a topic is followed by key, and somebody else follows its whole area; and another one while the log is read.
 pub(super) fn gap_in_an_area(stage: &mut Stage<'_>) {
     const TOPIC: &str = "comments:2";
     let way = stage.way();
@@ -80,6 +80,12 @@ pub(super) fn gap_in_an_area(stage: &mut Stage<'_>) {
     stage.publish(0, TOPIC);
     stage.on(400, Deed::Lose { node: 0, count: 1 });
     stage.publish(450, TOPIC);
+    let again = stage.one_of(&[true, false]);
+    if again {
+        stage.on(900, Deed::Slow { node: 0, by: 700, lasts: 300, what: Late::Reads });
+        stage.on(1_150, Deed::Lose { node: 0, count: 1 });
+        stage.publish(1_200, TOPIC);
+    }
     for n in 0..3 {
         stage.publish(1_000 + n * 300, TOPIC);
     }

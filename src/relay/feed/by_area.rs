@@ -1,0 +1,31 @@
+//! What followers of a whole area (`area:*`) have of this feed, see [`AreaProgress`].
+
+use super::{Feed, FeedState};
+use crate::{
+    protocol::EntryId,
+    relay::area_progress::{AreaProgress, LogSight},
+};
+
+impl Feed {
+    /// Whether a message from Redis comes for the first time and belongs to the log that is known (and not refused since).
+    pub fn first_on_wire(&mut self, id: EntryId) -> bool {
+        let sight = match self.state {
+            FeedState::Opening => LogSight::Unknown,
+            FeedState::Live => LogSight::InStep,
+            FeedState::Filling | FeedState::Doubt => LogSight::Doubtful,
+        };
+        self.handed.by_wire(id, self.log.head().map(|head| head.top), sight, self.log.is_new(id.epoch))
+    }
+
+    /// What those who follow the whole area have of it.
+    pub(in crate::relay) fn handed(&mut self) -> &mut AreaProgress {
+        &mut self.handed
+    }
+
+    /// See [`AreaProgress::explain`].
+    pub(in crate::relay) fn explain(&mut self) -> bool {
+        let Some(top) = self.log.head().map(|head| head.top) else { return false };
+        let held = self.held.iter().map(|(id, _)| *id).chain(self.unheld);
+        self.handed.explain(top, held)
+    }
+}
