@@ -15,14 +15,14 @@ use crate::{
 /// Probes that must come back before the wire has brought whatever was published before the first of them was asked for.
 const PROOFS: u8 = 2;
 
-/// What is done with an entry that a read has brought.
+/// What is done with an entry that a message or a read has brought.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum AreaVerdict {
     /// It follows what they have: they get it.
     Pass,
     /// They have it, or were told.
     Nothing,
-    /// Something before it may still be on the way to them: they get a `resync`, and neither this entry nor the missing one.
+    /// Something before it is missing, or may still be on the way to them: they get a `resync`, and neither this entry nor the missing one.
     Gap,
 }
 
@@ -35,19 +35,12 @@ pub(super) struct AreaProgress {
     told: Option<EntryId>,
     /// The last entry that a read has brought, until the wire has brought it too.
     early: Option<EntryId>,
-    /// What they lack of what messages have passed over while something was missing already.
-    hole: Option<Hole>,
+    /// The last message that passed over others while something was missing already: they were told, and did not get it.
+    beyond: Option<EntryId>,
     /// A message has come that may be of another log, and they neither got it nor were told yet: the log's head will show what it means.
     withheld: bool,
     /// They were told of that before the head was shown, and get whatever comes until it is.
     open: bool,
-}
-
-/// Entries of one log between two others.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Hole {
-    after: EntryId,
-    before: u64,
 }
 
 /// What is known of a topic's log when a message comes.
@@ -119,8 +112,6 @@ impl AreaProgress {
     /// They are told that something up to this entry is missing.
     pub(super) fn tell(&mut self, up_to: EntryId) {
         (self.withheld, self.open) = (false, false);
-        self.hole.take_if(|hole| hole.after.epoch != up_to.epoch || hole.before <= up_to.seq + 1);
-        self.hole.iter_mut().for_each(|hole| hole.after = hole.after.max(up_to));
         let told = seq_of(self.told, up_to).filter(|told| *told >= up_to.seq);
         if told.is_none() {
             self.told = Some(up_to);
@@ -136,15 +127,9 @@ impl AreaProgress {
         let lacks = self.withheld && by_hand;
         (self.withheld, self.open) = (false, false);
         if by_hand {
-            // They have, or are told of, what follows the head without a hole.
-            let mut reach = top;
-            for id in held.take_while(|id| id.epoch == top.epoch) {
-                if id.seq > reach.seq + 1 {
-                    break;
-                }
-                reach = reach.max(id);
-            }
-            (self.last, self.hole) = (Some(reach), None);
+            // What was held comes again, and shows what is missing before it.
+            let reach = held.filter(|id| id.epoch == top.epoch).fold(top, EntryId::max);
+            self.last = Some(reach);
             if lacks {
                 self.tell(reach);
             }
@@ -154,7 +139,7 @@ impl AreaProgress {
 
     /// Redis does not let the topic be followed any more: what came may be of a number that its log will never have.
     pub(super) fn unfollow(&mut self) {
-        self.last = self.early;
+        (self.last, self.told) = (self.early, None);
     }
 
     /// A message was kept from them, and the topic's head will show what it means.
@@ -168,9 +153,16 @@ impl AreaProgress {
         std::mem::take(&mut self.withheld)
     }
 
-    /// Takes a message. Returns whether its entry comes for the first time and belongs to the present log, whose last known entry
-    /// is `end`. `new`: whether its epoch is later than any that was known.
-    pub(super) fn by_wire(&mut self, id: EntryId, end: Option<EntryId>, sight: LogSight, new: bool) -> bool {
+    /// What is done with the entry of a message: it is handed to them if it comes for the first time and belongs to the present log,
+    /// whose last known entry is `end`. `new`: whether its epoch is later than any that was known.
+    pub(super) fn by_wire(
+        &mut self,
+        id: EntryId,
+        end: Option<EntryId>,
+        sight: LogSight,
+        new: bool,
+    ) -> AreaVerdict {
+        let lacks = sight == LogSight::Doubtful && !self.is_next(id, end);
         let sight = if self.open { LogSight::Unknown } else { sight };
         let same = sight == LogSight::Unknown || end.is_none_or(|end| end.epoch == id.epoch);
         let read = seq_of(self.early, id).is_some_and(|early| id.seq <= early);
@@ -184,37 +176,34 @@ impl AreaProgress {
         self.withheld |= !first && !known;
         if let Some(end) = end.filter(|_| !same && mutant::is("wire-epoch")) {
             self.last = Some(EntryId { seq: id.seq, ..end });
-            return true;
+            return AreaVerdict::Pass;
         }
-        if first && sight == LogSight::Doubtful {
-            self.note_hole(id, end);
+        if first && lacks {
+            // They count as told only up to what a read of the log shows: somebody may have published this by hand.
+            self.beyond = Some(id);
+            return AreaVerdict::Gap;
         }
         // A late entry of a log before must not move the mark.
         if first || !same && new && self.last < Some(id) {
             self.last = Some(id);
         }
-        first
+        if first { AreaVerdict::Pass } else { AreaVerdict::Nothing }
     }
 
-    /// A message that they get while something is missing already: what lies between it and the one before is missing as well, and
-    /// was perhaps published after they were told.
-    fn note_hole(&mut self, id: EntryId, end: Option<EntryId>) {
-        let known = [self.last, self.told, end].into_iter().filter_map(|entry| seq_of(entry, id));
-        let after = EntryId { seq: known.max().unwrap_or(0), ..id };
-        if id.seq > after.seq + 1 && !mutant::is("second-hole") {
-            let earlier = self.hole.filter(|hole| hole.after.epoch == id.epoch);
-            self.hole = Some(Hole { after: earlier.map_or(after, |hole| hole.after), before: id.seq });
-        }
+    /// Whether a message is the next one, while something is missing already.
+    fn is_next(&self, id: EntryId, end: Option<EntryId>) -> bool {
+        let next = |entry| seq_of(entry, id).map(|seq| seq + 1);
+        let known = [self.last, self.told, end].into_iter().filter_map(next).max();
+        known.is_none_or(|next| id.seq <= next)
+            || next(self.beyond) == Some(id.seq)
+            || mutant::is("second-hole")
     }
 
     /// What is done with an entry that a read has brought.
     pub(super) fn by_read(&mut self, id: EntryId) -> AreaVerdict {
         let last = seq_of(self.last, id);
         if last.is_some_and(|last| id.seq <= last) {
-            let lacks = |hole: &mut Hole| {
-                seq_of(Some(hole.after), id).is_some_and(|after| (after + 1..hole.before).contains(&id.seq))
-            };
-            return self.hole.take_if(lacks).map_or(AreaVerdict::Nothing, |_| AreaVerdict::Gap);
+            return AreaVerdict::Nothing;
         }
         (self.last, self.early) = (Some(id), Some(id));
         let told = seq_of(self.told, id);
@@ -237,139 +226,5 @@ fn seq_of(entry: Option<EntryId>, other: EntryId) -> Option<u64> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn id(epoch: u64, seq: u64) -> EntryId {
-        EntryId { epoch, seq }
-    }
-
-    #[test]
-    fn what_a_read_brings_is_handed_on_where_it_follows_what_came() {
-        let mut handed = AreaProgress::default();
-        assert!(
-            handed.by_wire(id(7, 4), None, LogSight::InStep, true)
-                && handed.by_wire(id(7, 5), None, LogSight::InStep, true)
-        );
-        assert_eq!(
-            [4, 5, 6, 7].map(|seq| handed.by_read(id(7, seq))),
-            [AreaVerdict::Nothing, AreaVerdict::Nothing, AreaVerdict::Pass, AreaVerdict::Pass]
-        );
-        let end = Some(id(7, 7));
-        assert!(
-            !handed.by_wire(id(7, 6), end, LogSight::InStep, true)
-                && !handed.by_wire(id(7, 7), end, LogSight::InStep, true),
-            "the read was sooner"
-        );
-        assert!(handed.by_wire(id(7, 8), end, LogSight::InStep, true));
-    }
-
-    #[test]
-    fn what_a_read_brings_is_not_handed_on_while_what_is_before_it_is_on_its_way() {
-        let mut handed = AreaProgress::default();
-        // The log was at number 7 when it was opened, and nothing has come since.
-        assert_eq!(handed.by_read(id(7, 8)), AreaVerdict::Gap);
-        assert_eq!(handed.by_read(id(7, 9)), AreaVerdict::Pass, "what came before was told");
-        let end = Some(id(7, 9));
-        assert!(
-            [7, 8, 9].iter().all(|seq| !handed.by_wire(id(7, *seq), end, LogSight::InStep, true)),
-            "nobody gets it after that"
-        );
-        assert!(handed.by_wire(id(7, 10), end, LogSight::InStep, true));
-    }
-
-    #[test]
-    fn what_was_told_is_not_handed_on_by_a_read_and_what_follows_it_is() {
-        let mut handed = AreaProgress::default();
-        assert!(handed.by_wire(id(7, 5), None, LogSight::InStep, true));
-        handed.tell(id(7, 8));
-        assert_eq!(
-            [6, 7, 8, 9].map(|seq| handed.by_read(id(7, seq))),
-            [AreaVerdict::Nothing, AreaVerdict::Nothing, AreaVerdict::Nothing, AreaVerdict::Pass]
-        );
-    }
-
-    #[test]
-    fn what_came_before_the_log_was_known_is_not_handed_on_again() {
-        let mut handed = AreaProgress::default();
-        assert!(
-            handed.by_wire(id(7, 9), None, LogSight::InStep, true)
-                && handed.by_wire(id(7, 10), None, LogSight::InStep, true),
-            "8 is lost"
-        );
-        handed.tell(id(7, 9));
-        assert_eq!(
-            [8, 9, 10, 11].map(|seq| handed.by_read(id(7, seq))),
-            [AreaVerdict::Nothing, AreaVerdict::Nothing, AreaVerdict::Nothing, AreaVerdict::Pass]
-        );
-    }
-
-    #[test]
-    fn another_log_is_counted_anew() {
-        let mut handed = AreaProgress::default();
-        assert!(handed.by_wire(id(7, 50), Some(id(7, 49)), LogSight::InStep, true));
-        assert!(!handed.by_wire(id(8, 1), Some(id(7, 50)), LogSight::InStep, true), "its followers are told");
-        handed.tell(id(8, 1));
-        assert_eq!(handed.by_read(id(8, 2)), AreaVerdict::Pass);
-        assert!(!handed.by_wire(id(7, 51), Some(id(8, 2)), LogSight::InStep, false), "late");
-        assert!(
-            !handed.by_wire(id(9, 51), Some(id(8, 2)), LogSight::InStep, false),
-            "late, of a master whose clock was ahead"
-        );
-        assert!(
-            !handed.by_wire(id(8, 2), Some(id(8, 2)), LogSight::InStep, true)
-                && handed.by_wire(id(8, 3), Some(id(8, 2)), LogSight::InStep, true)
-        );
-    }
-
-    #[test]
-    fn what_the_wire_may_still_bring_is_remembered_until_it_has_or_until_probes_have_overtaken_it() {
-        let areas = crate::protocol::Areas::new(["comments"], [], []).unwrap();
-        let topic = |name| Topic::parse(name, &areas).unwrap();
-        let (one, other) = (topic("comments:1"), topic("comments:2"));
-        let read = |seqs: &[u64]| {
-            let mut handed = AreaProgress::default();
-            assert!(handed.by_wire(id(7, 4), None, LogSight::InStep, true));
-            for seq in seqs {
-                assert_eq!(handed.by_read(id(7, *seq)), AreaVerdict::Pass);
-            }
-            handed
-        };
-        let mut early = EarlyProgress::default();
-        early.leave(&one, &read(&[5, 6]));
-        early.leave(&other, &read(&[]));
-        assert_eq!(early.topics.len(), 1, "the wire has brought all of the other");
-        early.prove();
-        assert!(!early.by_wire(&one, id(7, 5)) && !early.by_wire(&one, id(7, 6)));
-        assert!(early.by_wire(&one, id(7, 7)) && early.by_wire(&other, id(7, 5)));
-        early.prove();
-        assert!(early.topics.is_empty());
-        early.leave(&one, &read(&[5]));
-        let mut handed = early.take(&one);
-        assert!(!handed.by_wire(id(7, 5), Some(id(7, 5)), LogSight::InStep, true) && early.topics.is_empty());
-    }
-
-    #[test]
-    fn a_message_with_a_number_that_no_log_has_holds_nothing_back_when_its_topic_was_left() {
-        let areas = crate::protocol::Areas::new(["comments"], [], []).unwrap();
-        let topic = Topic::parse("comments:1", &areas).unwrap();
-        let mut handed = AreaProgress::default();
-        assert!(handed.by_wire(id(7, 4), None, LogSight::InStep, true));
-        assert_eq!(handed.by_read(id(7, 5)), AreaVerdict::Pass);
-        assert!(
-            !handed.by_wire(id(9, 1), Some(id(7, 5)), LogSight::InStep, false),
-            "of another log: it shows nothing of this one"
-        );
-        let mut early = EarlyProgress::default();
-        early.leave(&topic, &handed);
-        assert!(early.by_wire(&topic, id(7, 900)) && early.by_wire(&topic, id(9, 1)), "published by hand");
-        assert!(!early.by_wire(&topic, id(7, 5)), "the read was sooner");
-        assert!(early.by_wire(&topic, id(7, 6)), "the next one");
-        let mut handed = early.take(&topic);
-        assert!(
-            !handed.by_wire(id(7, 5), None, LogSight::InStep, true)
-                && handed.by_wire(id(7, 6), None, LogSight::InStep, true)
-        );
-        assert_eq!(handed.by_read(id(7, 7)), AreaVerdict::Pass);
-    }
-}
+#[path = "area_progress_tests.rs"]
+mod tests;

@@ -283,6 +283,11 @@ impl Feed {
         (std::mem::take(&mut self.held), self.unheld.take())
     }
 
+    /// There is still one that there was no room for: more is missing before it.
+    pub fn keep_unheld(&mut self, unheld: EntryId) {
+        self.unheld.get_or_insert(unheld);
+    }
+
     /// Whether the feed has this entry.
     pub fn has(&self, id: EntryId) -> bool {
         self.head().is_some_and(|head| head.top.epoch == id.epoch && id.seq <= head.top.seq)

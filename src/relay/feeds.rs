@@ -218,6 +218,13 @@ impl Feeds {
         live.map(Feed::release).unwrap_or_default()
     }
 
+    /// See [`Feed::keep_unheld`].
+    pub(super) fn keep_unheld(&mut self, room: RoomId, unheld: EntryId) {
+        if let Some(feed) = self.by_room.get_mut(&room) {
+            feed.keep_unheld(unheld);
+        }
+    }
+
     /// How a session that was at `position` can be served.
     pub(super) fn resume(&mut self, room: RoomId, position: &Position) -> Option<Resumed> {
         Some(self.by_room.get_mut(&room)?.resume(position))

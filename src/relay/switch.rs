@@ -252,10 +252,12 @@ impl Switch {
                 arrival => self.follow(room, topic, arrival, false),
             }
         }
-        let feed = self.feeds.get(room).filter(|feed| feed.is_live());
-        let lacks = feed.is_some_and(|feed| unheld.is_some_and(|id| !feed.has(id)));
+        let missing = unheld.filter(|id| self.feeds.get(room).is_some_and(|feed| !feed.has(*id)));
+        let lacks = missing.is_some() && self.feeds.is_live(room);
         if lacks {
             self.feeds.withhold(room);
+        } else if let Some(unheld) = missing {
+            self.feeds.keep_unheld(room, unheld);
         }
         if earlier || lacks {
             self.follow(room, topic, Arrival::Earlier, false);

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use crate::{
-    audit::{ASKED_AGAIN, topics_of},
+    audit::{ASKED_AGAIN, PROMISED, topics_of},
     live::Live,
     plan::Way,
     world::World,
@@ -159,7 +159,8 @@ impl World {
         let (audit, area) = (&self.audit, topic.split(':').next());
         let brought = audit.views[client].brought;
         let mut of_area = audit.live.values().filter(|live| live.topic.split(':').next() == area);
-        self.clients[client].since >= told && of_area.any(|live| live.clock + MARKED > brought)
+        let since = self.clients[client].since;
+        since >= told && since < told + PROMISED && of_area.any(|live| live.clock + MARKED > brought)
     }
 
     /// Whether live events may have been missed. `since`: whether that was so since the client was told.

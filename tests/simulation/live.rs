@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use carillon::{
     bus::{BusEvent, Content, Delivery},
-    protocol::{Subject, Topic},
+    protocol::{EntryId, Subject, Topic},
     session::Cursor,
 };
 
@@ -41,7 +41,11 @@ pub(crate) struct Loss {
     node: usize,
     topic: Topic,
     number: u64,
+    /// Its place, where it has one.
+    place: Option<EntryId>,
     there: Vec<usize>,
+    /// Something later of its topic has come to that node, which shows that it is missing.
+    shown: bool,
 }
 
 /// How close together live events of an area lie where one mark may stand for both, ms.
@@ -91,9 +95,11 @@ impl World {
             live.excused.extend(&there);
             live.lost_at.insert(node);
         }
+        let place = if let Content::Recorded(id, _) = content { Some(*id) } else { None };
         // A whole area has no positions: only where the topic is followed by key as well, its next event shows that one is
         // missing, if it is still followed then.
-        let loss = Loss { node, topic: topic.clone(), number: self.audit.numbers(), there };
+        let loss =
+            Loss { node, topic: topic.clone(), number: self.audit.numbers(), place, there, shown: false };
         if self.is_followed_by_key(node, topic) {
             self.audit.losses.push(loss);
         } else {
@@ -110,8 +116,9 @@ impl World {
 
     /// Topics are not followed by key any more: what was lost of them on the way to this node shows nowhere.
     pub(crate) fn audit_closed(&mut self, node: usize, subjects: &[Subject]) {
-        let closed =
-            |loss: &mut Loss| loss.node == node && subjects.contains(&Subject::Topic(loss.topic.clone()));
+        let closed = |loss: &mut Loss| {
+            loss.node == node && !loss.shown && subjects.contains(&Subject::Topic(loss.topic.clone()))
+        };
         for loss in self.audit.losses.extract_if(.., closed).collect::<Vec<_>>() {
             self.excuse(loss);
         }
@@ -128,6 +135,11 @@ impl World {
 
     /// Something arrives at a node.
     pub(crate) fn audit_arrival(&mut self, node: usize, event: &BusEvent) {
+        if let BusEvent::Delivery(Delivery { topic, content: Content::Recorded(id, _), .. }) = event {
+            let of_topic =
+                |loss: &&mut Loss| loss.node == node && loss.topic == *topic && loss.place < Some(*id);
+            self.audit.losses.iter_mut().filter(of_topic).for_each(|loss| loss.shown = true);
+        }
         let BusEvent::Delivery(Delivery { content: Content::Live(event), .. }) = event else { return };
         let read = serde_json::from_slice::<serde_json::Value>(event.json()).unwrap_or_default();
         let number = read["data"]["n"].as_u64().unwrap_or_default();

@@ -3,12 +3,12 @@
 use super::{Feed, FeedState};
 use crate::{
     protocol::EntryId,
-    relay::area_progress::{AreaProgress, LogSight},
+    relay::area_progress::{AreaProgress, AreaVerdict, LogSight},
 };
 
 impl Feed {
-    /// Whether a message from Redis comes for the first time and belongs to the log that is known (and not refused since).
-    pub fn first_on_wire(&mut self, id: EntryId) -> bool {
+    /// What is done for them with a message from Redis.
+    pub(in crate::relay) fn by_wire(&mut self, id: EntryId) -> AreaVerdict {
         let sight = match self.state {
             FeedState::Opening => LogSight::Unknown,
             FeedState::Live => LogSight::InStep,

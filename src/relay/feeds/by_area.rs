@@ -13,9 +13,9 @@ impl Feeds {
         self.early.by_wire(topic, id)
     }
 
-    /// See [`Feed::first_on_wire`](super::Feed::first_on_wire).
-    pub(in crate::relay) fn first_on_wire(&mut self, room: RoomId, id: EntryId) -> bool {
-        self.by_room.get_mut(&room).is_none_or(|feed| feed.first_on_wire(id))
+    /// What is done for followers of the whole area with a message of a topic that has a feed.
+    pub(in crate::relay) fn by_wire(&mut self, room: RoomId, id: EntryId) -> AreaVerdict {
+        self.by_room.get_mut(&room).map_or(AreaVerdict::Pass, |feed| feed.by_wire(id))
     }
 
     /// What is done for followers of the whole area with an entry that a read has brought.

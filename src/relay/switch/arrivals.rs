@@ -8,7 +8,10 @@ use crate::{
     hub::RoomId,
     mutant,
     protocol::{EntryId, Event, NodeMessage, Reason, Subject, Topic},
-    relay::{deliveries::AreaEvent, feed::Arrival, joins::Joins, marks::ProbeEcho, status},
+    relay::{
+        area_progress::AreaVerdict, deliveries::AreaEvent, feed::Arrival, joins::Joins, marks::ProbeEcho,
+        status,
+    },
 };
 
 /// Bytes of deliveries in one turn, well below any outbox's bound.
@@ -103,8 +106,8 @@ impl Switch {
             }
             return;
         };
-        let first = self.feeds.first_on_wire(room, id);
-        let wide = every.filter(|_| first).map(|every| (every, event.clone()));
+        let verdict = self.feeds.by_wire(room, id);
+        let wide = every.filter(|_| verdict == AreaVerdict::Pass).map(|every| (every, event.clone()));
         let (at, now) = (self.link.at(), self.turn.now.instant);
         let arrival = self.feeds.arrive(room, topic, (id, event), at, now);
         if matches!(arrival, Arrival::Read(_)) {
@@ -114,6 +117,9 @@ impl Switch {
         let told = matches!(arrival, Arrival::Read(_) | Arrival::Replaced(_) | Arrival::Earlier);
         if let Some((every, event)) = wide.filter(|_| !told || mutant::is("area-first")) {
             self.pass_every(every, topic, Some(room), (id, event), lone);
+        }
+        if verdict == AreaVerdict::Gap {
+            self.doubt_every(topic);
         }
         self.follow(room, topic, arrival, lone);
     }
