@@ -39,6 +39,9 @@ pub(super) struct AreaProgress {
     beyond: Option<EntryId>,
     /// A message has come that may be of another log, and they neither got it nor were told yet: the log's head will show what it means.
     withheld: bool,
+    /// A message of this log has come that looked like one that came already, because of a number that somebody published by hand: what
+    /// is known of the log once it is in step again will show it.
+    hidden: bool,
     /// They were told of that before the head was shown, and get whatever comes until it is.
     open: bool,
 }
@@ -111,30 +114,32 @@ impl AreaProgress {
 
     /// They are told that something up to this entry is missing.
     pub(super) fn tell(&mut self, up_to: EntryId) {
-        (self.withheld, self.open) = (false, false);
+        (self.withheld, self.hidden, self.open) = (false, false, false);
         let told = seq_of(self.told, up_to).filter(|told| *told >= up_to.seq);
         if told.is_none() {
             self.told = Some(up_to);
         }
     }
 
-    /// The topic's head was shown, and is the feed's own: `top`. What was kept from them is of another log, and comes again with what
-    /// was `held`. But if the last that came lies beyond `top` and is not held, somebody published that number by hand: what was kept
-    /// may have been kept because of it. Returns whether they must be told.
-    pub(super) fn explain(&mut self, top: EntryId, held: impl Iterator<Item = EntryId> + Clone) -> bool {
-        let by_hand = seq_of(self.last, top).is_some_and(|last| last > top.seq)
-            && !held.clone().any(|id| self.last == Some(id));
-        let lacks = self.withheld && by_hand;
+    /// The topic's head was shown, and is the feed's own: `top`. What was kept from them comes again with what was `held`. If the last
+    /// that came lies beyond `top` and is not held, somebody published that number by hand: it hides nothing any more.
+    pub(super) fn explain(&mut self, top: EntryId, held: impl Iterator<Item = EntryId> + Clone) {
         (self.withheld, self.open) = (false, false);
-        if by_hand {
-            // What was held comes again, and shows what is missing before it.
-            let reach = held.filter(|id| id.epoch == top.epoch).fold(top, EntryId::max);
-            self.last = Some(reach);
-            if lacks {
-                self.tell(reach);
-            }
+        let beyond = seq_of(self.last, top).is_some_and(|last| last > top.seq);
+        if beyond && !held.clone().any(|id| self.last == Some(id)) {
+            // What was held shows what is missing before it.
+            self.last = Some(held.filter(|id| id.epoch == top.epoch).fold(top, EntryId::max));
         }
-        lacks
+    }
+
+    /// The log is in step again, up to `top`, and what was held was taken. Returns whether a message of it was hidden by a number that
+    /// somebody published by hand. They count as told then.
+    pub(super) fn take_hidden(&mut self, top: EntryId) -> bool {
+        let hidden = self.hidden;
+        if hidden {
+            self.tell_strays(top);
+        }
+        hidden
     }
 
     /// Redis does not let the topic be followed any more: what came may be of a number that its log will never have.
@@ -149,8 +154,10 @@ impl AreaProgress {
 
     /// Whether a message was kept from them that the topic's head has yet to explain. They count as told then.
     pub(super) fn take_withheld(&mut self) -> bool {
-        self.open |= self.withheld;
-        std::mem::take(&mut self.withheld)
+        let withheld = self.withheld || self.hidden;
+        self.open |= withheld;
+        (self.withheld, self.hidden) = (false, false);
+        withheld
     }
 
     /// What is done with the entry of a message: it is handed to them if it comes for the first time and belongs to the present log,
@@ -166,14 +173,17 @@ impl AreaProgress {
         let sight = if self.open { LogSight::Unknown } else { sight };
         let same = sight == LogSight::Unknown || end.is_none_or(|end| end.epoch == id.epoch);
         let read = seq_of(self.early, id).is_some_and(|early| id.seq <= early);
-        self.early.take_if(|early| early.epoch == id.epoch && early.seq <= id.seq);
+        // What lies further beyond the log's end may have been published by hand.
+        let near = seq_of(end, id).is_some_and(|end| id.seq <= end + 1);
+        self.early.take_if(|early| near && early.epoch == id.epoch && early.seq <= id.seq);
         // It may look like one that came already because somebody published by hand a number that no log has yet. While the log is in
         // step, its end says what is new.
         let known = read || seq_of(end, id).is_some_and(|end| id.seq <= end);
         let later = seq_of(self.last, id).is_none_or(|last| id.seq > last);
         let shown = !known && sight != LogSight::Doubtful && !mutant::is("wire-epoch");
         let first = same && (later || shown);
-        self.withheld |= !first && !known;
+        self.withheld |= !first && !known && !same;
+        self.hidden |= !first && !known && same;
         if let Some(end) = end.filter(|_| !same && mutant::is("wire-epoch")) {
             self.last = Some(EntryId { seq: id.seq, ..end });
             return AreaVerdict::Pass;
@@ -193,8 +203,10 @@ impl AreaProgress {
     /// Whether a message is the next one, while something is missing already.
     fn is_next(&self, id: EntryId, end: Option<EntryId>) -> bool {
         let next = |entry| seq_of(entry, id).map(|seq| seq + 1);
-        let known = [self.last, self.told, end].into_iter().filter_map(next).max();
-        known.is_none_or(|next| id.seq <= next)
+        let all = [self.last, self.told, end];
+        let known = all.into_iter().filter_map(next).max();
+        // The first that is known of another log than before begins it, or something before it is missing.
+        known.map_or(id.seq == 1 || all == [None; 3], |next| id.seq <= next)
             || next(self.beyond) == Some(id.seq)
             || mutant::is("second-hole")
     }

@@ -154,7 +154,7 @@ fn what_passed_while_the_log_was_not_known_does_not_come_again_after_a_number_by
     let mut handed = AreaProgress::default();
     let passes = [6, 8, 9000].map(|seq| first(&mut handed, id(7, seq), None, LogSight::Unknown, true));
     assert_eq!(passes, [true; 3], "nobody knows yet what is by hand");
-    assert!(!handed.explain(id(7, 5), [id(7, 6), id(7, 8)].into_iter()));
+    handed.explain(id(7, 5), [id(7, 6), id(7, 8)].into_iter());
     assert_eq!(
         [7, 8, 9].map(|seq| handed.by_read(id(7, seq))),
         [AreaVerdict::Nothing, AreaVerdict::Nothing, AreaVerdict::Pass]
@@ -181,4 +181,35 @@ fn what_passes_over_others_while_something_is_missing_is_a_gap_at_once() {
             [AreaVerdict::Nothing, AreaVerdict::Nothing, AreaVerdict::Pass]
         );
     }
+}
+
+#[test]
+fn what_a_number_by_hand_has_hidden_is_told_once_the_log_is_in_step() {
+    let mut handed = AreaProgress::default();
+    let mut by_wire = |seq| first(&mut handed, id(7, seq), Some(id(7, 5)), LogSight::Doubtful, false);
+    assert!(by_wire(6) && by_wire(7) && !by_wire(7), "the first 7 is by hand");
+    assert!(handed.take_hidden(id(7, 7)) && !handed.take_hidden(id(7, 7)));
+    assert_eq!(handed.by_read(id(7, 8)), AreaVerdict::Pass);
+}
+
+#[test]
+fn the_second_event_of_a_log_that_nobody_knew_is_a_gap() {
+    for (seq, verdict) in [(1, AreaVerdict::Pass), (2, AreaVerdict::Gap)] {
+        let mut handed = AreaProgress::default();
+        handed.withhold();
+        assert!(handed.take_withheld());
+        let end = Some(id(7, 5));
+        assert!(first(&mut handed, id(8, 1), end, LogSight::Doubtful, true));
+        assert_eq!(handed.by_wire(id(9, seq), end, LogSight::Doubtful, true), verdict);
+    }
+}
+
+#[test]
+fn a_number_by_hand_does_not_stand_for_what_a_read_has_brought() {
+    let mut handed = AreaProgress::default();
+    assert!(first(&mut handed, id(7, 5), None, LogSight::InStep, true));
+    assert_eq!(handed.by_read(id(7, 6)), AreaVerdict::Pass);
+    assert!(first(&mut handed, id(7, 900), Some(id(7, 6)), LogSight::InStep, true));
+    handed.unfollow();
+    assert!(!first(&mut handed, id(7, 6), None, LogSight::Unknown, true), "it is only late");
 }

@@ -259,6 +259,9 @@ impl Feeds {
     ) -> Arrival {
         let Some(feed) = self.by_room.get_mut(&room) else { return Arrival::Nothing };
         let arrival = feed.compare(head, asked, latest);
+        if matches!(arrival, Arrival::Nothing) && feed.is_live() {
+            feed.explain();
+        }
         self.lineage = Some(head.lineage.clone());
         self.failed.remove(&room);
         self.settle(room);

@@ -166,7 +166,8 @@ impl Switch {
         self.sources.shared().clone()
     }
 
-    /// What follows from a verdict on a log: the only place where it does.
+    /// What follows from a verdict on a log: the only place where it does. Who waits for it is woken by the caller, once all that was held
+    /// has arrived: nobody begins in front of what they have by the whole area.
     fn follow(&mut self, room: RoomId, topic: &Topic, arrival: Arrival, lone: bool) {
         verdicts::count(arrival.name());
         match arrival {
@@ -187,7 +188,6 @@ impl Switch {
                 self.say_not_in_log(topic);
                 self.doubt_every(topic);
                 self.resyncs.owe_all(&mut self.hub, room, Reason::Invalid);
-                self.wake(room);
             }
             Arrival::Replaced(reason) => {
                 if let Some(others) = self.turn.complaints.replaced.due(self.turn.now.instant) {
@@ -197,7 +197,6 @@ impl Switch {
                 self.marks.replaced(&mut self.turn.questions);
                 self.doubt_every(topic);
                 self.resyncs.owe_all(&mut self.hub, room, reason);
-                self.wake(room);
             }
             Arrival::Earlier => {
                 if let Some(others) = self.turn.complaints.earlier.due(self.turn.now.instant) {
@@ -261,6 +260,9 @@ impl Switch {
         }
         if earlier || lacks {
             self.follow(room, topic, Arrival::Earlier, false);
+        }
+        if self.feeds.take_hidden(room) {
+            self.doubt_every(topic);
         }
         self.wake(room);
     }

@@ -23,9 +23,16 @@ impl Feed {
     }
 
     /// See [`AreaProgress::explain`].
-    pub(in crate::relay) fn explain(&mut self) -> bool {
-        let Some(top) = self.log.head().map(|head| head.top) else { return false };
+    pub(in crate::relay) fn explain(&mut self) {
         let held = self.held.iter().map(|(id, _)| *id).chain(self.unheld);
-        self.handed.explain(top, held)
+        if let Some(head) = self.log.head() {
+            self.handed.explain(head.top, held);
+        }
+    }
+
+    /// See [`AreaProgress::take_hidden`].
+    pub(in crate::relay) fn take_hidden(&mut self) -> bool {
+        let top = self.log.head().map(|head| head.top).filter(|_| self.is_live());
+        top.is_some_and(|top| self.handed.take_hidden(top))
     }
 }

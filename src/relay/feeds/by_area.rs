@@ -1,6 +1,6 @@
 //! What followers of a whole area (`area:*`) have of a feed, see [`AreaProgress`](super::super::area_progress::AreaProgress).
 
-use super::Feeds;
+use super::{Feed, Feeds};
 use crate::{
     hub::RoomId,
     protocol::{EntryId, Topic},
@@ -23,9 +23,9 @@ impl Feeds {
         self.by_room.get_mut(&room).map_or(AreaVerdict::Nothing, |feed| feed.handed().by_read(id))
     }
 
-    /// A topic's head was shown, and is where its feed is. Whether they must be told that something was kept from them.
-    pub(in crate::relay) fn explain(&mut self, room: RoomId) -> bool {
-        self.by_room.get_mut(&room).is_some_and(|feed| feed.is_live() && feed.explain())
+    /// What was held is taken. Whether a message was kept from them that nothing has explained; the caller tells them.
+    pub(in crate::relay) fn take_hidden(&mut self, room: RoomId) -> bool {
+        self.by_room.get_mut(&room).is_some_and(Feed::take_hidden)
     }
 
     /// A message was kept from them, and the topic's head will show what it means.

@@ -52,6 +52,7 @@ impl Switch {
                     self.feeds.restart(room, head, reason);
                     if let Some(topic) = self.topic_of(room) {
                         self.follow(room, &topic, Arrival::Replaced(reason), false);
+                        self.wake(room);
                     }
                 }
             }
@@ -264,9 +265,6 @@ impl Switch {
         match head {
             Ok(head) => {
                 let arrival = self.feeds.compare(room, &head, place.top, latest);
-                if matches!(arrival, Arrival::Nothing) && self.feeds.explain(room) {
-                    self.doubt_every(&place.topic);
-                }
                 self.follow(room, &place.topic, arrival, false);
                 self.owe_live(room, marks);
                 self.release(room, &place.topic);

@@ -121,7 +121,11 @@ impl Switch {
         if verdict == AreaVerdict::Gap {
             self.doubt_every(topic);
         }
+        let replaced = matches!(arrival, Arrival::Replaced(_));
         self.follow(room, topic, arrival, lone);
+        if replaced {
+            self.wake(room);
+        }
     }
 
     /// The log was erased: it is another one from now on, for those who follow the whole area too.
@@ -133,6 +137,7 @@ impl Switch {
         let (at, now) = (self.link.at(), self.turn.now.instant);
         let arrival = self.feeds.arrive(room, topic, (id, None), at, now);
         self.follow(room, topic, arrival, false);
+        self.wake(room);
     }
 
     /// Hands a recorded message to those who follow the whole area.
