@@ -182,7 +182,9 @@ impl AreaProgress {
         let later = seq_of(self.last, id).is_none_or(|last| id.seq > last);
         let shown = !known && sight != LogSight::Doubtful && !mutant::is("wire-epoch");
         let first = same && (later || shown);
-        self.withheld |= !first && !known && !same;
+        if !first && !known && !same {
+            (self.withheld, self.beyond) = (true, Some(id));
+        }
         self.hidden |= !first && !known && same;
         if let Some(end) = end.filter(|_| !same && mutant::is("wire-epoch")) {
             self.last = Some(EntryId { seq: id.seq, ..end });

@@ -235,7 +235,7 @@ impl Switch {
         }
     }
 
-    /// The feed is live: what was held arrives, and the joins that wait for the room go on.
+    /// The feed is live: what was held arrives. The joins that wait for the room are woken by the caller.
     fn release(&mut self, room: RoomId, topic: &Topic) {
         let (at, now) = (self.link.at(), self.turn.now.instant);
         let (held, unheld) = self.feeds.release(room);
@@ -264,7 +264,6 @@ impl Switch {
         if self.feeds.take_hidden(room) {
             self.doubt_every(topic);
         }
-        self.wake(room);
     }
 
     fn with_joins<R>(&mut self, act: impl FnOnce(&mut Joins, &mut JoinContext<'_>) -> R) -> R {

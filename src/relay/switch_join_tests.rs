@@ -160,3 +160,24 @@ fn who_leaves_all_that_they_waited_for_is_answered() {
     let heard = told(&anna);
     assert!(heard.iter().any(|message| message.starts_with("welcome")), "{heard:?}");
 }
+
+#[test]
+fn a_join_of_several_topics_begins_behind_what_was_held_of_each() {
+    let mut rig = Rig::live();
+    let anna = rig.join(&["comments:*"]);
+    let subjects =
+        ["comments:1", "comments:2"].map(|name| Subject::parse(name, &rig.areas).unwrap()).to_vec();
+    let request = Request { subjects, refused: Vec::new(), resume: None };
+    rig.take(SwitchInput::Command(Command::Subscribe { outbox: Arc::clone(&anna), request }));
+    // The logs' ends are read before this is published, and shown after it has come.
+    rig.publish("comments:2", false);
+    assert_eq!(told(&anna), ["comments:2 1"]);
+    let topic = rig.topic("comments:2");
+    let (epoch, _) = rig.redis.logs[&topic];
+    rig.redis.logs.insert(topic.clone(), (epoch, 0));
+    let open = rig.keep(|question| matches!(question, Question::Open(_)));
+    rig.answer(open);
+    rig.redis.logs.insert(topic, (epoch, 1));
+    rig.serve();
+    assert_eq!(told(&anna), ["subscribed comments:1=0 comments:2=1 comments=0"]);
+}

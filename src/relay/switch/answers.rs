@@ -89,14 +89,13 @@ impl Switch {
                 Opened::Nothing => {}
             }
         }
-        for (room, subject) in opened {
-            match subject {
-                Subject::Topic(topic) => self.release(room, &topic),
-                Subject::Every(_) => self.wake(room),
+        for (room, subject) in &opened {
+            if let Subject::Topic(topic) = subject {
+                self.release(*room, topic);
             }
         }
-        // Joins that were answered already go on without these topics.
-        self.wake_all(refused);
+        // A join of several begins behind what was held of each. Joins that were answered already go on without those that are refused.
+        self.wake_all(opened.into_iter().map(|(room, _)| room).chain(refused));
     }
 
     fn take_read(&mut self, stamp: Stamp, topic: &Topic, after: EntryId, history: Result<History, BusError>) {
@@ -140,6 +139,7 @@ impl Switch {
         let (first, last) = if replaced { (verdict, Arrival::Nothing) } else { (Arrival::Nothing, verdict) };
         self.follow(room, topic, first, false);
         self.release(room, topic);
+        self.wake(room);
         if matches!(last, Arrival::Invalid) {
             self.say_not_in_log(topic);
             // While the wrong end was believed, real entries looked like duplicates and were dropped.
@@ -268,6 +268,7 @@ impl Switch {
                 self.follow(room, &place.topic, arrival, false);
                 self.owe_live(room, marks);
                 self.release(room, &place.topic);
+                self.wake(room);
                 true
             }
             Err(error) => {
