@@ -42,7 +42,7 @@ pub(super) struct AreaProgress {
     /// A message of this log has come that looked like one that came already, because of a number that somebody published by hand: what
     /// is known of the log once it is in step again will show it.
     hidden: bool,
-    /// They were told of that before the head was shown, and get whatever comes until it is.
+    /// They were told of what was withheld before the head was shown, and get whatever comes until it is.
     open: bool,
 }
 
