@@ -192,8 +192,7 @@ impl LiveMarks {
         questions: &mut Questions,
     ) -> Option<Event> {
         if let Some(proof) = self.last {
-            let since = now.saturating_duration_since(proof.asked).as_millis() as u64;
-            self.recent.hear(topic.area(), proof.at + since);
+            self.recent.hear(topic.area(), proof.now(now));
         }
         if !self.areas.contains_key(topic.area()) {
             self.areas.insert(topic.area().to_owned(), Area::default());
@@ -287,7 +286,7 @@ impl LiveMarks {
     /// ahead. Another node may still rely on such a mark, so all marks are renewed before anybody is told of this proof.
     pub(super) fn prove(&mut self, proof: ProbeEcho, now: Instant, questions: &mut Questions) {
         let at = proof.at;
-        self.recent.prove(at, questions.latest());
+        self.recent.prove(proof.now_at_most(now), questions.latest());
         if self.last.replace(proof).is_some_and(|last| last.was_set_ahead_of(at, now))
             && !mutant::is("clock-ahead")
         {
@@ -380,6 +379,17 @@ impl LiveMarks {
 }
 
 impl ProbeEcho {
+    /// Redis' clock by now, ms, if it runs as this machine's does.
+    fn now(self, now: Instant) -> u64 {
+        self.at + now.saturating_duration_since(self.asked).as_millis() as u64
+    }
+
+    /// Redis' clock by now at the latest, ms.
+    fn now_at_most(self, now: Instant) -> u64 {
+        let at_most = self.now(now) + FASTER.as_millis() as u64;
+        if mutant::is("sent-later") { self.at } else { at_most }
+    }
+
     /// Whether Redis' clock has moved further since then than this machine's.
     fn was_set_ahead_of(self, at: u64, now: Instant) -> bool {
         let passed = now.saturating_duration_since(self.asked) + FASTER;

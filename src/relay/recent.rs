@@ -28,7 +28,7 @@ const BYTES: usize = 4 << 20;
 #[derive(Debug)]
 struct Past {
     frame: Frame,
-    /// The first proof after it, ms of Redis' clock: it was published before that.
+    /// When the first proof after it came, ms of Redis' clock: it was published before that.
     until: Option<u64>,
 }
 
@@ -43,7 +43,7 @@ struct RecentEvents {
 /// The last live events of all topics.
 #[derive(Debug, Default)]
 pub(super) struct RecentLive {
-    /// Proofs, and the latest question at each: what was followed before it was heard from then on.
+    /// When proofs came, ms of Redis' clock, and the latest question at each: what was followed before it was heard from then on.
     proofs: VecDeque<(u64, Stamp)>,
     lines: BTreeMap<Topic, RecentEvents>,
     /// When a live event of each area was last heard, ms of Redis' clock.
@@ -85,7 +85,8 @@ impl RecentLive {
         self.bytes -= line.drop_first(line.events.len().saturating_sub(EVENTS), over);
     }
 
-    /// A probe has come back, and the last question so far is this one.
+    /// A probe has come back, and the last question so far is this one. `at`: when it came at the latest, ms of Redis' clock. Its own
+    /// time is no bound of what came before it: where Redis refuses writes, or has several masters, it is read before the probe is sent.
     pub(super) fn prove(&mut self, at: u64, latest: Stamp) {
         if self.proofs.back().is_some_and(|(last, _)| *last >= at) {
             // Redis' clock was set back: nothing can be compared with what was before.

@@ -106,9 +106,7 @@ fn who_names_the_live_events_that_it_had_gets_the_others_and_no_resync() {
     let mut rig = Rig::live();
     let anna = rig.join(&["comments:1"]);
     let _bo = rig.join(&["comments:2"]);
-    rig.pass(5_000);
-    rig.prove();
-    let at = rig.switch.at();
+    let at = proven_twice(&mut rig);
     let digest = |n| Frame::new(rig.topic("comments:1"), None, 0, &event(n)).digest();
     let digests = [digest(1), digest(2)];
     let had = |names: &[u64]| {
@@ -151,6 +149,15 @@ fn who_names_the_live_events_that_it_had_gets_the_others_and_no_resync() {
     assert_eq!(back(&mut rig, had(&digests)), resync);
 }
 
+/// Two proofs, as what was before the first one is known to be so by the second. When the second was, ms of Redis' clock.
+fn proven_twice(rig: &mut Rig) -> u64 {
+    for _ in 0..2 {
+        rig.pass(5_000);
+        rig.prove();
+    }
+    rig.switch.at()
+}
+
 /// Comes back to `comments:1` and `comments` with what was told up to `at`, and has had no live event since.
 fn hop(rig: &mut Rig, at: u64) -> Vec<String> {
     let resume = rig.resume(&[("comments:1", 0), ("comments", 0)], at);
@@ -165,9 +172,7 @@ fn a_live_event_that_was_lost_on_the_way_here_is_told_by_its_mark() {
     let mut rig = Rig::live();
     let _anna = rig.join(&["comments:1"]);
     let _bo = rig.join(&["comments:2"]);
-    rig.pass(5_000);
-    rig.prove();
-    let at = rig.switch.at();
+    let at = proven_twice(&mut rig);
     let resync = ["welcome live", "resync live comments:1 comments"];
     rig.pass(1_000);
     // Another node has heard one.
@@ -183,15 +188,44 @@ fn a_live_event_that_was_lost_on_the_way_here_is_told_by_its_mark() {
 }
 
 #[test]
+fn the_time_of_a_probe_that_was_read_before_it_was_sent_is_no_bound_of_what_came_before_it() {
+    let mut rig = Rig::live();
+    let _bo = rig.join(&["comments:2"]);
+    let _carl = rig.join(&["comments:3"]);
+    let welcome = "welcome live comments:1=0 comments=0";
+    let resync = ["welcome live comments=0", "resync live comments:1"];
+    // Followed only after the probe's time was read: what was published in between did not come here.
+    proven_twice(&mut rig);
+    let (read, asked) = (rig.redis.now, rig.now.instant);
+    rig.pass(10);
+    rig.arrive("comments:2", Content::Live(event(1)));
+    rig.serve();
+    let elsewhere = rig.redis.now + 10;
+    rig.pass(40);
+    let _anna = rig.join(&["comments:1"]);
+    rig.event(BusEvent::Proof { at: read, asked });
+    assert_eq!(hop(&mut rig, elsewhere), resync);
+    // Published after the probe's time was read, and come before the probe.
+    proven_twice(&mut rig);
+    let (read, asked) = (rig.redis.now, rig.now.instant);
+    rig.pass(20);
+    let elsewhere = rig.redis.now;
+    rig.pass(30);
+    rig.arrive("comments:1", Content::Live(event(2)));
+    rig.serve();
+    rig.pass(10);
+    rig.event(BusEvent::Proof { at: read, asked });
+    assert_eq!(hop(&mut rig, elsewhere), [welcome, "comments:1 0"]);
+}
+
+#[test]
 fn who_was_served_by_a_node_that_then_finds_a_loss_is_told_there_and_everywhere() {
     let mut rig = Rig::live();
     let _anna = rig.join(&["comments:1"]);
     let _bo = rig.join(&["comments:2"]);
     rig.arrive("comments:1", Content::Live(event(1)));
     rig.serve();
-    rig.pass(5_000);
-    rig.prove();
-    let at = rig.switch.at();
+    let at = proven_twice(&mut rig);
     let welcome = "welcome live comments:1=0 comments=0";
     rig.arrive("comments:1", Content::Live(event(2)));
     rig.serve();
@@ -206,9 +240,7 @@ fn who_was_served_by_a_node_that_then_finds_a_loss_is_told_there_and_everywhere(
     let _bo = rig.join(&["comments:2"]);
     rig.arrive("comments:1", Content::Live(event(1)));
     rig.serve();
-    rig.pass(5_000);
-    rig.prove();
-    let at = rig.switch.at();
+    let at = proven_twice(&mut rig);
     rig.publish("comments:1", true);
     rig.publish("comments:1", false);
     let look = rig.keep(|question| matches!(question, Question::Look { renew: true, .. }));

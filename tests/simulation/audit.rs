@@ -316,9 +316,9 @@ impl World {
             return;
         }
         let patience = if me.way == Way::Poll { POLL } else { PROMISED };
-        if let Some(wait) =
-            me.waits.front().filter(|wait| now > wait.since.max(me.stalled) + patience + slack)
-        {
+        // A node that stands still answers nobody, and may stand still twice while somebody waits.
+        let steady = me.stalled.max(self.nodes[me.node].frozen);
+        if let Some(wait) = me.waits.front().filter(|wait| now > wait.since.max(steady) + patience + slack) {
             let text = format!("client {client} has waited for {} since {} ms", wait.kind, wait.since);
             return self.violate("unanswered", text);
         }

@@ -158,7 +158,9 @@ impl World {
     fn is_told_by_at(&self, client: usize, topic: &str, told: u64) -> bool {
         let (audit, area) = (&self.audit, topic.split(':').next());
         let brought = audit.views[client].brought;
-        let mut of_area = audit.live.values().filter(|live| live.topic.split(':').next() == area);
+        // The marks of a master before are forgotten with it.
+        let of_now = audit.live.values().filter(|live| Some(live.at) > audit.failed_over);
+        let mut of_area = of_now.filter(|live| live.topic.split(':').next() == area);
         let since = self.clients[client].since;
         since >= told && since < told + PROMISED && of_area.any(|live| live.clock + MARKED > brought)
     }

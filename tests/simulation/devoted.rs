@@ -32,7 +32,7 @@ macro_rules! scenes {
     };
 }
 
-const SCENES: [Scene; 21] = scenes! {
+const SCENES: [Scene; 22] = scenes! {
     overflow::claims at [3_000, 12_000, 21_000, 30_000, 39_000, 48_000];
     overflow::overflow_behind_a_proof at [3_000, 27_000, 51_000];
     overflow::overflow_and_lost_link at [3_000, 15_000, 27_000, 39_000, 51_000];
@@ -44,6 +44,7 @@ const SCENES: [Scene; 21] = scenes! {
     live::lost_live_event at [14_000, 34_000];
     live::found_loss at [14_000, 34_000];
     live::withheld at [3_000, 33_000];
+    live::probe_sent_late at [4_000, 19_000, 34_000, 49_000];
     live::emptied_redis at [3_000, 18_000, 33_000, 48_000];
     logs::denied_topic_and_lost_link at [5_000];
     logs::denied_read at [3_000, 20_000, 37_000];

@@ -139,6 +139,26 @@ pub(super) fn found_loss(stage: &mut Stage<'_>) {
     stage.publish(8_100, ALONE);
 }
 
+/// Redis has no memory left, so that a probe's time is read before the probe is sent. Live events come in between, and one of them
+/// is published behind the proof with which a session changes nodes.
+pub(super) fn probe_sent_late(stage: &mut Stage<'_>) {
+    let way = stage.one_of(&[Way::Poll, Way::Sse]);
+    stage.cast(&[(way, 1, &[ALONE]), (Way::Socket, 0, &[ALONE]), (Way::Socket, 1, &[ALONE])]);
+    (stage.plan.nodes, stage.plan.linger, stage.plan.pace) = (2, 30_000, stage.one_of(&[1, 5]));
+    stage.on(0, Deed::Refuse { why: Refusal::Oom, lasts: 4_000 });
+    // Its mark lets the next ones through at once.
+    stage.live(50, ALONE);
+    stage.on(100, Deed::Slow { node: 0, by: 300, lasts: 2_000, what: Late::Commands });
+    // It is refused after 300 ms, its time is read after 900 ms, and it is sent after 1,500 ms.
+    stage.on(110, Deed::Probe { node: 0 });
+    let proven = 110 + stage.between(930, 1_200);
+    stage.on(proven, Deed::Probe { node: 1 });
+    stage.live(proven + 40, ALONE);
+    let away = stage.between(10, 100);
+    stage.cut(proven + 60, X, 100, away, 0);
+    stage.live(proven + 80, ALONE);
+}
+
 /// Redis is emptied, and nodes count on a mark that is gone.
 pub(super) fn emptied_redis(stage: &mut Stage<'_>) {
     let way = stage.way();
