@@ -286,7 +286,7 @@ impl LiveMarks {
     /// ahead. Another node may still rely on such a mark, so all marks are renewed before anybody is told of this proof.
     pub(super) fn prove(&mut self, proof: ProbeEcho, now: Instant, questions: &mut Questions) {
         let at = proof.at;
-        self.recent.prove(proof.now_at_most(now), questions.latest());
+        self.recent.prove(at, proof.now_at_most(now), questions.latest());
         if self.last.replace(proof).is_some_and(|last| last.was_set_ahead_of(at, now))
             && !mutant::is("clock-ahead")
         {

@@ -46,6 +46,8 @@ pub(super) struct RecentLive {
     /// When proofs came, ms of Redis' clock, and the latest question at each: what was followed before it was heard from then on.
     proofs: VecDeque<(u64, Stamp)>,
     lines: BTreeMap<Topic, RecentEvents>,
+    /// The time of the last proof, ms of Redis' clock.
+    proven: u64,
     /// When a live event of each area was last heard, ms of Redis' clock.
     heard: BTreeMap<String, u64>,
     bytes: usize,
@@ -85,13 +87,15 @@ impl RecentLive {
         self.bytes -= line.drop_first(line.events.len().saturating_sub(EVENTS), over);
     }
 
-    /// A probe has come back, and the last question so far is this one. `at`: when it came at the latest, ms of Redis' clock. Its own
-    /// time is no bound of what came before it: where Redis refuses writes, or has several masters, it is read before the probe is sent.
-    pub(super) fn prove(&mut self, at: u64, latest: Stamp) {
-        if self.proofs.back().is_some_and(|(last, _)| *last >= at) {
+    /// A probe of this time has come back, and the last question so far is this one. `at`: when it came at the latest. Both are ms of
+    /// Redis' clock. The probe's own time is no bound of what came before it: where Redis refuses writes, or has several masters, it
+    /// is read before the probe is sent.
+    pub(super) fn prove(&mut self, probe: u64, at: u64, latest: Stamp) {
+        if self.proven >= probe {
             // Redis' clock was set back: nothing can be compared with what was before.
             self.forget();
         }
+        self.proven = probe;
         self.proofs.push_back((at, latest));
         while self.proofs.front().is_some_and(|(proof, _)| proof + KEPT < at) {
             self.proofs.pop_front();

@@ -155,6 +155,7 @@ fn proven_twice(rig: &mut Rig) -> u64 {
         rig.pass(5_000);
         rig.prove();
     }
+    rig.pass(10);
     rig.switch.at()
 }
 
@@ -208,13 +209,18 @@ fn the_time_of_a_probe_that_was_read_before_it_was_sent_is_no_bound_of_what_came
     // Published after the probe's time was read, and come before the probe.
     proven_twice(&mut rig);
     let (read, asked) = (rig.redis.now, rig.now.instant);
-    rig.pass(20);
-    let elsewhere = rig.redis.now;
-    rig.pass(30);
+    let elsewhere = rig.redis.now + 20;
+    rig.pass(50);
     rig.arrive("comments:1", Content::Live(event(2)));
     rig.serve();
     rig.pass(10);
     rig.event(BusEvent::Proof { at: read, asked });
+    assert_eq!(hop(&mut rig, elsewhere), [welcome, "comments:1 0"]);
+    // A probe that was long on its way to Redis does not make the next one look earlier.
+    rig.pass(5_000);
+    rig.event(BusEvent::Proof { at: rig.redis.now, asked: rig.now.instant - Duration::from_millis(2_700) });
+    rig.pass(2_300);
+    rig.prove();
     assert_eq!(hop(&mut rig, elsewhere), [welcome, "comments:1 0"]);
 }
 

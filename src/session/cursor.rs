@@ -104,14 +104,18 @@ impl Start {
 
     /// The cursor to begin with, and what the relay resumes from.
     fn split(self, topics: &[String]) -> (Cursor, Option<Resume>) {
-        let mut cursor = match self {
+        let (mut cursor, counted) = match self {
             Self::Fresh => return (Cursor::default(), None),
-            Self::GoOn(cursor) => cursor,
+            Self::GoOn(cursor) => (cursor, true),
             // Over another transport: a session of its own.
-            Self::Resume(cursor) => Cursor { session: None, refused: 0, ..cursor },
+            Self::Resume(cursor) => (Cursor { session: None, refused: 0, ..cursor }, false),
         };
         cursor.keep(topics);
-        let resume = cursor.resume();
+        let mut resume = cursor.resume();
+        if !counted {
+            // It may have had any of the latest live events: they must not come again.
+            resume.passed = None;
+        }
         (cursor, Some(resume))
     }
 }
@@ -292,6 +296,10 @@ impl Cursor {
                 // again and again.
                 if matches!(reason, Reason::RedisChanged | Reason::Live) && !mutant::is("cursor-at") {
                     self.at = *at;
+                }
+                if *reason == Reason::RedisChanged {
+                    // Its live events were named by another clock: a later one of the same content would be taken for one of them.
+                    self.passed = Passed::default();
                 }
                 self.start(*at, positions, &[]);
             }

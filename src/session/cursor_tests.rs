@@ -116,6 +116,36 @@ fn live_events_are_named_where_the_positions_leave_room() {
 }
 
 #[test]
+fn names_of_live_events_end_with_the_clock_that_they_were_taken_by() {
+    let areas = Areas::new(["comments"], [], []).unwrap();
+    let event = crate::protocol::Event::parse(br#"{"type":"a.b"}"#.as_slice().into(), 99).unwrap();
+    let topic = crate::protocol::Topic::parse("comments", &areas).unwrap();
+    let frame = Frame::new(topic, None, 100_000, &event);
+    let named = |reason| {
+        let mut cursor = Cursor { at: 100_000, ..Cursor::default() };
+        cursor.pass(&frame);
+        let positions = Positions::default();
+        cursor.note(&NodeMessage::Resync { at: 88_000, topics: Vec::new(), reason, positions, spread_ms: 0 });
+        Cursor::read(&cursor.text()).unwrap().resume().passed.unwrap().since(frame.digest())
+    };
+    assert_eq!(named(Reason::RedisChanged), Some(None), "a later one of this content is another one");
+    assert_eq!(named(Reason::Live), Some(Some(100_000)));
+}
+
+#[test]
+fn only_a_cursor_says_which_live_events_were_had() {
+    let begun = |start| {
+        let topics = vec!["comments".to_owned()];
+        let request = StreamRequest { topics, start, cursor_in: CursorPlace::Query };
+        request.begin().1.resume.unwrap().passed
+    };
+    let cursor = Cursor { at: 7, ..Cursor::default() };
+    assert_eq!(begun(Start::GoOn(cursor.clone())), Some(Passed::default()));
+    let record = Cursor::from_resume(&cursor.resume());
+    assert_eq!(begun(Start::Resume(record)), None, "it may have had any of the latest");
+}
+
+#[test]
 fn an_event_that_its_topic_began_behind_does_not_set_the_cursor_back() {
     let areas = Areas::new(["comments"], [], []).unwrap();
     let topic = crate::protocol::Topic::parse("comments:1", &areas).unwrap();

