@@ -20,6 +20,11 @@ pub struct Passed {
 }
 
 impl Passed {
+    /// Nobody knows which ones the client had up to this proof, ms of Redis' clock.
+    pub fn unnamed_up_to(at: u64) -> Self {
+        Self { names: Vec::new(), unnamed: at }
+    }
+
     /// The client has had one more. `at`: the last proof before it.
     pub fn push(&mut self, digest: u64, at: u64) {
         self.names.push((digest, at));

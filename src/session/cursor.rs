@@ -113,8 +113,9 @@ impl Start {
         cursor.keep(topics);
         let mut resume = cursor.resume();
         if !counted {
-            // It may have had any of the latest live events: they must not come again.
+            // It may have had any of the latest live events: they must not come again, nor with the cursor that it gets.
             resume.passed = None;
+            cursor.passed = Passed::unnamed_up_to(cursor.at);
         }
         (cursor, Some(resume))
     }

@@ -146,6 +146,20 @@ fn only_a_cursor_says_which_live_events_were_had() {
 }
 
 #[test]
+fn nor_does_the_cursor_of_who_came_without_one() {
+    let record = Cursor { at: 100_000, ..Cursor::default() };
+    let start = Start::Resume(Cursor::from_resume(&record.resume()));
+    let topics = vec!["comments".to_owned()];
+    let (mut cursor, _) = StreamRequest { topics, start, cursor_in: CursorPlace::Query }.begin();
+    let (positions, reason) = (Positions::default(), Reason::Live);
+    cursor.note(&NodeMessage::Resync { at: 100_000, topics: Vec::new(), reason, positions, spread_ms: 0 });
+    let since = |cursor: &Cursor| Cursor::read(&cursor.text()).unwrap().resume().passed.unwrap().since(5);
+    assert_eq!(since(&cursor), None, "it may have had any of the latest");
+    cursor.note(&NodeMessage::Pong { at: 141_000 });
+    assert_eq!(since(&cursor), Some(None), "all of them are old");
+}
+
+#[test]
 fn an_event_that_its_topic_began_behind_does_not_set_the_cursor_back() {
     let areas = Areas::new(["comments"], [], []).unwrap();
     let topic = crate::protocol::Topic::parse("comments:1", &areas).unwrap();

@@ -1,6 +1,6 @@
 //! Sessions over long-poll: each poll is a short session that goes on where its cursor says.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use tokio::{sync::oneshot, time::Instant};
 
@@ -175,7 +175,12 @@ impl Poll {
     /// A client that goes on is told only what is new in its `welcome`.
     fn welcomed_again(&mut self, welcome: &Welcome) {
         let known: Vec<_> = self.answer.cursor.topics().map(str::to_owned).collect();
-        let lost: Vec<_> = welcome.refused.iter().filter(|refused| known.contains(&refused.topic)).collect();
+        // An area that is refused by name is followed all the same with one of its keys.
+        let refused: BTreeSet<_> = welcome.refused.iter().map(|refused| refused.topic.as_str()).collect();
+        let kept = known.iter().filter(|topic| !refused.contains(topic.as_str()));
+        let implied: BTreeSet<_> = kept.filter_map(|topic| Some(topic.split_once(':')?.0)).collect();
+        let is_lost = |topic: &String| known.contains(topic) && !implied.contains(topic.as_str());
+        let lost: Vec<_> = welcome.refused.iter().filter(|refused| is_lost(&refused.topic)).collect();
         let topics: Vec<_> = lost.iter().filter_map(|refused| subject(&refused.topic)).collect();
         if !topics.is_empty() {
             self.put(&NodeMessage::Unsubscribed { topics });

@@ -122,6 +122,22 @@ async fn what_a_poll_adds_and_may_not_follow_is_told_once() {
 }
 
 #[tokio::test]
+async fn a_poll_is_not_told_that_an_area_ends_which_one_of_its_keys_implies() {
+    let node = Node::start(&[("limits.topics_per_session", "1")]).await;
+    let asked = |cursor: &Value| {
+        let cursor = cursor.as_str().unwrap_or_default();
+        format!("topics=comments:1,comments&token={}&cursor={cursor}", token("anna", &["*"]))
+    };
+    let first = poll(&node, &asked(&json!(""))).await;
+    let refused = json!([{"topic": "comments", "code": "too-many"}]);
+    assert_eq!(first["messages"][0]["refused"], refused, "{first}");
+    node.publish("comments", &event(1)).await;
+    let told = poll(&node, &asked(&first["cursor"])).await;
+    let types = told["messages"].as_array().unwrap().iter().map(|message| message["type"].clone());
+    assert_eq!(types.collect::<Vec<_>>(), ["event"], "{told}");
+}
+
+#[tokio::test]
 async fn an_unreadable_cursor_is_a_resync_and_no_error() {
     let node = Node::start(&[]).await;
     let query = format!("topics=comments:42&token={}&cursor=nonsense", token("anna", &["*"]));
