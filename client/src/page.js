@@ -100,7 +100,7 @@ export class Realtime extends EventTarget {
   // -- handlers
 
   handle(kind, topic, fn, options = {}) {
-    const handler = { kind, topic: String(topic), fn, once: Boolean(options.once), told: false };
+    const handler = { kind, topic: String(topic), fn, once: Boolean(options.once), told: null };
     if (this.closed) return () => {};
     this.handlers.add(handler);
     this.topics();
@@ -114,9 +114,11 @@ export class Realtime extends EventTarget {
     return () => { signal?.removeEventListener('abort', stop); stop(); };
   }
 
+  /** Once for each record: what was refused and is followed again has to be read again. */
   subscribed(h) {
-    if (h.told || this.records.get(h.topic)?.state !== 'followed') return;
-    h.told = true;
+    const record = this.records.get(h.topic);
+    if (h.told === record || record?.state !== 'followed') return;
+    h.told = record;
     this.run(h, { topic: h.topic, reason: 'subscribed' });
   }
 
@@ -165,14 +167,12 @@ export class Realtime extends EventTarget {
     for (const timer of this.owed.values()) clearTimeout(timer);
     this.owed.clear();
     this.records.clear();
-    for (const h of this.handlers) h.told = false;
   }
 
   refused(topic, code) {
     const record = this.records.get(topic);
-    const again = record.code === code;
-    Object.assign(record, { state: 'refused', code });
-    if (again) return;
+    this.records.set(topic, { ...record, state: 'refused', code });
+    if (record.code === code) return;
     this.say(`refused ${topic}`, 'warn', `“${topic.slice(0, 100)}” is not followed: ${code}.`);
     this.fire('refused', { topic, code });
   }
@@ -199,7 +199,7 @@ export class Realtime extends EventTarget {
       case 'followed': {
         Object.assign(record, { state: 'followed', from: undefined, code: undefined });
         delete this.start.positions[m.topic];
-        for (const h of [...this.handlers]) if (h.kind === 'resync' && h.topic === m.topic) { if (m.resumed) h.told = true; else this.subscribed(h); }
+        for (const h of [...this.handlers]) if (h.kind === 'resync' && h.topic === m.topic) { if (m.resumed) h.told = record; else this.subscribed(h); }
         return this.settle();
       }
       case 'refused': this.refused(m.topic, m.code); return this.settle();

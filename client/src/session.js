@@ -147,8 +147,8 @@ export class Session extends Timers {
     switch (m.type) {
       case 'welcome': this.welcome(m); break;
       case 'subscribed': {
-        const entry = this.asked[0] && !this.asked[0].drop && this.answer();
-        if (entry) this.told(entry.topics, entry.resume, m);
+        const entry = this.asked[0]?.drop ? null : this.answer();
+        this.told(entry?.topics ?? [], entry?.resume, m);    // a poll that goes on may be told without a question
         break;
       }
       case 'event': this.event(m); break;
@@ -181,7 +181,7 @@ export class Session extends Timers {
     this.heartbeat = Math.max(1, Number(m.heartbeat) || 25) * 1000;
     link.welcomed(this, m);
     if (this.over) return;
-    if (this.below) link.say('fallback', 'info', `WebSocket does not get through (does a proxy drop "Connection: Upgrade"?). Live updates use ${NAMES[this.kind]} and try it again later.`);
+    if (this.below) link.say('fallback', 'info', `WebSocket does not get through (does a proxy drop "Connection: Upgrade"?). Live updates use ${NAMES[this.kind]}.`);
     this.told(this.first, this.resume, m);
     if (this.over) return;
     if (this.pipe.send) this.beat();

@@ -85,6 +85,8 @@ export class Topics {
     for (const [topic, position] of Object.entries(m.positions ?? {})) {
       const held = resume?.positions[topic];
       if (held && held !== position && this.positions[topic] === held) skipped.push(topic);
+      // Nothing is known of live events from before.
+      if (!this.positions[areaOf(topic)]) this.liveAt[areaOf(topic)] = m.at;
       this.positions[topic] = position;
     }
     for (const [topic, gen] of asked) {
@@ -102,8 +104,8 @@ export class Topics {
   resynced(m) {
     const fresh = m.topics.filter((t) => this.is(t, 'owed'));
     for (const t of m.topics) {
-      delete this.positions[t];
-      if (m.positions?.[t]) this.positions[t] = m.positions[t];
+      this.positions[t] = m.positions?.[t];
+      if (m.reason === 'live') this.liveAt[areaOf(t)] = m.at;
     }
     for (const t of fresh) this.byName.get(t).state = 'followed';
     // An area that is followed only by keys that begin just now has nobody yet who could have missed anything.

@@ -91,6 +91,31 @@ test('refused topics: said once, told by an event, no resync', async (t) => {
   assert.equal(said.length, 1);
 });
 
+test('a topic that was taken away and given back is read again', async (t) => {
+  silence(t);
+  const { node, rt, live } = await setup(t);
+  const a = audit(rt, 'comments:42');
+  await live();
+  await a.followed();
+  for (const s of node.sessions) s.topics.clear();
+  node.tell({ type: 'unsubscribed', topics: ['comments:42', 'comments'] });
+  await until('refused', () => rt.records.get('comments:42').state === 'refused');
+  node.publish('comments:42', { type: 'x.y', n: 1 });
+  node.tell({ type: 'token-accepted', expires_in: 600 });
+  await until('followed again', () => rt.records.get('comments:42').state === 'followed');
+  assert.deepEqual(a.resyncs, ['comments:42 subscribed', 'comments:42 subscribed']);
+});
+
+test('a poll that goes on may be told what is refused, though it has asked nothing new', async (t) => {
+  silence(t);
+  const { node, rt, live } = await setup(t, {}, { transports: ['poll'] });
+  audit(rt, 'comments:42');
+  await live('poll');
+  await until('the next poll', () => node.counts.poll > 1 && node.sessions.size);
+  node.tell({ type: 'subscribed', positions: {}, refused: [{ topic: 'comments:42', code: 'forbidden' }] });
+  await until('refused', () => rt.records.get('comments:42').state === 'refused');
+});
+
 test('subscribing while live, a handler that comes late, and wildcards', async (t) => {
   const { node, rt, live } = await setup(t);
   await live();

@@ -75,6 +75,29 @@ test('a page is current only where its topic and its area stand where the link d
   assert.equal(topics.isCurrent('comments:42', later), false);
 });
 
+test('a page that is told of missed live events is not current, though its positions are', () => {
+  const topics = new Topics();
+  const from = { at: 100_000, positions: { projects: 'L.1-1' } };
+  topics.follow(new Map([['projects', from]]));
+  const resume = topics.resume(['projects']);
+  topics.answered(topics.asked(['projects']), resume, { at: 101_500, positions: {} }, true);
+  const { fresh } = topics.resynced({ topics: ['projects'], reason: 'live', at: 101_500, positions: { projects: 'L.1-1' } });
+  assert.deepEqual(fresh, ['projects']);
+  assert.equal(topics.isCurrent('projects', from), false);
+});
+
+test('a page from before the link began is not current: nobody knows which live events came in between', () => {
+  const topics = new Topics();
+  topics.follow(new Map([['comments:42', undefined]]));
+  const positions = { 'comments:42': 'L.1-5', comments: 'L.1-0' };
+  topics.answered(topics.asked(['comments:42']), undefined, { at: 120_000, positions }, true);
+  assert.equal(topics.isCurrent('comments:42', { at: 114_000, positions }), false);
+  assert.equal(topics.isCurrent('comments:42', { at: 160_000, positions }), true);
+  topics.follow(new Map([['comments:42', undefined], ['comments:43', undefined]]));
+  topics.answered(topics.asked(['comments:43']), undefined, { at: 155_000, positions: { 'comments:43': 'L.2-0', comments: 'L.1-0' } }, true);
+  assert.equal(topics.isCurrent('comments:42', { at: 160_000, positions }), true, 'the area was followed all the time');
+});
+
 test('an answer to an earlier question does not complete a newer one', () => {
   const topics = new Topics();
   const wanted = new Map([['comments:42', undefined]]);
