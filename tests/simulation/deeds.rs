@@ -131,7 +131,7 @@ impl World {
             Deed::FailOver { lost } => {
                 self.redis.fail_over(lost);
                 self.people.kept.lose(lost);
-                self.look_at_orders();
+                self.orders_lost();
                 self.marks_lie_ahead();
                 self.audit_failed_over();
                 for node in 0..self.nodes.len() {
@@ -141,7 +141,7 @@ impl World {
             Deed::Flush => {
                 self.redis.flush();
                 self.people.kept.flush();
-                self.look_at_orders();
+                self.orders_lost();
                 // Whoever finds that the marks are gone writes them again.
                 self.hidden_loss();
                 self.audit_replaced(None);

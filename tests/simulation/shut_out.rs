@@ -156,6 +156,14 @@ impl World {
         }
     }
 
+    /// Redis may have lost orders: also those that nobody was told yet hold. A node that starts before they are written back learns of
+    /// them by comparing.
+    pub(crate) fn orders_lost(&mut self) {
+        let under_way = self.people.orders.iter_mut().filter(|order| order.accepted.is_none());
+        under_way.for_each(|order| order.unheard = true);
+        self.look_at_orders();
+    }
+
     /// A look at all orders: those that Redis does not have at present, though it could, and those who must be gone.
     pub(crate) fn look_at_orders(&mut self) {
         let (now, slack) = (self.now, self.slack());
