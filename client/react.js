@@ -42,13 +42,15 @@ export function useTopic(rt, topic, load) {
           const data = await newest.current();
           if (!signal.aborted) show({ topic, data, error: null });
         } catch (error) {
-          if (!signal.aborted) show((before) => ({ ...before, topic, error }));
+          if (!signal.aborted) show((before) => ({ topic, data: before.topic === topic ? before.data : undefined, error }));
         }
       } while (again && !signal.aborted);
       running = false;
     };
     rt?.on(topic, reload, { signal });
     rt?.onResync(topic, reload, { signal });
+    // Where the server has rendered the page, no resync begins the topic.
+    if (rt?.start?.positions?.[topic]) reload();
     return () => leave.abort();
   }, [rt, topic, newest, reload]);
   const { data, error } = shown.topic === topic ? shown : { data: undefined, error: null };

@@ -132,7 +132,7 @@ export class Session extends Timers {
   unsubscribed(m) {
     const head = this.asked[0];
     // With the last key of an area, the area-wide topic ends too.
-    if (head?.drop && m.topics.every((t) => head.topics.some((own) => own === t || areaOf(own) === t))) return void this.answer();
+    if (head?.drop && m.topics.every((t) => head.topics.some((own) => own === t || areaOf(own) === t && !this.subscriptions.is(t, 'followed')))) return void this.answer();
     this.refuse(m.topics.filter((t) => this.subscriptions.is(t, 'followed')).map((topic) => ({ topic, code: 'forbidden' })));
   }
 
@@ -181,7 +181,7 @@ export class Session extends Timers {
     this.heartbeat = Math.max(1, Number(m.heartbeat) || 25) * 1000;
     link.welcomed(this, m);
     if (this.over) return;
-    if (this.below) link.say('fallback', 'info', `WebSocket does not get through (does a proxy drop "Connection: Upgrade"?). Live updates use ${NAMES[this.kind]}.`);
+    if (this.below) link.say('fallback', 'info', `WebSocket does not get through (does a proxy drop it?). Live updates use ${NAMES[this.kind]}.`);
     this.told(this.first, this.resume, m);
     if (this.over) return;
     if (this.pipe.send) this.beat();

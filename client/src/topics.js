@@ -22,6 +22,7 @@ export class Topics {
   /** Bytes of topics and positions in one message; less where a node takes less. */
   room = MESSAGE;
   seen = new Set();
+  /** Up to when a live event may have been missed here, or one has come; in all topics of an area where it is the area's. */
   liveAt = /** @type {Record<string, number>} */ ({});
 
   is(topic, state) { return this.byName.get(topic)?.state === state; }
@@ -36,14 +37,14 @@ export class Topics {
       this.byName.delete(topic);
       if (state !== 'refused') gone.push(topic);
     }
-    // A key implies its area, and of a whole area it counts what has come.
-    const needed = new Set([...wanted.keys()].flatMap((t) => [t, areaOf(t)]));
+    // What is still followed: a key implies its area, and of a whole area it counts what has come. What begins now has no past here.
+    const needed = new Set([...this.byName.keys()].flatMap((t) => [t, areaOf(t)]));
     for (const t of Object.keys(this.positions)) if (!needed.has(t)) delete this.positions[t];
     for (const place of this.seen) if (!needed.has(place.split(' ')[0]) && !wanted.has(areaOf(place) + ':*')) this.seen.delete(place);
     for (const [topic, from] of wanted) {
       if (this.byName.has(topic)) continue;
       this.byName.set(topic, { gen: ++this.gen, state: 'wanted', from });
-      for (const t of from ? [topic, areaOf(topic)] : []) this.positions[t] ??= from.positions[t];
+      for (const t of from ? [topic, areaOf(topic)] : []) this.positions[t] ??= (this.liveAt[t] = from.at - LIVE_DOUBT, from.positions[t]);
       added.push(topic);
     }
     return { added, gone };
@@ -85,8 +86,7 @@ export class Topics {
     for (const [topic, position] of Object.entries(m.positions ?? {})) {
       const held = resume?.positions[topic];
       if (held && held !== position && this.positions[topic] === held) skipped.push(topic);
-      // Nothing is known of live events from before.
-      if (!this.positions[areaOf(topic)]) this.liveAt[areaOf(topic)] = m.at;
+      if (!this.positions[topic]) this.liveAt[topic] = m.at;
       this.positions[topic] = position;
     }
     for (const [topic, gen] of asked) {
@@ -105,7 +105,7 @@ export class Topics {
     const fresh = m.topics.filter((t) => this.is(t, 'owed'));
     for (const t of m.topics) {
       this.positions[t] = m.positions?.[t];
-      if (m.reason === 'live') this.liveAt[areaOf(t)] = m.at;
+      this.liveAt[t] = m.at;
     }
     for (const t of fresh) this.byName.get(t).state = 'followed';
     // An area that is followed only by keys that begin just now has nobody yet who could have missed anything.
@@ -127,11 +127,11 @@ export class Topics {
     const { topic, position } = m;
     if (position) {
       const place = `${topic} ${position}`;
+      // Only where an answer has told a place. What comes by a whole area alone has none: nobody said that it was followed up to there.
+      if (this.positions[topic]) this.positions[topic] = position;
       if (this.seen.has(place)) return false;
       this.seen.add(place);
       if (this.seen.size > SEEN) this.seen.delete(this.seen.values().next().value);
-      // Only where an answer has told a place. What comes by a whole area alone has none: nobody said that it was followed up to there.
-      if (this.positions[topic]) this.positions[topic] = position;
     } else this.liveAt[areaOf(topic)] = m.at ?? Infinity;
     return true;
   }
@@ -140,6 +140,6 @@ export class Topics {
    *  taken twice. @param {From} from */
   isCurrent(topic, from) {
     const area = areaOf(topic);
-    return !this.byName.has(area + ':*') && !(from.at < this.liveAt[area] + LIVE_DOUBT) && [topic, area].every((t) => from.positions[t] && from.positions[t] === this.positions[t]);
+    return !this.byName.has(area + ':*') && [topic, area].every((t) => !(from.at < this.liveAt[t] + LIVE_DOUBT) && from.positions[t] && from.positions[t] === this.positions[t]);
   }
 }

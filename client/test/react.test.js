@@ -12,6 +12,35 @@ const { createRoot } = await import('react-dom/client');
 const { Realtime } = await import('../realtime.js');
 const { useTopic, useRealtimeStatus } = await import('../react.js');
 
+/** Shows a topic by `useTopic` for as long as the test runs. */
+async function page(t, load, start) {
+  const node = await new FakeNode().listen();
+  const rt = new Realtime({ url: node.url, token: async () => mint('anna'), shared: false, start: start?.(node) });
+  function Shown({ project }) {
+    const { data, error } = useTopic(rt, `comments:${project}`, () => load(project));
+    return h('p', {}, `${data ?? '…'}${error ? `, ${error.message}` : ''}`);
+  }
+  const root = createRoot(document.querySelector('main').appendChild(document.createElement('div')));
+  t.after(async () => { root.unmount(); rt.close(); await node.kill(); });
+  const text = () => document.querySelector('main').textContent;
+  return { show: (project) => root.render(h(Shown, { project })), shows: (what) => until(what, () => text() === what) };
+}
+
+test('useTopic loads on a page that the server has rendered, too', async (t) => {
+  const at = Date.now();
+  const { show, shows } = await page(t, async () => 'first', (node) => ({ at, positions: { 'comments:42': node.head('comments:42'), comments: node.head('comments') } }));
+  show(42);
+  await shows('first');
+});
+
+test('a topic that cannot be loaded does not show the data of the one before', async (t) => {
+  const { show, shows } = await page(t, async (project) => { if (project === 43) throw new Error('no'); return 'first'; });
+  show(42);
+  await shows('first');
+  show(43);
+  await shows('…, no');
+});
+
 test('useTopic and useRealtimeStatus', async (t) => {
   const node = await new FakeNode().listen();
   const rt = new Realtime({ url: node.url, token: async () => mint('anna'), shared: false });

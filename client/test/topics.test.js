@@ -95,7 +95,49 @@ test('a page from before the link began is not current: nobody knows which live 
   assert.equal(topics.isCurrent('comments:42', { at: 160_000, positions }), true);
   topics.follow(new Map([['comments:42', undefined], ['comments:43', undefined]]));
   topics.answered(topics.asked(['comments:43']), undefined, { at: 155_000, positions: { 'comments:43': 'L.2-0', comments: 'L.1-0' } }, true);
-  assert.equal(topics.isCurrent('comments:42', { at: 160_000, positions }), true, 'the area was followed all the time');
+  assert.equal(topics.isCurrent('comments:42', { at: 160_000, positions }), true, 'it was followed all the time');
+  assert.equal(topics.isCurrent('comments:43', { at: 150_000, positions: { 'comments:43': 'L.2-0', comments: 'L.1-0' } }), false, 'and this was not');
+  topics.refused('comments:42', 'forbidden');
+  topics.answered(topics.asked(['comments:42']), undefined, { at: 200_000, positions }, true);
+  assert.equal(topics.isCurrent('comments:42', { at: 160_000, positions }), false, 'it was refused meanwhile');
+});
+
+test('a page from before the one that the link began with is not current', () => {
+  const topics = new Topics();
+  const positions = { 'comments:42': 'L.1-5', comments: 'L.1-0' };
+  const from = { at: 100_000, positions };
+  topics.follow(new Map([['comments:42', from]]));
+  topics.answered(topics.asked(['comments:42']), topics.resume(['comments:42']), { at: 101_000, positions }, true);
+  assert.equal(topics.isCurrent('comments:42', from), true);
+  assert.equal(topics.isCurrent('comments:42', { at: 90_000, positions }), false);
+});
+
+test('what begins with a resync has no past, whatever its reason', () => {
+  const topics = new Topics();
+  const positions = { 'comments:42': 'L.1-5', comments: 'L.1-0' };
+  topics.follow(new Map([['comments:42', undefined]]));
+  topics.answered(topics.asked(['comments:42']), undefined, { at: 0, positions: {} }, false);
+  topics.resynced({ topics: Object.keys(positions), reason: 'gap', at: 105_000, positions });
+  assert.equal(topics.isCurrent('comments:42', { at: 100_000, positions }), false);
+});
+
+test('what is dropped as a double has moved the place all the same', () => {
+  const topics = following({ comments: 'L.1-0' }, 'comments:*');
+  const from = { at: 100_000, positions: { 'comments:42': 'L.1-5', comments: 'L.1-0' } };
+  topics.event(event('comments:42', 'L.1-6'));
+  followAlso(topics, 'comments:42', from);
+  topics.answered(topics.asked(['comments:42']), topics.resume(['comments:42']), { positions: { 'comments:42': 'L.1-5' } }, true);
+  assert.equal(topics.event(event('comments:42', 'L.1-6')), false, 'the replay');
+  topics.follow(new Map([['comments', undefined], ['comments:42', undefined]]));
+  assert.equal(topics.isCurrent('comments:42', from), false);
+});
+
+test('a key that begins in the turn in which its area is left takes what the area has had', () => {
+  const topics = following({ comments: 'L.1-0', 'comments:7': 'L.1-1' }, 'comments:*');
+  topics.event(event('comments:42', 'L.1-6'));
+  const from = { at: 100_000, positions: { 'comments:42': 'L.1-5', comments: 'L.1-0' } };
+  topics.follow(new Map([['comments:7', undefined], ['comments:42', from]]));
+  assert.equal(topics.event(event('comments:42', 'L.1-6')), true);
 });
 
 test('an answer to an earlier question does not complete a newer one', () => {
