@@ -11,6 +11,7 @@ use std::{
 };
 
 use super::{
+    probe_echo::ProbeEcho,
     question::{Question, Questions, Stamp, is_refusal},
     recent::{Absence, RecentLive},
 };
@@ -31,20 +32,9 @@ const RENEW: Duration = Duration::from_secs(1);
 const LEFT: Duration = Duration::from_millis(250);
 /// Live events that wait for a mark; what is more becomes a `resync`.
 const HELD: usize = 1024;
-/// How much faster than this machine's clock Redis' may run between two proofs.
-const FASTER: Duration = Duration::from_millis(100);
 /// Behind the name of an area: its second mark, the time at which a node found that it may have lost live events. A session that
 /// was last in step before that time may have been told wrongly that there were none.
 const LOST: &str = "!";
-
-/// A probe that has come back.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct ProbeEcho {
-    /// Redis' clock when it was published, ms.
-    pub(super) at: u64,
-    /// When it was asked for, at the latest.
-    pub(super) asked: Instant,
-}
 
 /// A look at all marks, to renew them or to see that they are there.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -375,25 +365,6 @@ impl LiveMarks {
     /// The link is back: forgets the marks of the Redis before, whose clock may have been ahead of this one's.
     pub(super) fn relearn(&self, marks: &Marks) {
         if mutant::is("known-marks") { self.known.learn(marks) } else { self.known.replace(marks) }
-    }
-}
-
-impl ProbeEcho {
-    /// Redis' clock by now, ms, if it runs as this machine's does.
-    fn now(self, now: Instant) -> u64 {
-        self.at + now.saturating_duration_since(self.asked).as_millis() as u64
-    }
-
-    /// Redis' clock by now at the latest, ms.
-    fn now_at_most(self, now: Instant) -> u64 {
-        let at_most = self.now(now) + FASTER.as_millis() as u64;
-        if mutant::is("sent-later") { self.at } else { at_most }
-    }
-
-    /// Whether Redis' clock has moved further since then than this machine's.
-    fn was_set_ahead_of(self, at: u64, now: Instant) -> bool {
-        let passed = now.saturating_duration_since(self.asked) + FASTER;
-        Duration::from_millis(at.saturating_sub(self.at)) > passed
     }
 }
 

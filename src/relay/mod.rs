@@ -18,6 +18,7 @@ mod joins;
 mod link;
 mod log;
 mod marks;
+mod probe_echo;
 mod question;
 mod recent;
 mod resyncs;

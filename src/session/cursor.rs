@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use sha2::{Digest, Sha256};
 
+use super::varint::{byte, number, piece, put_number, put_piece};
 use crate::{
     hub::Frame,
     mutant,
@@ -360,48 +361,6 @@ pub(super) fn refused_digest(refused: &[Refused]) -> u32 {
 fn is_session(name: &str) -> bool {
     name.len() == SESSION_LENGTH
         && name.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
-}
-
-fn byte(rest: &mut &[u8]) -> Option<u8> {
-    let (first, others) = rest.split_first()?;
-    *rest = others;
-    Some(*first)
-}
-
-fn number(rest: &mut &[u8]) -> Option<u64> {
-    let mut value = 0u64;
-    for shift in (0..64).step_by(7) {
-        let byte = byte(rest)?;
-        let bits = u64::from(byte & 0x7F);
-        if bits.leading_zeros() < shift {
-            return None;
-        }
-        value |= bits << shift;
-        if byte & 0x80 == 0 {
-            return Some(value);
-        }
-    }
-    None
-}
-
-fn piece<'a>(rest: &mut &'a [u8]) -> Option<&'a str> {
-    let length = usize::try_from(number(rest)?).ok()?;
-    let (text, others) = rest.split_at_checked(length)?;
-    *rest = others;
-    std::str::from_utf8(text).ok()
-}
-
-fn put_number(bytes: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        bytes.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    bytes.push(value as u8);
-}
-
-fn put_piece(bytes: &mut Vec<u8>, text: &str) {
-    put_number(bytes, text.len() as u64);
-    bytes.extend_from_slice(text.as_bytes());
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ pub mod machine;
 mod poll;
 pub mod registry;
 mod sse;
+mod varint;
 mod wakeup;
 mod websocket;
 

@@ -9,8 +9,8 @@ use crate::{
     mutant,
     protocol::{EntryId, Event, NodeMessage, Reason, Subject, Topic},
     relay::{
-        area_progress::AreaVerdict, deliveries::AreaEvent, feed::Arrival, joins::Joins, marks::ProbeEcho,
-        status,
+        area_progress::AreaVerdict, deliveries::AreaEvent, feed::Arrival, joins::Joins,
+        probe_echo::ProbeEcho, status,
     },
 };
 
