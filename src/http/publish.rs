@@ -265,20 +265,20 @@ async fn send_together(
         // Redis may have taken them: none is published again.
         Err(error @ BusError::Away(_)) => {
             failed.away = true;
-            let mut problems = vec![bus_problem(&error)];
-            problems.resize_with(run.len(), not_tried);
-            let told = |problem| Outcome { positions: Vec::new(), problem: Some(problem) };
-            Some(problems.into_iter().map(told).collect())
+            let told = |_| Outcome { positions: Vec::new(), problem: Some(bus_problem(&error)) };
+            Some(run.iter().map(told).collect())
         }
         Err(_) => None,
     }
 }
 
-/// Publishes one element, topic by topic, up to the first trouble.
+/// Publishes one element, topic by topic, up to the first trouble. What it could not be published to is published to by no later element.
 async fn send(internal: &InternalState, element: Checked, live: bool, failed: &mut BatchFailures) -> Outcome {
     let mut positions = Vec::with_capacity(element.topics.len());
-    for topic in element.topics {
+    let mut topics = element.topics.into_iter();
+    while let Some(topic) = topics.next() {
         if failed.away || failed.topics.contains(&topic) {
+            failed.topics.extend(topics);
             return Outcome { positions, problem: Some(not_tried()) };
         }
         let event = element.event.clone();
@@ -296,6 +296,7 @@ async fn send(internal: &InternalState, element: Checked, live: bool, failed: &m
             Err(error) => {
                 failed.away |= matches!(error, BusError::Away(_));
                 failed.topics.insert(topic);
+                failed.topics.extend(topics);
                 return Outcome { positions, problem: Some(bus_problem(&error)) };
             }
         }
