@@ -47,7 +47,10 @@ export class Publisher {
   recordMany(events: Iterable<readonly [topics: string | string[], event: CarillonEvent]>): Promise<Result[]>;
   /** Publishes to whoever is connected at this moment; nothing is kept. Gives how many nodes it reached. */
   live(topic: string, event: CarillonEvent): Promise<number>;
-  /** Vouches for a source from now on: when this process falls silent, editors are told. */
+  /**
+   * Vouches for a source from now on: when this process falls silent, or an event waits for more than 10 s, editors are told. An event that was given up counts as
+   * one that waits, for a minute. Give each process a name of its own (`cms-1`, `cms-2`): of two that share one, the last report counts.
+   */
   report(name: string, options?: { everySeconds?: number; vouchedSeconds?: number }): void;
   /** Says good-bye for the reported sources, and closes the connection. */
   close(): Promise<void>;

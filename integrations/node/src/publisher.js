@@ -9,13 +9,16 @@ const LOST = 2000;
 const SHORTEST_PAUSE = 50;
 const LONGEST_PAUSE = 1000;
 const MAX_BYTES = 65_536;
+// For how long a source says that an event waits which was given up.
+const TOLD = 60_000;
 
 /** Publishes to the Redis that Carillon's nodes listen to. One is enough for a process. */
 export class Publisher {
   #make;
   #client;
   #chains = new Map();    // by topic: what the next event has to wait for
-  #waiting = 0;
+  #waiting = new Set();
+  #lost = { since: 0, at: -Infinity };    // the last event that Redis did not take in time, and when it was given up
   #reports = new Map();
   #closed = false;
 
@@ -27,7 +30,7 @@ export class Publisher {
   }
 
   /** How many events wait to be recorded. */
-  get waiting() { return this.#waiting; }
+  get waiting() { return this.#waiting.size; }
 
   async record(topics, event) {
     const [result] = await this.recordMany([[topics, event]]);
@@ -38,11 +41,12 @@ export class Publisher {
   /** Never rejects for one event: each result has `positions` or `error`. Rejects where the queue is full. */
   async recordMany(events) {
     const messages = [...events].map(([topics, event]) => this.#message(topics, event));
-    if (this.#waiting + messages.length > this.queue) {
-      throw new QueueFull(`${this.#waiting} events wait to be published already, allowed are ${this.queue}: Redis is away, or too slow`);
+    if (this.waiting + messages.length > this.queue) {
+      this.#lost = { since: Date.now(), at: Date.now() };
+      throw new QueueFull(`${this.waiting} events wait to be published already, allowed are ${this.queue}: Redis is away, or too slow`);
     }
-    this.#waiting += messages.length;
-    return Promise.all(messages.map((message) => this.#inTurn(message).finally(() => { this.#waiting -= 1; })));
+    for (const message of messages) this.#waiting.add(message);
+    return Promise.all(messages.map((message) => this.#inTurn(message).finally(() => this.#waiting.delete(message))));
   }
 
   async live(topic, event) {
@@ -54,7 +58,7 @@ export class Publisher {
     }
   }
 
-  /** Vouches for a source every few seconds, with the age of the oldest event of this publisher that waits. */
+  /** Vouches for a source every few seconds, with the age of the oldest event of this publisher that waits, or was given up within a minute. */
   report(name, { everySeconds = 5, vouchedSeconds = 15 } = {}) {
     if (this.#reports.has(name)) return;
     const tell = () => this.#report(name, vouchedSeconds).catch(() => {});
@@ -91,16 +95,15 @@ export class Publisher {
 
   // An event waits for the one before it in each of its topics, so that a repetition never changes their order.
   async #inTurn(message) {
-    const before = message.topics.map((topic) => this.#chains.get(topic)?.done);
-    const mine = { since: message.since };
-    mine.done = Promise.all(before).then(() => this.#deliver(message));
+    const before = message.topics.map((topic) => this.#chains.get(topic));
+    const mine = Promise.all(before).then(() => this.#deliver(message));
     for (const topic of message.topics) this.#chains.set(topic, mine);
-    const result = await mine.done;
+    const result = await mine;
     for (const topic of message.topics) if (this.#chains.get(topic) === mine) this.#chains.delete(topic);
     return result;
   }
 
-  async #deliver({ topics, text }) {
+  async #deliver({ topics, text, since }) {
     const deadline = Date.now() + this.patience;
     const positions = [];
     for (let pause = SHORTEST_PAUSE; ; pause = Math.min(pause * 2, LONGEST_PAUSE)) {
@@ -111,16 +114,21 @@ export class Publisher {
         }
         return { positions };
       } catch (error) {
-        if (this.#closed || !isTemporary(error) || Date.now() + pause > deadline) return { positions, error: notPublished(error, this.prefix) };
+        if (this.#closed || !isTemporary(error) || Date.now() + pause > deadline) {
+          if (isTemporary(error)) this.#lost = { since, at: Date.now() };
+          return { positions, error: notPublished(error, this.prefix) };
+        }
       }
       await pauseFor(pause * (0.5 + Math.random() / 2));
     }
   }
 
   async #report(name, seconds) {
-    const oldest = Math.min(...[...this.#chains.values()].map(({ since }) => since), Date.now());
+    const now = Date.now();
+    const lost = now - this.#lost.at < TOLD ? this.#lost.since : now;
+    const oldest = [...this.#waiting].reduce((least, { since }) => Math.min(least, since), Math.min(lost, now));
     const key = `${this.prefix}:sources`;
-    await this.#send(key, ['FCALL', `${this.prefix}_source`, '1', key, name, String(seconds), String(Date.now() - oldest)]);
+    await this.#send(key, ['FCALL', `${this.prefix}_source`, '1', key, name, String(seconds), String(now - oldest)]);
   }
 
   // After any trouble with the network the connection is not used again: the next attempt finds the master of that moment.

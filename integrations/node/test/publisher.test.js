@@ -118,6 +118,44 @@ test('what waits for Redis is bounded, and arrives in order when it is back', as
   assert.equal(publisher.waiting, 0);
 });
 
+/** Waits for a report of the source `cms` that is like this: since when its oldest event waits, ms of Redis' clock; 0: none waits. */
+async function reported(server, like) {
+  for (const end = Date.now() + 30_000; Date.now() < end;) {
+    const [, , until, since] = await server.client.sendCommand(['FCALL', 'carillon_sources', '1', 'carillon:sources']);
+    if (since !== undefined && like(Number(since), Number(until))) return [Number(since), Number(until)];
+    await new Promise((done) => setTimeout(done, 20));
+  }
+  throw new Error('no report like that within 30 s');
+}
+
+test('a source is as late as the oldest event that waits, also behind younger ones of its topic', async (t) => {
+  const server = await redisServer(t);
+  const publisher = publisherOf(t, server);
+  publisher.report('cms', { everySeconds: 0.2 });
+  await reported(server, (since) => since === 0);
+  await server.client.sendCommand(['CONFIG', 'SET', 'maxmemory', '1']);
+  const first = publisher.record('comments:1', { type: 'a.b' });
+  const [, until] = await reported(server, (since) => since > 0);
+  const younger = Date.now();
+  const second = publisher.record('comments:1', { type: 'a.b' });
+  const [since] = await reported(server, (_, later) => later > until + 400);
+  assert.ok(since < younger, 'the first one still waits');
+  await server.client.sendCommand(['CONFIG', 'SET', 'maxmemory', '0']);
+  await Promise.all([first, second]);
+  await reported(server, (none) => none === 0);
+});
+
+test('an event that was given up is reported as one that waits', async (t) => {
+  const server = await redisServer(t);
+  const publisher = publisherOf(t, server, { patience: 100 });
+  await server.client.sendCommand(['CONFIG', 'SET', 'maxmemory', '1']);
+  const begun = Date.now();
+  await assert.rejects(publisher.record('comments:1', { type: 'a.b' }), Unavailable);
+  publisher.report('cms', { everySeconds: 0.2 });
+  const [since] = await reported(server, (waits) => waits > 0);
+  assert.ok(Math.abs(since - begun) < 5000, 'as old as that event');
+});
+
 test('errors say what to do, and never the password', async (t) => {
   const server = await redisServer(t);
   await server.client.sendCommand(['ACL', 'SETUSER', 'reader', 'on', '>topsecret', '+get', '~*']);
