@@ -187,6 +187,27 @@ def test_an_area_that_this_user_may_not_publish_to_holds_up_no_other(cms: Site, 
     assert saved(own_redis) == [1, 2, 3] and cms.waiting() == 3
 
 
+def test_what_is_kept_back_in_one_topic_is_not_published_again_in_the_others(cms: Site, own_redis: RedisServer) -> None:
+    text = subprocess.run([carillon(), "redis-function", "--acl", "--areas", "content"], check=True, capture_output=True, text=True).stdout
+    rights = next(line for line in text.splitlines() if line.startswith("ACL SETUSER carillon-publisher"))
+    own_redis.client().execute_command(*rights.replace("CHANGE-ME", "a-password").split())
+    own = f"redis://carillon-publisher:a-password@127.0.0.1:{own_redis.port}"
+    code = (
+        "import json\n"
+        "from carillon_notify.django import emit\n"
+        "from carillon_notify.django.drainer import Drainer\n"
+        "from carillon_notify.django.models import OutboxRow\n"
+        "from carillon_notify import Refused\n"
+        "emit(['content:page', 'comments:1', 'nowhere:1'], 'content.saved', {'item': 1})\n"
+        "try:\n"
+        "    Drainer().work()\n"
+        "except Refused:\n"
+        "    print(json.loads(OutboxRow.objects.get().entries)[0][0])"
+    )
+    assert cms.run(code, DRAINER="command", REDIS=own) == "['comments:1', 'nowhere:1']"
+    assert saved(own_redis) == [1]
+
+
 def test_a_row_that_cannot_be_read_is_dropped(cms: Site, own_redis: RedisServer) -> None:
     told = cms.manage(
         "shell", "--no-imports", "-c",

@@ -145,3 +145,21 @@ def test_what_is_refused_is_not_tried_again_and_the_rest_goes_on() -> None:
     delivery.take(delivery.calls(), ["1-1"])
     refused, fine = delivery.results()
     assert isinstance(refused.error, Refused) and fine.positions == ("1-1",)
+
+
+def test_a_topic_that_is_refused_ends_no_other_of_the_same_event() -> None:
+    delivery = Delivery([Message(("bad", "a"), "1")], "carillon", 10)
+    delivery.take(delivery.calls(), [redis.ResponseError("TOPIC no"), redis.ConnectionError("gone")])
+    assert [call.topic for call in delivery.calls()] == ["a"]
+    delivery.take(delivery.calls(), ["1-1"])
+    (result,) = delivery.results()
+    assert result.positions == ("1-1",) and list(result.errors) == ["bad"]
+    assert isinstance(result.error, Refused)
+
+
+def test_what_may_still_be_published_is_told_apart_from_what_is_refused() -> None:
+    delivery = Delivery([Message(("bad", "a"), "1")], "carillon", 0)
+    delivery.take(delivery.calls(), [redis.ResponseError("TOPIC no"), redis.ConnectionError("gone")])
+    (result,) = delivery.results()
+    assert isinstance(result.error, Unavailable), "another attempt helps in one of them"
+    assert {topic: type(error) for topic, error in result.errors.items()} == {"bad": Refused, "a": Unavailable}

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from .errors import NotPublished, Result, is_temporary, not_published
+from .errors import NotPublished, Result, Unavailable, is_temporary, not_published
 from .events import Message, in_rounds
 
 SHORTEST_PAUSE = 0.05
@@ -28,7 +28,10 @@ class Call:
 @dataclass
 class _Progress:
     positions: dict[str, str] = field(default_factory=dict)
-    error: NotPublished | None = None
+    errors: dict[str, NotPublished] = field(default_factory=dict)
+
+    def lacks(self, topic: str) -> bool:
+        return topic not in self.positions and topic not in self.errors
 
 
 class Delivery:
@@ -59,7 +62,7 @@ class Delivery:
             Call(index, topic, self._messages[index].text)
             for index in (open_ones[place] for place in first)
             for topic in self._messages[index].topics
-            if topic not in self._progress[index].positions
+            if self._progress[index].lacks(topic)
         ]
 
     def take(self, calls: Sequence[Call], answers: Sequence[object]) -> float:
@@ -72,7 +75,7 @@ class Delivery:
             elif is_temporary(answer):
                 temporary.append((call, answer))
             else:
-                progress.error = not_published(answer, self._prefix)
+                progress.errors[call.topic] = not_published(answer, self._prefix)
         if not temporary:
             self._pause = SHORTEST_PAUSE
             return 0.0
@@ -85,22 +88,24 @@ class Delivery:
 
     def results(self) -> list[Result]:
         """What became of each message, in their order."""
-        return [
-            Result(tuple(progress.positions[topic] for topic in message.topics if topic in progress.positions), progress.error)
-            for message, progress in zip(self._messages, self._progress, strict=True)
-        ]
+        return [_result(message, progress) for message, progress in zip(self._messages, self._progress, strict=True)]
 
     def _is_over(self, index: int) -> bool:
-        progress = self._progress[index]
-        return progress.error is not None or len(progress.positions) == len(self._messages[index].topics)
+        return not any(map(self._progress[index].lacks, self._messages[index].topics))
 
     def _give_up(self, temporary: Sequence[tuple[Call, Exception]]) -> None:
         cause = temporary[0][1]
         for call, error in temporary:
-            self._progress[call.index].error = not_published(error, self._prefix)
-        for index, progress in enumerate(self._progress):
-            if not self._is_over(index):
-                progress.error = not_published(cause, self._prefix)
+            self._progress[call.index].errors[call.topic] = not_published(error, self._prefix)
+        for message, progress in zip(self._messages, self._progress, strict=True):
+            for topic in filter(progress.lacks, message.topics):
+                progress.errors[topic] = not_published(cause, self._prefix)
+
+
+def _result(message: Message, progress: _Progress) -> Result:
+    positions = tuple(progress.positions[topic] for topic in message.topics if topic in progress.positions)
+    errors = sorted(progress.errors.values(), key=lambda error: not isinstance(error, Unavailable))
+    return Result(positions, next(iter(errors), None), progress.errors)
 
 
 def position_of(result: Result) -> str:

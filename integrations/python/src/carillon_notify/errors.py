@@ -1,7 +1,7 @@
 """What can go wrong when publishing, in words for whoever reads the log, and whether another attempt makes sense."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import redis
 from redis import exceptions
@@ -44,7 +44,9 @@ class Result:
     positions: tuple[str, ...]
     """The log id (`<epoch>-<seq>`) in each topic, in the order of the topics. Empty where it was not recorded."""
     error: NotPublished | None = None
-    """Why it was not recorded."""
+    """Why it was not recorded. Where another attempt may help in one of its topics, it is `Unavailable`."""
+    errors: Mapping[str, NotPublished] = field(default_factory=dict)
+    """The same for each topic in which it was not recorded."""
 
 
 def is_temporary(error: Exception) -> bool:

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from django.db.models import Min
 from django.db.models.functions import Now
 
-from ..errors import NotPublished, Result, Unavailable, is_refused_for_good
+from ..errors import NotPublished, Unavailable, is_refused_for_good
 from ..events import Message, dumps
 from ..publisher import Publisher
 from . import conf, lease, metrics
@@ -94,14 +94,15 @@ def _publish(publisher: Publisher, rows: Sequence[OutboxRow]) -> NotPublished | 
     waiting: dict[int, list[Message]] = {}
     trouble: NotPublished | None = None
     for (row, _, message), result in zip(entries, results, strict=True):
-        if result.error is None:
-            metrics.published += 1
-        elif _is_hopeless(result):
+        metrics.published += result.error is None
+        refused = {topic: error for topic, error in result.errors.items() if _is_hopeless(error)}
+        for topic, error in refused.items():
             metrics.refused += 1
-            log.error("outbox: %s is refused and dropped: %s", ", ".join(message.topics), result.error)
-        else:
+            log.error("outbox: %s is refused and dropped: %s", topic, error)
+        left = tuple(topic for topic in result.errors if topic not in refused)
+        if left:
             trouble = result.error if trouble is None or isinstance(result.error, Unavailable) else trouble
-            waiting.setdefault(row.pk, []).append(message)
+            waiting.setdefault(row.pk, []).append(Message(left, message.text))
     OutboxRow.objects.filter(pk__in=[row.pk for row in rows if row.pk not in waiting]).delete()
     for pk, messages in waiting.items():
         # What is done is not done again: the five minutes in which it would be recognised may be over by then.
@@ -113,8 +114,8 @@ def _publish(publisher: Publisher, rows: Sequence[OutboxRow]) -> NotPublished | 
     return trouble
 
 
-def _is_hopeless(result: Result) -> bool:
-    cause = result.error.__cause__ if result.error else None
+def _is_hopeless(error: NotPublished) -> bool:
+    cause = error.__cause__
     return isinstance(cause, Exception) and is_refused_for_good(cause)
 
 
