@@ -133,7 +133,7 @@ impl Client {
     fn start(&self) -> Start {
         match self.cursor.as_deref().and_then(Cursor::read) {
             // Over SSE, the browser module brings what it keeps by itself, and others bring the cursor.
-            Some(cursor) if self.way == Way::Sse && self.life % 3 == 2 => Start::Resume(cursor),
+            Some(cursor) if self.way == Way::Sse && self.life % 4 == 3 => Start::Resume(cursor),
             Some(cursor) => Start::GoOn(cursor),
             None => Start::Fresh,
         }
