@@ -166,11 +166,16 @@ def test_what_carillon_refuses_is_dropped_and_holds_nothing_up(cms: Site, own_re
     assert saved(own_redis) == [7] and cms.waiting() == 0
 
 
-def test_an_area_that_this_user_may_not_publish_to_holds_up_no_other(cms: Site, own_redis: RedisServer) -> None:
+def publisher_of_content(server: RedisServer) -> str:
+    """A user who may publish to the area `content` alone, as the address to connect with."""
     text = subprocess.run([carillon(), "redis-function", "--acl", "--areas", "content"], check=True, capture_output=True, text=True).stdout
     rights = next(line for line in text.splitlines() if line.startswith("ACL SETUSER carillon-publisher"))
-    own_redis.client().execute_command(*rights.replace("CHANGE-ME", "a-password").split())
-    own = f"redis://carillon-publisher:a-password@127.0.0.1:{own_redis.port}"
+    server.client().execute_command(*rights.replace("CHANGE-ME", "a-password").split())
+    return f"redis://carillon-publisher:a-password@127.0.0.1:{server.port}"
+
+
+def test_an_area_that_this_user_may_not_publish_to_holds_up_no_other(cms: Site, own_redis: RedisServer) -> None:
+    own = publisher_of_content(own_redis)
     code = (
         "from carillon_notify.django import drain, emit\n"
         "from carillon_notify.django.drainer import Drainer\n"
@@ -188,10 +193,7 @@ def test_an_area_that_this_user_may_not_publish_to_holds_up_no_other(cms: Site, 
 
 
 def test_what_is_kept_back_in_one_topic_is_not_published_again_in_the_others(cms: Site, own_redis: RedisServer) -> None:
-    text = subprocess.run([carillon(), "redis-function", "--acl", "--areas", "content"], check=True, capture_output=True, text=True).stdout
-    rights = next(line for line in text.splitlines() if line.startswith("ACL SETUSER carillon-publisher"))
-    own_redis.client().execute_command(*rights.replace("CHANGE-ME", "a-password").split())
-    own = f"redis://carillon-publisher:a-password@127.0.0.1:{own_redis.port}"
+    own = publisher_of_content(own_redis)
     code = (
         "import json\n"
         "from carillon_notify.django import emit\n"
