@@ -106,6 +106,21 @@ test('a topic that was taken away and given back is read again', async (t) => {
   assert.deepEqual(a.resyncs, ['comments:42 subscribed', 'comments:42 subscribed']);
 });
 
+test('an area that is followed by name does not end unseen with the answer about one of its keys', async (t) => {
+  silence(t);
+  const { node, rt, live } = await setup(t);
+  const a = audit(rt, 'comments');
+  const stop = rt.on('comments:42', () => {});
+  await live();
+  await a.followed();
+  const heard = [];
+  for (const s of node.sessions) s.hear = (m) => heard.push(m.type);    // its own answer is held back
+  stop();
+  await until('the question', () => heard.includes('unsubscribe'));
+  node.tell({ type: 'unsubscribed', topics: ['comments:42', 'comments'] });
+  await until('refused', () => rt.records.get('comments').state === 'refused', 5000);
+});
+
 test('a poll that goes on may be told what is refused, though it has asked nothing new', async (t) => {
   silence(t);
   const { node, rt, live } = await setup(t, {}, { transports: ['poll'] });
