@@ -163,7 +163,8 @@ fn wrong_usage_is_2_and_failure_is_1() {
         (&["config", "check"], &[NONE, ("CARILLON__REDIS__URL", "redis://host:many")], "redis.url"),
         (&["config", "check"], &[NONE, TLS[0], TLS[1]], "/etc/hostname"),
         (&["serve"], &[NONE, ("CARILLON__HTTP__LISTEN", "192.0.2.1:1")], "this machine has no such address"),
-        (&["dev", "--listen", "192.0.2.1:1"], &[], "with --listen"),
+        // A port of its own for the other listener: where another `dev` has taken the usual one, it says so in a second line.
+        (&["dev", "--listen", "192.0.2.1:1", "--internal", "127.0.0.1:0"], &[], "with --listen"),
         (&["health", "--url", "http://127.0.0.1:1"], &[], "the node does not work"),
     ] {
         let (code, complaint) = failure(arguments, variables);
