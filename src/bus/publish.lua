@@ -9,7 +9,7 @@
 -- provable place, and a short one. The first event makes it a stream whose entries are numbered <epoch>-1, -2, -3, ...
 -- without holes.
 
-local VERSION = 21 -- goes up with every change of this text
+local VERSION = 22 -- goes up with every change of this text
 local GENERATION = @GENERATION@ -- of the settings below: a higher one replaces a lower one, before VERSION counts
 local PREFIX = '@PREFIX@'
 local AREAS = '@AREAS@' -- comma-separated, like the next
@@ -323,6 +323,16 @@ local function look_at(channel, topic, which)
   return renews, lacks(channel, topic, renews or not topic.next, which)
 end
 
+-- The error that a topic's keys would give: something else was put there. An event for one topic finds out by itself.
+local function obstacle(channel, topic, which)
+  local _, _, wrong = top_of(channel)
+  if wrong or not which then return wrong and wrong.err end
+  for parity = 0, 1 do
+    local found = try('HGET', hashes_of(channel, topic, parity), '')
+    if type(found) == 'table' then return found.err end
+  end
+end
+
 -- One event for one topic, as most calls bring. The general way makes lists, which would cost a fifteenth more.
 local function publish_one(channel, json)
   local line, name, problem = read_event(json)
@@ -362,6 +372,7 @@ local function publish(keys, args)
   for n, channel in ipairs(channels) do
     local refusal
     renews[n], refusal = look_at(channel, topic_of(channel), which)
+    if not refusal and #channels > 1 then refusal = obstacle(channel, topic_of(channel), which) end
     if refusal then return redis.error_reply(refusal) end
   end
   local ids = {}

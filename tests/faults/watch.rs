@@ -173,17 +173,26 @@ impl World {
         Ok(())
     }
 
-    /// Waits until every session is connected, told `live`, and has what the logs hold now.
+    /// Waits until every session is connected, told `live`, and has what the logs hold now. Who was so and has dropped its
+    /// connection since is not waited for again: while a link is slow there may be one on its way back at any moment.
     pub(crate) async fn in_step_within(&self, bound: Duration) -> Result<()> {
         let end = tokio::time::Instant::now() + bound;
+        let begun = self.clock.now();
         let mut heads = HashMap::new();
+        let mut were_in_step = vec![false; self.sessions.len()];
         loop {
             // What was published before the trouble was over; later events only make it harder.
             if heads.len() < self.topics.names.len() {
                 heads = self.heads().await;
             }
-            let late =
-                self.sessions.iter().find_map(|session| Some((session, self.behind(session, &heads)?)));
+            let mut late = None;
+            for (session, was_in_step) in self.sessions.iter().zip(&mut were_in_step) {
+                match self.behind(session, &heads) {
+                    None => *was_in_step = true,
+                    Some(_) if *was_in_step && hung_up(session, begun) => {}
+                    Some(lack) => late = late.or(Some((session, lack))),
+                }
+            }
             let Some((session, late)) = late else { return Ok(()) };
             if tokio::time::Instant::now() >= end {
                 // What it is told from now on tells one that is slow from one that is stale.
@@ -203,6 +212,7 @@ impl World {
             }
             if late.ends_with("another log") {
                 heads.clear();
+                were_in_step.fill(false);
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }

@@ -295,6 +295,24 @@ async fn one_event_goes_to_several_topics_all_checked_before_any_is_published() 
         assert!(answer[0].starts_with(says), "{answer:?}");
     }
     assert!(call("{}", &all)[0].starts_with("EVENT"));
+    // What somebody else put in the place of a log, or of the ids of one, stops the others too.
+    let before = "carillon:ids-before:{carillon:projects:1}";
+    let theirs = [
+        &["LPUSH", "carillon:projects:1", "x"][..],
+        &["SET", "carillon:projects:1", "by hand"],
+        &["SET", "carillon:ids:{carillon:projects:1}", "x"],
+        &["LPUSH", before, "x"],
+    ];
+    for other in theirs {
+        redis.command(other);
+        for event in [r#"{"type":"a.b","id":"2"}"#, r#"{"type":"a.b"}"#] {
+            if event.contains("id") || !other[1].contains("ids") {
+                let answer = call(event, &[all[0], "carillon:projects:1"]);
+                assert!(answer[0].starts_with("WRONGTYPE"), "{other:?}: {answer:?}");
+            }
+        }
+        redis.command(&["DEL", other[1]]);
+    }
     let got = bus.deliveries_so_far().await;
     let got = got.iter().map(|delivery| delivery.topic.as_str()).collect::<Vec<_>>();
     assert_eq!(got, ["comments:1", "projects", "comments:2"]);

@@ -83,13 +83,21 @@ impl World {
         self.people.orders.iter().any(concerns)
     }
 
-    /// The order that a client is out by for sure, where it was to hold by then.
-    fn out_by(&self, client: usize, then: u64) -> Option<&Order> {
-        let orders = self.people.orders.iter();
-        orders.filter(|order| order.accepted.is_some()).find(|order| {
+    /// The order that a client is out by for sure, where it was to hold by then, among those that its node knows.
+    fn out_by(&self, client: usize, then: u64, knows: impl Fn(&Order) -> bool) -> Option<&Order> {
+        let mut orders = self.people.orders.iter().filter(|order| order.accepted.is_some() && knows(order));
+        orders.find(|order| {
             let grace = if order.says.kind == Kind::Refresh { RENEWED } else { 0 };
             then > order.due + grace && self.must_be_out(client, order)
         })
+    }
+
+    /// Whether a client's node has learned of an order by then, for sure: at once or by comparing. Whoever has to renew has time for it
+    /// from when their node has learned.
+    fn has_learned(&self, client: usize, order: &Order, then: u64) -> bool {
+        let refresh = order.says.kind == Kind::Refresh;
+        let heard = !order.unheard && (!refresh || self.is_steady(self.clients[client].node, order.begun));
+        heard || self.has_compared(client, then.saturating_sub(if refresh { RENEWED } else { 0 }))
     }
 
     /// Whether a node has had a link, and time to use it, since then.
@@ -107,14 +115,8 @@ impl World {
 
     /// An event has reached a client. A node that must compare to learn of an order needs a Redis that answers in time.
     pub(crate) fn audit_heard(&mut self, client: usize, published: u64) {
-        // Whoever has to renew has time for it from when their node has learned of the order, at once or by comparing.
-        let learned = |order: &&Order| {
-            let refresh = order.says.kind == Kind::Refresh;
-            let heard =
-                !order.unheard && (!refresh || self.is_steady(self.clients[client].node, order.begun));
-            heard || self.has_compared(client, published.saturating_sub(if refresh { RENEWED } else { 0 }))
-        };
-        if let Some(order) = self.out_by(client, published).filter(learned) {
+        let knows = |order: &Order| self.has_learned(client, order, published);
+        if let Some(order) = self.out_by(client, published, knows) {
             let text = format!(
                 "client {client} got an event of {published} ms; {:?} holds since {:?} ms, everywhere since {} ms",
                 order.says.name(),
@@ -129,7 +131,7 @@ impl World {
     pub(crate) fn audit_let_in(&mut self, client: usize) {
         let said = self.people.all[client].said;
         let compared = self.has_compared(client, said);
-        if let Some(order) = self.out_by(client, said).filter(|_| compared) {
+        if let Some(order) = self.out_by(client, said, |_| compared) {
             let text = format!("client {client} was let in, which {:?} forbids", order.says.name());
             self.violate("let in", text);
         }
@@ -207,7 +209,10 @@ impl World {
         if self.people.all[client].said > since {
             return;
         }
-        if let Some(order) = self.out_by(client, since) {
+        // Who has to renew has begun late where their node was told late.
+        let knows =
+            |order: &Order| order.says.kind == Kind::Disconnect || self.has_learned(client, order, since);
+        if let Some(order) = self.out_by(client, since, knows) {
             let text = format!(
                 "client {client} is still connected at {now} ms, which {:?} forbids",
                 order.says.name()
