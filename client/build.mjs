@@ -16,7 +16,7 @@ const INSIDE = `
   refuse unsubscribed receive catchUp beat probeLater askedAt lifetime expires renewIn renew liveAt named answered resynced isCurrent rung kinds lostAt hurry
   session env heard sent born below first rest pipe question told asked lasts fresh bad gone wire channel run update change subscribed expect reckon
   link tabs seen kind emit log until page handle fire owed probe is stamp planned watch meet entered answers budget tokens isTapped subscriptions byName askedFor breaks skipped reachable foreign probing spent spend
-  watchers room wall over down step poke lost wait
+  watchers room wall over down step poke lost wait moved handlers alive again added
 `.trim().split(/\s+/);
 
 /** The file and its map, as text. */

@@ -5,7 +5,7 @@ import { Realtime } from './realtime.js';
 export class FakeRealtime extends Realtime {
   /** @param {{ state?: string }} [options] */
   constructor({ state = 'live', ...options } = {}) {
-    super({ ...options, shared: false, transports: [], start: { config: {} } });
+    super({ ...options, shared: false, transports: [], start: { ...options.start, config: {} } });
     this.connection.end();
     this.connection.post = (message) => { if (message.t === 'topics') this.#follow(); };
     this.playState(state);

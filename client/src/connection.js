@@ -136,7 +136,6 @@ export class Connection {
     switch (m.t) {
       case 'token': return void this.handToken(m);
       case 'gone': return this.restart();
-      case 'alive': return;
       case 'status': if (m.status.state === 'live' && this.page.status.state !== 'live') this.channel?.postMessage(0);
     }
     this.page.hear(m);

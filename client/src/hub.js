@@ -37,7 +37,7 @@ export class Hub {
       case 'poke': this.link.poke(m.why); break;
       case 'simulate': tab.breaks = true; this.link.simulate(m.faults); break;
       case 'tap': tab.tap = true; break;
-      case 'alive': port.postMessage(m);
+      case 'alive': this.emit(m);    // to all, so that those who are gone are found
     }
   }
 
@@ -97,9 +97,9 @@ export class Hub {
   }
 
   /** From now on the tab misses nothing. A page that a server rendered may have missed nothing until now, either. */
-  tell(port, tab, topic) {
+  tell(port, tab, topic, fresh) {
     const record = tab.topics.get(topic);
-    const resumed = Boolean(record.from && this.link.subscriptions.isCurrent(topic, record.from));
+    const resumed = !fresh && record.from && this.link.nodeLive && this.link.subscriptions.isCurrent(topic, record.from);
     record.from = undefined;
     port.postMessage({ t: 'followed', topic, gen: record.gen, resumed });
   }
@@ -112,7 +112,7 @@ export class Hub {
       switch (m.t) {
         case 'message': if (tab.tap) port.postMessage(m); break;
         case 'event': if (follows(m.topic)) port.postMessage(m); break;
-        case 'followed': for (const topic of m.topics) if (tab.topics.has(topic)) this.tell(port, tab, topic); break;
+        case 'followed': for (const topic of m.topics) if (tab.topics.has(topic)) this.tell(port, tab, topic, m.fresh); break;
         case 'refused': if (tab.topics.has(m.topic)) port.postMessage({ ...m, gen: tab.topics.get(m.topic).gen }); break;
         case 'resync': {
           const topics = m.topics.filter(follows);
@@ -138,7 +138,7 @@ export class Hub {
       await spend();
       const id = ++this.asked;
       port.postMessage({ t: 'token', id, topics });
-      const m = await new Promise((answer) => tab.answers.set(id, answer));
+      const m = await new Promise((answer) => { if (this.tabs.has(port)) tab.answers.set(id, answer); else answer({}); });
       tab.answers.delete(id);
       if (!('token' in m) && !m.signedOut) throw new Error(m.error ?? 'the page left');
       done = true;

@@ -99,13 +99,13 @@ export class Realtime extends EventTarget {
 
   // -- handlers
 
-  handle(kind, topic, fn, options = {}) {
-    const handler = { kind, topic: String(topic), fn, once: Boolean(options.once), told: null };
+  handle(kind, topic, fn, options) {
+    const handler = { kind, topic: String(topic), fn, once: Boolean(options?.once), told: null };
     if (this.closed) return () => {};
     this.handlers.add(handler);
     this.topics();
     if (kind === 'resync' && this.records.get(handler.topic)?.state === 'followed') queueMicrotask(() => this.subscribed(handler));
-    return this.ending(() => { this.handlers.delete(handler); this.topics(); }, options.signal);
+    return this.ending(() => { this.handlers.delete(handler); this.topics(); }, options?.signal);
   }
 
   ending(stop, signal) {

@@ -154,7 +154,7 @@ export class Session extends Timers {
       case 'event': this.event(m); break;
       case 'resync': {
         const { fresh, rest } = this.subscriptions.resynced(m);
-        if (fresh.length) link.emit({ t: 'followed', topics: fresh });
+        if (fresh.length) link.emit({ t: 'followed', topics: fresh, fresh });
         if (rest.length) link.emit({ t: 'resync', topics: rest, reason: m.reason, spread: m.spread_ms ?? 0 });
         break;
       }

@@ -1,7 +1,7 @@
 //! What a link follows: one record per topic, with a generation number that tells a subscription from an earlier one of
 //! the same topic, and where each stands. Pure.
 
-import { MESSAGE, areaOf, bytesOf, isWhole } from './protocol.js';
+import { MESSAGE, areaOf, bytesOf, covers, isWhole } from './protocol.js';
 
 /** Positions that are remembered against doubles. */
 const SEEN = 2000;
@@ -38,11 +38,13 @@ export class Topics {
       if (state !== 'refused') gone.push(topic);
     }
     // What is still followed: a key implies its area, and of a whole area it counts what has come. What begins now has no past here.
-    const needed = new Set([...this.byName.keys()].flatMap((t) => [t, areaOf(t)]));
+    const needed = new Set([...this.byName].flatMap(([t]) => [t, areaOf(t)]));
     for (const t of Object.keys(this.positions)) if (!needed.has(t)) delete this.positions[t];
     for (const place of this.seen) if (!needed.has(place.split(' ')[0]) && !wanted.has(areaOf(place) + ':*')) this.seen.delete(place);
-    for (const [topic, from] of wanted) {
+    for (const [topic, page] of wanted) {
       if (this.byName.has(topic)) continue;
+      // Beside its whole area a page begins anew, and reads: of what has come by the area, what it lacks would not be taken twice.
+      const from = !this.byName.has(areaOf(topic) + ':*') && page;
       this.byName.set(topic, { gen: ++this.gen, state: 'wanted', from });
       for (const t of from ? [topic, areaOf(topic)] : []) this.positions[t] ??= (this.liveAt[t] = from.at - LIVE_DOUBT, from.positions[t]);
       added.push(topic);
@@ -73,8 +75,8 @@ export class Topics {
     const positions = {};
     let { at } = this;
     for (const topic of topics) {
-      const { from, state } = this.byName.get(topic);
-      if (from && state !== 'followed') at = Math.min(at || from.at, from.at);
+      const { from } = this.byName.get(topic);
+      if (from) at = Math.min(at || from.at, from.at);
       for (const t of [topic, areaOf(topic)]) if (this.positions[t]) positions[t] = this.positions[t];
     }
     if (topics.some((t) => this.positions[t] || this.is(t, 'followed'))) return { ...(at && { at }), positions };
@@ -87,7 +89,7 @@ export class Topics {
       const held = resume?.positions[topic];
       if (held && held !== position && this.positions[topic] === held) skipped.push(topic);
       if (!this.positions[topic]) this.liveAt[topic] = m.at;
-      this.positions[topic] = position;
+      this.moved(topic, position);
     }
     for (const [topic, gen] of asked) {
       const record = this.byName.get(topic);
@@ -104,13 +106,18 @@ export class Topics {
   resynced(m) {
     const fresh = m.topics.filter((t) => this.is(t, 'owed'));
     for (const t of m.topics) {
-      this.positions[t] = m.positions?.[t];
+      this.moved(t, m.positions?.[t]);
       this.liveAt[t] = m.at;
     }
     for (const t of fresh) this.byName.get(t).state = 'followed';
-    // An area that is followed only by keys that begin just now has nobody yet who could have missed anything.
-    const covered = (t) => !this.byName.has(t) && [...this.byName.keys()].every((own) => areaOf(own) !== t || fresh.includes(own));
-    return { fresh, rest: m.topics.filter((t) => !fresh.includes(t) && (m.reason !== 'no-position' || !covered(t))) };
+    // Who begins just now could not have missed anything; others that the topic concerns have.
+    return { fresh, rest: m.topics.filter((t) => [...this.byName].some(([own]) => !fresh.includes(own) && covers(own, t))) };
+  }
+
+  /** A node has said where a topic stands: what is known of it no longer begins with a page. */
+  moved(topic, position) {
+    this.positions[topic] = position;
+    delete this.byName.get(topic)?.from;
   }
 
   refused(topic, code) {
@@ -119,6 +126,7 @@ export class Topics {
     record.state = 'refused';
     record.code = code;
     delete this.positions[topic];
+    this.liveAt[areaOf(topic)] = Infinity;    // its area may have ended with it
     return true;
   }
 
@@ -136,10 +144,8 @@ export class Topics {
     return true;
   }
 
-  /** Has a page that stands there missed nothing of what came here? Where nobody can tell, it reads again: what came by the whole area is not
-   *  taken twice. @param {From} from */
+  /** Has a page that stands there missed nothing of what came here? Where nobody can tell, it reads again. @param {From} from */
   isCurrent(topic, from) {
-    const area = areaOf(topic);
-    return !this.byName.has(area + ':*') && [topic, area].every((t) => !(from.at < this.liveAt[t] + LIVE_DOUBT) && from.positions[t] && from.positions[t] === this.positions[t]);
+    return [topic, areaOf(topic)].every((t) => !(from.at < this.liveAt[t] + LIVE_DOUBT) && from.positions[t] && from.positions[t] === this.positions[t]);
   }
 }

@@ -74,6 +74,7 @@ test('nothing is thrown into the page: handlers, options, urls', async (t) => {
   await until('reports', () => reported.length === 2);
   assert.deepEqual(reported, ['mine', 'later']);
   assert.match(said[0], /pigeon/);
+  rt.on('projects', () => {}, null)();
   const bad = new Realtime({ url: 'http://[', shared: false });
   bad.close();
 });

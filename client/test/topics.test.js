@@ -33,15 +33,60 @@ test('only what an answer has told a place of has one: events move it, and those
   assert.deepEqual(asked.positions, {}, 'it came by the area, while its own answer is still due');
 });
 
-test('a page from before events that came by the whole area is not current', () => {
-  const topics = following({ comments: 'L.1-0' }, 'comments:*');
-  const from = { at: 100_000, positions: { 'comments:42': 'L.1-5', comments: 'L.1-0' } };
-  for (const seq of [6, 7, 8]) topics.event(event('comments:42', `L.1-${seq}`));
-  followAlso(topics, 'comments:42', from);
-  const resume = topics.resume(['comments:42']);
-  topics.answered(topics.asked(['comments:42']), resume, { positions: { 'comments:42': 'L.1-5' } }, true);
-  assert.equal(topics.isCurrent('comments:42', from), false, 'what follows it is not taken twice');
-  assert.equal(topics.event(event('comments:42', 'L.1-6')), false);
+test('beside its whole area a page begins anew, whatever becomes of that area until the answer', () => {
+  for (const stays of [true, false]) {
+    const topics = following({ comments: 'L.1-0' }, 'comments:*');
+    const from = { at: 100_000, positions: { 'comments:42': 'L.1-5', comments: 'L.1-0' } };
+    for (const seq of [6, 7, 8]) topics.event(event('comments:42', `L.1-${seq}`));
+    followAlso(topics, 'comments:42', from);
+    const resume = topics.resume(['comments:42']);
+    assert.equal(resume?.positions['comments:42'], undefined, 'what follows its place would not be taken twice');
+    const asked = topics.asked(['comments:42']);
+    if (!stays) topics.follow(new Map([['comments:42', from]]));
+    topics.answered(asked, resume, { at: 101_000, positions: { 'comments:42': 'L.1-8', comments: 'L.1-0' } }, true);
+    assert.equal(topics.isCurrent('comments:42', from), false);
+  }
+});
+
+test('a resync that one topic begins with is for all others that it concerns, and for nobody else', () => {
+  const owed = (name, ...others) => {
+    const topics = following({ comments: 'L.1-0', projects: 'L.1-0' }, ...others);
+    followAlso(topics, name, { at: 100_000, positions: { [name]: 'L.1-5', comments: 'L.1-0' } });
+    topics.answered(topics.asked([name]), { positions: {} }, { at: 101_000, positions: {} }, true);
+    return topics;
+  };
+  const resync = (...topics) => ({ topics, reason: 'live', at: 101_000, positions: {} });
+  assert.deepEqual(owed('comments:42', 'comments:*').resynced(resync('comments:42')), { fresh: ['comments:42'], rest: ['comments:42'] }, 'whoever follows the whole area');
+  const byKey = new Topics();
+  byKey.follow(new Map([['comments:42', undefined]]));
+  byKey.answered(byKey.asked(['comments:42']), undefined, { at: 1, positions: { 'comments:42': 'L.1-5', comments: 'L.1-0' } }, true);
+  followAlso(byKey, 'comments');
+  byKey.answered(byKey.asked(['comments']), { positions: {} }, { at: 2, positions: {} }, true);
+  assert.deepEqual(byKey.resynced(resync('comments')), { fresh: ['comments'], rest: ['comments'] }, 'whoever follows a key of the area');
+  const alone = new Topics();
+  alone.follow(new Map([['comments:42', { at: 100_000, positions: { 'comments:42': 'L.1-5' } }]]));
+  alone.answered(alone.asked(['comments:42']), { positions: {} }, { at: 101_000, positions: {} }, true);
+  assert.deepEqual(alone.resynced(resync('comments:42', 'comments')), { fresh: ['comments:42'], rest: [] }, 'it reads once');
+});
+
+test('after a refusal nothing is known of the area: it may have ended with the key', () => {
+  const positions = { 'comments:42': 'L.1-5', comments: 'L.1-0' };
+  const topics = following(positions);
+  topics.refused('comments:42', 'forbidden');
+  topics.answered(topics.asked(['comments:42']), undefined, { at: 104_000, positions }, true);
+  assert.equal(topics.isCurrent('comments', { at: 200_000, positions }), false);
+});
+
+test('what is asked for goes on from when the page was rendered, until a node has said where it stands', () => {
+  const topics = following({ projects: 'L.1-0' });
+  topics.at = 1_050_000;
+  followAlso(topics, 'comments:42', { at: 1_040_000, positions: { 'comments:42': 'L.1-5' } });
+  assert.equal(topics.resume(['comments:42']).at, 1_040_000);
+  topics.answered(topics.asked(['comments:42']), topics.resume(['comments:42']), { positions: {} }, false);
+  topics.lost();
+  assert.equal(topics.resume(['comments:42']).at, 1_040_000, 'Redis was away: nobody has looked for what it missed');
+  topics.answered(topics.asked(['comments:42']), topics.resume(['comments:42']), { positions: { 'comments:42': 'L.1-5' } }, true);
+  assert.equal(topics.resume(['comments:42']).at, 1_050_000);
 });
 
 test('what nobody follows any more is forgotten: a page from before takes what it lacks', () => {
