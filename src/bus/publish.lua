@@ -323,11 +323,15 @@ local function look_at(channel, topic, which)
   return renews, lacks(channel, topic, renews or not topic.next, which)
 end
 
--- The error that a topic's keys would give: something else was put there. An event for one topic finds out by itself.
+-- The error that a topic's keys would give: something else was put there. One event for one topic finds out by itself.
 local function obstacle(channel, topic, which)
-  local _, _, wrong = top_of(channel)
-  if wrong or not which then return wrong and wrong.err end
-  for parity = 0, 1 do
+  local top, _, wrong = top_of(channel)
+  if wrong then return wrong.err end
+  if not top then
+    local there = try('XREVRANGE', channel, '+', '-', 'COUNT', '1') -- an empty string is no log, and not nothing
+    if there.err then return there.err end
+  end
+  for parity = 0, which and 1 or -1 do
     local found = try('HGET', hashes_of(channel, topic, parity), '')
     if type(found) == 'table' then return found.err end
   end
@@ -372,7 +376,7 @@ local function publish(keys, args)
   for n, channel in ipairs(channels) do
     local refusal
     renews[n], refusal = look_at(channel, topic_of(channel), which)
-    if not refusal and #channels > 1 then refusal = obstacle(channel, topic_of(channel), which) end
+    refusal = refusal or obstacle(channel, topic_of(channel), which)
     if refusal then return redis.error_reply(refusal) end
   end
   local ids = {}

@@ -304,12 +304,19 @@ async fn send(internal: &InternalState, element: Checked, live: bool, failed: &m
     Outcome { positions, problem: None }
 }
 
+/// One problem speaks for a request of which nothing was published, unless it is not the only one: Redis may have taken what another
+/// element says is away.
 fn answer(outcomes: Vec<Outcome>) -> Result<Response, Problem> {
-    let Some(first) = outcomes.iter().position(|outcome| outcome.problem.is_some()) else {
+    let problem = |outcome: &Outcome| outcome.problem.as_ref().map(|problem| problem.code);
+    let Some((first, code)) = outcomes.iter().map(problem).enumerate().find_map(|(n, code)| Some((n, code?)))
+    else {
         let positions: Vec<_> = outcomes.into_iter().flat_map(|outcome| outcome.positions).collect();
         return Ok(Json(json!({ "positions": positions })).into_response());
     };
-    if outcomes.iter().all(|outcome| outcome.positions.is_empty()) {
+    let said = |outcome: &Outcome| {
+        problem(outcome).is_some_and(|other| other == code || other == ProblemCode::NotTried)
+    };
+    if outcomes.iter().all(|outcome| outcome.positions.is_empty() && said(outcome)) {
         let problem = outcomes.into_iter().nth(first).and_then(|outcome| outcome.problem);
         return Err(problem.unwrap_or_else(not_tried).with("element", first));
     }
@@ -324,4 +331,29 @@ fn answer(outcomes: Vec<Outcome>) -> Result<Response, Problem> {
         })
         .collect();
     Ok((StatusCode::MULTI_STATUS, Json(json!({ "results": results }))).into_response())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outcome(problem: Option<Problem>) -> Outcome {
+        Outcome { positions: problem.is_none().then(|| "1-1".into()).into_iter().collect(), problem }
+    }
+
+    #[test]
+    fn one_problem_speaks_for_all_where_it_is_the_only_one() {
+        let refused = || Some(bus_problem(&BusError::Refused("WRONGTYPE".into())));
+        let away = || Some(bus_problem(&BusError::Away("no answer".into())));
+        let told = |problems: Vec<Option<Problem>>| match answer(problems.into_iter().map(outcome).collect())
+        {
+            Ok(response) => response.status().as_u16(),
+            Err(problem) => problem.status,
+        };
+        assert_eq!(told(vec![None, None]), 200);
+        assert_eq!(told(vec![refused(), Some(not_tried()), refused()]), 503);
+        assert_eq!(told(vec![away(), Some(not_tried())]), 503);
+        assert_eq!(told(vec![None, away()]), 207);
+        assert_eq!(told(vec![refused(), away()]), 207, "Redis may have taken the second");
+    }
 }

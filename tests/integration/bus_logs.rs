@@ -300,6 +300,7 @@ async fn one_event_goes_to_several_topics_all_checked_before_any_is_published() 
     let theirs = [
         &["LPUSH", "carillon:projects:1", "x"][..],
         &["SET", "carillon:projects:1", "by hand"],
+        &["SET", "carillon:projects:1", ""],
         &["SET", "carillon:ids:{carillon:projects:1}", "x"],
         &["LPUSH", before, "x"],
     ];
@@ -311,7 +312,12 @@ async fn one_event_goes_to_several_topics_all_checked_before_any_is_published() 
                 assert!(answer[0].starts_with("WRONGTYPE"), "{other:?}: {answer:?}");
             }
         }
+        // Several events of one topic are one step, too.
+        let several = ["FCALL", "carillon_publish", "1", "carillon:projects:1", r#"{"type":"a.b"}"#];
+        let answer = redis.command(&[&several[..], &[r#"{"type":"a.b","id":"3"}"#]].concat());
+        assert!(answer.starts_with("WRONGTYPE"), "{other:?}: {answer}");
         redis.command(&["DEL", other[1]]);
+        assert_eq!(redis.command(&["EXISTS", "carillon:projects:1"]).trim(), "0", "{other:?}");
     }
     let got = bus.deliveries_so_far().await;
     let got = got.iter().map(|delivery| delivery.topic.as_str()).collect::<Vec<_>>();

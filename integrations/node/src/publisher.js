@@ -42,7 +42,7 @@ export class Publisher {
   async recordMany(events) {
     const messages = [...events].map(([topics, event]) => this.#message(topics, event));
     if (this.waiting + messages.length > this.queue) {
-      this.#lost = { since: Date.now(), at: Date.now() };
+      this.#lose(Date.now());
       throw new QueueFull(`${this.waiting} events wait to be published already, allowed are ${this.queue}: Redis is away, or too slow`);
     }
     for (const message of messages) this.#waiting.add(message);
@@ -90,7 +90,8 @@ export class Publisher {
 
   // The id is there before the first attempt and stays: Carillon answers a repetition with the first position.
   #complete(event) {
-    return { id: randomUUID(), ...(this.source === undefined ? {} : { source: this.source }), time: new Date().toISOString(), ...event };
+    const defaults = { id: randomUUID(), ...(this.source === undefined ? {} : { source: this.source }), time: new Date().toISOString() };
+    return { ...defaults, ...event, ...(event?.id === undefined && { id: defaults.id }) };
   }
 
   // An event waits for the one before it in each of its topics, so that a repetition never changes their order.
@@ -115,12 +116,18 @@ export class Publisher {
         return { positions };
       } catch (error) {
         if (this.#closed || !isTemporary(error) || Date.now() + pause > deadline) {
-          if (isTemporary(error)) this.#lost = { since, at: Date.now() };
+          if (isTemporary(error)) this.#lose(since);
           return { positions, error: notPublished(error, this.prefix) };
         }
       }
       await pauseFor(pause * (0.5 + Math.random() / 2));
     }
+  }
+
+  // Since when events are lost without a pause of a minute: the next loss makes the source no younger.
+  #lose(since) {
+    const at = Date.now();
+    this.#lost = { since: at - this.#lost.at < TOLD ? Math.min(this.#lost.since, since) : since, at };
   }
 
   async #report(name, seconds) {

@@ -156,6 +156,25 @@ test('an event that was given up is reported as one that waits', async (t) => {
   assert.ok(Math.abs(since - begun) < 5000, 'as old as that event');
 });
 
+test('events that are lost one after the other make a source no younger', async (t) => {
+  const server = await redisServer(t);
+  const publisher = publisherOf(t, server, { patience: 100 });
+  await server.client.sendCommand(['CONFIG', 'SET', 'maxmemory', '1']);
+  publisher.report('cms', { everySeconds: 0.2 });
+  const begun = Date.now();
+  for (let n = 0; n < 20; n++) await assert.rejects(publisher.record(`comments:${n}`, { type: 'a.b' }), Unavailable);
+  const [since] = await reported(server, (waits) => waits > 0);
+  assert.ok(since < (begun + Date.now()) / 2, `the first was lost soon after ${begun}, and they wait since ${since}`);
+});
+
+test('an event has an id, also where its own is undefined', async (t) => {
+  const server = await redisServer(t);
+  const publisher = publisherOf(t, server);
+  await publisher.record('comments:1', { type: 'a.b', id: undefined });
+  const [[, [, text]]] = await server.client.sendCommand(['XRANGE', 'carillon:comments:1', '-', '+']);
+  assert.match(JSON.parse(text).id, /^[0-9a-f-]{36}$/);
+});
+
 test('errors say what to do, and never the password', async (t) => {
   const server = await redisServer(t);
   await server.client.sendCommand(['ACL', 'SETUSER', 'reader', 'on', '>topsecret', '+get', '~*']);
