@@ -192,6 +192,36 @@ def test_an_area_that_this_user_may_not_publish_to_holds_up_no_other(cms: Site, 
     assert saved(own_redis) == [1, 2, 3] and cms.waiting() == 3
 
 
+def test_a_topic_whose_slot_stays_half_moved_holds_up_no_other(cms: Site) -> None:
+    code = (
+        "from redis import ResponseError\n"
+        "from carillon_notify import Unavailable\n"
+        "from carillon_notify.django import drain, emit\n"
+        "from carillon_notify.errors import Result\n"
+        "class HalfMoved:\n"
+        "    asked, told = [], []\n"
+        "    def publish(self, messages, patience):\n"
+        "        self.asked += messages\n"
+        "        return [self.lacking() if 'comments:1' in message.topics else self.take(message) for message in messages]\n"
+        "    def lacking(self):\n"
+        "        error = Unavailable('moving')\n"
+        "        error.__cause__ = ResponseError('TRYAGAIN this topic is moving')\n"
+        "        return Result((), error, {'comments:1': error})\n"
+        "    def take(self, message):\n"
+        "        self.told.append(message.topics[0])\n"
+        "        return Result(('1-1',), None)\n"
+        "drain.BATCH, publisher = 2, HalfMoved()\n"
+        "[emit('comments:1', 'comment.created') for _ in range(5)]\n"
+        "emit('content:page', 'content.saved')\n"
+        "try:\n"
+        "    drain.drain(publisher, 'me')\n"
+        "except Unavailable:\n"
+        "    print(publisher.told, len(publisher.asked))"
+    )
+    assert cms.run(code, DRAINER="command") == "['content:page'] 3"
+    assert cms.waiting() == 5
+
+
 def test_what_is_kept_back_in_one_topic_is_not_published_again_in_the_others(cms: Site, own_redis: RedisServer) -> None:
     own = publisher_of_content(own_redis)
     code = (

@@ -147,6 +147,25 @@ def test_what_is_refused_is_not_tried_again_and_the_rest_goes_on() -> None:
     assert isinstance(refused.error, Refused) and fine.positions == ("1-1",)
 
 
+def test_what_may_be_sent_again_is_not_overtaken() -> None:
+    delivery = Delivery([Message(("a",), "1"), Message(("a", "b"), "2")], "carillon", 10)
+    delivery.take(delivery.calls(), [redis.exceptions.NoPermissionError("no rights for a")])
+    assert [(call.topic, call.text) for call in delivery.calls()] == [("b", "2")]
+    delivery.take(delivery.calls(), ["1-1"])
+    assert [list(result.errors) for result in delivery.results()] == [["a"], ["a"]]
+
+
+def test_others_do_not_wait_for_a_topic_whose_slot_moves() -> None:
+    clock = iter([0.0, 11.0])
+    delivery = Delivery([Message(("a",), "1"), Message(("b",), "2"), Message(("b",), "3")], "carillon", 10, clock=lambda: next(clock))
+    for expected in ("12", "13"):
+        calls = delivery.calls()
+        assert "".join(call.text for call in calls) == expected
+        assert delivery.take(calls, [redis.ResponseError("TRYAGAIN this topic is moving"), "1-1"]) == 0
+    delivery.take(delivery.calls(), [redis.ResponseError("TRYAGAIN this topic is moving")])
+    assert [result.error is None for result in delivery.results()] == [False, True, True]
+
+
 def test_a_topic_that_is_refused_ends_no_other_of_the_same_event() -> None:
     delivery = Delivery([Message(("bad", "a"), "1")], "carillon", 10)
     delivery.take(delivery.calls(), [redis.ResponseError("TOPIC no"), redis.ConnectionError("gone")])

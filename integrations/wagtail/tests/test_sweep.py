@@ -6,7 +6,9 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from carillon_notify.errors import Refused, Result, Unavailable
+from carillon_notify.django import drainer
+from carillon_notify.django.models import OutboxRow
+from carillon_notify.errors import NotPublished, Refused, Result, Unavailable
 from carillon_notify.events import Message
 from django.contrib.contenttypes.models import ContentType
 from django.utils import timezone
@@ -25,24 +27,39 @@ class Recorder:
         self.is_away = False
         self.goes_after: int | None = None
         self.refuses = ""
+        self.lacks = ""
+        self.reported: list[int] = []
+
+    def report(self, source: str, seconds: int, oldest_ms: int) -> None:
+        self.reported.append(oldest_ms)
+
+    def ping(self) -> None:
+        pass
 
     def publish(self, messages: Sequence[Message], patience: float) -> list[Result]:
-        if self.is_away:
-            return [Result((), Unavailable("Redis is away")) for _ in messages]
         if self.goes_after is not None:
             taken, lost = messages[: self.goes_after], messages[self.goes_after :]
             self.goes_after = None
-            return [*self.publish(taken, patience), *(Result((), Unavailable("Redis is away")) for _ in lost)]
-        if self.refuses:
-            good = [message for message in messages if self.refuses not in message.topics[0]]
-            self.taken += [(message.topics, json.loads(message.text)) for message in good]
-            return [Result(("1-1",), None) if message in good else Result((), Refused("no rights")) for message in messages]
-        self.taken += [(message.topics, json.loads(message.text)) for message in messages]
-        return [Result(("1-1",), None) for _ in messages]
+            return [*self.publish(taken, patience), *(_lacking(message, Unavailable("Redis is away")) for message in lost)]
+        return [self._publish(message) for message in messages]
+
+    def _publish(self, message: Message) -> Result:
+        if self.is_away:
+            return _lacking(message, Unavailable("Redis is away"))
+        if self.lacks in message.topics:
+            return _lacking(message, Unavailable("its slot is moving"))
+        if self.refuses and self.refuses in message.topics[0]:
+            return _lacking(message, Refused("no rights"))
+        self.taken.append((message.topics, json.loads(message.text)))
+        return Result(("1-1",), None)
 
     def take(self) -> list[tuple[tuple[str, ...], dict[str, Any]]]:
         taken, self.taken = self.taken, []
         return taken
+
+
+def _lacking(message: Message, error: NotPublished) -> Result:
+    return Result((), error, dict.fromkeys(message.topics, error))
 
 
 def alone(page: Page, action: str = "wagtail.edit", seconds: float = 10) -> PageLogEntry:
@@ -111,6 +128,67 @@ def test_what_was_told_before_redis_went_away_is_not_told_again(site: Site, swep
     assert again == [site.second.pk, site.second.pk, site.blog.pk, site.blog.pk]
     sweep.sweep(swept)
     assert swept.take() == []
+
+
+def test_an_entry_of_a_transaction_that_was_open_is_told_once_it_is_there(site: Site, swept: Recorder) -> None:
+    late = alone(site.first)
+    entry = PageLogEntry.objects.get(pk=late.pk)
+    PageLogEntry.objects.filter(pk=late.pk).delete()
+    alone(site.second)
+    sweep.sweep(swept)
+    assert {event["data"]["page"] for _, event in swept.take()} == {site.second.pk}
+    PageLogEntry.objects.bulk_create([entry])
+    assert entry.pk == late.pk
+    sweep.sweep(swept)
+    assert {event["data"]["page"] for _, event in swept.take()} == {site.first.pk}
+    sweep.sweep(swept)
+    assert swept.take() == []
+
+
+def test_what_redis_took_is_not_told_again_with_what_it_did_not_take(site: Site, swept: Recorder) -> None:
+    alone(site.first)
+    alone(site.second)
+    swept.lacks = f"content:{site.key(site.home, site.news, site.first)}"
+    with pytest.raises(Unavailable):
+        sweep.sweep(swept)
+    assert {event["data"]["page"] for _, event in swept.take() if event["type"] == "content.saved"} == {site.second.pk}
+    swept.lacks = ""
+    sweep.sweep(swept)
+    assert {event["data"]["page"] for _, event in swept.take()} == {site.first.pk}
+
+
+def test_the_source_says_how_long_what_the_sweep_has_found_waits(site: Site, swept: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
+    works = drainer.Drainer()
+    monkeypatch.setattr(works, "_publisher", swept)
+    monkeypatch.setattr(drainer, "sweeps", [sweep.sweep])
+    alone(site.first)
+    swept.is_away = True
+    with pytest.raises(Unavailable):
+        works.sweep()
+    assert works._untold_since is not None
+    works._untold_since -= 30
+    works.report()
+    swept.is_away, works._swept, works._reported = False, float("-inf"), float("-inf")
+    works.sweep()
+    works.report()
+    assert swept.reported[0] >= 30_000
+    assert swept.reported[1:] == [0]
+
+
+def test_a_row_that_is_kept_back_does_not_stop_the_sweep(site: Site, swept: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
+    works = drainer.Drainer()
+    monkeypatch.setattr(works, "_publisher", swept)
+    monkeypatch.setattr(drainer, "sweeps", [sweep.sweep])
+    OutboxRow.objects.create(entries=json.dumps([[["projects"], {"type": "a.b"}]]))
+    alone(site.first)
+    works.sweep()
+    assert swept.take() == []
+    swept.refuses = "projects"
+    with pytest.raises(Refused):
+        works.work()
+    works._swept = float("-inf")
+    works.sweep()
+    assert len(swept.take()) == 2
 
 
 def test_an_area_without_rights_does_not_stop_the_sweep(site: Site, swept: Recorder) -> None:

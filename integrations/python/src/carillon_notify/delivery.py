@@ -5,10 +5,10 @@ Pure, so that the publisher for threads and the one for asyncio share every deci
 
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from .errors import NotPublished, Result, Unavailable, is_temporary, not_published
+from .errors import NotPublished, Result, Unavailable, is_of_topic, is_refused_for_good, is_temporary, not_published
 from .events import Message, in_rounds
 
 SHORTEST_PAUSE = 0.05
@@ -68,6 +68,7 @@ class Delivery:
     def take(self, calls: Sequence[Call], answers: Sequence[object]) -> float:
         """Takes the answers to calls, in their order. Returns how long to wait before the next ones, in seconds."""
         temporary: list[tuple[Call, Exception]] = []
+        held: dict[str, tuple[int, NotPublished]] = {}
         for call, answer in zip(calls, answers, strict=True):
             progress = self._progress[call.index]
             if not isinstance(answer, Exception):
@@ -75,8 +76,12 @@ class Delivery:
             elif is_temporary(answer):
                 temporary.append((call, answer))
             else:
-                progress.errors[call.topic] = not_published(answer, self._prefix)
-        if not temporary:
+                progress.errors[call.topic] = error = not_published(answer, self._prefix)
+                if not is_refused_for_good(answer):
+                    held[call.topic] = call.index, error
+        self._hold(held)
+        if len(temporary) < len(calls) and all(is_of_topic(error) for _, error in temporary):
+            # Others need not wait.
             self._pause = SHORTEST_PAUSE
             return 0.0
         pause = self._pause * random.uniform(0.5, 1)
@@ -92,6 +97,13 @@ class Delivery:
 
     def _is_over(self, index: int) -> bool:
         return not any(map(self._progress[index].lacks, self._messages[index].topics))
+
+    def _hold(self, held: Mapping[str, tuple[int, NotPublished]]) -> None:
+        """What is refused by its topic's state and not by itself may be sent again: later ones of the topic do not overtake it."""
+        for index, (message, progress) in enumerate(zip(self._messages, self._progress, strict=True) if held else ()):
+            for topic in message.topics:
+                if topic in held and held[topic][0] < index:
+                    progress.errors[topic] = held[topic][1]
 
     def _give_up(self, temporary: Sequence[tuple[Call, Exception]]) -> None:
         cause = temporary[0][1]

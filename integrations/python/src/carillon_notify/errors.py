@@ -63,6 +63,11 @@ def is_temporary(error: Exception) -> bool:
     return function_is_missing(error) or isinstance(error, _TEMPORARY) or str(error).startswith(_TEMPORARY_TEXT)
 
 
+def is_of_topic(error: BaseException | None) -> bool:
+    """Whether only this topic has to wait: its slot of a cluster is on its way to another master."""
+    return str(error).startswith("TRYAGAIN")
+
+
 def is_refused_for_good(error: Exception) -> bool:
     """Whether Carillon's function has refused the topic or the event itself."""
     return str(error).startswith(_REFUSED_TEXT)

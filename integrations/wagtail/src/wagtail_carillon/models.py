@@ -42,6 +42,7 @@ class Swept(models.Model):
 
     log = models.CharField(max_length=100, primary_key=True, help_text="The log's model: `wagtailcore.pagelogentry`.")
     entry = models.BigIntegerField(help_text="The newest entry that has been looked at.")
+    gaps = models.JSONField(default=dict, help_text="Numbers before that which nobody was told of, and since when (s): a transaction may be open.")
 
     objects = Primary()
 

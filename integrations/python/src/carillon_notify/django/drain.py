@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from django.db.models import Min
 from django.db.models.functions import Now
 
-from ..errors import NotPublished, Unavailable, is_refused_for_good
+from ..errors import NotPublished, Result, Unavailable, is_of_topic, is_refused_for_good
 from ..events import Message, dumps
 from ..publisher import Publisher
 from . import conf, lease, metrics
@@ -34,16 +34,17 @@ def drain(publisher: Publisher, holder: str) -> Outcome:
     """Publishes everything that waits. Raises `NotPublished` where Redis does not take it.
 
     No transaction is open while Redis is asked. A row is removed after its events were recorded, so a crash in between
-    publishes them once more, with the same ids. Rows that Redis' rights keep back (an area that this user may not publish to)
-    stay, and hold up no others.
+    publishes them once more, with the same ids. Rows that their topic keeps back (an area that this user may not publish to, a slot of a
+    cluster that stays half moved) stay, and hold up no others but later ones of that topic.
     """
     name, done, kept_back = conf.get("SOURCE"), 0, None
+    held: dict[str, NotPublished] = {}
     while True:
         if not lease.acquire(name, holder):
             return Outcome.BUSY
         try:
             rows = list(OutboxRow.objects.filter(pk__gt=done).order_by("id")[:BATCH])
-            if rows and (trouble := _publish(publisher, rows)):
+            if rows and (trouble := _publish(publisher, rows, held)):
                 done, kept_back = rows[-1].pk, trouble
         except BaseException:
             lease.release(name, holder)
@@ -87,31 +88,45 @@ def drop_old() -> int:
     return count
 
 
-def _publish(publisher: Publisher, rows: Sequence[OutboxRow]) -> NotPublished | None:
-    """Raises where it makes no sense to go on with other rows; returns what keeps some of these back."""
-    entries = [(row, place, entry) for row in rows for place, entry in enumerate(_entries(row))]
-    results = publisher.publish([message for _, _, message in entries], PATIENCE)
+def _publish(publisher: Publisher, rows: Sequence[OutboxRow], held: dict[str, NotPublished]) -> NotPublished | None:
+    """Raises where it makes no sense to go on with other rows; returns what keeps some of these back. `held`: topics that are, and why."""
+    entries = {row.pk: _entries(row) for row in rows}
+    messages = [(pk, message) for pk, some in entries.items() for message in some]
     waiting: dict[int, list[Message]] = {}
-    trouble: NotPublished | None = None
-    for (row, _, message), result in zip(entries, results, strict=True):
-        metrics.published += result.error is None
-        refused = {topic: error for topic, error in result.errors.items() if _is_hopeless(error)}
+    trouble: list[NotPublished] = []
+    for (pk, message), errors in zip(messages, _errors(publisher, [message for _, message in messages], held), strict=True):
+        metrics.published += not errors
+        refused = {topic: error for topic, error in errors.items() if _is_hopeless(error)}
         for topic, error in refused.items():
             metrics.refused += 1
             log.error("outbox: %s is refused and dropped: %s", topic, error)
-        left = tuple(topic for topic in result.errors if topic not in refused)
+        left = {topic: error for topic, error in errors.items() if topic not in refused}
         if left:
-            trouble = result.error if trouble is None or isinstance(result.error, Unavailable) else trouble
-            waiting.setdefault(row.pk, []).append(Message(left, message.text))
-    OutboxRow.objects.filter(pk__in=[row.pk for row in rows if row.pk not in waiting]).delete()
-    for pk, messages in waiting.items():
+            trouble += left.values()
+            waiting.setdefault(pk, []).append(Message(tuple(left), message.text))
+            held.update(left)
+    OutboxRow.objects.filter(pk__in=[pk for pk in entries if pk not in waiting]).delete()
+    for pk, some in waiting.items():
         # What is done is not done again: the five minutes in which it would be recognised may be over by then.
-        OutboxRow.objects.filter(pk=pk).update(entries=_text(messages))
-    if trouble:
-        metrics.failed += 1
-    if isinstance(trouble, Unavailable):
-        raise trouble
-    return trouble
+        if some != entries[pk]:
+            OutboxRow.objects.filter(pk=pk).update(entries=_text(some))
+    metrics.failed += bool(trouble)
+    for error in trouble:
+        if isinstance(error, Unavailable) and not is_of_topic(error.__cause__):
+            raise error
+    # That it may be available soon says more than that something is refused.
+    return next(iter(sorted(trouble, key=lambda error: not isinstance(error, Unavailable))), None)
+
+
+def _errors(publisher: Publisher, messages: Sequence[Message], held: dict[str, NotPublished]) -> list[dict[str, NotPublished]]:
+    """What keeps each message from its topics: where a topic is held, nothing is tried."""
+    free = [Message(tuple(topic for topic in message.topics if topic not in held), message.text) for message in messages]
+    results = iter(publisher.publish([message for message in free if message.topics], PATIENCE))
+    told = [next(results) if message.topics else Result((), None) for message in free]
+    return [
+        {topic: held.get(topic) or result.errors[topic] for topic in message.topics if topic in held or topic in result.errors}
+        for message, result in zip(messages, told, strict=True)
+    ]
 
 
 def _is_hopeless(error: NotPublished) -> bool:

@@ -18,7 +18,7 @@ from typing import Any
 from django.core.exceptions import ImproperlyConfigured
 from django.db import DatabaseError, close_old_connections
 
-from ..errors import NotPublished
+from ..errors import NotPublished, Unavailable
 from ..publisher import Publisher
 from . import conf, drain, lease
 
@@ -62,6 +62,8 @@ class Drainer:
         self._in_trouble = False
         self._reported = float("-inf")
         self._swept = float("-inf")
+        self._kept_back = False  # all that waits is rows that their topic keeps back
+        self._untold_since: float | None = None  # what a sweep has found is not published
         self._complained: dict[str, float] = {}
 
     def run(self) -> None:
@@ -109,20 +111,23 @@ class Drainer:
             # Redis must answer before the lease is taken: who cannot publish must not stand in another's way.
             publisher.ping()
             self._in_trouble = False
+        self._kept_back = False
         try:
             if drain.waits():
                 drain.drop_old()
                 pause = BUSY_SECONDS
                 while drain.drain(publisher, self.holder) is drain.Outcome.BUSY and drain.waits() and not self.stopped.wait(pause):
                     pause = min(2 * pause, LONGEST_BUSY_SECONDS)
-        except NotPublished:
+        except NotPublished as trouble:
             self._in_trouble = True
+            self._kept_back = not isinstance(trouble, Unavailable)
             raise
 
     def report(self) -> None:
         """Vouches for the source, where that is due."""
         if conf.get("REPORT") and time.monotonic() - self._reported >= REPORT_SECONDS:
-            self.publisher().report(conf.get("SOURCE"), VOUCHED_SECONDS, drain.oldest_ms())
+            untold = time.monotonic() - self._untold_since if self._untold_since is not None else 0.0
+            self.publisher().report(conf.get("SOURCE"), VOUCHED_SECONDS, max(drain.oldest_ms(), int(untold * 1000)))
             self._reported = time.monotonic()
 
     def sweep(self) -> None:
@@ -131,11 +136,15 @@ class Drainer:
             return
         self._swept = time.monotonic()
         name = f"{conf.get('SOURCE')}/sweep"
-        # What waits in the outbox comes first: a sweep must not overtake it.
-        if not drain.waits() and lease.acquire(name, self.holder):
+        # What waits in the outbox comes first: a sweep must not overtake it. What is kept back there may be for hours.
+        if (self._kept_back or not drain.waits()) and lease.acquire(name, self.holder):
             try:
                 for look in sweeps:
                     look(self.publisher())
+                self._untold_since = None
+            except NotPublished:
+                self._untold_since = self._untold_since or time.monotonic()
+                raise
             finally:
                 lease.release(name, self.holder)
 
