@@ -86,7 +86,7 @@ test('handlers that close, abort and end one of two: everybody hears the newest 
       out[`close ${shared}`] = after.at(-1);
     }
     { const rt = make(false), seen = []; const h = (s) => seen.push(s.state); const end = rt.onStatus(h); rt.onStatus(h); end(); await rt.ready(); out.twice = seen.filter((s) => s === 'live').length; rt.close(); }
-    { const rt = make(false), seen = []; const h = () => seen.push(1); const end = rt.on('comments:1', h); rt.on('comments:1', h); end(); end(); out.on = rt.handlers.size; rt.close(); }
+    { const rt = make(false), seen = []; const h = () => seen.push(1); const end = rt.on('comments:1', h); rt.on('comments:1', h); end(); end(); rt.hear({ t: 'event', topic: 'comments:1', event: {} }); out.on = seen.length; rt.close(); }
     { const rt = make(false); const kept = []; rt.onStatus((s) => kept.push(s)); await rt.ready(); out.kept = kept.map((s) => s.state); out.frozen = kept.every(Object.isFrozen); rt.close(); }
     return out;
   });
